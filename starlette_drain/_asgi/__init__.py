@@ -1,0 +1,1 @@
+"""The top floor: where the drain meets ASGI, and the only importer of Starlette."""

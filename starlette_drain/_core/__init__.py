@@ -1,0 +1,1 @@
+"""The ground floor: standard library only, no async, no clock, no I/O, no global randomness."""

@@ -1,0 +1,29 @@
+"""Why a drain began, and by when it must have ended."""
+
+from dataclasses import dataclass
+
+__all__ = ["DrainCause"]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainCause:
+    """
+    What one trigger said: who spoke, why, when, and the deadline it brings.
+
+    All times are seconds on the event loop's monotonic clock.
+
+    Attributes:
+        trigger: Name of the trigger, such as ``"target-health"``.
+        reason: One sentence for people.
+        at: When the trigger noticed.
+        deadline: When the last session must be gone; ``None`` leaves it to the drain's own window.
+        revocable: Whether the drain may still be cancelled. ``False`` once the process was told to stop.
+        lag: Upper bound, in seconds, of how long the cause had existed before it was noticed.
+    """
+
+    trigger: str
+    reason: str
+    at: float
+    deadline: float | None = None
+    revocable: bool = True
+    lag: float = 0.0

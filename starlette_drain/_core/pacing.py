@@ -1,0 +1,134 @@
+"""
+How fast sessions are asked to leave: pure arithmetic, no state, no clock.
+
+A strategy is asked again whenever the number of sessions changes, so it answers for this moment only. A new strategy
+is one class with an ``interval`` and two methods; see *Extending* in the documentation.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from starlette_drain.exceptions import SettingsError
+
+__all__ = ["BatchPacing", "EvenPacing", "Pacing", "RateCapPacing", "parse_pacing"]
+
+
+@runtime_checkable
+class Pacing(Protocol):
+    """
+    A rule for the speed of a drain.
+
+    ``interval`` is the time in seconds between two batches; 0 means one session at a time, each at a random moment
+    within its own slot, which keeps any stretch of time as busy as any other.
+    """
+
+    @property
+    def interval(self) -> float: ...
+
+    def rate(self, remaining: float, time_left: float) -> float:
+        """
+        Return how many sessions per second may be asked to leave now.
+
+        Whatever it answers, the deadline holds: those left at the deadline are asked to leave at that moment. A
+        strategy that must not end in such a burst answers at least ``remaining / time_left``.
+
+        Args:
+            remaining: Sessions not yet asked to leave; fractional while a slot is under way.
+            time_left: Seconds until the deadline, more than 0.
+        """
+
+    def describe(self, remaining: float, time_left: float) -> str:
+        """Say in a few words what the rule does now, and whether it gives way to the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvenPacing:
+    """Spread the sessions evenly over the time left. The default: the lowest peak that meets the deadline."""
+
+    interval = 0.0
+
+    def rate(self, remaining: float, time_left: float) -> float:
+        """Return ``remaining / time_left``."""
+        return remaining / time_left
+
+    def describe(self, remaining: float, time_left: float) -> str:
+        """Name the rate."""
+        return f"evenly, {remaining / time_left:.3g} sessions/s"
+
+
+@dataclass(frozen=True, slots=True)
+class RateCapPacing:
+    """
+    At most *limit* sessions per second, which finishes early where it can.
+
+    Where the limit cannot meet the deadline it gives way, as little as possible: the rest is spread evenly over the
+    time left, and ``describe`` says so.
+    """
+
+    limit: float
+    interval = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive("limit", self.limit, "give the number of sessions per second, such as 50")
+
+    def rate(self, remaining: float, time_left: float) -> float:
+        """Return the limit, or what the deadline needs where that is more."""
+        return max(self.limit, remaining / time_left)
+
+    def describe(self, remaining: float, time_left: float) -> str:
+        """Name the limit, or what the deadline makes of it."""
+        needed = remaining / time_left
+        if needed > self.limit * (1 + 1e-9):
+            return f"{needed:.3g} sessions/s: the limit of {self.limit:g}/s gives way to the deadline"
+        return f"at most {self.limit:g} sessions/s"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPacing:
+    """
+    One batch every *interval* seconds, all batches of nearly the same size.
+
+    For those who come from Phoenix' drainer. There the size and the number of batches must be made to agree by hand;
+    here the size follows from the deadline.
+    """
+
+    interval: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_positive("interval", self.interval, "give the seconds between two batches, such as 2")
+
+    def rate(self, remaining: float, time_left: float) -> float:
+        """Return ``remaining / time_left``; the plan makes batches of it."""
+        return remaining / time_left
+
+    def describe(self, remaining: float, time_left: float) -> str:
+        """Name the size of a batch and the time between two."""
+        size = math.ceil(min(remaining, remaining / time_left * self.interval))
+        return f"batches of {size} every {self.interval:g} s"
+
+
+def parse_pacing(text: str) -> Pacing:
+    """
+    Make a strategy from its short form: ``even``, ``rate:50`` or ``batches:2``.
+
+    Raises:
+        SettingsError: If the text is none of these.
+    """
+    name, _, number = text.strip().partition(":")
+    try:
+        match name.strip().lower():
+            case "even" if not number:
+                return EvenPacing()
+            case "rate":
+                return RateCapPacing(float(number))
+            case "batches":
+                return BatchPacing(float(number))
+    except ValueError:
+        pass
+    raise SettingsError("pacing", text, "use 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)")
+
+
+def _check_positive(option: str, value: float, remedy: str) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(option, value, remedy)

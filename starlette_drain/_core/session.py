@@ -1,0 +1,199 @@
+"""Sessions, and the registry that knows them all."""
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+
+__all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
+
+
+class Outcome(Enum):
+    """How a session ended."""
+
+    LEFT = "left"
+    """By itself: the client or the application closed it."""
+    SHED = "shed"
+    """It was asked to leave, and left."""
+    FORCED = "forced"
+    """It was asked to leave and its application had to be cancelled after the grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """
+    How sessions are asked to leave.
+
+    Attributes:
+        code: Close code for protocols that have one (RFC 6455 section 7.4; 1012 is Service Restart).
+        reason: A few words for the client, at most 123 bytes of UTF-8 (RFC 6455 section 5.5.1).
+        close_timeout: Seconds that sending the goodbye may take.
+        grace: Seconds the application has to end after its disconnect, before it is cancelled.
+    """
+
+    code: int
+    reason: str
+    close_timeout: float
+    grace: float
+
+
+class Standing(Enum):
+    """Where a session stands in its registry."""
+
+    OUTSIDE = 0
+    WAITING = 1
+    HELD = 2
+    LEAVING = 3
+
+
+class Session:
+    """
+    One tracked long-lived connection.
+
+    Each kind of connection is a subclass on the top floor that knows how to say goodbye in its protocol. Tens of
+    thousands of these are open at once, hence the slots.
+    """
+
+    __slots__ = ("_holds", "_position", "_standing", "opened_at", "path", "shed_at")
+
+    kind = "session"
+
+    def __init__(self, path: str, opened_at: float) -> None:
+        self.path = path
+        self.opened_at = opened_at
+        self.shed_at: float | None = None
+        self._standing = Standing.OUTSIDE
+        self._position = -1
+        self._holds = 0
+
+    def leave(self, goodbye: Goodbye) -> None:
+        """Begin to say goodbye, and return at once. Called once, on the event loop's thread."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStatistics:
+    """
+    A registry at one moment.
+
+    Attributes:
+        open: All sessions in it: ``waiting + held + leaving``.
+        waiting: Neither asked to leave nor held.
+        held: Asked not to be disturbed (`hold`).
+        leaving: Asked to leave, not yet gone.
+        opened: Ever added.
+        closed: Ever discarded.
+    """
+
+    open: int
+    waiting: int
+    held: int
+    leaving: int
+    opened: int
+    closed: int
+
+
+class SessionRegistry:
+    """
+    All sessions of one process. Every operation is O(1).
+
+    Those who wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
+    by moving the last into its place.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Session] = []
+        self._held: dict[Session, None] = {}
+        self._leaving = 0
+        self._opened = 0
+        self._closed = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._held) + self._leaving
+
+    @property
+    def waiting(self) -> int:
+        """How many may be picked now."""
+        return len(self._waiting)
+
+    @property
+    def remaining(self) -> int:
+        """How many have not been asked to leave."""
+        return len(self._waiting) + len(self._held)
+
+    def statistics(self) -> RegistryStatistics:
+        """Return the counts at this moment."""
+        return RegistryStatistics(
+            open=len(self),
+            waiting=len(self._waiting),
+            held=len(self._held),
+            leaving=self._leaving,
+            opened=self._opened,
+            closed=self._closed,
+        )
+
+    def add(self, session: Session) -> None:
+        """Take in a new session."""
+        if session._standing is not Standing.OUTSIDE:
+            msg = f"{session!r} is in a registry already; add each session once"
+            raise ValueError(msg)
+        self._opened += 1
+        self._stand_in_line(session)
+
+    def discard(self, session: Session) -> None:
+        """Forget a session that is over. Doing it twice does no harm."""
+        match session._standing:
+            case Standing.OUTSIDE:
+                return
+            case Standing.WAITING:
+                self._step_out_of_line(session)
+            case Standing.HELD:
+                del self._held[session]
+            case Standing.LEAVING:
+                self._leaving -= 1
+        session._standing = Standing.OUTSIDE
+        self._closed += 1
+
+    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:
+        """
+        Return a random session that has not been asked to leave, marked as leaving; ``None`` when there is none.
+
+        Args:
+            rng: The source of luck.
+            even_held: Whether those who are held may be picked too, once nobody else is left.
+        """
+        if self._waiting:
+            session = self._waiting[int(rng.random() * len(self._waiting))]
+            self._step_out_of_line(session)
+        elif even_held and self._held:
+            session, _ = self._held.popitem()
+        else:
+            return None
+        session._standing = Standing.LEAVING
+        self._leaving += 1
+        return session
+
+    def hold(self, session: Session) -> None:
+        """Do not pick this one for now. Holds nest."""
+        session._holds += 1
+        if session._standing is Standing.WAITING:
+            self._step_out_of_line(session)
+            session._standing = Standing.HELD
+            self._held[session] = None
+
+    def release(self, session: Session) -> None:
+        """End one hold."""
+        session._holds -= 1
+        if session._holds == 0 and session._standing is Standing.HELD:
+            del self._held[session]
+            self._stand_in_line(session)
+
+    def _stand_in_line(self, session: Session) -> None:
+        session._standing = Standing.WAITING
+        session._position = len(self._waiting)
+        self._waiting.append(session)
+
+    def _step_out_of_line(self, session: Session) -> None:
+        last = self._waiting.pop()
+        if last is not session:
+            self._waiting[session._position] = last
+            last._position = session._position

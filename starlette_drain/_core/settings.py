@@ -1,0 +1,251 @@
+"""The options of a drain: checked once, from arguments and the environment."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, TypedDict
+
+from starlette_drain._core.pacing import EvenPacing, Pacing, parse_pacing
+from starlette_drain.exceptions import SettingsError
+
+__all__ = ["DrainOptions", "Settings", "environment_name"]
+
+
+class DrainOptions(TypedDict, total=False):
+    """The keyword arguments of `Drain`; `Settings` says what each means."""
+
+    window: float | None
+    margin: float
+    pacing: Pacing | str
+    late_arrivals: Literal["refuse", "accept"]
+    retry_after: float
+    close_code: int
+    close_reason: str
+    farewell_timeout: float
+    close_timeout: float
+    grace: float
+    sigterm: Literal["auto"] | bool
+    sigterm_window: float
+    admin_token: str | None
+    admin_path: str
+    admin_proxied: bool
+    target_group_arn: str | tuple[str, ...]
+    target_id: str | None
+    target_port: int | None
+    deregistration_delay: float | None
+    poll_interval: float
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_target_group(arn: Any) -> bool:
+    return isinstance(arn, str) and arn.startswith("arn:") and ":targetgroup/" in arn
+
+
+def _yes_or_no(text: str) -> bool:
+    match text.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+    raise ValueError(text)
+
+
+def _auto_or_yes_or_no(text: str) -> Literal["auto"] | bool:
+    return "auto" if text.strip().lower() == "auto" else _yes_or_no(text)
+
+
+def _option(
+    default: Any, *, parse: Callable[[str], Any] = str, sound: Callable[[Any], bool], remedy: str, secret: bool = False
+) -> Any:
+    """Declare an option: how it is read from the environment, what is sound, what to give where it is not."""
+    metadata = {"parse": parse, "sound": sound, "remedy": remedy, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+def _seconds(default: float) -> Any:
+    return _option(
+        default,
+        parse=float,
+        sound=lambda value: _is_number(value) and value >= 0,
+        remedy=f"give seconds, 0 or more, such as {default:g}",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Every option of a drain, valid by construction. An argument beats the environment variable ``DRAIN_<OPTION>``.
+
+    All times are in seconds.
+
+    Attributes:
+        window: How long the sheds may spread; ``None`` takes the deregistration delay less what must be kept free.
+            A cause that brings an earlier deadline shortens it.
+        margin: Kept free before the balancer cuts: the last close handshakes happen in it.
+        pacing: How the sheds spread: a `Pacing`, or ``"even"``, ``"rate:50"``, ``"batches:2"``.
+        late_arrivals: What happens to sessions that would open while draining: ``"refuse"`` (503) or ``"accept"``,
+            which gives them a place in what remains.
+        retry_after: The ``Retry-After`` of a refusal.
+        close_code: WebSocket close code (RFC 6455 section 7.4): 1001, 1012, 1013 or 3000 to 4999.
+        close_reason: WebSocket close reason, at most 123 bytes of UTF-8.
+        farewell_timeout: How long a ``before_close`` hook may take for one session.
+        close_timeout: How long sending the close may take for one session.
+        grace: How long an application may go on after its disconnect before it is cancelled.
+        sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, under uvicorn.
+        sigterm_window: How long the sheds may spread after SIGTERM. Together with `grace` it must fit into the
+            container's ``stopTimeout`` (30 s by default).
+        admin_token: Bearer token of the admin route; without one there is no such route.
+        admin_path: Where the admin route is.
+        admin_proxied: Whether the admin route answers requests that came through a proxy or balancer, which would
+            reach a task of the balancer's choice.
+        target_group_arn: The target groups to watch, where discovery shall not find them; several are separated by
+            commas.
+        target_id: This task's target id (IP address or instance id), where discovery shall not find it.
+        target_port: This task's target port, where discovery shall not find it.
+        deregistration_delay: The target groups' delay, where it shall not be looked up.
+        poll_interval: Time between two looks at the target's health.
+    """
+
+    window: float | None = _option(
+        None,
+        parse=float,
+        sound=lambda value: value is None or (_is_number(value) and value > 0),
+        remedy="give seconds, more than 0, such as 240, or None to take the deregistration delay less the margin",
+    )
+    margin: float = _seconds(15.0)
+    pacing: Pacing = _option(
+        EvenPacing(),
+        parse=parse_pacing,
+        sound=lambda value: isinstance(value, Pacing),
+        remedy="give a Pacing, or 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)",
+    )
+    late_arrivals: Literal["refuse", "accept"] = _option(
+        "refuse", sound=lambda value: value in ("refuse", "accept"), remedy="use 'refuse' or 'accept'"
+    )
+    retry_after: float = _seconds(5.0)
+    close_code: int = _option(
+        1012,
+        parse=int,
+        # RFC 6455 section 7.4.1: the others are reserved, or mean something else than "come back".
+        sound=lambda value: _is_whole(value) and (value in (1001, 1012, 1013) or 3000 <= value <= 4999),
+        remedy="use 1012, 1001, 1013 or a code from 3000 to 4999",
+    )
+    close_reason: str = _option(
+        "server draining",
+        sound=lambda value: isinstance(value, str) and len(value.encode()) <= 123,
+        remedy="use at most 123 bytes of UTF-8",
+    )
+    farewell_timeout: float = _seconds(2.0)
+    close_timeout: float = _seconds(5.0)
+    grace: float = _seconds(5.0)
+    sigterm: Literal["auto"] | bool = _option(
+        "auto",
+        parse=_auto_or_yes_or_no,
+        sound=lambda value: value == "auto" or isinstance(value, bool),
+        remedy="use 'auto', True or False",
+    )
+    sigterm_window: float = _seconds(20.0)
+    admin_token: str | None = _option(
+        None,
+        sound=lambda value: (
+            value is None or (isinstance(value, str) and len(value) >= 16 and all("!" <= char <= "~" for char in value))
+        ),
+        remedy="give at least 16 visible ASCII characters, or none to have no admin route",
+        secret=True,
+    )
+    admin_path: str = _option(
+        "/drain",
+        sound=lambda value: isinstance(value, str) and len(value) > 1 and value[0] == "/" and value[-1] != "/",
+        remedy="start it with '/' and do not end it with one, such as '/drain'",
+    )
+    admin_proxied: bool = _option(
+        False, parse=_yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False"
+    )
+    target_group_arn: tuple[str, ...] = _option(
+        (),
+        sound=lambda value: isinstance(value, tuple) and all(_is_target_group(arn) for arn in value),
+        remedy="give target group ARNs: arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>",
+    )
+    target_id: str | None = _option(
+        None,
+        sound=lambda value: value is None or (isinstance(value, str) and value != ""),
+        remedy="give an IP address or an instance id",
+    )
+    target_port: int | None = _option(
+        None,
+        parse=int,
+        sound=lambda value: value is None or (_is_whole(value) and 1 <= value <= 65535),
+        remedy="give a port from 1 to 65535",
+    )
+    deregistration_delay: float | None = _option(
+        None,
+        parse=float,
+        sound=lambda value: value is None or (_is_number(value) and 0 <= value <= 3600),
+        remedy="give seconds from 0 to 3600",
+    )
+    poll_interval: float = _option(
+        5.0,
+        parse=float,
+        sound=lambda value: _is_number(value) and value >= 1,
+        remedy="give seconds, at least 1: the Describe calls are budgeted for the whole account and Region",
+    )
+
+    @classmethod
+    def load(cls, options: Mapping[str, Any], environ: Mapping[str, str]) -> "Settings":
+        """
+        Make settings from keyword arguments and environment variables.
+
+        Raises:
+            SettingsError: Naming the option (or the variable), its value and the remedy.
+        """
+        known = {each.name: each for each in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise SettingsError(name, options[name], f"there is no such option; there are: {', '.join(known)}")
+        values = dict(options)
+        for name, each in known.items():
+            text = environ.get(environment_name(name))
+            if name not in values and text:
+                try:
+                    values[name] = each.metadata["parse"](text)
+                except ValueError:
+                    raise _complaint(each, environment_name(name), text) from None
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            if error.option in options or error.option not in known:
+                raise
+            raise _complaint(known[error.option], environment_name(error.option), error.value) from None
+
+    def __post_init__(self) -> None:
+        """Bring the short forms to their types and check every option."""
+        if isinstance(self.pacing, str):
+            object.__setattr__(self, "pacing", parse_pacing(self.pacing))
+        if isinstance(self.target_group_arn, str):
+            arns = tuple(arn.strip() for arn in self.target_group_arn.split(",") if arn.strip())
+            object.__setattr__(self, "target_group_arn", arns)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not each.metadata["sound"](value):
+                raise _complaint(each, each.name, value)
+
+    @property
+    def tail(self) -> float:
+        """Seconds that the last session asked to leave may take to be gone: farewell, close and grace."""
+        return self.farewell_timeout + max(self.close_timeout, self.grace)
+
+
+def environment_name(option: str) -> str:
+    """Return the name of the environment variable of *option*."""
+    return f"DRAIN_{option.upper()}"
+
+
+def _complaint(option: Field[Any], name: str, value: Any) -> SettingsError:
+    return SettingsError(name, "…" if option.metadata["secret"] else value, option.metadata["remedy"])

@@ -1,0 +1,94 @@
+# The life of a drain, as a table.
+#
+# A process that holds long-lived connections is in one of three states.
+#
+#   SERVING    No one has asked for a drain. New sessions are welcome and nobody is asked to leave.
+#   DRAINING   Sessions are asked to leave, one by one, before a deadline.
+#   DRAINED    The drain is over: nobody is left, or the time of those who would not go has run out.
+#
+# Four things can happen to it.
+#
+#   START      A trigger asks for a drain. In DRAINING and DRAINED that changes no state: a second cause is a fact to
+#              record, and it may bring an earlier deadline, never a later one (see DrainCause). A balancer that is
+#              deregistering us does not care that somebody also sent SIGTERM.
+#   FINISH     The last session has gone, or the deadline and the grace after it have passed.
+#   ARRIVE     A session opened although the drain was over. This happens only where late arrivals are accepted, before
+#              the deadline: an NLB may send new connections for about two minutes after a deregistration began
+#              (https://github.com/aws/containers-roadmap/issues/470). The drain goes on for them.
+#   CANCEL     Somebody changed their mind. The sessions that were already asked to leave still leave.
+#
+# What is not in the table cannot happen: `advance` raises IllegalTransition and nothing changes.
+#
+# One rule stands outside the table because it depends on more than the state: once a cause was irrevocable (SIGTERM:
+# the process has been told to stop), CANCEL is refused with TooLateToCancel. `Drain.cancel` enforces it.
+#
+# The diagram in docs/how-a-drain-works.md is made from TRANSITIONS by `mermaid`; a test fails when they differ.
+"""The states of a drain and the moves between them."""
+
+from enum import Enum
+
+from starlette_drain.exceptions import IllegalTransition
+
+__all__ = ["TRANSITIONS", "DrainEvent", "DrainState", "advance", "mermaid"]
+
+
+class DrainState(Enum):
+    """Where a process stands: serving, draining or drained."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    DRAINED = "drained"
+
+
+class DrainEvent(Enum):
+    """What can happen to a drain."""
+
+    START = "start"
+    FINISH = "finish"
+    ARRIVE = "arrive"
+    CANCEL = "cancel"
+
+
+TRANSITIONS: dict[DrainState, dict[DrainEvent, DrainState]] = {
+    DrainState.SERVING: {
+        DrainEvent.START: DrainState.DRAINING,
+        DrainEvent.ARRIVE: DrainState.SERVING,
+    },
+    DrainState.DRAINING: {
+        DrainEvent.START: DrainState.DRAINING,
+        DrainEvent.ARRIVE: DrainState.DRAINING,
+        DrainEvent.FINISH: DrainState.DRAINED,
+        DrainEvent.CANCEL: DrainState.SERVING,
+    },
+    DrainState.DRAINED: {
+        DrainEvent.START: DrainState.DRAINED,
+        DrainEvent.ARRIVE: DrainState.DRAINING,
+        DrainEvent.CANCEL: DrainState.SERVING,
+    },
+}
+
+
+def advance(state: DrainState, event: DrainEvent) -> DrainState:
+    """
+    Return the state that follows *event* in *state*.
+
+    Raises:
+        IllegalTransition: If the table has no such move.
+    """
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        possible = ", ".join(each.value for each in TRANSITIONS[state])
+        msg = f"a drain that is {state.value} cannot {event.value}; it can: {possible}"
+        raise IllegalTransition(msg) from None
+
+
+def mermaid() -> str:
+    """Draw the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {DrainState.SERVING.value}"]
+    lines += [
+        f"    {state.value} --> {following.value}: {event.value}"
+        for state, moves in TRANSITIONS.items()
+        for event, following in moves.items()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The AWS wing: what a task can learn about itself and its target."""

@@ -1,0 +1,60 @@
+"""The contract between a drain and those who may ask for one."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.facts import Fact
+from starlette_drain._core.settings import Settings
+
+__all__ = ["Control", "Trigger"]
+
+
+class Control(Protocol):
+    """What a trigger may do to the drain it watches for. All of it belongs to the event loop's thread."""
+
+    @property
+    def settings(self) -> Settings:
+        """The checked options of the drain."""
+
+    def time(self) -> float:
+        """Return the event loop's monotonic clock, in seconds: the clock of every cause and fact."""
+
+    def request(self, cause: DrainCause) -> None:
+        """Ask for a drain. Never raises; a second cause is recorded and can only bring the deadline forward."""
+
+    def advise(self, window: float) -> None:
+        """Make known how many seconds a drain may take here, for a drain that is started by hand."""
+
+    def tell(self, fact: Fact) -> None:
+        """Tell the observers."""
+
+    async def wait_drained(self) -> None:
+        """Return when the drain is over."""
+
+    async def flush(self) -> None:
+        """Let the observers send what they still hold, within a few seconds."""
+
+
+@runtime_checkable
+class Trigger(Protocol):
+    """
+    Somebody who may ask for a drain.
+
+    Split it in two: a pure verdict on what the source answered, which has the many tests, and a small loop around it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short, lower case, with hyphens; it names the trigger in causes, logs, metrics and ``GET /drain``."""
+
+    async def watch(self, control: Control) -> None:
+        """
+        Watch the source and call ``control.request`` when a drain is due.
+
+        Started when the application has started, cancelled when it stops. Returning means there is nothing to watch
+        (say why with ``TriggerStoodDown``); an exception is logged, and neither starts nor stops a drain.
+        """
+
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return what ``GET /drain`` shows of this trigger at *now*: JSON values only, nothing secret."""
