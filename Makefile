@@ -1,0 +1,119 @@
+# Every target makes the virtual environment that it needs; nothing has to be installed or activated by hand.
+# A stamp inside the environment says which of the dependency groups in pyproject.toml it holds; it is made anew when
+# the pinned versions change.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+WHEEL_VENV := .venv-wheel
+LOCK_VENV := .venv-lock
+PINNED := .constraints.txt
+RUN := $(VENV)/bin/python -m
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint $(PINNED)
+
+# `make PYTHON=/path/to/python3.12 test` chooses one; otherwise the first of these that will do.
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+.PHONY: help demo test lint format types unit pytest bench docs wheel wheel-test lock clean python
+
+help: ## say what can be made (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## drain 500 real WebSockets out of a pretended ECS task, in about a minute
+	$(RUN) example_app.demo $(ARGS)
+
+test: lint types pytest docs wheel-test ## everything that must hold: lint, types, all tests, docs, the built wheel
+
+lint: $(VENV)/.check ## ruff: rules and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: $(VENV)/.check ## ruff: bring the sources into shape
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+types: $(VENV)/.check $(VENV)/.test ## mypy --strict
+	$(RUN) mypy --strict
+
+unit: $(VENV)/.test ## the fast tests only (ARGS="-k plan" goes to pytest)
+	$(RUN) pytest tests/unit $(ARGS)
+
+pytest: $(VENV)/.test ## all tests: unit, integration and e2e (ARGS goes to pytest)
+	$(RUN) pytest tests $(ARGS)
+
+bench: $(VENV)/.test ## the benchmarks, with their figures
+	@compgen -G 'tests/bench/bench_*.py' >/dev/null || { echo 'There are no benchmarks in tests/bench yet.'; exit 1; }
+	$(RUN) pytest --override-ini 'python_files=bench_*.py' --capture=no tests/bench $(ARGS)
+
+docs: $(VENV)/.docs ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
+
+wheel: $(VENV)/.made
+	@rm -rf dist
+	$(RUN) pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+# The tests are copied away from the sources, so that `import starlette_drain` can only find the wheel.
+wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fast tests against it
+	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
+	@python="$$PWD/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
+	cp -R tests docs pyproject.toml "$$apart"; cd "$$apart"; \
+	"$$python" -c 'import sysconfig, starlette_drain as package; \
+	where = package.__file__; print("Testing", where); \
+	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
+	"$$python" -m pytest -p no:cacheprovider tests/unit $(ARGS)
+
+# The lowest Python supported decides: what it can install, the later ones can. Nothing of this project is in the file.
+lock: ## pin the newest versions of everything the groups name, in .constraints.txt (needs python3.11)
+	@python3.11 -c '' || { echo 'make lock needs python3.11, the lowest version supported.' >&2; exit 1; }
+	python3.11 -m venv --clear $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(LOCK_VENV)/bin/python -m pip install --quiet --editable '.[aws]' \
+	  --group test --group check --group docs --group build
+	{ echo '# Made by `make lock`: the versions that `make demo` and `make test` install.'; \
+	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >$(PINNED).new
+	mv $(PINNED).new $(PINNED)
+	rm -rf $(LOCK_VENV)
+
+clean: ## remove everything that was made
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.
+python:
+	@half=; for name in $(PYTHONS); do \
+	  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  "$$name" -c 'import ensurepip, venv' 2>/dev/null || { half=$$name; continue; }; \
+	  echo "$$name"; exit 0; \
+	done; \
+	if [ -n "$$half" ]; then \
+	  echo "$$half cannot make virtual environments: on Debian and Ubuntu, apt-get install python3-venv" >&2; \
+	else \
+	  echo "No Python 3.11 or later among: $(PYTHONS). Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	fi; exit 1
+
+# Dependency groups need pip 25.1; a new environment brings the pip of its Python, so that one is replaced first.
+%/.made: $(PINNED)
+	@python=$$($(MAKE) --silent --no-print-directory python); echo "Making $* with $$python"; \
+	"$$python" -m venv --clear $*
+	@$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINNED) pip
+	@$*/bin/python $(INSTALL) --group build
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.made pyproject.toml
+	@$(VENV)/bin/python $(INSTALL) --editable '.[aws]'
+	@touch $@
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
+	@$(VENV)/bin/python $(INSTALL) --group $*
+	@touch $@
+
+$(WHEEL_VENV)/.test: $(WHEEL_VENV)/.made pyproject.toml | wheel
+	@$(WHEEL_VENV)/bin/python $(INSTALL) "$$(echo dist/*.whl)[aws]" --group test
+	@touch $@
