@@ -1,3 +1,53 @@
 """Leave gently: close long-lived connections one by one before the load balancer cuts them all at once."""
 
+from starlette_drain._asgi.middleware import DrainMiddleware
+from starlette_drain._asgi.websocket import WebSocketSession, session_of
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.episode import DrainProgress
+from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCapPacing
+from starlette_drain._core.report import DrainReport
+from starlette_drain._core.session import RegistryStatistics, Session
+from starlette_drain._core.settings import Settings
+from starlette_drain._core.state import DrainState
+from starlette_drain.drain import Drain
+from starlette_drain.exceptions import (
+    DiscoveryError,
+    DrainError,
+    DrainInUse,
+    IllegalTransition,
+    NotTracked,
+    SettingsError,
+    TooLateToCancel,
+)
+from starlette_drain.telemetry.base import Observer
+from starlette_drain.triggers.base import Control, Trigger
+
+__all__ = [
+    "BatchPacing",
+    "Control",
+    "DiscoveryError",
+    "Drain",
+    "DrainCause",
+    "DrainError",
+    "DrainInUse",
+    "DrainMiddleware",
+    "DrainProgress",
+    "DrainReport",
+    "DrainState",
+    "EvenPacing",
+    "IllegalTransition",
+    "NotTracked",
+    "Observer",
+    "Pacing",
+    "RateCapPacing",
+    "RegistryStatistics",
+    "Session",
+    "Settings",
+    "SettingsError",
+    "TooLateToCancel",
+    "Trigger",
+    "WebSocketSession",
+    "session_of",
+]
+
 __version__ = "0.1.0"

@@ -53,13 +53,15 @@ class Session:
     thousands of these are open at once, hence the slots.
     """
 
-    __slots__ = ("_holds", "_position", "_standing", "opened_at", "path", "shed_at")
+    __slots__ = ("_holds", "_position", "_standing", "is_open", "opened_at", "path", "shed_at")
 
     kind = "session"
 
     def __init__(self, path: str, opened_at: float) -> None:
         self.path = path
         self.opened_at = opened_at
+        self.is_open = False
+        """Whether the handshake is complete: a session in its handshake is tracked too, and shed like any other."""
         self.shed_at: float | None = None
         self._standing = Standing.OUTSIDE
         self._position = -1

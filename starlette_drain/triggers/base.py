@@ -29,8 +29,8 @@ class Control(Protocol):
     def tell(self, fact: Fact) -> None:
         """Tell the observers."""
 
-    async def wait_drained(self) -> None:
-        """Return when the drain is over."""
+    async def wait_drained(self) -> bool:
+        """Wait until the drain is over; return False if it was cancelled instead."""
 
     async def flush(self) -> None:
         """Let the observers send what they still hold, within a few seconds."""

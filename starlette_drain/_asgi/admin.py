@@ -1,0 +1,190 @@
+"""The admin route: look at a drain, start it, cancel it. It refuses by default."""
+
+import asyncio
+import dataclasses
+import hmac
+import json
+import math
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.state import DrainState
+from starlette_drain.drain import Drain
+from starlette_drain.exceptions import IllegalTransition
+
+__all__ = ["AdminRoute"]
+
+MAX_BODY = 16 * 1024
+"""Bytes; a request to drain is a few dozen."""
+
+MAX_WAIT = 3600.0
+"""Seconds; the longest deregistration delay there is."""
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, remedy: str, *, field: str | None = None, **headers: str) -> None:
+        super().__init__(status, remedy)
+        self.response = JSONResponse(
+            {"error": remedy} if field is None else {"error": remedy, "field": field},
+            status,
+            {name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+
+class AdminRoute:
+    """
+    ``GET`` shows the drain, ``POST`` starts it, ``DELETE`` cancels it; each with ``Authorization: Bearer <token>``.
+
+    Args:
+        drain: The drain.
+        token: The secret that every request must carry (RFC 6750).
+    """
+
+    def __init__(self, drain: Drain, token: str) -> None:
+        self._drain = drain
+        self._token = token.encode()
+
+    def matches(self, scope: Scope) -> bool:
+        """Tell whether a request is for this route."""
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", "")) == self._drain.settings.admin_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except _Refusal as refusal:
+            response = refusal.response
+        response.headers["cache-control"] = "no-store"
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        self._authorize(request)
+        match request.method:
+            case "GET" | "HEAD":
+                await self._wait(_seconds_to_wait(request))
+                return JSONResponse(describe(self._drain))
+            case "POST":
+                return await self._start(request)
+            case "DELETE":
+                return await self._cancel()
+        raise _Refusal(405, f"{request.method} means nothing here", allow="GET, HEAD, POST, DELETE")
+
+    def _authorize(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise _Refusal(401, "send 'Authorization: Bearer <admin token>'", www_authenticate="Bearer")
+        if not hmac.compare_digest(token.strip().encode(), self._token):
+            challenge = 'Bearer error="invalid_token"'  # RFC 6750 section 3.1
+            raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
+        if "x-forwarded-for" in request.headers and not self._drain.settings.admin_proxied:
+            remedy = (
+                "this request came through a proxy or balancer and would drain a task of the balancer's choice; "
+                "send it to the task's own address, or set admin_proxied=True"
+            )
+            raise _Refusal(403, remedy)
+
+    async def _start(self, request: Request) -> Response:
+        wait = _seconds_to_wait(request)
+        window, reason = _read_order(await _read_body(request))
+        was_serving = self._drain.state is DrainState.SERVING
+        await self._drain.start(window=window, reason=reason)
+        await self._wait(wait)
+        return JSONResponse(describe(self._drain), 202 if was_serving else 200)
+
+    async def _cancel(self) -> Response:
+        try:
+            await self._drain.cancel()
+        except IllegalTransition as error:
+            raise _Refusal(409, str(error)) from None
+        return JSONResponse(describe(self._drain))
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds and self._drain.state is not DrainState.DRAINED:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._drain.wait_drained()
+            except TimeoutError:
+                pass
+
+
+def describe(drain: Drain) -> dict[str, Any]:
+    """Return all that is known of *drain*, in JSON values."""
+    now = drain.time()
+    answer: dict[str, Any] = {"state": drain.state.value, "sessions": dataclasses.asdict(drain.statistics())}
+    if progress := drain.progress():
+        answer["drain"] = _plain(progress, now)
+    if drain.report and drain.state is not DrainState.DRAINING:
+        answer["report"] = _plain(drain.report, now)
+    answer["triggers"] = {name: dict(status) for name, status in drain.trigger_status().items()}
+    return answer
+
+
+def _plain(value: Any, now: float) -> Any:
+    """Make JSON values: no moments on the event loop's clock, which mean nothing outside, and no long fractions."""
+    match value:
+        case DrainCause():
+            return {
+                "trigger": value.trigger,
+                "reason": value.reason,
+                "seconds_ago": round(now - value.at, 3),
+                "revocable": value.revocable,
+            }
+        case float():
+            return round(value, 3)
+        case tuple():
+            return [_plain(each, now) for each in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {each.name: _plain(getattr(value, each.name), now) for each in dataclasses.fields(value)}
+    return value
+
+
+def _seconds_to_wait(request: Request) -> float:
+    text = request.query_params.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_WAIT:
+        raise _Refusal(400, f"wait={text!r} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="wait")
+    return seconds
+
+
+async def _read_body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _Refusal(
+                413, f"the body has more than {MAX_BODY} bytes; send a small JSON object", connection="close"
+            )
+    if body and request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _Refusal(415, "send the body as Content-Type: application/json", accept="application/json")
+    return body
+
+
+def _read_order(body: bytes) -> tuple[float | None, str]:
+    """Return the window and the reason that a body asks for."""
+    try:
+        order = json.loads(body) if body else {}
+    except ValueError:
+        raise _Refusal(400, 'the body is not JSON; send an object such as {"window": 60}') from None
+    if not isinstance(order, dict):
+        raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
+    for name in order.keys() - {"window", "reason"}:
+        raise _Refusal(400, f"{name!r} means nothing here: give 'window' or 'reason'", field=name)
+    window, reason = order.get("window"), order.get("reason", "asked for on the admin route")
+    if window is not None and not (_is_number(window) and 0 <= window <= MAX_WAIT):
+        raise _Refusal(400, f"window={window!r} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="window")
+    if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
+        raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
+    return window, reason
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,28 @@
+"""What an installation gets that says nothing about triggers and observers: decided here and nowhere else."""
+
+from collections.abc import Iterable
+
+from starlette_drain.drain import Drain
+from starlette_drain.telemetry.base import Observer
+from starlette_drain.triggers.base import Trigger
+
+__all__ = ["equip"]
+
+
+def equip(drain: Drain) -> None:
+    """Give *drain* the usual triggers and observers where the user chose none."""
+    drain.equip(triggers=_triggers, observers=_observers)
+
+
+def _triggers() -> Iterable[Trigger]:
+    from starlette_drain.aws.health import TargetHealthTrigger  # noqa: PLC0415
+    from starlette_drain.triggers.sigterm import SigtermTrigger  # noqa: PLC0415
+
+    return SigtermTrigger(), TargetHealthTrigger()
+
+
+def _observers() -> Iterable[Observer]:
+    from starlette_drain.telemetry.logs import LogObserver  # noqa: PLC0415
+    from starlette_drain.telemetry.otel import OpenTelemetryObserver  # noqa: PLC0415
+
+    return LogObserver(), OpenTelemetryObserver()

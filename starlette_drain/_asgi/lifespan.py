@@ -1,0 +1,37 @@
+"""The drain's own start and stop, inside the application's lifespan."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from starlette_drain.drain import Drain
+
+__all__ = ["serve_lifespan"]
+
+STATE_KEY = "drain"
+"""Where the Drain stands in the lifespan state: ``request.state.drain``."""
+
+
+async def serve_lifespan(drain: Drain, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """
+    Run the application's lifespan, with the drain watching from after its startup until before its shutdown.
+
+    The application's own state wins where it uses the same key.
+    """
+    if "state" in scope:
+        scope["state"].setdefault(STATE_KEY, drain)
+
+    async def receive_shutdown() -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await drain.end()
+        return message
+
+    async def send_started(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            drain.begin()
+        await send(message)
+
+    try:
+        await app(scope, receive_shutdown, send_started)
+    finally:
+        if drain.is_running:
+            await drain.end()

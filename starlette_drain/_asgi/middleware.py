@@ -1,0 +1,78 @@
+"""The one line that a user adds."""
+
+import logging
+from typing import Unpack
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from starlette_drain._asgi.admin import AdminRoute
+from starlette_drain._asgi.defaults import equip
+from starlette_drain._asgi.lifespan import serve_lifespan
+from starlette_drain._asgi.websocket import WebSocketSession, refuse
+from starlette_drain._core.settings import DrainOptions
+from starlette_drain.drain import Drain
+from starlette_drain.exceptions import DrainInUse, SettingsError
+
+__all__ = ["DrainMiddleware"]
+
+logger = logging.getLogger("starlette_drain")
+
+
+class DrainMiddleware:
+    """
+    Tracks long-lived connections and lets a `Drain` close them one by one.
+
+    Pure ASGI: it wraps a Starlette or FastAPI application, or any other ASGI application by hand. Put it outermost,
+    and around the whole application: a mounted one never sees the lifespan. Before a drain it changes nothing that the
+    application or a client can see.
+
+    Args:
+        app: The application.
+        drain: The Drain to use; by default one is made from *options*.
+        **options: See `Settings`.
+
+    Raises:
+        SettingsError: If an option cannot work, or both *drain* and *options* are given.
+    """
+
+    def __init__(self, app: ASGIApp, *, drain: Drain | None = None, **options: Unpack[DrainOptions]) -> None:
+        if drain is not None and options:
+            raise SettingsError("drain", drain, f"give {', '.join(options)} to the Drain, not to the middleware")
+        self.app = app
+        self.drain = drain if drain is not None else Drain(**options)
+        equip(self.drain)
+        settings = self.drain.settings
+        self._admin = AdminRoute(self.drain, settings.admin_token) if settings.admin_token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the lifespan."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await serve_lifespan(self.drain, self.app, scope, receive, send)
+        elif kind in ("http", "websocket") and self._is_ready():
+            await self._serve(kind, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
+        drain = self.drain
+        if kind == "websocket":
+            if drain.admits():
+                await WebSocketSession(drain, scope, receive, send).serve(self.app, scope)
+            else:
+                await refuse(drain, scope, receive, send)
+        elif self._admin and self._admin.matches(scope):
+            await self._admin(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _is_ready(self) -> bool:
+        """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""
+        if self.drain.is_running:
+            return True
+        try:
+            self.drain.begin()
+        except DrainInUse as error:
+            logger.warning("A connection is not tracked: %s", error)
+            return False
+        return True

@@ -1,0 +1,140 @@
+"""WebSocket sessions: closed with a close frame once open, with a denial response before."""
+
+import json
+import math
+from collections.abc import Awaitable, Mapping
+from enum import Enum
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from starlette_drain._asgi.connection import SCOPE_KEY, Connection
+from starlette_drain._core.session import Goodbye
+from starlette_drain.drain import Drain
+from starlette_drain.exceptions import NotTracked
+
+__all__ = ["WebSocketSession", "refuse", "session_of"]
+
+
+class _Phase(Enum):
+    HANDSHAKE = 0
+    OPEN = 1
+    ANSWERED = 2
+    """The application has closed the connection, or denied it, itself."""
+
+
+class WebSocketSession(Connection):
+    """
+    One WebSocket, from the moment its request arrives.
+
+    Attributes:
+        path: The path of its request.
+        opened_at: When its request arrived, in seconds on the event loop's clock.
+        is_open: Whether it was accepted.
+        shed_at: When it was asked to leave; ``None`` if it was not.
+    """
+
+    __slots__ = ("_can_deny", "_phase")
+
+    kind = "websocket"
+
+    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(drain, scope, receive, send)
+        self._phase = _Phase.HANDSHAKE
+        self._can_deny = can_deny(scope)
+
+    async def send_text(self, text: str) -> None:
+        """Send a text message, from a farewell for instance."""
+        await self.send({"type": "websocket.send", "text": text})
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+        await self.send({"type": "websocket.send", "bytes": data})
+
+    async def send_json(self, value: Any) -> None:
+        """Send *value* as JSON in a text message."""
+        await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application; once parted, it meets an ordinary disconnect."""
+        if self._disconnect is not None:
+            return self._send_parted(message, self._disconnect)
+        if message["type"] != "websocket.send":
+            self._note(message["type"])
+        # Not a coroutine of our own: the message path holds nothing that is not needed there.
+        return self._raw_send(message)
+
+    def disconnect_message(self, goodbye: Goodbye) -> Message:
+        """Return the disconnect with the code and reason that the client sees."""
+        return {"type": "websocket.disconnect", "code": goodbye.code, "reason": goodbye.reason}
+
+    async def send_goodbye(self, goodbye: Goodbye) -> None:
+        """Send the close frame, or answer the handshake with 503."""
+        if self._phase is _Phase.OPEN:
+            await self._raw_send({"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason})
+        elif self._phase is _Phase.HANDSHAKE:
+            await deny(self._raw_send, self._drain.settings.retry_after, can_deny=self._can_deny)
+
+    def _note(self, kind: str) -> None:
+        if kind == "websocket.accept":
+            self._phase = _Phase.OPEN
+            self._drain.opened(self)
+        elif kind in ("websocket.close", "websocket.http.response.start"):
+            self._phase = _Phase.ANSWERED
+
+    async def _send_parted(self, message: Message, disconnect: Message) -> None:
+        # Never drop silently: a loop that only sends would go on for ever.
+        if message["type"] != "websocket.close":
+            raise WebSocketDisconnect(disconnect["code"], disconnect["reason"])
+
+
+def can_deny(scope: Scope) -> bool:
+    """Tell whether the server can answer a handshake with a response of our choice (ASGI's denial extension)."""
+    return "websocket.http.response" in (scope.get("extensions") or {})
+
+
+async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
+    """
+    Answer a handshake with 503 and ``Retry-After`` (RFC 9110 section 10.2.3).
+
+    Where the server has no denial extension a close is all there is; servers turn it into 403, which some clients take
+    for final.
+    """
+    if not can_deny:
+        await send({"type": "websocket.close", "code": 1013, "reason": "server draining"})
+        return
+    body = b"This server is draining; try again.\n"
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", str(math.ceil(retry_after)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+    """Turn a late arrival away."""
+    await receive()  # websocket.connect: servers answer nothing before it was taken
+    drain.refused(WebSocketSession.kind, scope["path"])
+    await deny(send, drain.settings.retry_after, can_deny=can_deny(scope))
+
+
+def session_of(connection: WebSocket | Mapping[str, Any]) -> WebSocketSession:
+    """
+    Return the session of a WebSocket, or of an ASGI scope.
+
+    Raises:
+        NotTracked: If the connection did not come through `DrainMiddleware`.
+    """
+    scope = connection if isinstance(connection, Mapping) else connection.scope
+    session = scope.get(SCOPE_KEY)
+    if not isinstance(session, WebSocketSession):
+        msg = (
+            f"this {scope.get('type', 'connection')} is not tracked; add DrainMiddleware to the application, and make "
+            "sure that its lifespan runs or the Drain is not used on two event loops"
+        )
+        raise NotTracked(msg)
+    return session

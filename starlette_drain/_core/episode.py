@@ -1,0 +1,117 @@
+"""One drain from its first cause to its report: the causes that fuse, the plan they lead to, the tally."""
+
+from dataclasses import dataclass
+from random import Random
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.pacing import Pacing
+from starlette_drain._core.plan import ShedPlan
+from starlette_drain._core.report import DrainReport, Tally
+from starlette_drain._core.session import Session, SessionRegistry
+
+__all__ = ["DrainProgress", "Episode"]
+
+MILESTONES = (25, 50, 75)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainProgress:
+    """
+    A running drain at one moment.
+
+    Attributes:
+        drain_id: Names the drain in logs, spans and answers.
+        causes: Every trigger that asked, in order.
+        window: Seconds from the start to the deadline.
+        time_left: Seconds until the deadline; 0 when it has passed.
+        rate: Sessions per second that the plan sheds now.
+        eta: Seconds until the last of the present sessions will have been asked to leave.
+        pacing: What the strategy does now, in words.
+        shed: Asked to leave by the drain.
+        left: Gone by themselves since it began.
+        refused: Late arrivals turned away.
+        forced: Of the shed: those whose application had to be cancelled.
+    """
+
+    drain_id: str
+    causes: tuple[DrainCause, ...]
+    window: float
+    time_left: float
+    rate: float
+    eta: float
+    pacing: str
+    shed: int
+    left: int
+    refused: int
+    forced: int
+
+
+class Episode:
+    """
+    One drain.
+
+    Causes fuse: the earliest deadline wins, a later cause can only shorten it, and each trigger is recorded when it
+    first speaks and whenever it brings the deadline forward, so that a trigger that repeats itself fills no memory.
+    """
+
+    def __init__(
+        self, cause: DrainCause, registry: SessionRegistry, pacing: Pacing, rng: Random, *, now: float, deadline: float
+    ) -> None:
+        self.causes: tuple[DrainCause, ...] = (cause,)
+        self.plan = ShedPlan(registry, pacing, rng, now=now, deadline=deadline)
+        self.tally = Tally(f"{rng.getrandbits(48):012x}", now, len(registry))
+        self._registry = registry
+        self._milestones = list(MILESTONES)
+
+    @property
+    def drain_id(self) -> str:
+        """The name of this drain."""
+        return self.tally.drain_id
+
+    @property
+    def is_revocable(self) -> bool:
+        """Whether no cause has told the process to stop."""
+        return all(cause.revocable for cause in self.causes)
+
+    def join(self, cause: DrainCause, *, now: float, deadline: float) -> bool:
+        """Let a further cause join; return whether it brought the deadline forward."""
+        shortened = self.plan.shorten(now, deadline)
+        if shortened or cause.trigger not in {each.trigger for each in self.causes}:
+            self.causes = (*self.causes, cause)
+        return shortened
+
+    def due(self, now: float, limit: int) -> list[Session]:
+        """Return the sessions to ask to leave now, counted as shed."""
+        due = self.plan.due(now, limit)
+        for _ in due:
+            self.tally.count_shed(now)
+        return due
+
+    def milestone(self) -> int | None:
+        """Return the highest milestone, in percent, reached since the last call."""
+        done = self.tally.percent(self._registry.remaining)
+        reached = None
+        while self._milestones and done >= self._milestones[0]:
+            reached = self._milestones.pop(0)
+        return reached
+
+    def progress(self, now: float) -> DrainProgress:
+        """Return how far the drain is at *now*."""
+        plan, tally = self.plan, self.tally
+        return DrainProgress(
+            drain_id=tally.drain_id,
+            causes=self.causes,
+            window=plan.deadline - tally.started_at,
+            time_left=max(0.0, plan.deadline - now),
+            rate=plan.rate(now),
+            eta=plan.eta(now) - now,
+            pacing=plan.describe(now),
+            shed=tally.shed,
+            left=tally.left,
+            refused=tally.refused,
+            forced=tally.forced,
+        )
+
+    def report(self, now: float) -> DrainReport:
+        """Make the report as things stand at *now*."""
+        return self.tally.report(now, causes=self.causes, deadline=self.plan.deadline, still_open=len(self._registry))

@@ -1,0 +1,54 @@
+"""A trigger that fires when the application says so: the smallest one there is, and a pattern for others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain.triggers.base import Control
+
+__all__ = ["ManualTrigger"]
+
+
+class ManualTrigger:
+    """
+    Fires when told to, as any cause one likes.
+
+    `Drain.start` and the admin route need no trigger. This one is for code that does not have the Drain at hand, and
+    for tests that play another trigger's part.
+
+    Args:
+        name: The trigger's name in causes, logs and answers.
+    """
+
+    def __init__(self, name: str = "manual") -> None:
+        self.name = name
+        self._control: Control | None = None
+        self._fired = 0
+
+    async def watch(self, control: Control) -> None:
+        """Take the control; there is nothing to wait for."""
+        self._control = control
+
+    def fire(self, reason: str = "fired by hand", *, window: float | None = None, revocable: bool = True) -> None:
+        """
+        Ask for a drain. Call it on the event loop's thread.
+
+        Args:
+            reason: One sentence for people.
+            window: Seconds until the last session must be gone; by default the drain's own.
+            revocable: Whether the drain may be cancelled afterwards.
+
+        Raises:
+            RuntimeError: If no drain watches this trigger yet.
+        """
+        if self._control is None:
+            msg = f"trigger {self.name!r} is not watched yet; give it to a Drain and let the application start first"
+            raise RuntimeError(msg)
+        now = self._control.time()
+        deadline = None if window is None else now + window
+        self._fired += 1
+        self._control.request(DrainCause(self.name, reason, now, deadline, revocable=revocable))
+
+    def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return how often it has fired."""
+        return {"fired": self._fired}

@@ -1,0 +1,135 @@
+# What stands between SIGTERM and the server, and why it is made this way.
+#
+# uvicorn installs its handler with `signal.signal` before the application starts and never again. At SIGTERM it closes
+# every WebSocket in one pass of the loop, and sends `lifespan.shutdown` only when they are gone, so a lifespan hook
+# comes too late (https://github.com/Kludex/uvicorn/issues/800). We therefore take the place of the handler that is
+# installed when the application has started, shed within `sigterm_window`, and call it then.
+#
+#   - Never `loop.add_signal_handler`: it takes uvicorn's handler out for good, and the process never exits.
+#   - Our handler is an object that shows the `__self__` of the one it stands in for: sse-starlette finds the server by
+#     `signal.getsignal(SIGTERM).__self__`, and its streams would otherwise never end.
+#   - A second SIGTERM is passed on at once. SIGINT is never touched: Ctrl-C stays immediate.
+#   - At the end the former handler is put back only where ours is still in place.
+#   - Telemetry is flushed before the signal is passed on: uvicorn re-raises it at its end, and `atexit` does not run.
+"""SIGTERM: the process is told to stop, and has `sigterm_window` seconds to shed before the server hears of it."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.facts import TriggerImpaired, TriggerStoodDown
+from starlette_drain.triggers.base import Control
+
+__all__ = ["SigtermTrigger"]
+
+LOOK_AGAIN = 5.0
+"""Seconds between two looks at whether our handler is still in place."""
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class SigtermTrigger:
+    """Sheds the sessions that are open when SIGTERM comes, and passes the signal on when they are gone."""
+
+    name = "sigterm"
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._state = "not started"
+
+    async def watch(self, control: Control) -> None:
+        """Stand in for the installed handler until cancelled."""
+        if why := self._why_not(control):
+            self._state = f"stood down: {why}"
+            control.tell(TriggerStoodDown(control.time(), self.name, why))
+            return
+        loop = asyncio.get_running_loop()
+        came = asyncio.Event()
+        handler = _StandIn(signal.getsignal(signal.SIGTERM), lambda: loop.call_soon_threadsafe(came.set))
+        signal.signal(signal.SIGTERM, handler)
+        self._state = "in place"
+        try:
+            await self._wait(came, handler, control)
+            now, window = control.time(), control.settings.sigterm_window
+            self._state = "received"
+            control.request(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
+            await control.wait_drained()
+            await control.flush()
+            self._state = "passed on"
+            handler.pass_on()
+        finally:
+            if _is_in_place(handler):
+                signal.signal(signal.SIGTERM, handler.former)
+
+    def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
+        """Return whether the handler is in place, and what became of the signal."""
+        return {"state": self._state}
+
+    def _why_not(self, control: Control) -> str | None:
+        """Return why there is nothing to stand in for."""
+        choice = control.settings.sigterm
+        if choice is False:
+            return "sigterm=False"
+        if threading.current_thread() is not threading.main_thread():
+            return "the event loop is not in the main thread, where signals arrive"
+        if choice is True:
+            former = signal.getsignal(signal.SIGTERM)
+            return "the SIGTERM handler was not installed from Python" if former is None else None
+        if "ECS_CONTAINER_METADATA_URI_V4" not in self._environ:
+            return "this is not an ECS task; sigterm=True stands in all the same"
+        if not hasattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "should_exit"):
+            return "the SIGTERM handler is not uvicorn's, or was replaced (by loop.add_signal_handler?)"
+        return None
+
+    async def _wait(self, came: asyncio.Event, handler: "_StandIn", control: Control) -> None:
+        """Wait for the signal; say once if somebody took our place."""
+        is_ours = True
+        while not came.is_set():
+            try:
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await came.wait()
+            except TimeoutError:
+                if is_ours and not _is_in_place(handler):
+                    is_ours = False
+                    self._state = "replaced"
+                    problem = "another SIGTERM handler took our place; sessions will be cut when SIGTERM comes"
+                    remedy = "install it before the application starts, with signal.signal, and call the former one"
+                    control.tell(TriggerImpaired(control.time(), self.name, problem, remedy))
+
+
+def _is_in_place(handler: "_StandIn") -> bool:
+    return signal.getsignal(signal.SIGTERM) is handler
+
+
+class _StandIn:
+    """A signal handler that speaks up the first time and passes on every further signal."""
+
+    def __init__(self, former: Handler, speak_up: Callable[[], object]) -> None:
+        self.former = former
+        self._speak_up = speak_up
+        self._came = False
+
+    @property
+    def __self__(self) -> object:
+        """The object that the former handler is a method of."""
+        return getattr(self.former, "__self__", None)
+
+    def __call__(self, _signum: int, frame: FrameType | None) -> None:
+        if self._came:
+            self.pass_on(frame)
+        else:
+            self._came = True
+            self._speak_up()
+
+    def pass_on(self, frame: FrameType | None = None) -> None:
+        """Do what would have been done without us."""
+        if callable(self.former):
+            self.former(signal.SIGTERM, frame)
+        elif self.former == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
