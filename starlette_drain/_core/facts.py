@@ -25,6 +25,7 @@ __all__ = [
     "TriggerPolled",
     "TriggerRestored",
     "TriggerStoodDown",
+    "WindowTooLong",
 ]
 
 
@@ -146,3 +147,12 @@ class TriggerStoodDown(Fact):
 
     trigger: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTooLong(Fact):
+    """The *window* asked for does not fit under the deregistration *delay*, of which *fits* seconds may be used."""
+
+    window: float
+    fits: float
+    delay: float

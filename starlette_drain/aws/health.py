@@ -1,0 +1,189 @@
+"""The trigger that watches what the load balancer does with this task's target."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Any, TypeVar
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.facts import TriggerImpaired, TriggerStoodDown, WindowTooLong
+from starlette_drain._core.settings import Settings
+from starlette_drain.aws.backoff import Backoff
+from starlette_drain.aws.calls import AwsCalls, region_of, unobserved
+from starlette_drain.aws.client import Aioboto3Clients, AwsClients
+from starlette_drain.aws.deadline import deadline, fitting_window
+from starlette_drain.aws.errors import Incomplete
+from starlette_drain.aws.group import GroupWatch
+from starlette_drain.aws.identity import TaskIdentity, discover
+from starlette_drain.aws.impairment import Impairment
+from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.verdict import Verdict
+from starlette_drain.triggers.base import Control
+
+__all__ = ["TargetHealthTrigger"]
+
+logger = logging.getLogger("starlette_drain")
+
+Found = TypeVar("Found")
+
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+"""Seconds between two attempts to find out who we are: at first, and at the most."""
+
+
+class TargetHealthTrigger:
+    """
+    Asks for a drain when the balancer deregisters this task's target.
+
+    It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
+    asks for a drain; the shortest deregistration delay of all groups rules. It asks once, and again only after the
+    target has been seen back in service. A poll that fails changes nothing.
+
+    Args:
+        clients: Who makes the AWS clients; aioboto3 by default.
+        environ: The environment; the process's own by default.
+        rng: The source of luck.
+        fetch: Who gets a JSON document from the task metadata endpoint; a thread with urllib by default.
+    """
+
+    name = "target-health"
+
+    def __init__(
+        self,
+        *,
+        clients: AwsClients | None = None,
+        environ: Mapping[str, str] | None = None,
+        rng: Random | None = None,
+        fetch: Fetch = fetch_json,
+    ) -> None:
+        self._clients = clients
+        self._environ = os.environ if environ is None else environ
+        self._rng = rng or Random()
+        self._fetch = fetch
+        self._control: Control | None = None
+        self._state = "not started"
+        self._last_error: str | None = None
+        self._watches: tuple[GroupWatch, ...] = ()
+        self._leaving: set[str] = set()
+        self.identity: TaskIdentity | None = None
+
+    async def watch(self, control: Control) -> None:
+        """Find out who we are, then poll until cancelled."""
+        self._control = control
+        settings = control.settings
+        if not settings.target_group_arn and not self._environ.get(METADATA_VARIABLE):
+            self._stand_down(f"this is no ECS task: {METADATA_VARIABLE} is not set")
+            return
+        self._state = "discovering"
+        task = await self._until_found(control, lambda: self._read_task(settings))
+        arn = settings.target_group_arn[0] if settings.target_group_arn else (task.task_arn if task else "")
+        async with AwsCalls(self._clients or Aioboto3Clients(), region_of(arn)) as calls:
+            self.identity = await self._until_found(control, lambda: discover(calls, settings, task))
+            if not self.identity.targets:
+                self._stand_down(*self.identity.notes)
+                return
+            await self._poll(self.identity, calls, control)
+
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return the state, and of each target group the verdict, its age, and the number of targets."""
+        ages = [now - each.answered for each in self._watches if each.answered is not None]
+        errors = [each.last_error for each in self._watches if each.last_error]
+        return {
+            "state": self._state,
+            "service": self.identity.service if self.identity else None,
+            "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
+            "answer_age": round(max(ages), 3) if ages else None,
+            "last_error": next(iter(errors), self._last_error),
+            "notes": list(self.identity.notes) if self.identity else [],
+            "target_groups": [each.status(now) for each in self._watches],
+        }
+
+    async def _read_task(self, settings: Settings) -> TaskMetadata | None:
+        uri = self._environ.get(METADATA_VARIABLE)
+        if not uri or (settings.target_group_arn and settings.target_id and settings.target_port):
+            return None
+        with unobserved():
+            return await read_task(uri, self._fetch)
+
+    async def _until_found(self, control: Control, attempt: Callable[[], Awaitable[Found]]) -> Found:
+        """Try until it works: one warning, one line when it has."""
+        impairment = Impairment(self.name, control, patience=1)
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        while True:
+            try:
+                found = await attempt()
+            except Incomplete as missing:
+                self._last_error = missing.problem
+                impairment.complain("discovery", missing.problem, missing.remedy)
+            except Exception as error:  # noqa: BLE001 - discovery must not be able to hurt the application
+                self._last_error = f"discovery failed ({type(error).__name__})"
+                logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
+                impairment.complain("discovery", self._last_error, "please report it; it is tried again")
+            else:
+                self._last_error = None
+                impairment.worked("discovery")
+                return found
+            await asyncio.sleep(backoff.grow())
+
+    async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
+        self._advise(identity, control)
+        impairment = Impairment(self.name, control)
+        self._watches = tuple(
+            GroupWatch(
+                target=target,
+                calls=calls,
+                control=control,
+                impairment=impairment,
+                rng=self._rng,
+                trigger=self.name,
+                on_reading=self._conclude,
+            )
+            for target in identity.targets
+        )
+        self._state = "watching"
+        async with asyncio.TaskGroup() as polling:
+            for each in self._watches:
+                polling.create_task(each.run(), name=f"starlette_drain {self.name} {each.target.group}")
+
+    def _advise(self, identity: TaskIdentity, control: Control) -> None:
+        """Say how long a drain may take here, and warn of a window that does not fit."""
+        settings = control.settings
+        for trouble, note in zip(identity.troubles, identity.notes, strict=False):
+            control.tell(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
+        delay = identity.shortest_delay
+        fits = fitting_window(delay, settings.poll_interval, settings.margin)
+        if fits > 0:
+            control.advise(fits)
+        if settings.window is not None and settings.window > fits:
+            control.tell(WindowTooLong(control.time(), settings.window, fits, delay))
+
+    def _conclude(self, watch: GroupWatch) -> None:
+        """Ask for a drain when the first target group begins to take the target out."""
+        was_leaving = bool(self._leaving)
+        verdict = watch.reading.verdict
+        if verdict.leaving:
+            self._leaving.add(watch.target.target_group_arn)
+        elif verdict is Verdict.SERVING:
+            self._leaving.discard(watch.target.target_group_arn)
+        if self._leaving and not was_leaving and self._control and self.identity:
+            self._control.request(self._cause(watch, self.identity, self._control))
+
+    def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
+        now = control.time()
+        settings = control.settings
+        began = watch.clear if watch.clear is not None else now - settings.poll_interval
+        verdict = watch.reading.verdict
+        what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
+        reason = f"the target {watch.target} is {what} the target group {watch.target.group}"
+        if watch.clear is None:
+            reason += "; since when is unknown, and taken to be one poll interval"
+        assumed = not all(each.delay_known for each in identity.targets)
+        ends = deadline(now, began, identity.shortest_delay, settings.margin)
+        refuted = verdict is Verdict.GONE and assumed
+        return DrainCause(self.name, reason, at=now, deadline=now if refuted else ends, lag=now - began)
+
+    def _stand_down(self, *why: str) -> None:
+        self._state = "stood down"
+        if self._control:
+            self._control.tell(TriggerStoodDown(self._control.time(), self.name, "; ".join(why)))
