@@ -116,7 +116,7 @@ class TargetHealthTrigger:
             except Incomplete as missing:
                 self._last_error = missing.problem
                 impairment.complain("discovery", missing.problem, missing.remedy)
-            except Exception as error:  # noqa: BLE001 - discovery must not be able to hurt the application
+            except Exception as error:
                 self._last_error = f"discovery failed ({type(error).__name__})"
                 logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
                 impairment.complain("discovery", self._last_error, "please report it; it is tried again")

@@ -1,1 +1,12 @@
 """For the tests of applications that use starlette_drain, and for ours."""
+
+from starlette_drain.testing.fake_aws import (
+    FakeAWS,
+    FakeEndpoint,
+    FakeRegistration,
+    FakeService,
+    FakeTargetGroup,
+    FakeTask,
+)
+
+__all__ = ["FakeAWS", "FakeEndpoint", "FakeRegistration", "FakeService", "FakeTargetGroup", "FakeTask"]

@@ -1,0 +1,8 @@
+"""A stand-in for AWS that shows a target's whole life, for tests and for the demo."""
+
+from starlette_drain.testing.fake_aws.app import FakeAWS
+from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
+from starlette_drain.testing.fake_aws.cluster import FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.server import FakeEndpoint
+
+__all__ = ["FakeAWS", "FakeEndpoint", "FakeRegistration", "FakeService", "FakeTargetGroup", "FakeTask"]

@@ -1,0 +1,236 @@
+"""FakeAWS: what a task on ECS behind a load balancer talks to, as one ASGI application."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from starlette_drain.testing.fake_aws import agent, ecs, elbv2
+from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
+from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
+from starlette_drain.testing.fake_aws.server import FakeEndpoint
+
+__all__ = ["FakeAWS"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Answer = tuple[int, str, bytes]
+
+
+class FakeAWS:
+    """
+    Speaks the wire protocols of ELBv2 and ECS, and of a task's own endpoints, with the states the real ones show.
+
+    It is driven from Python, also while it serves in another thread::
+
+        fake = FakeAWS()
+        task = fake.add_task(fake.add_service("web", delay=60))
+        with fake.serve() as endpoint:
+            subprocess.Popen([...], env={**os.environ, **endpoint.environment(task)})
+            fake.deregister(task)
+
+    Args:
+        clock: Seconds, for the delays.
+        budget: Whether Describe calls of ELBv2 are throttled as AWS throttles an account in one Region.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, budget: bool = False) -> None:
+        self.clock = clock
+        self.groups: dict[str, FakeTargetGroup] = {}
+        self.services: list[FakeService] = []
+        self.tasks: list[FakeTask] = []
+        self.calls: Counter[str] = Counter()
+        self._faults = Faults(clock)
+        self._bucket = TokenBucket(clock) if budget else None
+        self._lock = threading.RLock()
+
+    def add_target_group(
+        self, name: str, *, delay: float = 300.0, port: int = 8000, protocol: str = "HTTP", **options: Any
+    ) -> FakeTargetGroup:
+        """Add a target group; *options* are attributes of `FakeTargetGroup`."""
+        number = len(self.groups) + 1
+        arn = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{number:016x}"
+        attributes = {
+            "deregistration_delay.timeout_seconds": f"{delay:g}",
+            "stickiness.enabled": "false",
+            "stickiness.type": "lb_cookie" if protocol == "HTTP" else "source_ip",
+        }
+        if protocol != "HTTP":
+            attributes["deregistration_delay.connection_termination.enabled"] = "false"
+        attributes.update(options.pop("attributes", {}))
+        group = FakeTargetGroup(arn, self.clock, port=port, protocol=protocol, attributes=attributes, **options)
+        with self._lock:
+            self.groups[arn] = group
+        return group
+
+    def add_service(
+        self,
+        name: str = "web",
+        *,
+        cluster: str = "main",
+        delay: float = 300.0,
+        port: int = 8000,
+        container: str = "app",
+        registrations: Sequence[FakeRegistration] | None = None,
+        **group: Any,
+    ) -> FakeService:
+        """Add a service. Without *registrations* it gets one target group, made from the other options."""
+        if registrations is None:
+            made = self.add_target_group(name, delay=delay, port=port, **group)
+            registrations = [FakeRegistration(made, container, port)]
+        service = FakeService(name, cluster, list(registrations))
+        with self._lock:
+            self.services.append(service)
+        return service
+
+    def add_task(self, service: FakeService | None, *, register: bool = True, **options: Any) -> FakeTask:
+        """Add a task, registered with the service's target groups; *options* are attributes of `FakeTask`."""
+        with self._lock:
+            cluster = service.cluster if service else options.pop("cluster", "main")
+            if service and "containers" not in options:
+                ports: dict[str, tuple[int, ...]] = {}
+                for each in service.registrations:
+                    ports[each.container] = (*ports.get(each.container, ()), each.port)
+                options["containers"] = ports or {"app": (8000,)}
+            task = FakeTask(f"{len(self.tasks) + 1:032x}", cluster, service, **options)
+            self.tasks.append(task)
+            if register:
+                self.register(task)
+        return task
+
+    def register(self, task: FakeTask, group: FakeTargetGroup | None = None) -> None:
+        """Register the task with *group*, or with all groups of its service."""
+        with self._lock:
+            for each, target_id, port in task.targets():
+                if group in (None, each):
+                    each.register(target_id, port)
+
+    def deregister(self, task: FakeTask, group: FakeTargetGroup | None = None) -> None:
+        """Begin to take the task out of *group*, or of all groups of its service."""
+        with self._lock:
+            for each, target_id, port in task.targets():
+                if group in (None, each):
+                    each.deregister(target_id, port)
+
+    def deactivate(self, task: FakeTask) -> None:
+        """Do what ECS does when it wants a task to end: status DEACTIVATING, and deregistration everywhere."""
+        with self._lock:
+            task.last_status, task.desired_status = "DEACTIVATING", "STOPPED"
+            self.deregister(task)
+
+    def fail(
+        self,
+        kind: FaultKind,
+        *,
+        action: str | None = None,
+        times: int | None = None,
+        seconds: float | None = None,
+        code: str | None = None,
+        status: int = 503,
+    ) -> None:
+        """
+        Let calls go wrong from now on.
+
+        Args:
+            kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``.
+            action: Only this call, such as ``"DescribeTargetHealth"``; ``"metadata"`` and ``"task-protection"`` are
+                the endpoints of the task.
+            times: Only so many calls.
+            seconds: Only for so long.
+            code: Another error code than the usual.
+            status: HTTP status of an ``"error"``.
+        """
+        until = None if seconds is None else self.clock() + seconds
+        with self._lock:
+            self._faults.add(Fault(kind, action, times, until, code, status))
+
+    def recover(self) -> None:
+        """Let nothing go wrong any more."""
+        with self._lock:
+            self._faults.clear()
+
+    def serve(self) -> "FakeEndpoint":
+        """Return a context manager that serves on a free port of 127.0.0.1, from a thread."""
+        return FakeEndpoint(self)
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        body = await _read(receive)
+        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        with self._lock:
+            answer = self._answer(scope["method"], scope["path"], headers, body)
+        if answer is None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        status, media_type, content = answer
+        fields = [(b"content-type", media_type.encode()), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": content})
+
+    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
+        """Return the answer, or ``None`` for silence."""
+        if method in ("GET", "PUT") and path.startswith(("/v4/", "/api/")):
+            return self._answer_task(method, path, body)
+        operation = headers.get("x-amz-target", "").rpartition(".")[2]
+        form = {} if operation else elbv2.parse_form(body)
+        action = operation or form.get("Action", "")
+        self.calls[action] += 1
+        fault = self._faults.strike(action)
+        if fault and fault.kind == "hang":
+            return None
+        try:
+            self._raise(fault, action, is_json=bool(operation))
+            if operation:
+                content = ecs.answer(operation, json.loads(body or b"{}"), self.services, self.tasks)
+                return 200, "application/x-amz-json-1.1", json.dumps(content).encode()
+            self._spend(action)
+            return 200, "text/xml", elbv2.answer(form, self.groups).encode()
+        except ApiError as error:
+            if operation:
+                return error.status, "application/x-amz-json-1.1", json.dumps(ecs.error_json(error)).encode()
+            return error.status, "text/xml", elbv2.error_xml(error).encode()
+
+    def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:
+        if fault:
+            raise as_error(fault, action, is_json=is_json)
+
+    def _spend(self, action: str) -> None:
+        if self._bucket and action.startswith("Describe") and not self._bucket.take():
+            raise ApiError("ThrottlingException", "Rate exceeded")
+
+    def _answer_task(self, method: str, path: str, body: bytes) -> Answer | None:
+        _, kind, task_id, *rest = path.split("/")
+        task = next((each for each in self.tasks if each.id == task_id), None)
+        action = "metadata" if kind == "v4" else "task-protection"
+        self.calls[action] += 1
+        fault = self._faults.strike(action)
+        if fault and fault.kind == "hang":
+            return None
+        if fault:
+            error = as_error(fault, action, is_json=True)
+            failure = {"error": {"Arn": task.arn if task else "", "Code": error.code, "Message": error.message}}
+            return error.status, "application/json", json.dumps(failure).encode()
+        status, content = 200, None
+        if task and kind == "v4":
+            content = agent.metadata(task, "".join(f"/{each}" for each in rest))
+        elif task and rest == ["task-protection", "v1", "state"]:
+            status, content = agent.protection(task, json.loads(body or b"{}") if method == "PUT" else None)
+        if content is None:
+            return 404, "text/plain", b"404 page not found\n"
+        return status, "application/json", json.dumps(content).encode()
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body"):
+            return body

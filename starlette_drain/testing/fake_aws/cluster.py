@@ -1,0 +1,193 @@
+"""Services and tasks as ECS records them, and as a task's own endpoints show them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
+
+__all__ = ["ACCOUNT", "REGION", "FakeRegistration", "FakeService", "FakeTask"]
+
+REGION = "eu-central-1"
+ACCOUNT = "123456789012"
+
+
+@dataclass(slots=True)
+class FakeRegistration:
+    """An entry of a service's ``loadBalancers``: a group, or for blue/green a pair of them, and a container's port."""
+
+    group: FakeTargetGroup
+    container: str
+    port: int
+    alternate: FakeTargetGroup | None = None
+
+
+@dataclass(slots=True)
+class FakeService:
+    """A service: its name, its cluster, and where it registers its tasks."""
+
+    name: str
+    cluster: str
+    registrations: list[FakeRegistration]
+    desired: int = 1
+
+    @property
+    def arn(self) -> str:
+        """ARN."""
+        return f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/{self.cluster}/{self.name}"
+
+
+@dataclass(slots=True)
+class FakeTask:
+    """
+    A task.
+
+    Attributes:
+        id: The last part of its ARN, and of the path of its endpoints.
+        cluster: Name of the cluster.
+        service: ``None`` for a task that was started on its own.
+        network_mode: ``"awsvpc"``, ``"bridge"`` or ``"host"``.
+        addresses: IPv4 addresses of its network interfaces.
+        ipv6_addresses: IPv6 addresses of them.
+        containers: Names, and the ports each publishes.
+        host_ports: For bridge mode: which port of the host leads to a port.
+        instance_id: The EC2 instance it runs on, outside Fargate.
+        last_status: As DescribeTasks shows it.
+        desired_status: As DescribeTasks shows it.
+        protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
+    """
+
+    id: str
+    cluster: str
+    service: FakeService | None
+    network_mode: str = "awsvpc"
+    addresses: tuple[str, ...] = ("10.0.0.5",)
+    ipv6_addresses: tuple[str, ...] = ()
+    containers: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"app": (8000,)})
+    host_ports: Mapping[int, int] = field(default_factory=dict)
+    instance_id: str | None = None
+    last_status: str = "RUNNING"
+    desired_status: str = "RUNNING"
+    protected_until: float | None = None
+
+    @property
+    def arn(self) -> str:
+        """ARN."""
+        return f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{self.cluster}/{self.id}"
+
+    @property
+    def cluster_arn(self) -> str:
+        """ARN of the cluster."""
+        return f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{self.cluster}"
+
+    @property
+    def instance_arn(self) -> str:
+        """ARN of the container instance."""
+        return f"arn:aws:ecs:{REGION}:{ACCOUNT}:container-instance/{self.cluster}/{self.instance_id}"
+
+    @property
+    def launch_type(self) -> str:
+        """``"EC2"`` on an instance, else ``"FARGATE"``."""
+        return "EC2" if self.instance_id else "FARGATE"
+
+    def targets(self) -> Iterator[tuple[FakeTargetGroup, str, int]]:
+        """Yield the group, the id and the port of every target that ECS makes of the task."""
+        for each in self.service.registrations if self.service else ():
+            if each.group.target_type == "instance":
+                yield each.group, self.instance_id or "", self.host_port(each.port)
+            else:
+                ipv6 = self.ipv6_addresses[:1] if not self.addresses else ()
+                yield each.group, (*self.addresses[:1], *ipv6)[0], each.port
+
+    def host_port(self, port: int) -> int:
+        """Return the port of the host that leads to *port*."""
+        return self.host_ports.get(port, port)
+
+    def record(self) -> dict[str, Any]:
+        """Return the task as DescribeTasks shows it."""
+        record: dict[str, Any] = {
+            "attachments": [],
+            "availabilityZone": f"{REGION}a",
+            "clusterArn": self.cluster_arn,
+            "containers": [self._container_record(name) for name in self.containers],
+            "createdAt": datetime(2026, 1, 1, tzinfo=UTC).timestamp(),
+            "desiredStatus": self.desired_status,
+            "group": f"service:{self.service.name}" if self.service else "family:app",
+            "lastStatus": self.last_status,
+            "launchType": self.launch_type,
+            "startedBy": "ecs-svc/0123456789012345678" if self.service else "somebody",
+            "taskArn": self.arn,
+            "taskDefinitionArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:1",
+            "version": 3,
+        }
+        if self.instance_id:
+            record["containerInstanceArn"] = self.instance_arn
+        return record
+
+    def metadata(self) -> dict[str, Any]:
+        """
+        Return the task as its metadata endpoint shows it.
+
+        ``KnownStatus`` stays RUNNING while the task is being deactivated, as the real one's does:
+        https://github.com/aws/containers-roadmap/issues/2012.
+        """
+        return {
+            "Cluster": self.cluster_arn if self.launch_type == "FARGATE" else self.cluster,
+            "TaskARN": self.arn,
+            "Family": "app",
+            "Revision": "1",
+            "DesiredStatus": "RUNNING",
+            "KnownStatus": "RUNNING",
+            "AvailabilityZone": f"{REGION}a",
+            "LaunchType": self.launch_type,
+            "Containers": [self.container_metadata(name) for name in self.containers],
+        }
+
+    def container_metadata(self, name: str) -> dict[str, Any]:
+        """Return a container as the metadata endpoint shows it."""
+        network: dict[str, Any] = {"NetworkMode": self.network_mode}
+        if self.network_mode != "host":
+            network["IPv4Addresses"] = list(self.addresses)
+            if self.ipv6_addresses:
+                network["IPv6Addresses"] = list(self.ipv6_addresses)
+        container: dict[str, Any] = {
+            "DockerId": f"{self.id}-{name}",
+            "Name": name,
+            "Image": "app:1",
+            "Labels": {"com.amazonaws.ecs.cluster": self.cluster, "com.amazonaws.ecs.task-arn": self.arn},
+            "DesiredStatus": "RUNNING",
+            "KnownStatus": "RUNNING",
+            "Type": "NORMAL",
+            "Networks": [network],
+        }
+        if self.network_mode == "bridge":
+            container["Ports"] = [
+                {"ContainerPort": port, "Protocol": "tcp", "HostPort": self.host_port(port), "HostIp": "0.0.0.0"}  # noqa: S104
+                for port in self.containers[name]
+            ]
+        return container
+
+    def _container_record(self, name: str) -> dict[str, Any]:
+        awsvpc = self.network_mode == "awsvpc"
+        interface: dict[str, str] = {"attachmentId": "6f1b4c9e"}
+        if self.addresses:
+            interface["privateIpv4Address"] = self.addresses[0]
+        if self.ipv6_addresses:
+            interface["ipv6Address"] = self.ipv6_addresses[0]
+        bindings = [
+            {"bindIP": "0.0.0.0", "containerPort": port, "hostPort": self.host_port(port), "protocol": "tcp"}  # noqa: S104
+            for port in self.containers[name]
+        ]
+        return {
+            "containerArn": f"{self.arn.replace(':task/', ':container/')}/{name}",
+            "taskArn": self.arn,
+            "name": name,
+            "image": "app:1",
+            "runtimeId": f"{self.id}-{name}",
+            "lastStatus": self.last_status,
+            "networkBindings": [] if awsvpc else bindings,
+            "networkInterfaces": [interface] if awsvpc else [],
+            "healthStatus": "UNKNOWN",
+            "cpu": "0",
+        }

@@ -1,0 +1,99 @@
+"""The JSON protocol of Elastic Container Service."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.faults import ApiError
+
+__all__ = ["answer", "error_json"]
+
+
+def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeService], tasks: Iterable[FakeTask]) -> Any:
+    """
+    Return the JSON object that answers *action*.
+
+    Raises:
+        ApiError: If the API would answer with an error.
+    """
+    cluster = str(request.get("cluster") or "default").rpartition("/")[2]
+    services = [each for each in services if each.cluster == cluster]
+    tasks = [each for each in tasks if each.cluster == cluster]
+    if not services and not tasks:
+        raise ApiError("ClusterNotFoundException", "Cluster not found.")
+    match action:
+        case "DescribeTasks":
+            known = {name: each.record() for each in tasks for name in (each.id, each.arn)}
+            return _found(request.get("tasks") or (), known, "tasks", f"task/{cluster}")
+        case "DescribeServices":
+            running = [each.service.name for each in tasks if each.service]
+            known = {
+                name: _service(each, running.count(each.name)) for each in services for name in (each.name, each.arn)
+            }
+            return _found(request.get("services") or (), known, "services", f"service/{cluster}")
+        case "DescribeContainerInstances":
+            known = {each.instance_arn: _instance(each) for each in tasks if each.instance_id}
+            wanted = request.get("containerInstances") or ()
+            return _found(wanted, known, "containerInstances", f"container-instance/{cluster}")
+    raise ApiError("InvalidAction", f"FakeAWS does not speak {action}")
+
+
+def error_json(error: ApiError) -> dict[str, str]:
+    """Return the JSON object of an error."""
+    return {"__type": error.code, "message": error.message}
+
+
+def _found(wanted: Iterable[str], known: Mapping[str, Any], key: str, path: str) -> dict[str, Any]:
+    """Return the records that exist; ECS reports the others as failures and not as an error."""
+    wanted = list(wanted)
+    missing = [name for name in wanted if name not in known]
+    failures = [{"arn": _arn(name, path), "reason": "MISSING"} for name in missing]
+    return {key: [known[name] for name in wanted if name in known], "failures": failures}
+
+
+def _arn(name: str, path: str) -> str:
+    return name if name.startswith("arn:") else f"arn:aws:ecs:{REGION}:{ACCOUNT}:{path}/{name}"
+
+
+def _service(service: FakeService, running: int) -> dict[str, Any]:
+    return {
+        "serviceArn": service.arn,
+        "serviceName": service.name,
+        "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{service.cluster}",
+        "loadBalancers": [_load_balancer(each) for each in service.registrations],
+        "serviceRegistries": [],
+        "status": "ACTIVE",
+        "desiredCount": service.desired,
+        "runningCount": running,
+        "pendingCount": 0,
+        "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:1",
+        "deploymentConfiguration": {"maximumPercent": 200, "minimumHealthyPercent": 100},
+        "deployments": [],
+        "events": [],
+        "schedulingStrategy": "REPLICA",
+    }
+
+
+def _load_balancer(registration: FakeRegistration) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "targetGroupArn": registration.group.arn,
+        "containerName": registration.container,
+        "containerPort": registration.port,
+    }
+    if registration.alternate:
+        entry["advancedConfiguration"] = {
+            "alternateTargetGroupArn": registration.alternate.arn,
+            "roleArn": f"arn:aws:iam::{ACCOUNT}:role/ecsInfrastructureRole",
+        }
+    return entry
+
+
+def _instance(task: FakeTask) -> dict[str, Any]:
+    return {
+        "containerInstanceArn": task.instance_arn,
+        "ec2InstanceId": task.instance_id,
+        "status": "ACTIVE",
+        "agentConnected": True,
+        "runningTasksCount": 1,
+        "pendingTasksCount": 0,
+    }
