@@ -1,5 +1,6 @@
 """WebSocket sessions: closed with a close frame once open, with a denial response before."""
 
+import asyncio
 import json
 import math
 from collections.abc import Awaitable, Mapping
@@ -113,6 +114,9 @@ async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
     ]
     await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn's default implementation takes note of a denial only when the transport has gone, one pass of the loop
+    # later; an application that returns before is logged as an error, once for each client that is refused.
+    await asyncio.sleep(0)
 
 
 async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
