@@ -1,0 +1,144 @@
+"""The metrics of a process: what its sessions do, whether it drains, and how its triggers fare."""
+
+from collections.abc import Iterator
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
+
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainStarted,
+    Fact,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SessionShed,
+    TriggerPolled,
+)
+from starlette_drain._core.session import Outcome
+from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
+
+__all__ = ["Instruments"]
+
+SESSION_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
+"""Buckets of session durations: from a connection that failed at once to a device that stayed for a week."""
+
+POLL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+"""Buckets of poll durations: from an answer on an open connection to a read timeout and beyond."""
+
+SERVING, DRAINING, DRAINED = 0, 1, 2
+
+
+class Instruments:
+    """The instruments of one drain, and the attributes of each kind of session, made once."""
+
+    def __init__(self, provider: MeterProvider | None) -> None:
+        meter = metrics.get_meter(NAME, VERSION, meter_provider=provider, schema_url=SCHEMA_URL)
+        self.state = SERVING
+        self.open = 0
+        self._kinds: dict[str, dict[str, str]] = {}
+        self._ends: dict[tuple[str, Outcome], dict[str, str]] = {}
+        self._asking: dict[str, str] = {}
+        self._active = meter.create_up_down_counter("drain.sessions.active", "{session}", "Sessions that are open.")
+        self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
+        self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
+        self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Late arrivals turned away.")
+        self._duration = _histogram(meter, "drain.session.duration", "How long sessions were open.", SESSION_SECONDS)
+        self._polls = meter.create_counter("drain.trigger.polls", "{poll}", "Questions of triggers to their sources.")
+        self._poll_duration = _histogram(
+            meter, "drain.trigger.poll.duration", "How long the sources took to answer.", POLL_SECONDS
+        )
+        _gauges.setdefault(provider or metrics.get_meter_provider(), _Gauges()).show(self, meter)
+
+    def notify(self, fact: Fact) -> None:
+        """Count *fact*. Those that come for every session are looked for first, and make nothing new."""
+        match fact:
+            case SessionOpened():
+                self._open(fact)
+            case SessionClosed():
+                self._close(fact)
+            case SessionShed():
+                self._shed.add(1, self._asking)
+            case SessionRefused():
+                self._refused.add(1, self._of_kind(fact.kind))
+            case TriggerPolled():
+                asked = {"drain.trigger": fact.trigger, "drain.poll.outcome": fact.outcome}
+                self._polls.add(1, asked)
+                self._poll_duration.record(fact.seconds, asked)
+            case DrainStarted():
+                self.state = DRAINING
+                self._asking = {"drain.trigger": fact.cause.trigger}
+            case DrainFinished():
+                self.state = DRAINED
+            case DrainCancelled():
+                self.state = SERVING
+
+    def _open(self, fact: SessionOpened) -> None:
+        self.open += 1
+        if self.state == DRAINED:
+            self.state = DRAINING  # for a late arrival that was let in: see _core/state.py
+        self._active.add(1, self._of_kind(fact.session.kind))
+
+    def _close(self, fact: SessionClosed) -> None:
+        session = fact.session
+        self.open -= 1
+        self._active.add(-1, self._of_kind(session.kind))
+        how = self._ends.get((session.kind, fact.outcome))
+        if how is None:
+            how = {**self._of_kind(session.kind), "drain.close.reason": fact.outcome.value}
+            self._ends[session.kind, fact.outcome] = how
+        self._closed.add(1, how)
+        self._duration.record(fact.at - session.opened_at, how)
+
+    def _of_kind(self, kind: str) -> dict[str, str]:
+        attributes = self._kinds.get(kind)
+        if attributes is None:
+            attributes = self._kinds[kind] = {"network.protocol.name": kind}
+        return attributes
+
+
+class _Gauges:
+    """
+    What is looked at rather than counted, for all drains that share a meter provider.
+
+    The SDK hears the callbacks of the first gauge of a name only, and keeps them for ever. So there is one pair of
+    gauges, which holds on to no drain and looks at all that are still there.
+    """
+
+    def __init__(self) -> None:
+        self._shown: tuple[ReferenceType[Instruments], ...] = ()
+
+    def show(self, one: Instruments, meter: Meter) -> None:
+        if not self._shown:
+            meter.create_observable_gauge(
+                "drain.state", [self._state], "1", "0 while serving, 1 while draining, 2 when drained."
+            )
+            meter.create_observable_gauge(
+                "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
+            )
+        # Replaced as a whole, because the callbacks run on the exporter's thread.
+        self._shown = (*(each for each in self._shown if each()), ref(one))
+
+    def _there(self) -> list[Instruments]:
+        return [one for each in self._shown if (one := each())]
+
+    def _state(self, _: CallbackOptions) -> Iterator[Observation]:
+        if states := {one.state for one in self._there()}:
+            # A process with two drains is drained when both are, and drains as soon as one of them does.
+            yield Observation(states.pop() if len(states) == 1 else DRAINING)
+
+    def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
+        if there := self._there():
+            yield Observation(sum(one.open for one in there if one.state != SERVING))
+
+
+_gauges: WeakKeyDictionary[MeterProvider, _Gauges] = WeakKeyDictionary()
+
+
+def _histogram(meter: Meter, name: str, description: str, bounds: tuple[float, ...]) -> Histogram:
+    try:
+        return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds)
+    except TypeError:  # an API older than the advisory; there, a View can set the buckets
+        return meter.create_histogram(name, "s", description)

@@ -1,0 +1,153 @@
+"""
+The spans of a drain.
+
+A span is exported when it ends, the SDK keeps at most 128 of its events, and a process that is killed loses it. Hence
+one span that ends with the report, a bounded number of events on it, and a short one at the start that is exported at
+once. Facts carry times of the event loop's clock and spans those of the wall clock; they are not converted: a span
+begins and ends when its fact arrives.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainProgressed,
+    DrainReplanned,
+    DrainStarted,
+    Fact,
+)
+from starlette_drain._core.report import DrainReport
+from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
+
+__all__ = ["MOST_OF_A_NAME", "Spans"]
+
+MOST_OF_A_NAME = 16
+"""Events of one name on a span, and ``drain.update`` spans of one drain. Later ones are not told."""
+
+Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
+
+
+class Spans:
+    """The spans of one drain after another."""
+
+    def __init__(self, provider: trace.TracerProvider | None) -> None:
+        # By keyword: this function and the provider's method of the same name take their arguments in different orders.
+        self._tracer = trace.get_tracer(NAME, VERSION, tracer_provider=provider, schema_url=SCHEMA_URL)
+        self._span: Span | None = None
+        self._context = Context()
+        self._told: Counter[str] = Counter()
+
+    def notify(self, fact: Fact) -> None:
+        """Begin, mark or end a span."""
+        match fact:
+            case DrainStarted():
+                self._start(fact)
+            case DrainProgressed():
+                self._add_event("drain.progress", _progress(fact))
+            case DrainReplanned():
+                self._add_event("drain.replan", _replan(fact))
+            case DrainFinished(report=report):
+                self._end(report, _outcome(report))
+            case DrainCancelled(report=report):
+                self._end(report, "cancelled")
+
+    def _start(self, fact: DrainStarted) -> None:
+        # Whoever asked may be a request that is over in a moment, while a drain takes an hour: a link, not a parent.
+        asking = trace.get_current_span().get_span_context()
+        identity: Attributes = {
+            "drain.id": fact.drain_id,
+            "drain.trigger": fact.cause.trigger,
+            "drain.reason": fact.cause.reason,
+        }
+        plan: Attributes = {
+            "drain.window": fact.deadline - fact.at,
+            "drain.detection_lag": fact.cause.lag,
+            "drain.pacing": fact.pacing,
+            "drain.sessions.initial": fact.sessions,
+        }
+        self._told.clear()
+        self._span = self._tracer.start_span(
+            "drain",
+            context=Context(),
+            kind=SpanKind.INTERNAL,
+            links=[Link(asking)] if asking.is_valid else [],
+            attributes=identity,
+        )
+        self._context = trace.set_span_in_context(self._span, Context())
+        self._tracer.start_span("drain.start", context=self._context, attributes={**identity, **plan}).end()
+
+    def _end(self, report: DrainReport, outcome: str) -> None:
+        span, self._span = self._span, None
+        if span is None:
+            # A drain that was over went on for a late arrival, or was cancelled. Its span is gone.
+            if not self._may_tell("drain.update"):
+                return
+            span = self._tracer.start_span("drain.update", context=self._context)
+        span.set_attributes({**_figures(report), "drain.outcome": outcome})
+        if outcome == "incomplete":
+            span.set_status(StatusCode.ERROR, f"{report.still_open} sessions are still open")
+        elif outcome == "late":
+            span.set_status(StatusCode.ERROR, f"the last session left {-report.slack:.1f} s after the deadline")
+        span.end()
+
+    def _add_event(self, name: str, attributes: Attributes) -> None:
+        if self._span and self._may_tell(name):
+            self._span.add_event(name, attributes)
+
+    def _may_tell(self, name: str) -> bool:
+        self._told[name] += 1
+        return self._told[name] <= MOST_OF_A_NAME
+
+
+def _progress(fact: DrainProgressed) -> Attributes:
+    return {
+        "drain.percent": fact.percent,
+        "drain.sessions.shed": fact.shed,
+        "drain.sessions.waiting": fact.remaining,
+    }
+
+
+def _replan(fact: DrainReplanned) -> Attributes:
+    return {
+        "drain.trigger": fact.cause.trigger,
+        "drain.reason": fact.cause.reason,
+        "drain.shortened": fact.shortened,
+        "drain.time_left": fact.deadline - fact.at,
+        "drain.pacing": fact.pacing,
+        "drain.sessions.waiting": fact.remaining,
+    }
+
+
+def _figures(report: DrainReport) -> Attributes:
+    first = report.causes[0]
+    return {
+        "drain.id": report.drain_id,
+        "drain.trigger": first.trigger,
+        "drain.reason": first.reason,
+        "drain.triggers": [cause.trigger for cause in report.causes],
+        "drain.window": report.window,
+        "drain.detection_lag": report.detection_lag,
+        "drain.duration": report.duration,
+        "drain.slack": report.slack,
+        "drain.rate.peak": report.peak_rate,
+        "drain.rate.mean": report.mean_rate,
+        "drain.sessions.initial": report.sessions_at_start,
+        "drain.sessions.arrived": report.arrived,
+        "drain.sessions.shed": report.shed,
+        "drain.sessions.left": report.left,
+        "drain.sessions.refused": report.refused,
+        "drain.sessions.forced": report.forced,
+        "drain.sessions.remaining": report.still_open,
+    }
+
+
+def _outcome(report: DrainReport) -> str:
+    if report.still_open:
+        return "incomplete"
+    return "late" if report.slack < 0 else "drained"
