@@ -1,0 +1,1 @@
+"""An example: a small server that streams commands to devices, and ways to watch it drain."""
