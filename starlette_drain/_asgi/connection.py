@@ -79,6 +79,11 @@ class Connection(Session):
         finally:
             self._drain.release(self)
 
+    @property
+    def reconnect_after_ms(self) -> int:
+        """Milliseconds after which the client should come back: for a farewell in the application's own words."""
+        return round(self._drain.settings.retry_after * 1000)
+
     async def wait_shed(self) -> None:
         """Return when this session is asked to leave, before its farewell: for tasks that neither receive nor send."""
         if self.shed_at is None:
@@ -87,10 +92,13 @@ class Connection(Session):
 
     # What the middleware and the drain call
 
-    async def serve(self, app: ASGIApp, scope: Scope) -> None:
-        """Run *app* on this connection, tracked from here until it returns."""
-        scope[SCOPE_KEY] = self
+    def track(self) -> None:
+        """Be a session from now on."""
         self._drain.enter(self)
+
+    async def serve(self, app: ASGIApp, scope: Scope) -> None:
+        """Run *app* on this connection until it returns."""
+        scope[SCOPE_KEY] = self
         try:
             await app(scope, self.receive, self.send)
         except BaseException as error:
@@ -146,9 +154,13 @@ class Connection(Session):
     async def _say_goodbye(self, goodbye: Goodbye) -> None:
         if self.is_open:
             await self._drain.bid_farewell(self)
+        await self._part(goodbye)
+
+    async def _part(self, goodbye: Goodbye) -> None:
         self._disconnect = self.disconnect_message(goodbye)
         self._interrupt()
-        self._grace_timer = asyncio.get_running_loop().call_later(goodbye.grace, self._force)
+        if self._task is not None:
+            self._grace_timer = asyncio.get_running_loop().call_later(goodbye.grace, self._force)
         try:
             async with asyncio.timeout(goodbye.close_timeout):
                 await self.send_goodbye(goodbye)
@@ -167,6 +179,11 @@ class Connection(Session):
         """Take back our cancellation of the parked task; False if somebody else cancelled it, or did so too."""
         return self._interrupted and self._parked is not None and self._parked.uncancel() == 0
 
+    def abort(self) -> None:
+        """Cancel the application, whose time has run out."""
+        if self._task is not None:
+            self._task.cancel()
+
     def _force(self) -> None:
         if self._task is not None:
             logger.debug("The application of a session on %s is cancelled after its grace", self.path)
@@ -174,10 +191,11 @@ class Connection(Session):
             self._task.cancel()
 
     async def _finish_goodbye(self) -> None:
-        if self._goodbye_task is not None:
-            await self._goodbye_task
+        self._task = None  # the application has ended: there is nothing left to cancel
         if self._grace_timer is not None:
             self._grace_timer.cancel()
+        if self._goodbye_task is not None:
+            await self._goodbye_task
 
     def _is_our_doing(self, error: BaseException) -> bool:
         """Tell what the goodbye caused from what passes through."""

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
 from starlette_drain._asgi.defaults import equip
+from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
 from starlette_drain._core.settings import DrainOptions
@@ -64,7 +65,7 @@ class DrainMiddleware:
         elif self._admin and self._admin.matches(scope):
             await self._admin(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await EventStreamSession(drain, scope, receive, send).serve(self.app, scope)
 
     def _is_ready(self) -> bool:
         """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""

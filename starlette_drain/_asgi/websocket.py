@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from enum import Enum
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from starlette_drain._asgi.connection import SCOPE_KEY, Connection
@@ -44,6 +44,11 @@ class WebSocketSession(Connection):
         super().__init__(drain, scope, receive, send)
         self._phase = _Phase.HANDSHAKE
         self._can_deny = can_deny(scope)
+
+    async def serve(self, app: ASGIApp, scope: Scope) -> None:
+        """Run *app* on this WebSocket, tracked from its handshake on."""
+        self.track()
+        await super().serve(app, scope)
 
     async def send_text(self, text: str) -> None:
         """Send a text message, from a farewell for instance."""

@@ -67,6 +67,11 @@ class Session:
         self._position = -1
         self._holds = 0
 
+    @property
+    def is_tracked(self) -> bool:
+        """Whether it is in a registry."""
+        return self._standing is not Standing.OUTSIDE
+
     def leave(self, goodbye: Goodbye) -> None:
         """Begin to say goodbye, and return at once. Called once, on the event loop's thread."""
         raise NotImplementedError

@@ -1,0 +1,150 @@
+# How a server-sent event stream is ended (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+#
+#   - A stream is known by its content type, so every HTTP exchange is watched until its response starts.
+#   - It ends with a clean final chunk. A dropped socket would be a broken body to the client and a 5xx at an ALB
+#     (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html).
+#   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
+#     would make the client dispatch half an event and resume from the wrong Last-Event-ID.
+#   - An EventSource takes 204 and every status but 200 for final, and so it does a missing CORS header. A late arrival
+#     is therefore answered with the application's own head, told when to come back, and ended.
+"""Server-sent event streams as sessions, and ordinary responses, which only learn that their connection ends."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterable
+from enum import Enum
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from starlette_drain._asgi.connection import Connection
+from starlette_drain._core.session import Goodbye
+from starlette_drain._core.state import DrainState
+from starlette_drain.drain import Drain
+
+__all__ = ["EventStreamSession"]
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class _Phase(Enum):
+    REQUEST = 0
+    TRANSFER = 1
+    """The response is not an event stream and ends by itself."""
+    STREAM = 2
+    ENDED = 3
+
+
+class EventStreamSession(Connection):
+    """
+    One HTTP exchange, which becomes a session when its response turns out to be an event stream.
+
+    Attributes:
+        path: The path of its request.
+        opened_at: When its request arrived, in seconds on the event loop's clock.
+        is_open: Whether it is an event stream.
+        shed_at: When it was asked to leave; ``None`` if it was not.
+    """
+
+    __slots__ = ("_is_plain_text", "_phase", "_raises_on_send", "_speaks_http1", "_tail")
+
+    kind = "event-stream"
+
+    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(drain, scope, receive, send)
+        self._phase = _Phase.REQUEST
+        self._tail = b""
+        self._is_plain_text = True
+        self._speaks_http1 = scope.get("http_version", "1.1").startswith("1")
+        # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
+        self._raises_on_send = _spec_version(scope) >= (2, 4)
+
+    async def send_text(self, text: str) -> None:
+        """Send *text* as the data of one event, from a farewell for instance; not while an event is half sent."""
+        if self._may_add_text():
+            data = "".join(f"data: {line}\n" for line in text.split("\n"))
+            await self.send({"type": "http.response.body", "body": f"{data}\n".encode(), "more_body": True})
+
+    async def send_json(self, value: Any) -> None:
+        """Send *value* as JSON, as the data of one event."""
+        await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+    async def serve(self, app: ASGIApp, scope: Scope) -> None:
+        """Run *app* on this exchange."""
+        self._drain.transfer_began(self)
+        try:
+            await super().serve(app, scope)
+        finally:
+            self._drain.transfer_ended(self)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application; once parted, it meets an ordinary disconnect."""
+        if self._disconnect is not None:
+            return self._send_parted()
+        if message["type"] == "http.response.start":
+            return self._start(message)
+        if self._phase is _Phase.STREAM:
+            self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:]
+            if not message.get("more_body", False):
+                self._phase = _Phase.ENDED
+        return self._raw_send(message)
+
+    def disconnect_message(self, goodbye: Goodbye) -> Message:  # noqa: ARG002
+        """Return the disconnect of HTTP, which says no more."""
+        return {"type": "http.disconnect"}
+
+    async def send_goodbye(self, goodbye: Goodbye) -> None:  # noqa: ARG002
+        """End the body, with ``retry:`` where it can be added."""
+        if self._phase is _Phase.STREAM:
+            self._phase = _Phase.ENDED
+            retry = f"retry: {self.reconnect_after_ms}\n\n".encode() if self._may_add_text() else b""
+            await self._raw_send({"type": "http.response.body", "body": retry, "more_body": False})
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        headers: Headers = message.get("headers", ())
+        if _is_event_stream(headers):
+            return self._start_stream(message, headers)
+        self._phase = _Phase.TRANSFER
+        if self._drain.state is not DrainState.SERVING and self._speaks_http1:
+            # The client's next request shall find another task (RFC 9112 section 9.6).
+            kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+            message = {**message, "headers": [*kept, (b"connection", b"close")]}
+        return self._raw_send(message)
+
+    async def _start_stream(self, message: Message, headers: Headers) -> None:
+        self._phase = _Phase.STREAM
+        self._is_plain_text = all(name.lower() != b"content-encoding" for name, _ in headers)
+        self._drain.transfer_ended(self)
+        is_late = not self._drain.admits()
+        if not is_late:
+            self.track()
+            self._drain.opened(self)
+        await self._raw_send(message)
+        if is_late:
+            self._drain.refused(self.kind, self.path)
+            await self._part(self._drain.goodbye)
+
+    async def _send_parted(self) -> None:
+        if self._raises_on_send:
+            raise ConnectionResetError
+        # Dropped; but a loop that only sends must not freeze the event loop until it is cancelled.
+        await asyncio.sleep(0)
+
+    def _may_add_text(self) -> bool:
+        is_whole = not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+        return is_whole and self._is_plain_text and self._phase is not _Phase.REQUEST
+
+    def _is_our_doing(self, error: BaseException) -> bool:
+        return super()._is_our_doing(error) or (self._disconnect is not None and isinstance(error, ClientDisconnect))
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.partition(b";")[0].strip().lower() == b"text/event-stream"
+        for name, value in headers
+    )
+
+
+def _spec_version(scope: Scope) -> tuple[int, ...]:
+    return tuple(int(part) for part in scope.get("asgi", {}).get("spec_version", "2.0").split("."))

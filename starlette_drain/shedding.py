@@ -1,0 +1,298 @@
+"""The sessions of one process and the drains they go through: the only place that waits for a plan's moment."""
+
+import asyncio
+import logging
+from random import Random
+from typing import Protocol
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.episode import DrainProgress, Episode
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainProgressed,
+    DrainReplanned,
+    DrainStarted,
+    Fact,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SessionShed,
+)
+from starlette_drain._core.report import DrainReport
+from starlette_drain._core.session import Goodbye, Outcome, RegistryStatistics, Session, SessionRegistry
+from starlette_drain._core.settings import Settings
+from starlette_drain._core.state import DrainEvent, DrainState, advance
+from starlette_drain.exceptions import TooLateToCancel
+from starlette_drain.telemetry.base import Observers
+
+__all__ = ["Shedding", "Transfer"]
+
+DEFAULT_WINDOW = 285.0
+"""Seconds for a drain that nobody gave a deadline: ELBv2's default deregistration delay of 300 s less the margin."""
+
+SLICE = 100
+"""Sessions asked to leave in one pass of the event loop, so that a burst does not hold up everybody else."""
+
+logger = logging.getLogger("starlette_drain")
+
+
+class Transfer(Protocol):
+    """A connection that ends by itself and is left to, unless the deadline comes first."""
+
+    def abort(self) -> None:
+        """Cancel its application."""
+
+
+class Shedding:
+    """
+    Knows the sessions and transfers of one process, and asks the sessions to leave when told to.
+
+    Args:
+        settings: The checked options.
+        observers: Who is told; may be filled in later.
+        rng: The source of luck for the jitter.
+    """
+
+    def __init__(self, settings: Settings, observers: Observers | None, rng: Random) -> None:
+        self.settings = settings
+        self.goodbye = Goodbye(settings.close_code, settings.close_reason, settings.close_timeout, settings.grace)
+        self._observers = observers
+        self._rng = rng
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._advised: float | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._state = DrainState.SERVING
+        self._registry = SessionRegistry()
+        self._transfers: dict[Transfer, None] = {}
+        self._episode: Episode | None = None
+        self._report: DrainReport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
+
+    # What anybody may ask
+
+    @property
+    def state(self) -> DrainState:
+        """Whether the process is serving, draining or drained."""
+        return self._state
+
+    @property
+    def report(self) -> DrainReport | None:
+        """The report of the last drain that ended or was cancelled."""
+        return self._report
+
+    def statistics(self) -> RegistryStatistics:
+        """Return how many sessions there are, and how they stand."""
+        return self._registry.statistics()
+
+    def progress(self) -> DrainProgress | None:
+        """Return how far the drain under way is; ``None`` while serving."""
+        return self._episode.progress(self.time()) if self._episode and self._loop else None
+
+    @property
+    def transfers(self) -> int:
+        """How many connections are open that are no sessions and will end by themselves, such as downloads."""
+        return len(self._transfers)
+
+    async def wait_drained(self) -> bool:
+        """
+        Wait until the drain is over: every session gone, or the time of those who would not go has run out.
+
+        Returns:
+            True; False if the drain was cancelled instead.
+        """
+        await self._over.wait()
+        return self._state is DrainState.DRAINED
+
+    # What triggers and the application call
+
+    def time(self) -> float:
+        """Return the event loop's monotonic clock, in seconds."""
+        return (self._loop or asyncio.get_running_loop()).time()
+
+    def request(self, cause: DrainCause) -> None:
+        """Begin to drain, or let *cause* join the drain under way."""
+        now = self.time()
+        deadline = cause.deadline
+        if deadline is None:
+            deadline = now + (self.settings.window or self._advised or DEFAULT_WINDOW)
+        self._state = advance(self._state, DrainEvent.START)
+        if self._episode is None:
+            self._begin_episode(cause, now, max(now, deadline))
+        else:
+            self._join_episode(self._episode, cause, now, max(now, deadline))
+        self._recount()
+
+    def advise(self, window: float) -> None:
+        """Take note how many seconds a drain may take here."""
+        self._advised = window
+
+    def tell(self, fact: Fact) -> None:
+        """Tell the observers."""
+        if self._observers:
+            self._observers.notify(fact)
+
+    async def cancel(self) -> None:
+        """
+        Stop draining and serve again. The sessions that were asked to leave still leave.
+
+        Raises:
+            IllegalTransition: If there is no drain.
+            TooLateToCancel: If the process has been told to stop.
+        """
+        following = advance(self._state, DrainEvent.CANCEL)
+        if (episode := self._episode) is None:
+            return
+        if not episode.is_revocable:
+            msg = f"drain {episode.drain_id} cannot be cancelled: the process has been told to stop; let it end"
+            raise TooLateToCancel(msg)
+        self._state, self._episode = following, None
+        self._set_timer(None)
+        self._report = episode.report(self.time())
+        self.tell(DrainCancelled(self.time(), episode.drain_id, self._report))
+        self._over.set()
+        self._over.clear()
+
+    def stop(self) -> None:
+        """End a drain under way as it stands: the process is about to go."""
+        if self._episode and self._state is DrainState.DRAINING:
+            self._finish(self._episode)
+
+    # What connections call
+
+    def admits(self) -> bool:
+        """Return whether a new session may open now."""
+        if self._episode is None:
+            return True
+        return self.settings.late_arrivals == "accept" and self.time() < self._episode.plan.deadline
+
+    def enter(self, session: Session) -> None:
+        """Track a session that begins its handshake."""
+        self._registry.add(session)
+        self._state = advance(self._state, DrainEvent.ARRIVE)
+        if self._episode:
+            self._episode.tally.arrived += 1
+            self._over.clear()
+            self._recount()
+
+    def opened(self, session: Session) -> None:
+        """Take note that a session has completed its handshake."""
+        session.is_open = True
+        self.tell(SessionOpened(self.time(), session))
+
+    def refused(self, kind: str, path: str) -> None:
+        """Take note that a late arrival was turned away."""
+        if self._episode:
+            self._episode.tally.refused += 1
+        self.tell(SessionRefused(self.time(), kind, path))
+
+    def closed(self, session: Session, *, forced: bool) -> None:
+        """Forget a session that is over. One that was never tracked does no harm."""
+        if not session.is_tracked:
+            return
+        was_shed = session.shed_at is not None
+        self._registry.discard(session)
+        if self._episode:
+            self._episode.tally.forced += forced
+            self._episode.tally.left += not was_shed
+            if not was_shed:
+                self._recount()
+            elif self._registry.remaining == 0:
+                self._schedule(self._episode)
+        if session.is_open:
+            outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
+            self.tell(SessionClosed(self.time(), session, outcome))
+
+    def hold(self, session: Session) -> None:
+        """Do not ask *session* to leave for now."""
+        self._registry.hold(session)
+        self._recount()
+
+    def release(self, session: Session) -> None:
+        """End one hold of *session*."""
+        self._registry.release(session)
+        self._recount()
+
+    def transfer_began(self, transfer: Transfer) -> None:
+        """Count a connection that will end by itself."""
+        self._transfers[transfer] = None
+
+    def transfer_ended(self, transfer: Transfer) -> None:
+        """Count it no more. Doing it twice does no harm."""
+        self._transfers.pop(transfer, None)
+
+    # The works
+
+    def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
+        self._over.clear()
+        episode = self._episode = Episode(
+            cause, self._registry, self.settings.pacing, self._rng, now=now, deadline=deadline
+        )
+        self.tell(DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now)))
+
+    def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
+        known = episode.causes
+        shortened = episode.join(cause, now=now, deadline=deadline)
+        if episode.causes is not known:
+            remaining = self._registry.remaining
+            plan = episode.plan
+            self.tell(
+                DrainReplanned(now, episode.drain_id, cause, plan.deadline, shortened, remaining, plan.describe(now))
+            )
+
+    def _recount(self) -> None:
+        if self._episode:
+            self._episode.plan.recount(self.time())
+            self._schedule(self._episode)
+
+    def _schedule(self, episode: Episode) -> None:
+        """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
+        if self._state is not DrainState.DRAINING:
+            return
+        moment = episode.plan.ask_at
+        if moment is None:
+            # Everyone was asked. Those who have not gone by the end of their grace never will.
+            moment = episode.tally.last_shed_at + self.settings.tail + 1.0
+            if len(self._registry) == 0 or self.time() >= moment:
+                self._finish(episode)
+                return
+        # A timer that fires too early does no harm: it asks the plan again.
+        if self._timer is None or moment < self._timer.when():
+            self._set_timer(moment)
+
+    def _set_timer(self, moment: float | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if moment is not None and self._loop:
+            self._timer = self._loop.call_at(moment, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if (episode := self._episode) is None:
+            return
+        now = self.time()
+        for session in episode.due(now, SLICE):
+            self._shed(session, now)
+        if percent := episode.milestone():
+            remaining = self._registry.remaining
+            self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, remaining))
+        self._schedule(episode)
+
+    def _shed(self, session: Session, now: float) -> None:
+        session.shed_at = now
+        self.tell(SessionShed(now, session))
+        try:
+            session.leave(self.goodbye)
+        except Exception:
+            logger.exception("A session on %s could not be asked to leave; the drain goes on", session.path)
+
+    def _finish(self, episode: Episode) -> None:
+        self._state = advance(self._state, DrainEvent.FINISH)
+        self._set_timer(None)
+        self._report = episode.report(self.time())
+        self.tell(DrainFinished(self.time(), episode.drain_id, self._report))
+        self._over.set()
