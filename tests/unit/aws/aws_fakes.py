@@ -1,0 +1,153 @@
+"""Plain objects in the places of AWS and of the drain: no threads, no sockets."""
+
+import asyncio
+import contextlib
+
+from starlette_drain._core.settings import Settings
+from starlette_drain.testing.fake_aws import ecs, elbv2
+from starlette_drain.testing.fake_aws.faults import ApiError
+
+
+class RecordingControl:
+    """A drain that only writes down what a trigger does to it."""
+
+    def __init__(self, **options):
+        self.settings = Settings(**options)
+        self.causes = []
+        self.advice = []
+        self.facts = []
+
+    def time(self):
+        """Return the loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def request(self, cause):
+        """Note a request."""
+        self.causes.append(cause)
+
+    def advise(self, window):
+        """Note an advice."""
+        self.advice.append(window)
+
+    def tell(self, fact):
+        """Note a fact."""
+        self.facts.append(fact)
+
+    async def wait_drained(self):
+        """Return at once."""
+        return True
+
+    async def flush(self):
+        """Do nothing."""
+
+    def told(self, kind):
+        """Return the facts of one kind."""
+        return [each for each in self.facts if type(each) is kind]
+
+
+class ClientError(Exception):
+    """As botocore's: told by its ``response``."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.response = {"Error": {"Code": code, "Message": "secret canonical string"}}
+
+
+class NoCredentialsError(Exception):
+    """As botocore's: told by its name."""
+
+
+class NoRegionError(Exception):
+    """As botocore's: told by its name."""
+
+
+class ScriptedClients:
+    """
+    Clients that answer from a FakeAWS without a wire.
+
+    ``failures`` maps an operation to what it raises, for as long as it is there; ``taking`` is the virtual time a call
+    takes; ``calls`` lists when and what was called.
+    """
+
+    def __init__(self, fake):
+        self.fake = fake
+        self.failures = {}
+        self.taking = 0.0
+        self.calls = []
+        self.regions = []
+        self.opened = []
+        self.closed = []
+        self.opening_fails = None
+
+    @contextlib.asynccontextmanager
+    async def client(self, service, /, *, region_name=None):
+        """Open a scripted client."""
+        if self.opening_fails:
+            raise self.opening_fails
+        self.regions.append(region_name)
+        self.opened.append(service)
+        try:
+            yield ScriptedClient(self, service)
+        finally:
+            self.closed.append(service)
+
+    def times(self, operation):
+        """Return when an operation was called."""
+        return [at for at, called, _ in self.calls if called == operation]
+
+    def operations(self):
+        """Return the names of what was called, in order."""
+        return [called for _, called, _ in self.calls]
+
+
+class ScriptedClient:
+    """One client of `ScriptedClients`."""
+
+    def __init__(self, owner, service):
+        self._owner = owner
+        self._service = service
+
+    def __getattr__(self, method):
+        operation = "".join(part.capitalize() for part in method.split("_"))
+
+        async def call(**parameters):
+            owner = self._owner
+            owner.calls.append((asyncio.get_running_loop().time(), operation, parameters))
+            await asyncio.sleep(owner.taking)
+            error = owner.failures.get(operation) or owner.failures.get("*")
+            if error:
+                raise error
+            return self._answer(operation, parameters)
+
+        return call
+
+    def _answer(self, operation, parameters):
+        fake = self._owner.fake
+        try:
+            if self._service == "ecs":
+                return ecs.answer(operation, parameters, fake.services, fake.tasks)
+            form = {"TargetGroupArn": parameters.get("TargetGroupArn", "")}
+            for number, arn in enumerate(parameters.get("TargetGroupArns", ()), 1):
+                form[f"TargetGroupArns.member.{number}"] = arn
+            return elbv2.CALLS[operation](form, fake.groups)
+        except ApiError as error:
+            raise ClientError(error.code) from None
+
+
+class MetadataOf:
+    """The task metadata endpoint of one task."""
+
+    def __init__(self, task):
+        self.task = task
+        self.error = None
+        self.asked = []
+
+    async def __call__(self, url):
+        """Answer as the endpoint does."""
+        self.asked.append(url)
+        if self.error:
+            raise self.error
+        return self.task.metadata()
+
+
+ON_ECS = {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/0123"}
