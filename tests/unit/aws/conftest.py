@@ -28,7 +28,6 @@ class Stage:
         self.trigger = TargetHealthTrigger(clients=self.clients, environ=environ, rng=Random(seed), fetch=self.metadata)
         control = RecordingControl(**options)
         watching = asyncio.create_task(self.trigger.watch(control))
-        await asyncio.sleep(0)
         try:
             yield control
         finally:
