@@ -53,7 +53,7 @@ bench: $(VENV)/.test ## the benchmarks, with their figures
 	$(RUN) pytest --override-ini 'python_files=bench_*.py' --capture=no tests/bench $(ARGS)
 
 docs: $(VENV)/.docs ## the documentation as a site, in site/
-	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict --clean --config-file .mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --clean --config-file .mkdocs.yml
 
 wheel: $(VENV)/.made
 	@rm -rf dist
@@ -63,7 +63,7 @@ wheel: $(VENV)/.made
 wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fast tests against it
 	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
 	@python="$$PWD/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
-	cp -R tests docs pyproject.toml "$$apart"; cd "$$apart"; \
+	cp -R tests docs example_app pyproject.toml "$$apart"; cd "$$apart"; \
 	"$$python" -c 'import sysconfig, starlette_drain as package; \
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \

@@ -1,0 +1,94 @@
+"""What is published agrees with itself: versions, the wheel, the documentation, the tests."""
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import starlette_drain
+
+ROOT = Path(__file__).parent.parent
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel, with the build backend that is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_changelog_begins_with_the_version_of_the_package():
+    """The newest section of the changelog is about this version."""
+    text = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+) - ", text, re.MULTILINE)
+    assert newest
+    assert newest[1] == starlette_drain.__version__
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_module_and_nothing_else(wheel):
+    """The wheel holds the package with its py.typed and its licence, and neither tests nor the example."""
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "starlette_drain").rglob("*.py")}
+    names = set(wheel.namelist())
+    packaged = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
+    assert packaged == sources | {"starlette_drain/py.typed"}
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_wheel_requires_only_what_the_core_needs(wheel):
+    """Without extras an installation brings Starlette and the API of OpenTelemetry, nothing more."""
+    (name,) = [each for each in wheel.namelist() if each.endswith(".dist-info/METADATA")]
+    metadata = wheel.read(name).decode()
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*; extra)", metadata, re.MULTILINE)
+    assert sorted(required) == ["opentelemetry-api", "starlette"]
+
+
+@pytest.mark.parametrize("name", starlette_drain.__all__)
+def test_public_name_is_documented(name):
+    """Every public name stands on some page, as code."""
+    code = re.compile(rf"(?s)`[^`\n]*\b{name}\b[^`\n]*`|```.*?\b{name}\b.*?```")
+    assert any(code.search(page.read_text(encoding="utf-8")) for page in PAGES), f"document {name} in docs/"
+
+
+def test_public_names_are_sorted():
+    """A reader finds a name where they look for it."""
+    assert starlette_drain.__all__ == sorted(starlette_drain.__all__)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_states_its_promise(path):
+    """Every test has a docstring."""
+    silent = [
+        f"{node.name}, line {node.lineno}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_make_commands_exist(page):
+    """Whoever types a command of the documentation finds a target for it."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    mentioned = re.findall(r"(?:^|`)make ((?:[A-Z]+=\S+ )?[a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {each.split()[-1] for each in mentioned} <= targets
+
+
+def test_every_page_is_in_the_navigation():
+    """No page of the documentation is an orphan."""
+    navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if f": {page.name}" not in navigation] == []
