@@ -46,8 +46,8 @@ class TokenBucket:
     """
     The budget of Describe calls: one bucket for the account and Region.
 
-    https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html names 40 tokens, and 10 more
-    per second.
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html names 40 tokens, and 10
+    more per second.
     """
 
     clock: Callable[[], float]
