@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any, TypeVar, Unpack
+from typing import Any, Protocol, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.session import Session
@@ -14,6 +14,7 @@ from starlette_drain._core.settings import DrainOptions, Settings
 from starlette_drain.exceptions import DrainInUse
 from starlette_drain.shedding import Shedding
 from starlette_drain.telemetry.base import Observer, Observers
+from starlette_drain.transfers import Transfers
 from starlette_drain.triggers.base import Trigger
 
 __all__ = ["Drain"]
@@ -24,6 +25,12 @@ FLUSH_TIMEOUT = 5.0
 logger = logging.getLogger("starlette_drain")
 
 Farewell = Callable[[Any], Awaitable[None]]
+
+
+class TriggerAndObserver(Trigger, Observer, Protocol):
+    """Somebody who asks for drains and hears of them."""
+
+
 FarewellT = TypeVar("FarewellT", bound=Farewell)
 
 
@@ -54,7 +61,9 @@ class Drain(Shedding):
     ) -> None:
         settings = Settings.load(options, os.environ)
         super().__init__(settings, None if observers is None else Observers(observers), rng or Random())
+        self.transfers = Transfers(cancels=settings.cancel_transfers)
         self._triggers = None if triggers is None else tuple(triggers)
+        self._is_equipped = False
         self._farewells: list[Farewell] = []
         self._watching: list[asyncio.Task[None]] = []
 
@@ -71,6 +80,16 @@ class Drain(Shedding):
         self.begin()
         now = self.time()
         self.request(DrainCause("manual", reason, now, None if window is None else now + window))
+
+    async def cancel(self) -> None:
+        """
+        Stop draining and serve again. The sessions that were asked to leave still leave.
+
+        Raises:
+            IllegalTransition: If there is no drain.
+            TooLateToCancel: If the process has been told to stop.
+        """
+        self.withdraw()
 
     def before_close(self, farewell: FarewellT) -> FarewellT:
         """
@@ -99,14 +118,26 @@ class Drain(Shedding):
 
     # What the top floor calls
 
-    def equip(self, triggers: Callable[[], Iterable[Trigger]], observers: Callable[[], Iterable[Observer]]) -> None:
-        """Fill in the triggers and observers where the user left them open."""
+    def equip(self, triggers: Callable[[], Iterable[Trigger]], observers: Callable[[], Iterable[Observer]]) -> bool:
+        """Fill in the triggers and observers where the user left them open; return whether that was news."""
+        if self._is_equipped:
+            return False
+        self._is_equipped = True
         if self._observers is None:
             self._observers = Observers(observers())
+        self._observers.add(self.transfers)
         if self._triggers is None:
             self._triggers = tuple(triggers())
-            if self._loop:
-                self._watch_all()
+        return True
+
+    def coordinate(self, agreement: TriggerAndObserver, elect: Callable[[Trigger], Trigger]) -> None:
+        """Let the workers of one task agree; *elect* makes a trigger run in one of them only."""
+        self._triggers = (
+            agreement,
+            *(elect(each) if getattr(each, "once_per_task", False) else each for each in self._triggers or ()),
+        )
+        if self._observers is not None:
+            self._observers.add(agreement)
 
     @property
     def is_running(self) -> bool:
@@ -144,7 +175,7 @@ class Drain(Shedding):
                     await farewell(session)
         except TimeoutError:
             logger.warning(
-                "A farewell to a session on %s took more than %g s and was cut short; say less or raise farewell_timeout",
+                "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
                 session.path,
                 self.settings.farewell_timeout,
             )

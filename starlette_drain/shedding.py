@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from random import Random
-from typing import Protocol
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.episode import DrainProgress, Episode
@@ -26,7 +25,7 @@ from starlette_drain._core.state import DrainEvent, DrainState, advance
 from starlette_drain.exceptions import TooLateToCancel
 from starlette_drain.telemetry.base import Observers
 
-__all__ = ["Shedding", "Transfer"]
+__all__ = ["Shedding"]
 
 DEFAULT_WINDOW = 285.0
 """Seconds for a drain that nobody gave a deadline: ELBv2's default deregistration delay of 300 s less the margin."""
@@ -37,16 +36,9 @@ SLICE = 100
 logger = logging.getLogger("starlette_drain")
 
 
-class Transfer(Protocol):
-    """A connection that ends by itself and is left to, unless the deadline comes first."""
-
-    def abort(self) -> None:
-        """Cancel its application."""
-
-
 class Shedding:
     """
-    Knows the sessions and transfers of one process, and asks the sessions to leave when told to.
+    Knows the sessions of one process, and asks the sessions to leave when told to.
 
     Args:
         settings: The checked options.
@@ -61,12 +53,12 @@ class Shedding:
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop | None = None
         self._advised: float | None = None
+        self._share = 1
         self._reset()
 
     def _reset(self) -> None:
         self._state = DrainState.SERVING
         self._registry = SessionRegistry()
-        self._transfers: dict[Transfer, None] = {}
         self._episode: Episode | None = None
         self._report: DrainReport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -91,11 +83,6 @@ class Shedding:
     def progress(self) -> DrainProgress | None:
         """Return how far the drain under way is; ``None`` while serving."""
         return self._episode.progress(self.time()) if self._episode and self._loop else None
-
-    @property
-    def transfers(self) -> int:
-        """How many connections are open that are no sessions and will end by themselves, such as downloads."""
-        return len(self._transfers)
 
     async def wait_drained(self) -> bool:
         """
@@ -126,16 +113,29 @@ class Shedding:
             self._join_episode(self._episode, cause, now, max(now, deadline))
         self._recount()
 
+    @property
+    def advised_window(self) -> float | None:
+        """How many seconds a drain may take here, as far as somebody has found out."""
+        return self._advised
+
     def advise(self, window: float) -> None:
         """Take note how many seconds a drain may take here."""
         self._advised = window
+
+    def divide(self, share: int) -> None:
+        """Take note that *share* processes shed at once; what the pacing promises holds for their sum."""
+        if share != self._share:
+            self._share = share
+            if self._episode:
+                self._episode.plan.divide(self.time(), share)
+                self._schedule(self._episode)
 
     def tell(self, fact: Fact) -> None:
         """Tell the observers."""
         if self._observers:
             self._observers.notify(fact)
 
-    async def cancel(self) -> None:
+    def withdraw(self) -> None:
         """
         Stop draining and serve again. The sessions that were asked to leave still leave.
 
@@ -216,14 +216,6 @@ class Shedding:
         self._registry.release(session)
         self._recount()
 
-    def transfer_began(self, transfer: Transfer) -> None:
-        """Count a connection that will end by itself."""
-        self._transfers[transfer] = None
-
-    def transfer_ended(self, transfer: Transfer) -> None:
-        """Count it no more. Doing it twice does no harm."""
-        self._transfers.pop(transfer, None)
-
     # The works
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
@@ -231,6 +223,7 @@ class Shedding:
         episode = self._episode = Episode(
             cause, self._registry, self.settings.pacing, self._rng, now=now, deadline=deadline
         )
+        episode.plan.divide(now, self._share)
         self.tell(DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now)))
 
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:

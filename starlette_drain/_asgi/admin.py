@@ -117,6 +117,7 @@ def describe(drain: Drain) -> dict[str, Any]:
     """Return all that is known of *drain*, in JSON values."""
     now = drain.time()
     answer: dict[str, Any] = {"state": drain.state.value, "sessions": dataclasses.asdict(drain.statistics())}
+    answer["transfers"] = len(drain.transfers)
     if progress := drain.progress():
         answer["drain"] = _plain(progress, now)
     if drain.report and drain.state is not DrainState.DRAINING:

@@ -38,14 +38,17 @@ class Connection(Session):
     """One session on an ASGI server. A subclass knows the messages of its protocol."""
 
     __slots__ = (
+        "_cancelled_before",
         "_context",
         "_disconnect",
         "_drain",
         "_forced",
         "_goodbye_task",
         "_grace_timer",
+        "_heard",
         "_interrupted",
         "_parked",
+        "_parked_before",
         "_raw_receive",
         "_raw_send",
         "_shed_event",
@@ -60,8 +63,12 @@ class Connection(Session):
         # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
         self._context = contextvars.copy_context()
         self._task = asyncio.current_task()
+        # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
+        self._cancelled_before = _cancelling(self._task)
         self._parked: asyncio.Task[object] | None = None
-        self._interrupted = False
+        self._parked_before = 0
+        self._interrupted: asyncio.Task[object] | None = None
+        self._heard = ""
         self._disconnect: Message | None = None
         self._goodbye_task: asyncio.Task[None] | None = None
         self._grace_timer: asyncio.TimerHandle | None = None
@@ -100,14 +107,19 @@ class Connection(Session):
         """Run *app* on this connection until it returns."""
         scope[SCOPE_KEY] = self
         try:
-            await app(scope, self.receive, self.send)
+            try:
+                await app(scope, self.receive, self.send)
+            finally:
+                is_cancellation_ours = self._app_ended()
         except BaseException as error:
-            if not self._is_our_doing(error):
+            if not self._is_our_doing(error, is_cancellation_ours):
                 raise
         finally:
             try:
                 await self._finish_goodbye()
             finally:
+                # Servers keep the scope in the object whose methods we hold; a cycle would keep both from being freed.
+                scope.pop(SCOPE_KEY, None)
                 self._drain.closed(self, forced=self._forced)
 
     def leave(self, goodbye: Goodbye) -> None:
@@ -120,20 +132,26 @@ class Connection(Session):
     async def receive(self) -> Message:
         """Receive the next message; once parted, a disconnect."""
         if self._disconnect is not None:
-            return self._disconnect
+            return self.receive_parted(self._disconnect)
         # Marking the parked task costs a tenth of a timeout around every receive; only a shed cancels it.
-        self._parked = asyncio.current_task()
+        task = asyncio.current_task()
+        before = _cancelling(task)
+        self._parked, self._parked_before = task, before
         try:
             message = await self._raw_receive()
-        except asyncio.CancelledError:
-            if not self._was_only_interrupted():
+        except BaseException:
+            if not self._was_only_interrupted(task, before):
                 raise
             message = {}
         else:
-            self._was_only_interrupted()
+            self._was_only_interrupted(task, before)
         finally:
-            self._parked = None
-        return self._disconnect or message
+            if self._parked is task:
+                self._parked = None
+        if self._disconnect is not None:
+            return self.receive_parted(self._disconnect)
+        self._heard = message["type"]
+        return message
 
     # What a protocol fills in
 
@@ -145,6 +163,14 @@ class Connection(Session):
         """Return what the application receives once parted."""
         raise NotImplementedError
 
+    def receive_parted(self, disconnect: Message) -> Message:
+        """Return what the application receives next, once parted."""
+        return disconnect
+
+    def has_ears(self) -> bool:
+        """Return whether the client can still be told something: a farewell, for instance."""
+        return self.is_open
+
     async def send_goodbye(self, goodbye: Goodbye) -> None:
         """Send the protocol's goodbye to the client."""
         raise NotImplementedError
@@ -152,7 +178,7 @@ class Connection(Session):
     # The works
 
     async def _say_goodbye(self, goodbye: Goodbye) -> None:
-        if self.is_open:
+        if self.has_ears():
             await self._drain.bid_farewell(self)
         await self._part(goodbye)
 
@@ -171,13 +197,15 @@ class Connection(Session):
 
     def _interrupt(self) -> None:
         """End a pending `receive` without a trace: it takes the cancellation back."""
-        if self._parked is not None:
-            self._interrupted = True
+        # One whom somebody else has cancelled wakes up anyway, and two cancellations cannot be told from one: anyio's
+        # scopes, for instance, would not know theirs again.
+        if self._parked is not None and _cancelling(self._parked) == self._parked_before:
+            self._interrupted = self._parked
             self._parked.cancel()
 
-    def _was_only_interrupted(self) -> bool:
+    def _was_only_interrupted(self, task: asyncio.Task[object] | None, before: int) -> bool:
         """Take back our cancellation of the parked task; False if somebody else cancelled it, or did so too."""
-        return self._interrupted and self._parked is not None and self._parked.uncancel() == 0
+        return task is not None and self._interrupted is task and task.uncancel() <= before
 
     def abort(self) -> None:
         """Cancel the application, whose time has run out."""
@@ -190,21 +218,29 @@ class Connection(Session):
             self._forced = True
             self._task.cancel()
 
-    async def _finish_goodbye(self) -> None:
-        self._task = None  # the application has ended: there is nothing left to cancel
+    def _app_ended(self) -> bool:
+        """Take back our cancellation of the application; return whether it was the only one."""
+        task, self._task = self._task, None  # there is nothing left to cancel
         if self._grace_timer is not None:
             self._grace_timer.cancel()
+        return self._forced and task is not None and task.uncancel() <= self._cancelled_before
+
+    async def _finish_goodbye(self) -> None:
         if self._goodbye_task is not None:
             await self._goodbye_task
 
-    def _is_our_doing(self, error: BaseException) -> bool:
+    def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
         """Tell what the goodbye caused from what passes through."""
         if self._disconnect is None:
             return False
         match error:
             case asyncio.CancelledError():
-                return self._forced and self._task is not None and self._task.uncancel() == 0
+                return is_cancellation_ours
             case BaseExceptionGroup():
-                return all(self._is_our_doing(each) for each in error.exceptions)
+                return all(self._is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
             case _:
                 return isinstance(error, WebSocketDisconnect | OSError)
+
+
+def _cancelling(task: asyncio.Task[object] | None) -> int:
+    return task.cancelling() if task is not None else 0

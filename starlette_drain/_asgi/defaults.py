@@ -5,13 +5,16 @@ from collections.abc import Iterable
 from starlette_drain.drain import Drain
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.triggers.base import Trigger
+from starlette_drain.workers import Elected, Workers
 
 __all__ = ["equip"]
 
 
 def equip(drain: Drain) -> None:
     """Give *drain* the usual triggers and observers where the user chose none."""
-    drain.equip(triggers=_triggers, observers=_observers)
+    if drain.equip(triggers=_triggers, observers=_observers):
+        workers = Workers(drain)
+        drain.coordinate(workers, lambda trigger: Elected(trigger, workers))
 
 
 def _triggers() -> Iterable[Trigger]:

@@ -72,11 +72,11 @@ class EventStreamSession(Connection):
 
     async def serve(self, app: ASGIApp, scope: Scope) -> None:
         """Run *app* on this exchange."""
-        self._drain.transfer_began(self)
+        self._drain.transfers.began(self)
         try:
             await super().serve(app, scope)
         finally:
-            self._drain.transfer_ended(self)
+            self._drain.transfers.ended(self)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
@@ -115,7 +115,7 @@ class EventStreamSession(Connection):
     async def _start_stream(self, message: Message, headers: Headers) -> None:
         self._phase = _Phase.STREAM
         self._is_plain_text = all(name.lower() != b"content-encoding" for name, _ in headers)
-        self._drain.transfer_ended(self)
+        self._drain.transfers.ended(self)
         is_late = not self._drain.admits()
         if not is_late:
             self.track()
@@ -135,8 +135,9 @@ class EventStreamSession(Connection):
         is_whole = not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
         return is_whole and self._is_plain_text and self._phase is not _Phase.REQUEST
 
-    def _is_our_doing(self, error: BaseException) -> bool:
-        return super()._is_our_doing(error) or (self._disconnect is not None and isinstance(error, ClientDisconnect))
+    def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
+        is_disconnect = self._disconnect is not None and isinstance(error, ClientDisconnect)
+        return is_disconnect or super()._is_our_doing(error, is_cancellation_ours)
 
 
 def _is_event_stream(headers: Headers) -> bool:

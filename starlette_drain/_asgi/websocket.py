@@ -75,23 +75,38 @@ class WebSocketSession(Connection):
         """Return the disconnect with the code and reason that the client sees."""
         return {"type": "websocket.disconnect", "code": goodbye.code, "reason": goodbye.reason}
 
+    def receive_parted(self, disconnect: Message) -> Message:
+        """Return the disconnect; before it the connect, which every application expects first."""
+        if not self._heard:
+            self._heard = "websocket.connect"
+            return {"type": self._heard}
+        return disconnect
+
+    def has_ears(self) -> bool:
+        """Return whether a message can still be sent: neither side has closed."""
+        return self._phase is _Phase.OPEN and self._heard != "websocket.disconnect"
+
     async def send_goodbye(self, goodbye: Goodbye) -> None:
         """Send the close frame, or answer the handshake with 503."""
-        if self._phase is _Phase.OPEN:
+        if self.has_ears():
             await self._raw_send({"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason})
         elif self._phase is _Phase.HANDSHAKE:
+            if not self._heard:
+                await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
             await deny(self._raw_send, self._drain.settings.retry_after, can_deny=self._can_deny)
 
     def _note(self, kind: str) -> None:
-        if kind == "websocket.accept":
+        if kind == "websocket.accept" and self._phase is _Phase.HANDSHAKE:
             self._phase = _Phase.OPEN
             self._drain.opened(self)
         elif kind in ("websocket.close", "websocket.http.response.start"):
             self._phase = _Phase.ANSWERED
 
     async def _send_parted(self, message: Message, disconnect: Message) -> None:
+        if self._phase is _Phase.ANSWERED and message["type"] == "websocket.http.response.body":
+            await self._raw_send(message)  # a denial that has begun shall end as it should
         # Never drop silently: a loop that only sends would go on for ever.
-        if message["type"] != "websocket.close":
+        elif message["type"] != "websocket.close":
             raise WebSocketDisconnect(disconnect["code"], disconnect["reason"])
 
 

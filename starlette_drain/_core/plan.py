@@ -53,6 +53,7 @@ class ShedPlan:
         self._pacing = pacing
         self._rng = rng
         self._deadline = deadline
+        self._share = 1
         self._credit = 0.0
         self._level = self._draw_level()
         self._rate = self._flow = 0.0
@@ -85,7 +86,7 @@ class ShedPlan:
         """Say in a few words what the strategy does at *now*."""
         if now >= self._deadline:
             return "everyone who is left: the deadline has passed"
-        return self._pacing.describe(self._to_flow_in(), self._deadline - now)
+        return self._pacing.describe(self._to_flow_in() * self._share, self._deadline - now)
 
     def shorten(self, now: float, deadline: float) -> bool:
         """Bring the deadline forward; return whether *deadline* was earlier than the one in force."""
@@ -96,6 +97,12 @@ class ShedPlan:
         self._next_batch = min(self._next_batch, now + self._pacing.interval)
         self._plan_ahead(now)
         return True
+
+    def divide(self, now: float, share: int) -> None:
+        """Take note that *share* processes shed at once: what the strategy promises holds for their sum."""
+        self._fill(now)
+        self._share = share
+        self._plan_ahead(now)
 
     def recount(self, now: float) -> None:
         """Take note that sessions came, went, or were held or released."""
@@ -126,7 +133,7 @@ class ShedPlan:
         """Let flow in what the rate allowed since the last time."""
         if self._pacing.interval:
             if self._next_batch <= now < self._deadline and self._registry.remaining:
-                rate = self._pacing.rate(self._to_flow_in(), self._deadline - now)
+                rate = self._ask_pacing(self._deadline - now)
                 # Less a little, so that 3.0000000001 is a batch of three.
                 self._credit += math.ceil(rate * self._pacing.interval - 1e-9)
                 self._next_batch = now + self._pacing.interval
@@ -144,7 +151,7 @@ class ShedPlan:
         elif time_left <= 0.0:
             self._ask_at = now
         else:
-            self._rate = max(0.0, self._pacing.rate(self._to_flow_in(), time_left))
+            self._rate = self._ask_pacing(time_left)
             self._ask_at = min(self._next_moment(now), self._deadline)
 
     def _next_moment(self, now: float) -> float:
@@ -163,6 +170,10 @@ class ShedPlan:
     def _is_filled(self) -> bool:
         # Less a little: the moment worked out from the level must find it reached.
         return self._credit >= self._level - 1e-9
+
+    def _ask_pacing(self, time_left: float) -> float:
+        """Return this process's part of the rate for a task in which every process has as many sessions as this."""
+        return max(0.0, self._pacing.rate(self._to_flow_in() * self._share, time_left) / self._share)
 
     def _to_flow_in(self) -> float:
         return max(0.0, self._registry.remaining - self._credit)

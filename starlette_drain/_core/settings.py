@@ -26,6 +26,9 @@ class DrainOptions(TypedDict, total=False):
     grace: float
     sigterm: Literal["auto"] | bool
     sigterm_window: float
+    cancel_transfers: bool
+    exit_when_drained: bool
+    workers_dir: str | None
     admin_token: str | None
     admin_path: str
     admin_proxied: bool
@@ -78,6 +81,10 @@ def _seconds(default: float) -> Any:
     )
 
 
+def _switch() -> Any:
+    return _option(False, parse=_yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
@@ -101,6 +108,11 @@ class Settings:
         sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, under uvicorn.
         sigterm_window: How long the sheds may spread after SIGTERM. Together with `grace` it must fit into the
             container's ``stopTimeout`` (30 s by default).
+        cancel_transfers: Whether responses that are no sessions, such as downloads, are cancelled at the deadline.
+        exit_when_drained: Whether the process (with several workers: their supervisor) is told to stop, by SIGTERM, as
+            soon as the last session has gone, so that a deployment need not wait out the delay.
+        workers_dir: The directory in which the workers of one task agree, private to the user; by default one in the
+            temporary directory.
         admin_token: Bearer token of the admin route; without one there is no such route.
         admin_path: Where the admin route is.
         admin_proxied: Whether the admin route answers requests that came through a proxy or balancer, which would
@@ -152,6 +164,13 @@ class Settings:
         remedy="use 'auto', True or False",
     )
     sigterm_window: float = _seconds(20.0)
+    cancel_transfers: bool = _switch()
+    exit_when_drained: bool = _switch()
+    workers_dir: str | None = _option(
+        None,
+        sound=lambda value: value is None or (isinstance(value, str) and value.startswith("/")),
+        remedy="give the absolute path of a directory that only this user can enter (mode 0700)",
+    )
     admin_token: str | None = _option(
         None,
         sound=lambda value: (
@@ -165,9 +184,7 @@ class Settings:
         sound=lambda value: isinstance(value, str) and len(value) > 1 and value[0] == "/" and value[-1] != "/",
         remedy="start it with '/' and do not end it with one, such as '/drain'",
     )
-    admin_proxied: bool = _option(
-        False, parse=_yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False"
-    )
+    admin_proxied: bool = _switch()
     target_group_arn: tuple[str, ...] = _option(
         (),
         sound=lambda value: isinstance(value, tuple) and all(_is_target_group(arn) for arn in value),

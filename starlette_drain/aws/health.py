@@ -48,6 +48,8 @@ class TargetHealthTrigger:
     """
 
     name = "target-health"
+    once_per_task = True
+    """Runs in one worker of a task: the Describe calls are budgeted for the whole account and Region."""
 
     def __init__(
         self,

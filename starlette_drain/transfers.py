@@ -1,0 +1,57 @@
+"""Connections that are no sessions and end by themselves, such as downloads: counted, and left alone."""
+
+import asyncio
+from typing import Protocol
+
+from starlette_drain._core.facts import DrainCancelled, DrainReplanned, DrainStarted, Fact
+
+__all__ = ["Transfer", "Transfers"]
+
+
+class Transfer(Protocol):
+    """A connection that ends by itself."""
+
+    def abort(self) -> None:
+        """Cancel its application."""
+
+
+class Transfers:
+    """
+    Counts the transfers under way; an observer, so that it knows the deadline.
+
+    Args:
+        cancels: Whether those still under way at the deadline are cancelled.
+    """
+
+    def __init__(self, *, cancels: bool) -> None:
+        self._cancels = cancels
+        self._under_way: dict[Transfer, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def began(self, transfer: Transfer) -> None:
+        """Count one more."""
+        self._under_way[transfer] = None
+
+    def ended(self, transfer: Transfer) -> None:
+        """Count it no more. Doing it twice does no harm."""
+        self._under_way.pop(transfer, None)
+
+    def notify(self, fact: Fact) -> None:
+        """Follow the deadline."""
+        if not self._cancels or not isinstance(fact, DrainStarted | DrainReplanned | DrainCancelled):
+            return
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if not isinstance(fact, DrainCancelled):
+            self._timer = asyncio.get_running_loop().call_at(fact.deadline, self._abort_all)
+
+    def flush(self, timeout: float) -> None:
+        """Hold nothing."""
+
+    def _abort_all(self) -> None:
+        for transfer in list(self._under_way):
+            transfer.abort()
