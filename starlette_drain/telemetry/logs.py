@@ -22,6 +22,7 @@ from starlette_drain._core.facts import (
     WindowTooLong,
 )
 from starlette_drain._core.report import DrainReport
+from starlette_drain.telemetry.outcome import outcome
 
 __all__ = ["LogObserver"]
 
@@ -136,23 +137,24 @@ class LogObserver:
 
     def _finish(self, report: DrainReport) -> None:
         again, self._ended = report.drain_id == self._ended, report.drain_id
-        if report.still_open:
-            self._report(logging.WARNING, "ended with sessions still open", "incomplete", report)
-        elif report.slack < 0:
-            self._report(logging.WARNING, "missed its deadline", "late", report)
-        elif again:
-            # A late arrival that was let in made the drain go on: a line for that would be one a session.
-            self._report(logging.DEBUG, "is over again", "drained", report)
-        else:
-            self._report(logging.INFO, "is over", "drained", report)
+        match how := outcome(report):
+            case "incomplete":
+                self._report(logging.WARNING, "ended with sessions still open", how, report)
+            case "late":
+                self._report(logging.WARNING, "missed its deadline", how, report)
+            case _ if again:
+                # A late arrival that was let in made the drain go on: a line for that would be one a session.
+                self._report(logging.DEBUG, "is over again", how, report)
+            case _:
+                self._report(logging.INFO, "is over", how, report)
 
-    def _report(self, level: int, what: str, outcome: str, report: DrainReport) -> None:
+    def _report(self, level: int, what: str, how: str, report: DrainReport) -> None:
         margin = f"{abs(report.slack):.1f} s {'after' if report.slack < 0 else 'before'} its deadline"
         figures = {each.name: getattr(report, each.name) for each in fields(report)}
         figures["id"] = figures.pop("drain_id")
         figures["causes"] = "; ".join(_sentence(cause) for cause in report.causes)
         figures["trigger"] = report.causes[0].trigger
-        figures["outcome"] = outcome
+        figures["outcome"] = how
         self._say(level, ENDED.format(what=what, margin=margin), **figures)
 
     def _tell_of_trigger(self, fact: Fact) -> None:

@@ -24,6 +24,7 @@ from starlette_drain._core.facts import (
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
+from starlette_drain.telemetry.outcome import outcome
 
 __all__ = ["MOST_OF_A_NAME", "Spans"]
 
@@ -53,7 +54,7 @@ class Spans:
             case DrainReplanned():
                 self._add_event("drain.replan", _replan(fact))
             case DrainFinished(report=report):
-                self._end(report, _outcome(report))
+                self._end(report, outcome(report))
             case DrainCancelled(report=report):
                 self._end(report, "cancelled")
 
@@ -82,17 +83,17 @@ class Spans:
         self._context = trace.set_span_in_context(self._span, Context())
         self._tracer.start_span("drain.start", context=self._context, attributes={**identity, **plan}).end()
 
-    def _end(self, report: DrainReport, outcome: str) -> None:
+    def _end(self, report: DrainReport, how: str) -> None:
         span, self._span = self._span, None
         if span is None:
             # A drain that was over went on for a late arrival, or was cancelled. Its span is gone.
             if not self._may_tell("drain.update"):
                 return
             span = self._tracer.start_span("drain.update", context=self._context)
-        span.set_attributes({**_figures(report), "drain.outcome": outcome})
-        if outcome == "incomplete":
+        span.set_attributes({**_figures(report), "drain.outcome": how})
+        if how == "incomplete":
             span.set_status(StatusCode.ERROR, f"{report.still_open} sessions are still open")
-        elif outcome == "late":
+        elif how == "late":
             span.set_status(StatusCode.ERROR, f"the last session left {-report.slack:.1f} s after the deadline")
         span.end()
 
@@ -145,9 +146,3 @@ def _figures(report: DrainReport) -> Attributes:
         "drain.sessions.forced": report.forced,
         "drain.sessions.remaining": report.still_open,
     }
-
-
-def _outcome(report: DrainReport) -> str:
-    if report.still_open:
-        return "incomplete"
-    return "late" if report.slack < 0 else "drained"
