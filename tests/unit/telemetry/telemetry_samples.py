@@ -1,0 +1,96 @@
+"""One of each fact, for the tests of those who listen."""
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainProgressed,
+    DrainReplanned,
+    DrainStarted,
+    Fact,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SessionShed,
+    TriggerImpaired,
+    TriggerPolled,
+    TriggerRestored,
+    TriggerStoodDown,
+    WindowTooLong,
+)
+from starlette_drain._core.report import DrainReport
+from starlette_drain._core.session import Outcome, Session
+
+
+class WebSocketLike(Session):
+    """A session with the kind of a WebSocket."""
+
+    kind = "websocket"
+
+
+def session(path: str = "/ws", opened_at: float = 1000.0) -> Session:
+    """Make a session."""
+    return WebSocketLike(path, opened_at)
+
+
+HEALTH = DrainCause("target-health", "the target is draining.", at=2000.0, deadline=2280.0, lag=5.0)
+SIGTERM = DrainCause("sigterm", "the process received SIGTERM", at=2100.0, deadline=2120.0, revocable=False)
+
+STARTED = DrainStarted(2000.0, "d-1", HEALTH, 2280.0, 1200, "evenly, 4.29 sessions/s")
+SHORTENED = DrainReplanned(
+    2100.0, "d-1", SIGTERM, 2120.0, shortened=True, remaining=300, pacing="evenly, 15 sessions/s"
+)
+JOINED = DrainReplanned(2100.0, "d-1", SIGTERM, 2110.0, shortened=False, remaining=300, pacing="evenly, 30 sessions/s")
+PROGRESSED = DrainProgressed(2070.0, "d-1", percent=25, shed=290, remaining=900)
+
+
+def report(*, still_open: int = 0, slack: float = 12.5) -> DrainReport:
+    """Make the report of a drain that two causes asked for."""
+    return DrainReport(
+        drain_id="d-1",
+        causes=(HEALTH, SIGTERM),
+        window=120.0,
+        detection_lag=5.0,
+        duration=120.0 - slack,
+        sessions_at_start=1200,
+        arrived=4,
+        shed=1180 - still_open,
+        left=24,
+        refused=7,
+        forced=2,
+        still_open=still_open,
+        peak_rate=16.0,
+        mean_rate=10.98,
+        slack=slack,
+    )
+
+
+def finished(*, still_open: int = 0, slack: float = 12.5) -> DrainFinished:
+    """Make the end of a drain."""
+    return DrainFinished(2107.5, "d-1", report(still_open=still_open, slack=slack))
+
+
+CANCELLED = DrainCancelled(2107.5, "d-1", report(still_open=600))
+
+
+def story() -> list[Fact]:
+    """Tell one fact of every type, in an order in which they may come."""
+    one, two = session(), session()
+    return [
+        TriggerStoodDown(1000.0, "sigterm", "the server is not uvicorn."),
+        WindowTooLong(1000.0, window=400.0, fits=280.0, delay=300.0),
+        TriggerPolled(1001.0, "target-health", "healthy", 0.004),
+        TriggerImpaired(1006.0, "target-health", "no credentials were found", "give the task a task role"),
+        TriggerRestored(1016.0, "target-health", 10.0),
+        SessionOpened(1000.0, one),
+        SessionOpened(1000.0, two),
+        STARTED,
+        SessionRefused(2001.0, "websocket", "/ws"),
+        SessionShed(2002.0, one),
+        SessionClosed(2002.5, one, Outcome.SHED),
+        PROGRESSED,
+        SHORTENED,
+        SessionClosed(2105.0, two, Outcome.LEFT),
+        finished(),
+        CANCELLED,
+    ]

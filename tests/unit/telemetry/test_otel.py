@@ -1,0 +1,457 @@
+"""The promise of telemetry/otel: a drain leaves one bounded trace and metrics, whatever becomes of the process."""
+
+import gc
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+from weakref import ref
+
+import pytest
+from opentelemetry import context, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
+
+from starlette_drain._core.facts import (
+    Fact,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SessionShed,
+    TriggerPolled,
+)
+from starlette_drain._core.session import Outcome
+from starlette_drain.telemetry.logs import LogObserver
+from starlette_drain.telemetry.otel import OpenTelemetryObserver
+from starlette_drain.telemetry.otel import instruments as instruments_module
+from starlette_drain.telemetry.otel.spans import MOST_OF_A_NAME
+
+DOCS = Path(__file__).parents[3] / "docs" / "telemetry.md"
+WEBSOCKET = {"network.protocol.name": "websocket"}
+IDENTITY = {"drain.id": "d-1", "drain.trigger": "target-health", "drain.reason": "the target is draining."}
+FIGURES = {
+    **IDENTITY,
+    "drain.triggers": ("target-health", "sigterm"),
+    "drain.window": 120.0,
+    "drain.detection_lag": 5.0,
+    "drain.duration": 107.5,
+    "drain.slack": 12.5,
+    "drain.rate.peak": 16.0,
+    "drain.rate.mean": 10.98,
+    "drain.sessions.initial": 1200,
+    "drain.sessions.arrived": 4,
+    "drain.sessions.shed": 1180,
+    "drain.sessions.left": 24,
+    "drain.sessions.refused": 7,
+    "drain.sessions.forced": 2,
+    "drain.sessions.remaining": 0,
+    "drain.outcome": "drained",
+}
+
+
+class Telemetry:
+    """An observer with an SDK of its own, and what has been exported."""
+
+    def __init__(self):
+        self.exporter = InMemorySpanExporter()
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.observer = self.observe()
+
+    def observe(self) -> OpenTelemetryObserver:
+        """Make one more observer with the same providers."""
+        return OpenTelemetryObserver(tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
+
+    def tell(self, *facts: Fact) -> None:
+        """Tell the observer."""
+        for fact in facts:
+            self.observer.notify(fact)
+
+    @property
+    def spans(self) -> list[Any]:
+        """All exported spans, in the order in which they ended."""
+        return list(self.exporter.get_finished_spans())
+
+    def metrics(self) -> dict[str, Any]:
+        """Collect, and return the metrics by name."""
+        data = self.reader.get_metrics_data()
+        found = [each for one in data.resource_metrics for scope in one.scope_metrics for each in scope.metrics]
+        return {each.name: each for each in found}
+
+    def values(self, name: str) -> list[tuple[Mapping[str, Any], Any]]:
+        """Collect, and return the data points of one metric as attributes and value (a histogram: count and sum)."""
+        points = self.metrics()[name].data.data_points
+        return [
+            (dict(each.attributes), each.value if hasattr(each, "value") else (each.count, each.sum)) for each in points
+        ]
+
+
+@pytest.fixture
+def telemetry():
+    """Keep the telemetry of one test away from the global providers."""
+    return Telemetry()
+
+
+# Spans
+
+
+def test_a_drain_is_one_span_with_its_report_and_one_at_its_start(telemetry):
+    """Exactly these spans, these attributes and these events."""
+    telemetry.tell(STARTED, PROGRESSED, SHORTENED, finished())
+    start, drain = telemetry.spans
+    assert (start.name, drain.name) == ("drain.start", "drain")
+    assert dict(start.attributes) == {
+        **IDENTITY,
+        "drain.window": 280.0,
+        "drain.detection_lag": 5.0,
+        "drain.pacing": "evenly, 4.29 sessions/s",
+        "drain.sessions.initial": 1200,
+    }
+    assert dict(drain.attributes) == FIGURES
+    assert [(each.name, dict(each.attributes)) for each in drain.events] == [
+        (
+            "drain.progress",
+            {"drain.percent": 25, "drain.sessions.shed": 290, "drain.sessions.waiting": 900},
+        ),
+        (
+            "drain.replan",
+            {
+                "drain.trigger": "sigterm",
+                "drain.reason": "the process received SIGTERM",
+                "drain.shortened": True,
+                "drain.time_left": 20.0,
+                "drain.pacing": "evenly, 15 sessions/s",
+                "drain.sessions.waiting": 300,
+            },
+        ),
+    ]
+    assert drain.kind is SpanKind.INTERNAL
+    assert drain.status.status_code is StatusCode.UNSET
+    assert start.parent == drain.context
+    assert drain.parent is None
+    assert drain.links == ()
+
+
+def test_the_drain_is_a_root_that_links_to_the_request_that_asked(telemetry):
+    """A request of a moment does not become the parent of an hour, and is not the current span afterwards."""
+    tracer = telemetry.tracer_provider.get_tracer("a web framework")
+    with tracer.start_as_current_span("POST /drain") as request:
+        telemetry.tell(STARTED)
+        assert trace.get_current_span() is request
+    telemetry.tell(finished())
+    start, _, drain = telemetry.spans
+    assert drain.parent is None
+    assert drain.context.trace_id != request.get_span_context().trace_id
+    assert [each.context for each in drain.links] == [request.get_span_context()]
+    assert start.parent == drain.context
+    assert start.links == ()
+
+
+def test_a_killed_drain_has_left_its_start(telemetry):
+    """What is known at the start is exported at the start."""
+    telemetry.tell(STARTED)
+    assert [each.name for each in telemetry.spans] == ["drain.start"]
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome", "status", "description"),
+    [
+        (finished(), "drained", StatusCode.UNSET, None),
+        (finished(slack=0.0), "drained", StatusCode.UNSET, None),
+        (finished(slack=-0.5), "drained", StatusCode.UNSET, None),
+        (finished(still_open=3), "incomplete", StatusCode.ERROR, "3 sessions are still open"),
+        (finished(slack=-1.5), "late", StatusCode.ERROR, "the last session left 1.5 s after the deadline"),
+        (finished(still_open=3, slack=-1.5), "incomplete", StatusCode.ERROR, "3 sessions are still open"),
+        (CANCELLED, "cancelled", StatusCode.UNSET, None),
+    ],
+)
+def test_the_outcome_and_the_status(telemetry, end, outcome, status, description):
+    """
+    A drain that left somebody behind or missed its deadline is an error; one that was cancelled is not.
+
+    Nor is one whose last session took a moment to answer the goodbye it got at the deadline.
+    """
+    telemetry.tell(STARTED, end)
+    drain = telemetry.spans[-1]
+    assert drain.attributes["drain.outcome"] == outcome
+    assert (drain.status.status_code, drain.status.description) == (status, description)
+
+
+def test_each_drain_has_a_trace_of_its_own(telemetry):
+    """A drain after one that was cancelled begins anew."""
+    telemetry.tell(STARTED, CANCELLED, STARTED, PROGRESSED, finished())
+    assert [each.name for each in telemetry.spans] == ["drain.start", "drain", "drain.start", "drain"]
+    _, first, _, second = telemetry.spans
+    assert first.context.trace_id != second.context.trace_id
+    assert [len(first.events), len(second.events)] == [0, 1]
+
+
+def test_news_after_the_end_is_an_update_in_the_same_trace(telemetry):
+    """A late arrival that was let in, or a cancel, makes the report anew; the first span is gone by then."""
+    telemetry.tell(STARTED, finished(), JOINED, finished(still_open=1), CANCELLED)
+    _, drain, *updates = telemetry.spans
+    assert [each.name for each in updates] == ["drain.update", "drain.update"]
+    assert [each.attributes["drain.outcome"] for each in updates] == ["incomplete", "cancelled"]
+    assert [each.parent for each in updates] == [drain.context, drain.context]
+    assert drain.events == ()
+
+
+def test_ten_thousand_facts_stay_within_bounds(telemetry):
+    """No number of sessions, causes or late arrivals makes a trace grow past a few dozen events and spans."""
+    one = session()
+    telemetry.tell(SessionOpened(0.0, one), STARTED)
+    for _ in range(10_000):
+        telemetry.tell(SessionShed(1.0, one), JOINED, PROGRESSED)
+    for _ in range(10_000):
+        telemetry.tell(finished())
+    names = [each.name for each in telemetry.spans]
+    assert names == ["drain.start", "drain", *["drain.update"] * MOST_OF_A_NAME]
+    drain = telemetry.spans[1]
+    assert len(drain.events) == 2 * MOST_OF_A_NAME
+    assert drain.dropped_events == 0
+    assert telemetry.values("drain.sessions.shed") == [({"drain.trigger": "target-health"}, 10_000)]
+
+
+def test_the_scope_says_who_we_are(telemetry):
+    """Spans and metrics carry our name, version and schema, each in its own place."""
+    telemetry.tell(STARTED, SessionOpened(0.0, session()))
+    (scope,) = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
+    for each in (telemetry.spans[0].instrumentation_scope, scope.scope):
+        assert each.name == "starlette_drain"
+        assert re.fullmatch(r"(\d+\.\d+\.\d+.*)?", each.version)
+        assert each.schema_url == "https://opentelemetry.io/schemas/1.44.0"
+
+
+# Metrics
+
+
+def test_the_life_of_sessions_in_metrics(telemetry):
+    """Opened, asked, closed and refused: each is counted under its kind and reason."""
+    sessions = [session(opened_at=1000.0) for _ in range(4)]
+    telemetry.tell(*(SessionOpened(1000.0, each) for each in sessions), STARTED)
+    telemetry.tell(SessionShed(2000.0, sessions[0]), SessionShed(2000.0, sessions[1]))
+    telemetry.tell(
+        SessionClosed(2001.0, sessions[0], Outcome.SHED),
+        SessionClosed(2005.0, sessions[1], Outcome.FORCED),
+        SessionClosed(1010.0, sessions[2], Outcome.LEFT),
+        SessionRefused(2000.0, "websocket", "/ws"),
+    )
+    shed, forced, left = ({**WEBSOCKET, "drain.close.reason": each} for each in ("shed", "forced", "left"))
+    assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 1)]
+    assert telemetry.values("drain.sessions.shed") == [({"drain.trigger": "target-health"}, 2)]
+    assert telemetry.values("drain.sessions.closed") == [(shed, 1), (forced, 1), (left, 1)]
+    assert telemetry.values("drain.sessions.refused") == [(WEBSOCKET, 1)]
+    assert telemetry.values("drain.session.duration") == [(shed, (1, 1001.0)), (forced, (1, 1005.0)), (left, (1, 10.0))]
+
+
+def test_polls_in_metrics(telemetry):
+    """Every answer of a source is counted by trigger and outcome, with how long it took."""
+    telemetry.tell(
+        TriggerPolled(1.0, "target-health", "healthy", 0.25),
+        TriggerPolled(2.0, "target-health", "healthy", 0.5),
+        TriggerPolled(3.0, "target-health", "ThrottlingException", 2.0),
+    )
+    healthy, throttled = (
+        {"drain.trigger": "target-health", "drain.poll.outcome": each} for each in ("healthy", "ThrottlingException")
+    )
+    assert telemetry.values("drain.trigger.polls") == [(healthy, 2), (throttled, 1)]
+    assert telemetry.values("drain.trigger.poll.duration") == [(healthy, (2, 0.75)), (throttled, (1, 2.0))]
+
+
+@pytest.mark.parametrize(
+    ("facts", "state", "remaining"),
+    [
+        ([], 0, 0),
+        ([STARTED], 1, 1),
+        ([STARTED, finished()], 2, 1),
+        ([STARTED, CANCELLED], 0, 0),
+        ([STARTED, finished(), SessionOpened(0.0, session())], 1, 2),
+        ([STARTED, finished(), SessionOpened(0.0, session()), finished()], 2, 2),
+    ],
+)
+def test_the_state_and_who_remains(telemetry, facts, state, remaining):
+    """The gauges follow the states of a drain, and who is open counts as remaining unless the process serves."""
+    telemetry.tell(SessionOpened(0.0, session()), *facts)
+    assert telemetry.values("drain.state") == [({}, state)]
+    assert telemetry.values("drain.sessions.remaining") == [({}, remaining)]
+
+
+def test_every_metric_has_its_kind_and_unit(telemetry):
+    """Exactly these metrics, with UCUM units."""
+    telemetry.tell(*story())
+    assert {name: (type(each.data).__name__, each.unit) for name, each in telemetry.metrics().items()} == {
+        "drain.state": ("Gauge", "1"),
+        "drain.sessions.active": ("Sum", "{session}"),
+        "drain.sessions.remaining": ("Gauge", "{session}"),
+        "drain.sessions.shed": ("Sum", "{session}"),
+        "drain.sessions.closed": ("Sum", "{session}"),
+        "drain.sessions.refused": ("Sum", "{session}"),
+        "drain.session.duration": ("Histogram", "s"),
+        "drain.trigger.polls": ("Sum", "{poll}"),
+        "drain.trigger.poll.duration": ("Histogram", "s"),
+    }
+
+
+def test_durations_have_buckets_from_seconds_to_days(telemetry):
+    """The default buckets end at 10,000 s, which says nothing of connections that last a day."""
+    telemetry.tell(*story())
+    (point, *_) = telemetry.metrics()["drain.session.duration"].data.data_points
+    assert point.explicit_bounds == instruments_module.SESSION_SECONDS
+    assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 7 * 24 * 3600)
+
+
+def test_an_api_without_bucket_advice_is_good_enough():
+    """A meter of an older API makes the histogram without the advice."""
+
+    class OldMeter:
+        def create_histogram(self, name, unit="", description=""):
+            return name, unit, description
+
+    assert instruments_module._histogram(OldMeter(), "a.b", "What it is.", (1, 2)) == ("a.b", "s", "What it is.")
+
+
+def test_two_drains_of_one_process_are_both_seen(telemetry):
+    """Two applications in one process share the instruments; neither hides the other."""
+    other = telemetry.observe()
+    other.notify(SessionOpened(0.0, session()))
+    other.notify(STARTED)
+    telemetry.tell(SessionOpened(0.0, session()))
+    assert telemetry.values("drain.state") == [({}, 1)]
+    assert telemetry.values("drain.sessions.remaining") == [({}, 1)]
+    assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
+
+
+def test_a_provider_keeps_no_observer(telemetry):
+    """An observer that nobody holds any more is freed, though the SDK keeps its gauges' callbacks; the next is seen."""
+    gone = ref(telemetry.observer)
+    telemetry.tell(SessionOpened(0.0, session()), STARTED)
+    telemetry.observer = None
+    gc.collect()
+    assert gone() is None
+    assert "drain.state" not in telemetry.metrics()
+    telemetry.observer = telemetry.observe()
+    assert telemetry.values("drain.state") == [({}, 0)]
+
+
+def test_a_session_costs_no_new_attributes(telemetry):
+    """The dictionaries of attributes are made once for each kind and outcome, not for each session."""
+    instruments = telemetry.observer._instruments
+    seen = []
+    instruments._closed = type("Counter", (), {"add": lambda _, __, attributes: seen.append(attributes)})()
+    for _ in range(3):
+        one = session()
+        telemetry.tell(SessionOpened(0.0, one), SessionClosed(1.0, one, Outcome.LEFT))
+    assert seen[0] is seen[1] is seen[2]
+
+
+# Flush
+
+
+class Provider:
+    """A provider that can only be flushed."""
+
+    def __init__(self, force_flush):
+        self.force_flush = force_flush
+
+
+def test_a_flush_asks_both_providers():
+    """Each is given the time limit, in milliseconds."""
+    asked = []
+    observer = OpenTelemetryObserver()
+    observer._tracer_provider = observer._meter_provider = Provider(asked.append)
+    observer.flush(1.5)
+    assert asked == [1500, 1500]
+
+
+def test_a_flush_asks_both_at_the_same_time():
+    """Spans that wait for a collector do not hold up metrics: here the one ends only when the other has come."""
+    other = Event()
+    observer = OpenTelemetryObserver()
+    observer._tracer_provider = Provider(lambda millis: other.wait(millis / 1000))
+    observer._meter_provider = Provider(lambda _: other.set())
+    observer.flush(30.0)
+
+
+def test_a_flush_ends_in_time_though_a_provider_does_not():
+    """The SDK's batch processor ignores its time limit; we do not wait for it, and say so."""
+    never = Event()
+    observer = OpenTelemetryObserver()
+    observer._tracer_provider = Provider(lambda _: never.wait())
+    try:
+        with pytest.raises(ExceptionGroup) as failure:
+            observer.flush(0.0)
+    finally:
+        never.set()
+    assert [str(each) for each in failure.value.exceptions] == ["Provider did not send everything within 0 s"]
+
+
+def test_a_flush_swallows_nothing():
+    """What a provider raises, and that it says no, comes out; `Observers` logs it."""
+
+    def refuse(_):
+        msg = "the collector is gone"
+        raise ConnectionError(msg)
+
+    observer = OpenTelemetryObserver()
+    observer._tracer_provider, observer._meter_provider = Provider(refuse), Provider(lambda _: False)
+    with pytest.raises(ExceptionGroup) as failure:
+        observer.flush(30.0)
+    assert [type(each) for each in failure.value.exceptions] == [ConnectionError, TimeoutError]
+
+
+def test_a_flush_sends_what_a_batch_holds(telemetry):
+    """With the real SDK both providers can be flushed, and nothing fails."""
+    telemetry.tell(STARTED, finished())
+    telemetry.observer.flush(30.0)
+
+
+def test_without_an_sdk_nothing_happens():
+    """An application that set no provider pays a little time and gets no error."""
+    observer = OpenTelemetryObserver()
+    for fact in story():
+        observer.notify(fact)
+    observer.flush(1.0)
+
+
+def test_the_context_of_the_caller_is_left_alone(telemetry):
+    """To tell a fact attaches nothing to the context in which the application runs."""
+    before = context.get_current()
+    telemetry.tell(*story())
+    assert context.get_current() == before
+
+
+def test_an_unknown_fact_is_ignored_by_telemetry(telemetry):
+    """New facts do not break old observers."""
+    telemetry.tell(Fact(0.0))
+    assert telemetry.spans == []
+
+
+# The documentation
+
+
+def test_the_documentation_names_everything_that_is_emitted(telemetry, caplog):
+    """Every span, event, attribute, metric and log field is in docs/telemetry.md, and that names no others."""
+    caplog.set_level("DEBUG", "starlette_drain")
+    log = LogObserver()
+    for fact in (*story(), STARTED, JOINED, finished(still_open=1)):
+        telemetry.tell(fact)
+        log.notify(fact)
+    metrics = telemetry.metrics()
+    emitted = set(metrics)
+    for span in telemetry.spans:
+        emitted |= {span.name, *span.attributes, *(each.name for each in span.events)}
+        emitted |= {name for each in span.events for name in each.attributes}
+    for metric in metrics.values():
+        emitted |= {name for point in metric.data.data_points for name in point.attributes}
+    emitted |= {name for record in caplog.records for name in vars(record) if name.startswith("drain_")}
+    named = set(re.findall(r"`((?:drain[._]|network\.)[a-z_.]+|drain)`", DOCS.read_text(encoding="utf-8")))
+    assert emitted - named == set()
+    assert named - emitted == set()

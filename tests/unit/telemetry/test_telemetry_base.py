@@ -1,0 +1,79 @@
+"""The promise of telemetry/base.py: whoever listens cannot hurt a drain. And of the observer that remembers."""
+
+import logging
+
+from telemetry_samples import PROGRESSED, STARTED, story
+
+from starlette_drain._core.facts import DrainProgressed, DrainStarted
+from starlette_drain.telemetry.base import Observer, Observers
+from starlette_drain.telemetry.logs import LogObserver
+from starlette_drain.telemetry.otel import OpenTelemetryObserver
+from starlette_drain.testing.recording import RecordingObserver
+
+
+class Broken:
+    """An observer that can do nothing."""
+
+    def __init__(self):
+        self.heard = 0
+
+    def notify(self, _):
+        """Fail."""
+        self.heard += 1
+        msg = "the disk is full"
+        raise OSError(msg)
+
+    def flush(self, _):
+        """Fail."""
+        msg = "the collector is gone"
+        raise OSError(msg)
+
+
+def test_everyone_hears_everything_in_order():
+    """Each observer hears each fact, whether it was there at first or added later."""
+    first, second = RecordingObserver(), RecordingObserver()
+    observers = Observers([first])
+    observers.add(second)
+    for fact in story():
+        observers.notify(fact)
+    assert [type(each) for each in story()] == [type(each) for each in first.facts]
+    assert first.facts == second.facts
+    assert [first, second] == list(observers)
+
+
+def test_an_observer_that_raises_is_logged_once_and_dropped(caplog):
+    """The others, before and after it, hear of that fact and of all that follow; it hears no more."""
+    before, broken, after = RecordingObserver(), Broken(), RecordingObserver()
+    observers = Observers([before, broken, after])
+    observers.notify(STARTED)
+    observers.notify(PROGRESSED)
+    assert before.facts == [STARTED, PROGRESSED]
+    assert after.facts == [STARTED, PROGRESSED]
+    assert broken.heard == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "the disk is full" in caplog.text
+
+
+def test_a_flush_that_fails_is_logged_and_the_others_are_flushed(caplog):
+    """Every observer is given the time limit, also when the one before it failed."""
+    after = RecordingObserver()
+    Observers([Broken(), after]).flush(2.5)
+    assert after.flushes == [2.5]
+    assert "the collector is gone" in caplog.text
+
+
+def test_what_we_ship_keeps_the_contract():
+    """Our own observers are observers."""
+    assert all(isinstance(each, Observer) for each in (LogObserver(), OpenTelemetryObserver(), RecordingObserver()))
+
+
+def test_a_recording_can_be_asked_for_one_type_and_cleared():
+    """`of` picks the facts of one type; `clear` forgets facts and flushes."""
+    recording = RecordingObserver()
+    for fact in (STARTED, PROGRESSED, PROGRESSED):
+        recording.notify(fact)
+    recording.flush(1.0)
+    assert recording.of(DrainStarted) == [STARTED]
+    assert recording.of(DrainProgressed) == [PROGRESSED, PROGRESSED]
+    recording.clear()
+    assert (recording.facts, recording.flushes) == ([], [])
