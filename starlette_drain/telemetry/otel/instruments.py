@@ -35,7 +35,9 @@ class Instruments:
     """The instruments of one drain, and the attributes of each kind of session, made once."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
-        meter = metrics.get_meter(NAME, VERSION, meter_provider=provider, schema_url=SCHEMA_URL)
+        # The provider's method: metrics.get_meter takes no schema URL in an older API.
+        provider = provider or metrics.get_meter_provider()
+        meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
         self.open = 0
         self._kinds: dict[str, dict[str, str]] = {}
@@ -50,7 +52,7 @@ class Instruments:
         self._poll_duration = _histogram(
             meter, "drain.trigger.poll.duration", "How long the sources took to answer.", POLL_SECONDS
         )
-        _gauges.setdefault(provider or metrics.get_meter_provider(), _Gauges()).show(self, meter)
+        _gauges.setdefault(provider, _Gauges()).show(self, meter)
 
     def notify(self, fact: Fact) -> None:
         """Count *fact*. Those that come for every session are looked for first, and make nothing new."""

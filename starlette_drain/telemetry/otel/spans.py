@@ -38,8 +38,8 @@ class Spans:
     """The spans of one drain after another."""
 
     def __init__(self, provider: trace.TracerProvider | None) -> None:
-        # By keyword: this function and the provider's method of the same name take their arguments in different orders.
-        self._tracer = trace.get_tracer(NAME, VERSION, tracer_provider=provider, schema_url=SCHEMA_URL)
+        # The provider's method: trace.get_tracer takes the same arguments in another order.
+        self._tracer = (provider or trace.get_tracer_provider()).get_tracer(NAME, VERSION, schema_url=SCHEMA_URL)
         self._span: Span | None = None
         self._context = Context()
         self._told: Counter[str] = Counter()
