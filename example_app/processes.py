@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = "127.0.0.1"
 LINES_KEPT = 5000
 
-# PR_SET_PDEATHSIG (prctl(2)) survives the exec and ends the child even when we are killed with SIGKILL. It is set by the
-# child itself, since Python code between fork and exec may deadlock. It comes too late if we have died already.
+# PR_SET_PDEATHSIG (prctl(2)) survives the exec and ends the child even when we are killed with SIGKILL. The child sets
+# it itself, since Python code between fork and exec may deadlock. It comes too late if we have died already.
 LAUNCH = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
