@@ -1,0 +1,114 @@
+"""The files for deploying the example, against the code and against AWS's own model."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import starlette_drain
+from starlette_drain import Settings
+from starlette_drain.drain import FLUSH_TIMEOUT
+
+DEPLOY = Path(__file__).parents[2] / "example_app" / "deploy"
+
+if not DEPLOY.exists():
+    pytest.skip("the example is not here: these are the tests of an installed wheel", allow_module_level=True)
+
+IAM_PREFIX = {"ecs": "ecs", "elbv2": "elasticloadbalancing"}
+
+
+@pytest.fixture
+def policy():
+    """The policy of the task role."""
+    return json.loads((DEPLOY / "iam-policy.json").read_text())
+
+
+@pytest.fixture
+def task_definition():
+    """The task definition."""
+    return json.loads((DEPLOY / "task-definition.json").read_text())
+
+
+@pytest.fixture
+def command():
+    """What the image runs."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    (command,) = (line.removeprefix("CMD ") for line in lines if line.startswith("CMD "))
+    return json.loads(command)
+
+
+def actions(statement):
+    """Return the actions of a statement of a policy."""
+    listed = statement["Action"]
+    return {listed} if isinstance(listed, str) else set(listed)
+
+
+def calls_of_the_code():
+    """Yield the IAM action of every AWS call in the sources of the package."""
+    for source in Path(starlette_drain.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="call"), args=[ast.Constant(str(service)), ast.Constant(str(operation))]
+                ):
+                    yield f"{IAM_PREFIX[service]}:{operation}"
+
+
+def test_the_policy_allows_exactly_what_the_code_calls(policy):
+    """No call is missing in the policy, and nothing is allowed that is not called."""
+    allowed = set().union(*map(actions, policy["Statement"]))
+    assert allowed == set(calls_of_the_code())
+    assert {each["Effect"] for each in policy["Statement"]} == {"Allow"}
+
+
+def test_only_what_takes_no_resource_is_allowed_on_all(policy):
+    """The actions of ECS are bound to ARNs; the Describe actions of Elastic Load Balancing cannot be."""
+    for statement in policy["Statement"]:
+        if statement["Resource"] == "*":
+            assert all(each.startswith("elasticloadbalancing:Describe") for each in actions(statement))
+        else:
+            listed = statement["Resource"]
+            assert all(each.startswith("arn:aws:ecs:") for each in ([listed] if isinstance(listed, str) else listed))
+
+
+def test_the_command_of_the_image_is_in_exec_form(command):
+    """SIGTERM reaches uvicorn, which serves an application that exists, and does not wait for ever at its end."""
+    assert command[0] == "uvicorn"
+    module, name = command[1].split(":")
+    assert hasattr(pytest.importorskip(module), name)
+    assert command[command.index("--timeout-graceful-shutdown") + 1] == "5"
+
+
+def test_the_image_holds_what_it_copies():
+    """Every file that the Dockerfile copies exists."""
+    for line in (DEPLOY / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            for name in line.split()[1:-1]:
+                assert (DEPLOY.parents[1] / name).exists(), name
+
+
+def test_aws_knows_every_field_of_the_task_definition(task_definition):
+    """The model of RegisterTaskDefinition in botocore takes it."""
+    loader = pytest.importorskip("botocore.loaders").Loader()
+    model = pytest.importorskip("botocore.model").ServiceModel(loader.load_service_model("ecs", "service-2"))
+    shape = model.operation_model("RegisterTaskDefinition").input_shape
+    report = pytest.importorskip("botocore.validate").ParamValidator().validate(task_definition, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert task_definition.keys() <= shape.members.keys()
+
+
+def test_the_stop_timeout_holds_what_follows_sigterm(task_definition, command):
+    """The window, the last session's tail, the telemetry and uvicorn's own limit end before SIGKILL."""
+    (container,) = task_definition["containerDefinitions"]
+    environ = {each["name"]: each["value"] for each in container["environment"]}
+    settings = Settings.load({}, environ)
+    graceful = float(command[command.index("--timeout-graceful-shutdown") + 1])
+    assert settings.sigterm_window + settings.tail + FLUSH_TIMEOUT + graceful < container["stopTimeout"] <= 120
+
+
+def test_every_variable_of_the_task_definition_is_an_option(task_definition):
+    """A slip in the name of a variable would go unnoticed in production."""
+    (container,) = task_definition["containerDefinitions"]
+    known = {f"DRAIN_{name.upper()}" for name in Settings.__dataclass_fields__}
+    assert {each["name"] for each in container["environment"] + container["secrets"]} <= known
