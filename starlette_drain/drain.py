@@ -9,8 +9,9 @@ from random import Random
 from typing import Any, Protocol, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.options import DrainOptions
 from starlette_drain._core.session import Session
-from starlette_drain._core.settings import DrainOptions, Settings
+from starlette_drain._core.settings import Settings
 from starlette_drain.exceptions import DrainInUse
 from starlette_drain.shedding import Shedding
 from starlette_drain.telemetry.base import Observer, Observers
@@ -130,14 +131,21 @@ class Drain(Shedding):
             self._triggers = tuple(triggers())
         return True
 
+    def add(self, member: TriggerAndObserver) -> None:
+        """Let *member* watch and listen too."""
+        self._triggers = (*(self._triggers or ()), member)
+        if self._observers is not None:
+            self._observers.add(member)
+
+    def retry_after(self) -> float:
+        """Return how many seconds a client that is turned away should stay away: each something else."""
+        return self.settings.retry_after * self._rng.uniform(1.0, 2.0)
+
     def coordinate(self, agreement: TriggerAndObserver, elect: Callable[[Trigger], Trigger]) -> None:
         """Let the workers of one task agree; *elect* makes a trigger run in one of them only."""
-        self._triggers = (
-            agreement,
-            *(elect(each) if getattr(each, "once_per_task", False) else each for each in self._triggers or ()),
-        )
-        if self._observers is not None:
-            self._observers.add(agreement)
+        triggers = self._triggers or ()
+        self._triggers = tuple(elect(each) if getattr(each, "once_per_task", False) else each for each in triggers)
+        self.add(agreement)
 
     @property
     def is_running(self) -> bool:
@@ -172,15 +180,23 @@ class Drain(Shedding):
         try:
             async with asyncio.timeout(self.settings.farewell_timeout):
                 for farewell in self._farewells:
-                    await farewell(session)
+                    await self._bid_one(farewell, session)
         except TimeoutError:
             logger.warning(
                 "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
                 session.path,
                 self.settings.farewell_timeout,
             )
-        except Exception:
-            logger.exception("A farewell to a session on %s failed; the session is closed all the same", session.path)
+
+    async def _bid_one(self, farewell: Farewell, session: Session) -> None:
+        task = asyncio.current_task()
+        try:
+            await farewell(session)
+        except (Exception, asyncio.CancelledError):
+            if task is not None and task.cancelling():
+                raise
+            # A CancelledError gets here from something that the farewell waited for.
+            logger.exception("A farewell on %s failed; the session is closed all the same", session.path)
 
     def trigger_status(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""

@@ -18,6 +18,7 @@ from starlette_drain._core.facts import (
     SessionRefused,
     SessionShed,
 )
+from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Goodbye, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
@@ -52,13 +53,14 @@ class Shedding:
         self._observers = observers
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._advised: float | None = None
+        self.advised_window: float | None = None
+        """How many seconds a drain may take here, as far as somebody has found out."""
         self._share = 1
         self._reset()
 
     def _reset(self) -> None:
         self._state = DrainState.SERVING
-        self._registry = SessionRegistry()
+        self._registry = SessionRegistry(find_precedence(self.settings.shed_first))
         self._episode: Episode | None = None
         self._report: DrainReport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +107,7 @@ class Shedding:
         now = self.time()
         deadline = cause.deadline
         if deadline is None:
-            deadline = now + (self.settings.window or self._advised or DEFAULT_WINDOW)
+            deadline = now + (self.settings.window or self.advised_window or DEFAULT_WINDOW)
         self._state = advance(self._state, DrainEvent.START)
         if self._episode is None:
             self._begin_episode(cause, now, max(now, deadline))
@@ -113,14 +115,9 @@ class Shedding:
             self._join_episode(self._episode, cause, now, max(now, deadline))
         self._recount()
 
-    @property
-    def advised_window(self) -> float | None:
-        """How many seconds a drain may take here, as far as somebody has found out."""
-        return self._advised
-
     def advise(self, window: float) -> None:
         """Take note how many seconds a drain may take here."""
-        self._advised = window
+        self.advised_window = window
 
     def divide(self, share: int) -> None:
         """Take note that *share* processes shed at once; what the pacing promises holds for their sum."""
@@ -216,6 +213,11 @@ class Shedding:
         self._registry.release(session)
         self._recount()
 
+    def shed(self, session: Session) -> None:
+        """Ask one session to leave although there is no drain."""
+        self._registry.take(session)
+        self._shed(session, self.time(), 0.0)
+
     # The works
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
@@ -230,8 +232,7 @@ class Shedding:
         known = episode.causes
         shortened = episode.join(cause, now=now, deadline=deadline)
         if episode.causes is not known:
-            remaining = self._registry.remaining
-            plan = episode.plan
+            plan, remaining = episode.plan, self._registry.remaining
             self.tell(
                 DrainReplanned(now, episode.drain_id, cause, plan.deadline, shortened, remaining, plan.describe(now))
             )
@@ -245,15 +246,11 @@ class Shedding:
         """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
         if self._state is not DrainState.DRAINING:
             return
-        moment = episode.plan.ask_at
+        moment = episode.next_moment(self.time(), self.settings.tail)
         if moment is None:
-            # Everyone was asked. Those who have not gone by the end of their grace never will.
-            moment = episode.tally.last_shed_at + self.settings.tail + 1.0
-            if len(self._registry) == 0 or self.time() >= moment:
-                self._finish(episode)
-                return
-        # A timer that fires too early does no harm: it asks the plan again.
-        if self._timer is None or moment < self._timer.when():
+            self._finish(episode)
+        # A timer that fires too early does no harm: it asks again.
+        elif self._timer is None or moment < self._timer.when():
             self._set_timer(moment)
 
     def _set_timer(self, moment: float | None) -> None:
@@ -268,15 +265,25 @@ class Shedding:
         if (episode := self._episode) is None:
             return
         now = self.time()
-        for session in episode.due(now, SLICE):
-            self._shed(session, now)
+        for session in self._due(episode, now):
+            episode.tally.count_shed(now)
+            self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window))
         if percent := episode.milestone():
             remaining = self._registry.remaining
             self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, remaining))
         self._schedule(episode)
 
-    def _shed(self, session: Session, now: float) -> None:
+    def _due(self, episode: Episode, now: float) -> list[Session]:
+        try:
+            return episode.plan.due(now, SLICE)
+        except Exception:
+            logger.exception("shed_first failed; the drain goes on, and picks at random from here on")
+            self._registry.end_precedence()
+            return episode.plan.due(now, SLICE)
+
+    def _shed(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
+        session.reconnect_after = self.settings.retry_after + reconnect_delay
         self.tell(SessionShed(now, session))
         try:
             session.leave(self.goodbye)

@@ -1,7 +1,9 @@
 """What an installation gets that says nothing about triggers and observers: decided here and nowhere else."""
 
 from collections.abc import Iterable
+from random import Random
 
+from starlette_drain.ageing import Ageing
 from starlette_drain.drain import Drain
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.triggers.base import Trigger
@@ -15,6 +17,8 @@ def equip(drain: Drain) -> None:
     if drain.equip(triggers=_triggers, observers=_observers):
         workers = Workers(drain)
         drain.coordinate(workers, lambda trigger: Elected(trigger, workers))
+        if (age := drain.settings.max_session_age) is not None:
+            drain.add(Ageing(drain, age, Random()))
 
 
 def _triggers() -> Iterable[Trigger]:

@@ -10,7 +10,7 @@ from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
-from starlette_drain._core.settings import DrainOptions
+from starlette_drain._core.options import DrainOptions
 from starlette_drain.drain import Drain
 from starlette_drain.exceptions import DrainInUse, SettingsError
 

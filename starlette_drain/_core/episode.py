@@ -7,7 +7,7 @@ from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.pacing import Pacing
 from starlette_drain._core.plan import ShedPlan
 from starlette_drain._core.report import DrainReport, Tally
-from starlette_drain._core.session import Session, SessionRegistry
+from starlette_drain._core.session import SessionRegistry
 
 __all__ = ["DrainProgress", "Episode"]
 
@@ -80,12 +80,29 @@ class Episode:
             self.causes = (*self.causes, cause)
         return shortened
 
-    def due(self, now: float, limit: int) -> list[Session]:
-        """Return the sessions to ask to leave now, counted as shed."""
-        due = self.plan.due(now, limit)
-        for _ in due:
-            self.tally.count_shed(now)
-        return due
+    def reconnect_delay(self, now: float, window: float | None) -> float:
+        """
+        Return how many seconds the session just shed should stay away, so that all return evenly.
+
+        Its place in the line of all who have to leave is its place in *window* (the drain's own by default), counted
+        from the start. Shed at an even pace over the same window, nobody has to wait; of a batch, or of the burst that
+        a short deadline makes, each has its own moment.
+        """
+        start, tally = self.tally.started_at, self.tally
+        line = tally.shed + tally.left + self._registry.remaining
+        planned = start + (tally.shed + tally.left) / line * (window or self.plan.deadline - start)
+        return max(0.0, planned - now)
+
+    def next_moment(self, now: float, tail: float) -> float | None:
+        """
+        Return when to look again; ``None`` when there is nothing left to wait for.
+
+        When everyone was asked, those who have not gone *tail* seconds and a little after the last never will.
+        """
+        if self.plan.ask_at is not None:
+            return self.plan.ask_at
+        patience = self.tally.last_shed_at + tail + 1.0
+        return None if len(self._registry) == 0 or now >= patience else patience
 
     def milestone(self) -> int | None:
         """Return the highest milestone, in percent, reached since the last call."""

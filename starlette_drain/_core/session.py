@@ -1,8 +1,11 @@
 """Sessions, and the registry that knows them all."""
 
+import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
+from typing import Any
 
 __all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
 
@@ -53,7 +56,17 @@ class Session:
     thousands of these are open at once, hence the slots.
     """
 
-    __slots__ = ("_holds", "_position", "_standing", "is_open", "opened_at", "path", "shed_at")
+    __slots__ = (
+        "_holds",
+        "_position",
+        "_standing",
+        "active_at",
+        "is_open",
+        "opened_at",
+        "path",
+        "reconnect_after",
+        "shed_at",
+    )
 
     kind = "session"
 
@@ -63,9 +76,18 @@ class Session:
         self.is_open = False
         """Whether the handshake is complete: a session in its handshake is tracked too, and shed like any other."""
         self.shed_at: float | None = None
+        self.active_at = opened_at
+        """When the last message passed, in seconds; kept up to date only where ``shed_first`` is ``"idle"``."""
+        self.reconnect_after: float | None = None
+        """Seconds after which the client should come back, once it is asked to leave."""
         self._standing = Standing.OUTSIDE
         self._position = -1
         self._holds = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the application asked not to disturb it for now."""
+        return self._holds > 0
 
     @property
     def is_tracked(self) -> bool:
@@ -104,12 +126,19 @@ class SessionRegistry:
     All sessions of one process. Every operation is O(1).
 
     Those who wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
-    by moving the last into its place.
+    by moving the last into its place. Where there is a precedence, picking is O(log n): the first pick makes a queue,
+    in which those who have gone meanwhile are passed over.
+
+    Args:
+        precedence: Returns something to compare sessions by, the smallest first; by default the pick is random.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, precedence: Callable[[Session], Any] | None = None) -> None:
+        self._precedence = precedence
+        self._queue: list[tuple[Any, int, Session]] | None = None
         self._waiting: list[Session] = []
         self._held: dict[Session, None] = {}
+        self._queued = 0
         self._leaving = 0
         self._opened = 0
         self._closed = 0
@@ -162,22 +191,33 @@ class SessionRegistry:
 
     def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:
         """
-        Return a random session that has not been asked to leave, marked as leaving; ``None`` when there is none.
+        Return a session that has not been asked to leave, marked as leaving; ``None`` when there is none.
 
         Args:
             rng: The source of luck.
             even_held: Whether those who are held may be picked too, once nobody else is left.
         """
         if self._waiting:
-            session = self._waiting[int(rng.random() * len(self._waiting))]
-            self._step_out_of_line(session)
+            session = self._first() if self._precedence else self._waiting[int(rng.random() * len(self._waiting))]
         elif even_held and self._held:
-            session, _ = self._held.popitem()
+            session = next(iter(self._held))
         else:
             return None
+        self.take(session)
+        return session
+
+    def take(self, session: Session) -> None:
+        """Mark *session*, which has not been asked to leave, as leaving."""
+        if session._standing is Standing.HELD:
+            del self._held[session]
+        else:
+            self._step_out_of_line(session)
         session._standing = Standing.LEAVING
         self._leaving += 1
-        return session
+
+    def end_precedence(self) -> None:
+        """Pick at random from here on."""
+        self._precedence = self._queue = None
 
     def hold(self, session: Session) -> None:
         """Do not pick this one for now. Holds nest."""
@@ -194,7 +234,29 @@ class SessionRegistry:
             del self._held[session]
             self._stand_in_line(session)
 
+    def _first(self) -> Session:
+        """Return who comes first among those who wait, of whom there is at least one."""
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = [(self._rank(each), number, each) for number, each in enumerate(self._waiting)]
+            heapq.heapify(queue)
+        while True:
+            rank, _, session = heapq.heappop(queue)
+            if session._standing is Standing.WAITING:
+                if (now := self._rank(session)) <= rank:
+                    return session
+                self._enqueue(queue, now, session)  # it has fallen back meanwhile: a message passed
+
+    def _rank(self, session: Session) -> Any:
+        return self._precedence(session) if self._precedence else 0
+
+    def _enqueue(self, queue: list[tuple[Any, int, Session]], rank: Any, session: Session) -> None:
+        self._queued += 1
+        heapq.heappush(queue, (rank, -self._queued, session))
+
     def _stand_in_line(self, session: Session) -> None:
+        if self._queue is not None:
+            self._enqueue(self._queue, self._rank(session), session)
         session._standing = Standing.WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)

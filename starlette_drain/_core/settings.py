@@ -3,40 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 from starlette_drain._core.pacing import EvenPacing, Pacing, parse_pacing
+from starlette_drain._core.precedence import Precedence, ShedFirst
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["DrainOptions", "Settings", "environment_name"]
-
-
-class DrainOptions(TypedDict, total=False):
-    """The keyword arguments of `Drain`; `Settings` says what each means."""
-
-    window: float | None
-    margin: float
-    pacing: Pacing | str
-    late_arrivals: Literal["refuse", "accept"]
-    retry_after: float
-    close_code: int
-    close_reason: str
-    farewell_timeout: float
-    close_timeout: float
-    grace: float
-    sigterm: Literal["auto"] | bool
-    sigterm_window: float
-    cancel_transfers: bool
-    exit_when_drained: bool
-    workers_dir: str | None
-    admin_token: str | None
-    admin_path: str
-    admin_proxied: bool
-    target_group_arn: str | tuple[str, ...]
-    target_id: str | None
-    target_port: int | None
-    deregistration_delay: float | None
-    poll_interval: float
+__all__ = ["Settings", "environment_name"]
 
 
 def _is_number(value: Any) -> bool:
@@ -81,6 +54,15 @@ def _seconds(default: float) -> Any:
     )
 
 
+def _some_seconds(example: float) -> Any:
+    return _option(
+        None,
+        parse=float,
+        sound=lambda value: value is None or (_is_number(value) and value > 0),
+        remedy=f"give seconds, more than 0, such as {example:g}, or None",
+    )
+
+
 def _switch() -> Any:
     return _option(False, parse=_yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False")
 
@@ -97,9 +79,16 @@ class Settings:
             A cause that brings an earlier deadline shortens it.
         margin: Kept free before the balancer cuts: the last close handshakes happen in it.
         pacing: How the sheds spread: a `Pacing`, or ``"even"``, ``"rate:50"``, ``"batches:2"``.
+        shed_first: Whom to ask first: ``"random"``, ``"oldest"``, ``"newest"``, ``"idle"`` (no message for longest), or
+            a callable that takes a session and returns something to compare by, the smallest first.
         late_arrivals: What happens to sessions that would open while draining: ``"refuse"`` (503) or ``"accept"``,
             which gives them a place in what remains.
-        retry_after: The ``Retry-After`` of a refusal.
+        retry_after: How long clients are told to wait before they come back: ``Retry-After`` of a refusal (up to twice
+            that, at random), ``retry:`` of an event stream, ``reconnect_after_ms`` of a session.
+        reconnect_window: Over how long, from the start of a drain, clients that obey ``reconnect_after_ms`` spread
+            their return; ``None`` lets them return as they are shed.
+        max_session_age: After how long a session is asked to leave although there is no drain, so that long-lived
+            sessions move to new tasks; each a little earlier, at random. ``None`` lets them stay.
         close_code: WebSocket close code (RFC 6455 section 7.4): 1001, 1012, 1013 or 3000 to 4999.
         close_reason: WebSocket close reason, at most 123 bytes of UTF-8.
         farewell_timeout: How long a ``before_close`` hook may take for one session.
@@ -119,18 +108,15 @@ class Settings:
             reach a task of the balancer's choice.
         target_group_arn: The target groups to watch, where discovery shall not find them; several are separated by
             commas.
+        target_group_policy: Whether the first target group that takes the target out starts a drain (``"any"``), or the
+            last (``"all"``). The shortest delay rules in both cases.
         target_id: This task's target id (IP address or instance id), where discovery shall not find it.
         target_port: This task's target port, where discovery shall not find it.
         deregistration_delay: The target groups' delay, where it shall not be looked up.
         poll_interval: Time between two looks at the target's health.
     """
 
-    window: float | None = _option(
-        None,
-        parse=float,
-        sound=lambda value: value is None or (_is_number(value) and value > 0),
-        remedy="give seconds, more than 0, such as 240, or None to take the deregistration delay less the margin",
-    )
+    window: float | None = _some_seconds(240)
     margin: float = _seconds(15.0)
     pacing: Pacing = _option(
         EvenPacing(),
@@ -138,10 +124,17 @@ class Settings:
         sound=lambda value: isinstance(value, Pacing),
         remedy="give a Pacing, or 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)",
     )
+    shed_first: ShedFirst | Precedence = _option(
+        "random",
+        sound=lambda value: callable(value) or value in ("random", "oldest", "newest", "idle"),
+        remedy="use 'random', 'oldest', 'newest', 'idle' or a callable that takes a session",
+    )
     late_arrivals: Literal["refuse", "accept"] = _option(
         "refuse", sound=lambda value: value in ("refuse", "accept"), remedy="use 'refuse' or 'accept'"
     )
     retry_after: float = _seconds(5.0)
+    reconnect_window: float | None = _some_seconds(120)
+    max_session_age: float | None = _some_seconds(14400)
     close_code: int = _option(
         1012,
         parse=int,
@@ -189,6 +182,9 @@ class Settings:
         (),
         sound=lambda value: isinstance(value, tuple) and all(_is_target_group(arn) for arn in value),
         remedy="give target group ARNs: arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>",
+    )
+    target_group_policy: Literal["any", "all"] = _option(
+        "any", sound=lambda value: value in ("any", "all"), remedy="use 'any' or 'all'"
     )
     target_id: str | None = _option(
         None,

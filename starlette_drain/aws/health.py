@@ -161,14 +161,17 @@ class TargetHealthTrigger:
             control.tell(WindowTooLong(control.time(), settings.window, fits, delay))
 
     def _conclude(self, watch: GroupWatch) -> None:
-        """Ask for a drain when the first target group begins to take the target out."""
-        was_leaving = bool(self._leaving)
+        """Ask for a drain when the target groups begin to take the target out: the first of them, or the last."""
+        if self._control is None or self.identity is None:
+            return
+        enough = 1 if self._control.settings.target_group_policy == "any" else len(self._watches)
+        was_enough = len(self._leaving) >= enough
         verdict = watch.reading.verdict
         if verdict.leaving:
             self._leaving.add(watch.target.target_group_arn)
         elif verdict is Verdict.SERVING:
             self._leaving.discard(watch.target.target_group_arn)
-        if self._leaving and not was_leaving and self._control and self.identity:
+        if len(self._leaving) >= enough and not was_enough:
             self._control.request(self._cause(watch, self.identity, self._control))
 
     def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
@@ -183,6 +186,8 @@ class TargetHealthTrigger:
         assumed = not all(each.delay_known for each in identity.targets)
         ends = deadline(now, began, identity.shortest_delay, settings.margin)
         refuted = verdict is Verdict.GONE and assumed
+        if settings.window is not None:
+            ends = min(ends, now + settings.window)
         return DrainCause(self.name, reason, at=now, deadline=now if refuted else ends, lag=now - began)
 
     def _stand_down(self, *why: str) -> None:

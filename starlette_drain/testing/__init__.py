@@ -8,5 +8,16 @@ from starlette_drain.testing.fake_aws import (
     FakeTargetGroup,
     FakeTask,
 )
+from starlette_drain.testing.recording import RecordingObserver
+from starlette_drain.triggers.manual import ManualTrigger
 
-__all__ = ["FakeAWS", "FakeEndpoint", "FakeRegistration", "FakeService", "FakeTargetGroup", "FakeTask"]
+__all__ = [
+    "FakeAWS",
+    "FakeEndpoint",
+    "FakeRegistration",
+    "FakeService",
+    "FakeTargetGroup",
+    "FakeTask",
+    "ManualTrigger",
+    "RecordingObserver",
+]
