@@ -111,7 +111,7 @@ async def health(_request: Request) -> Response:
 
 async def farewell(session: WebSocketSession) -> None:
     """Say goodbye in the application's own words, right before the close frame (1012): the other extra."""
-    await session.send_json({"type": "goodbye", "reason": "this server leaves; connect again"})
+    await session.send_json({"type": "goodbye", "reconnect_after_ms": session.reconnect_after_ms})
 
 
 def create_app(drain: Drain | None = None) -> Starlette:
