@@ -83,7 +83,7 @@ class Shedding:
         return self._registry.statistics()
 
     def progress(self) -> DrainProgress | None:
-        """Return how far the drain under way is; ``None`` while serving."""
+        """Return how far the drain is, under way or over; ``None`` while serving."""
         return self._episode.progress(self.time()) if self._episode and self._loop else None
 
     async def wait_drained(self) -> bool:
@@ -192,6 +192,9 @@ class Shedding:
             return
         was_shed = session.shed_at is not None
         self._registry.discard(session)
+        if session.is_open:
+            outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
+            self.tell(SessionClosed(self.time(), session, outcome))
         if self._episode:
             self._episode.tally.forced += forced
             self._episode.tally.left += not was_shed
@@ -199,9 +202,6 @@ class Shedding:
                 self._recount()
             elif self._registry.remaining == 0:
                 self._schedule(self._episode)
-        if session.is_open:
-            outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self.tell(SessionClosed(self.time(), session, outcome))
 
     def hold(self, session: Session) -> None:
         """Do not ask *session* to leave for now."""
@@ -268,7 +268,7 @@ class Shedding:
         for session in self._due(episode, now):
             episode.tally.count_shed(now)
             self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window))
-        if percent := episode.milestone():
+        if self._state is DrainState.DRAINING and (percent := episode.milestone()):
             remaining = self._registry.remaining
             self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, remaining))
         self._schedule(episode)

@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -12,14 +12,15 @@ class JumpingSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now = 1000.0
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; where nothing is, let *timeout* pass at once."""
-        # Threads (a warm-up, a flush) wake the loop through its self-pipe: while some run, time stands still.
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None:
+        if self.threads or timeout is None:
+            # Time stands still while a thread works (a warm-up, a flush); it wakes the loop through its self-pipe.
             return self._real.select(5)
         self.now += timeout
         return []
@@ -47,6 +48,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = JumpingSelector()
         super().__init__(self._jumping)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Run *func* in a thread, for as long as which time stands still."""
+        self._jumping.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, _: asyncio.Future[Any]) -> None:
+        self._jumping.threads -= 1
 
     def time(self) -> float:
         """Return the virtual time, in seconds."""

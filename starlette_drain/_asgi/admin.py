@@ -118,7 +118,7 @@ def describe(drain: Drain) -> dict[str, Any]:
     now = drain.time()
     answer: dict[str, Any] = {"state": drain.state.value, "sessions": dataclasses.asdict(drain.statistics())}
     answer["transfers"] = len(drain.transfers)
-    if progress := drain.progress():
+    if drain.state is DrainState.DRAINING and (progress := drain.progress()):
         answer["drain"] = _plain(progress, now)
     if drain.report and drain.state is not DrainState.DRAINING:
         answer["report"] = _plain(drain.report, now)
