@@ -96,10 +96,14 @@ class Child:
         return self._process.returncode
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to its whole group, if it still runs."""
+        """
+        Send it a signal, if it still runs, as a container engine does: only to the process itself, but SIGKILL to all.
+
+        To a whole group of uvicorn and its workers SIGTERM would come twice, since the first process passes it on.
+        """
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signum)
+                (os.killpg if signum == signal.SIGKILL else os.kill)(self.pid, signum)
 
     async def wait(self, within: float | None = None) -> int | None:
         """Wait until it has ended and return its exit status; ``None`` if it has not ended in time."""
