@@ -89,7 +89,8 @@ class Connection(Session):
     @property
     def reconnect_after_ms(self) -> int:
         """Milliseconds after which the client should come back: for a farewell in the application's own words."""
-        return round(self._drain.settings.retry_after * 1000)
+        after = self._drain.settings.retry_after if self.reconnect_after is None else self.reconnect_after
+        return round(after * 1000)
 
     async def wait_shed(self) -> None:
         """Return when this session is asked to leave, before its farewell: for tasks that neither receive nor send."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -51,12 +52,12 @@ class WebSocketSession(Connection):
         await super().serve(app, scope)
 
     async def send_text(self, text: str) -> None:
-        """Send a text message, from a farewell for instance."""
-        await self.send({"type": "websocket.send", "text": text})
+        """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
+        await self._say({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send a binary message."""
-        await self.send({"type": "websocket.send", "bytes": data})
+        """Send a binary message; nothing where one of the two has closed meanwhile."""
+        await self._say({"type": "websocket.send", "bytes": data})
 
     async def send_json(self, value: Any) -> None:
         """Send *value* as JSON in a text message."""
@@ -93,7 +94,12 @@ class WebSocketSession(Connection):
         elif self._phase is _Phase.HANDSHAKE:
             if not self._heard:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
-            await deny(self._raw_send, self._drain.settings.retry_after, can_deny=self._can_deny)
+            await deny(self._raw_send, self._drain.retry_after(), can_deny=self._can_deny)
+
+    async def _say(self, message: Message) -> None:
+        if self.has_ears():
+            with suppress(OSError):  # the client has gone, and the application has not noticed yet
+                await self.send(message)
 
     def _note(self, kind: str) -> None:
         if kind == "websocket.accept" and self._phase is _Phase.HANDSHAKE:
@@ -143,7 +149,7 @@ async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> No
     """Turn a late arrival away."""
     await receive()  # websocket.connect: servers answer nothing before it was taken
     drain.refused(WebSocketSession.kind, scope["path"])
-    await deny(send, drain.settings.retry_after, can_deny=can_deny(scope))
+    await deny(send, drain.retry_after(), can_deny=can_deny(scope))
 
 
 def session_of(connection: WebSocket | Mapping[str, Any]) -> WebSocketSession:
