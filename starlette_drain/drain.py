@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
@@ -12,7 +14,7 @@ from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.options import DrainOptions
 from starlette_drain._core.session import Session
 from starlette_drain._core.settings import Settings
-from starlette_drain.exceptions import DrainInUse
+from starlette_drain.exceptions import DrainInUse, SettingsError
 from starlette_drain.shedding import Shedding
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
@@ -66,7 +68,8 @@ class Drain(Shedding):
         self._triggers = None if triggers is None else tuple(triggers)
         self._is_equipped = False
         self._farewells: list[Farewell] = []
-        self._watching: list[asyncio.Task[None]] = []
+        self._watching: list[asyncio.Task[None]] | None = None
+        self._former_loop: asyncio.AbstractEventLoop | None = None
 
     # What a user calls
 
@@ -77,7 +80,13 @@ class Drain(Shedding):
         Args:
             window: Seconds over which the sheds spread; by default the option, or what AWS leaves.
             reason: One sentence for logs, spans and answers.
+
+        Raises:
+            SettingsError: If *window* cannot work.
+            DrainInUse: If the drain already runs on another event loop.
         """
+        if window is not None and not (math.isfinite(window) and window >= 0):
+            raise SettingsError("window", window, "give seconds, 0 or more, or None for the window of the options")
         self.begin()
         now = self.time()
         self.request(DrainCause("manual", reason, now, None if window is None else now + window))
@@ -149,8 +158,32 @@ class Drain(Shedding):
 
     @property
     def is_running(self) -> bool:
-        """Whether the triggers are watched, on the running event loop."""
-        return self._loop is not None and self._loop is asyncio.get_running_loop()
+        """Whether it belongs to the running event loop."""
+        return self._loop is not None and self._loop is _running_loop()
+
+    def attach(self) -> bool:
+        """
+        Belong to the running event loop, watching nothing yet; return whether that was news: a new life.
+
+        Raises:
+            DrainInUse: If the drain already runs on another event loop, or this one is not asyncio's.
+        """
+        loop = _running_loop()
+        if loop is None:
+            msg = "there is no asyncio event loop here (trio has its own kind), and a Drain runs on no other"
+            raise DrainInUse(msg)
+        if self._loop is loop:
+            return False
+        if self._loop is not None and not self._loop.is_closed():
+            msg = "this Drain already runs on another event loop; make one Drain for each application and loop"
+            raise DrainInUse(msg)
+        registry = self._registry
+        self._reset()
+        if loop is self._former_loop:
+            self._registry = registry  # with the sessions that outlived its former life
+        self._loop = self._former_loop = loop
+        self._watching = None
+        return True
 
     def begin(self) -> bool:
         """
@@ -159,14 +192,15 @@ class Drain(Shedding):
         Raises:
             DrainInUse: If the drain already runs on another event loop.
         """
-        if not self._bind():
+        self.attach()
+        if self._watching is not None:
             return False
-        self._watch_all()
+        self._watching = [asyncio.create_task(self._watch(trigger)) for trigger in self._triggers or ()]
         return True
 
     async def end(self) -> None:
         """Stop watching. A drain under way ends as it stands."""
-        watching, self._watching = self._watching, []
+        watching, self._watching = self._watching or [], None
         for task in watching:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
@@ -200,31 +234,40 @@ class Drain(Shedding):
 
     def trigger_status(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""
-        return {trigger.name: trigger.status(self.time()) for trigger in self._triggers or ()}
+        return {trigger.name: self._status_of(trigger) for trigger in self._triggers or ()}
 
     async def flush(self) -> None:
         """Let the observers send what they hold, in a thread, within `FLUSH_TIMEOUT` seconds."""
         if self._observers:
-            await asyncio.to_thread(self._observers.flush, FLUSH_TIMEOUT)
+            await asyncio.to_thread(_flush, self._observers)
 
     # The works
-
-    def _bind(self) -> bool:
-        loop = asyncio.get_running_loop()
-        if self._loop is loop:
-            return False
-        if self._loop is not None and not self._loop.is_closed():
-            msg = "this Drain already runs on another event loop; make one Drain for each application and loop"
-            raise DrainInUse(msg)
-        self._reset()
-        self._loop = loop
-        return True
-
-    def _watch_all(self) -> None:
-        self._watching += [asyncio.create_task(self._watch(trigger)) for trigger in self._triggers or ()]
 
     async def _watch(self, trigger: Trigger) -> None:
         try:
             await trigger.watch(self)
         except Exception:
             logger.exception("Trigger %r failed and watches no more; a drain under way goes on", trigger.name)
+
+    def _status_of(self, trigger: Trigger) -> Mapping[str, Any]:
+        try:
+            return trigger.status(self.time())
+        except Exception as error:
+            logger.exception("Trigger %r does not tell its status", trigger.name)
+            return {"error": type(error).__name__}
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _flush(observers: Observers) -> None:
+    # A thread that nobody waits for at the end: an observer that hangs holds up neither SIGTERM nor the exit.
+    thread = threading.Thread(target=observers.flush, args=(FLUSH_TIMEOUT,), name="starlette-drain-flush", daemon=True)
+    thread.start()
+    thread.join(FLUSH_TIMEOUT + 1.0)
+    if thread.is_alive():
+        logger.warning("The observers did not send what they hold within %g s; some of it may be lost", FLUSH_TIMEOUT)

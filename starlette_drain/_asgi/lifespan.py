@@ -1,23 +1,32 @@
 """The drain's own start and stop, inside the application's lifespan."""
 
+import logging
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starlette_drain.drain import Drain
+from starlette_drain.exceptions import DrainInUse
 
 __all__ = ["serve_lifespan"]
 
 STATE_KEY = "drain"
 """Where the Drain stands in the lifespan state: ``request.state.drain``."""
 
+logger = logging.getLogger("starlette_drain")
+
 
 async def serve_lifespan(drain: Drain, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """
     Run the application's lifespan, with the drain watching from after its startup until before its shutdown.
 
-    The application's own state wins where it uses the same key.
+    The application's own state wins where it uses the same key. Where the drain belongs to another lifespan, on this
+    loop or another, it is left to that one.
     """
     if "state" in scope:
         scope["state"].setdefault(STATE_KEY, drain)
+    if not _attach(drain):
+        await app(scope, receive, send)
+        return
 
     async def receive_shutdown() -> Message:
         message = await receive()
@@ -35,3 +44,12 @@ async def serve_lifespan(drain: Drain, app: ASGIApp, scope: Scope, receive: Rece
     finally:
         if drain.is_running:
             await drain.end()
+
+
+def _attach(drain: Drain) -> bool:
+    """Begin a new life of *drain*, so that the application may wait for it from its own startup on."""
+    try:
+        return drain.attach()
+    except DrainInUse as error:
+        logger.warning("The drain does not watch here: %s", error)
+        return False

@@ -44,6 +44,7 @@ class DrainMiddleware:
         equip(self.drain)
         settings = self.drain.settings
         self._admin = AdminRoute(self.drain, settings.admin_token) if settings.admin_token else None
+        self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, or the lifespan."""
@@ -74,6 +75,8 @@ class DrainMiddleware:
         try:
             self.drain.begin()
         except DrainInUse as error:
-            logger.warning("A connection is not tracked: %s", error)
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning("Connections are not tracked: %s", error)
             return False
         return True
