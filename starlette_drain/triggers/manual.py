@@ -1,5 +1,6 @@
 """A trigger that fires when the application says so: the smallest one there is, and a pattern for others."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,12 @@ class ManualTrigger:
         self._fired = 0
 
     async def watch(self, control: Control) -> None:
-        """Take the control; there is nothing to wait for."""
+        """Take the control, and give it back at the end; there is nothing to wait for."""
         self._control = control
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._control = None
 
     def fire(self, reason: str = "fired by hand", *, window: float | None = None, revocable: bool = True) -> None:
         """
@@ -39,10 +44,10 @@ class ManualTrigger:
             revocable: Whether the drain may be cancelled afterwards.
 
         Raises:
-            RuntimeError: If no drain watches this trigger yet.
+            RuntimeError: If no drain watches this trigger yet, or any more.
         """
         if self._control is None:
-            msg = f"trigger {self.name!r} is not watched yet; give it to a Drain and let the application start first"
+            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application has started, not ended"
             raise RuntimeError(msg)
         now = self._control.time()
         deadline = None if window is None else now + window
