@@ -451,7 +451,7 @@ async def test_a_timeout_around_receive_that_ends_in_the_same_moment_stays_a_tim
 
 
 async def test_an_anyio_scope_cancelled_in_the_same_moment_knows_its_own_cancellation():
-    """An anyio scope knows its cancellations by their message: an interruption in the same pass must not cover it up."""
+    """An anyio scope knows its cancellations by their message: an interruption in the same pass must not hide it."""
     import anyio  # noqa: PLC0415
 
     seen = []
@@ -774,7 +774,7 @@ async def test_a_client_that_leaves_during_the_farewell_is_no_error():
 async def test_a_farewell_to_a_client_that_left_unnoticed_is_no_error():
     """An application that never receives does not learn that its client left; the farewell's send fails quietly."""
     house = House(starlette_app(SHAPES["parked"]))
-    house.drain.before_close(lambda _: session.send_text("bye"))
+    house.drain.before_close(lambda session: session.send_text("bye"))
     server = house.serve()
     await settle()
     server.refusing = OSError("the client has gone")
