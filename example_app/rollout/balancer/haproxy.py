@@ -1,0 +1,119 @@
+"""A real HAProxy, driven over its runtime socket."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from example_app.rollout.balancer.base import Balancer, Target, files_per_process
+
+__all__ = ["HAProxyBalancer", "MissingHAProxy"]
+
+SLOTS = 64
+"""Servers that a backend has room for; each task takes one, and keeps it."""
+
+CONFIGURATION = """\
+global
+    stats socket {socket} mode 600 level admin
+    maxconn {connections}
+    nbthread 1
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1d
+    timeout server 1d
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend tasks
+backend tasks
+    balance {rule}
+    server-template task 1-{slots} 127.0.0.1:1 disabled
+"""
+"""One thread a process, since the open files are counted by process, and processes share the port."""
+
+
+class MissingHAProxy(Exception):
+    """There is no HAProxy on this machine."""
+
+
+class HAProxyBalancer(Balancer):
+    """
+    HAProxy in TCP mode.
+
+    ``set server … state drain`` stops new connections to a server and keeps the others, which is what an ALB does with
+    a draining target; ``shutdown sessions server`` closes them without a close frame, which is what it does at the end.
+    https://docs.haproxy.org/2.6/management.html#9.3
+    """
+
+    name = "haproxy"
+
+    async def start(self) -> None:
+        """
+        Start the processes.
+
+        Raises:
+            MissingHAProxy: If there is none to start.
+        """
+        program = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+        if program is None:
+            msg = "HAProxy is not installed: on Debian and Ubuntu, apt-get install haproxy; or take --balancer tcp"
+            raise MissingHAProxy(msg)
+        self._slots: dict[Target, int] = {}
+        self._ready: set[Target] = set()
+        # Only its owner can enter a directory made by mkdtemp, so nobody else can reach the sockets in it.
+        self._private = tempfile.TemporaryDirectory(prefix="rollout-")
+        for number in range(1, self.number_of_nodes + 1):
+            name = f"haproxy-{number}"
+            settings = CONFIGURATION.format(
+                socket=self._socket(number),
+                connections=files_per_process() // 2 - 50,
+                port=self.port,
+                slots=SLOTS,
+                rule=self.rule.replace("round-robin", "roundrobin").replace("least-connections", "leastconn"),
+            )
+            file = Path(self._private.name, f"{name}.cfg")
+            await asyncio.to_thread(file.write_text, settings)
+            command = [program, "-db", "-f", str(file)]
+            self.nodes.append(await self.children.start(name, command, log=self.results / f"{name}.log"))
+        for number in range(1, self.number_of_nodes + 1):
+            await self._wait_for(self._socket(number))
+
+    async def stop(self) -> None:
+        """End the processes and remove their sockets."""
+        await super().stop()
+        if hasattr(self, "_private"):
+            self._private.cleanup()
+
+    async def route_to(self, healthy: list[Target]) -> None:
+        """Set the states of those servers whose state has changed."""
+        for host, port in healthy:
+            if (host, port) not in self._slots:
+                slot = self._slots[host, port] = len(self._slots) + 1
+                await self._command(f"set server tasks/task{slot} addr {host} port {port}")
+        for target in set(healthy) - self._ready:
+            await self._command(f"set server tasks/task{self._slots[target]} state ready")
+        for target in self._ready - set(healthy):
+            await self._command(f"set server tasks/task{self._slots[target]} state drain")
+        self._ready = set(healthy)
+
+    async def cut(self, target: Target) -> None:
+        """Shut down the sessions of the server."""
+        slot = self._slots[target]
+        await self._command(f"set server tasks/task{slot} state maint; shutdown sessions server tasks/task{slot}")
+
+    def _socket(self, number: int) -> Path:
+        return Path(self._private.name, f"{number}.sock")
+
+    async def _command(self, command: str) -> None:
+        for number in range(1, self.number_of_nodes + 1):
+            reader, writer = await asyncio.open_unix_connection(self._socket(number))
+            writer.write(command.encode() + b"\n")
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+    async def _wait_for(self, path: Path) -> None:
+        async with asyncio.timeout(20):
+            while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110 - HAProxy tells nobody that it is up
+                await asyncio.sleep(0.05)

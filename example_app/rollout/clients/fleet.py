@@ -1,0 +1,69 @@
+"""A process full of clients: ``python -m example_app.rollout.clients.fleet --url … --clients … --records …``."""
+
+import argparse
+import asyncio
+from pathlib import Path
+from random import Random
+
+from example_app.rollout.balancer.base import files_per_process
+from example_app.rollout.clients.backoff import BEHAVIOURS
+from example_app.rollout.clients.client import Client, Habits
+from example_app.rollout.clients.records import Records
+from example_app.rollout.loops import listen_to_orders, run, say
+
+__all__ = ["parse", "sail"]
+
+REPORT_EVERY = 0.5
+LAST_LOOK = 1.0
+"""Seconds that deaf clients read in the end."""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the options; a load generator of another kind takes the first five."""
+    parser = argparse.ArgumentParser(description="Hold WebSockets open, and open them again when they end.")
+    parser.add_argument("--url", required=True, help="where to connect; the client's number is appended")
+    parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--first", type=int, default=0, help="number of the first client")
+    parser.add_argument("--ramp", type=float, default=500.0, help="clients per second that connect at first")
+    parser.add_argument("--records", type=Path, required=True, help="file to leave the records in")
+    parser.add_argument("--reconnect", choices=BEHAVIOURS, default="phoenix")
+    parser.add_argument("--honour-retry-after", action="store_true")
+    parser.add_argument("--deaf", type=float, default=0.0, help="share of the clients that never read")
+    return parser.parse_args(arguments)
+
+
+async def sail(options: argparse.Namespace) -> None:
+    """Hold the connections until the lab hangs up, then leave the records."""
+    files_per_process()
+    records = Records()
+    rng = Random(options.first)
+    habits = Habits(options.url, BEHAVIOURS[options.reconnect], options.honour_retry_after)
+    clients = [
+        Client(number, habits, records, Random(rng.random()), is_deaf=rng.random() < options.deaf)
+        for number in range(options.first, options.first + options.clients)
+    ]
+    loop = asyncio.get_running_loop()
+    for place, client in enumerate(clients):
+        loop.call_later(place / options.ramp, client.connect)
+    report = asyncio.create_task(_report(clients, records))
+    await listen_to_orders(lambda _: None)
+    report.cancel()
+    for client in clients:
+        client.look()
+    if options.deaf:
+        await asyncio.sleep(LAST_LOOK)
+    records.losses += [loss for client in clients if (loss := client.lost_for_good())]
+    for client in clients:
+        client.stop()
+    records.write(options.records)
+    say(done=True)
+
+
+async def _report(clients: list[Client], records: Records) -> None:
+    while True:
+        say(open=sum(client.is_open for client in clients), opened=len(records.opened))
+        await asyncio.sleep(REPORT_EVERY)
+
+
+if __name__ == "__main__":
+    run(sail(parse()))

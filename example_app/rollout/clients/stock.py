@@ -1,0 +1,89 @@
+"""The same fleet out of the ``websockets`` package: ``python -m example_app.rollout.clients.stock``, same options."""
+
+import argparse
+import asyncio
+import time
+from random import Random
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from example_app.rollout.clients.backoff import BEHAVIOURS, Behaviour, Traits
+from example_app.rollout.clients.fleet import REPORT_EVERY, parse
+from example_app.rollout.clients.records import NO_CLOSE_FRAME, Loss, Records
+from example_app.rollout.loops import listen_to_orders, run, say
+
+__all__ = ["StockClient"]
+
+
+class StockClient:
+    """One client, with a task and everything else that the package brings."""
+
+    def __init__(self, number: int, behaviour: Behaviour, records: Records) -> None:
+        self.number = number
+        self.is_open = False
+        self.loss: tuple[float, int] | None = None
+        self._behaviour = behaviour
+        self._records = records
+        self._traits = Traits(Random(number))
+
+    async def live(self, url: str, after: float) -> None:
+        """Keep a connection for ever."""
+        await asyncio.sleep(after)
+        attempt = 0
+        while True:
+            self._records.attempts.append(time.time())
+            try:
+                async with connect(f"{url}/{self.number}", compression=None, proxy=None) as websocket:
+                    self._opened()
+                    code = await _until_closed(websocket)
+                self.is_open = False
+                self.loss, attempt = (time.time(), code), 0
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self._records.failures[type(error).__name__] += 1
+            await asyncio.sleep(self._behaviour(attempt, self._traits))
+            attempt += 1
+
+    def _opened(self) -> None:
+        now = time.time()
+        self.is_open = True
+        self._records.opened.append(now)
+        if self.loss:
+            self._records.losses.append(Loss(self.number, *self.loss, now))
+            self.loss = None
+
+
+async def _until_closed(websocket: ClientConnection) -> int:
+    try:
+        while True:
+            await websocket.recv()
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else NO_CLOSE_FRAME
+
+
+async def sail(options: argparse.Namespace) -> None:
+    """Hold the connections until the lab hangs up, then leave the records."""
+    records = Records()
+    numbers = range(options.first, options.first + options.clients)
+    clients = [StockClient(number, BEHAVIOURS[options.reconnect], records) for number in numbers]
+    lives = [
+        asyncio.create_task(client.live(options.url, place / options.ramp)) for place, client in enumerate(clients)
+    ]
+    report = asyncio.create_task(_report(clients, records))
+    await listen_to_orders(lambda _: None)
+    report.cancel()
+    records.losses += [Loss(client.number, *client.loss, None) for client in clients if client.loss]
+    records.write(options.records)
+    say(done=True)
+    for life in lives:
+        life.cancel()
+
+
+async def _report(clients: list[StockClient], records: Records) -> None:
+    while True:
+        say(open=sum(client.is_open for client in clients), opened=len(records.opened))
+        await asyncio.sleep(REPORT_EVERY)
+
+
+if __name__ == "__main__":
+    run(sail(parse()))

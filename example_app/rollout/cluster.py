@@ -1,0 +1,152 @@
+"""The hands of a deployment: FakeAWS, uvicorn processes and a balancer, kept in step."""
+
+import asyncio
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from example_app.rollout.balancer import Balancer
+from example_app.rollout.balancer.base import find_port
+from example_app.rollout.children import Children
+from example_app.rollout.events import Events
+from example_app.rollout.scenarios import Scenario
+from example_app.rollout.tasks import ADMIN_TOKEN, Task, uvicorn_command
+from example_app.rollout.times import Times
+from starlette_drain.testing import FakeAWS, FakeEndpoint
+
+__all__ = ["Cluster"]
+
+FOLLOW_EVERY = 0.05
+"""Seconds between two looks of the balancer at the target group."""
+
+ASK_EVERY = 0.5
+"""Seconds between two questions to a task that should be draining."""
+
+
+class Cluster:
+    """
+    One service of one scenario.
+
+    The tasks run in bridge mode, each with a port of its own on this machine, so that nothing has to be set up.
+    FakeAWS alone knows which target is in which state; the balancer follows it as an ALB follows its target group.
+    """
+
+    def __init__(
+        self,
+        *,
+        scenario: Scenario,
+        times: Times,
+        aws: FakeAWS,
+        endpoint: FakeEndpoint,
+        balancer: Balancer,
+        children: Children,
+        events: Events,
+        results: Path,
+    ) -> None:
+        self.scenario = scenario
+        self.times = times
+        self.aws = aws
+        self.balancer = balancer
+        self.events = events
+        self.tasks: list[Task] = []
+        self._endpoint = endpoint
+        self._children = children
+        self._results = results
+        self._numbers = count(1)
+        self._ports: set[int] = {balancer.port}
+        self._routed: list[tuple[str, int]] = []
+        self._watching: list[asyncio.Task[None]] = []
+        self._service = aws.add_service(
+            "devices", delay=times.delay, target_type="instance", initial=times.initial, port=8000
+        )
+        self._group = self._service.registrations[0].group
+
+    async def follow(self) -> None:
+        """Let the balancer send new connections to the healthy targets and to no other, for ever."""
+        while True:
+            states = self._group.described(())
+            healthy = sorted(("127.0.0.1", port) for _, port, health in states if health.state == "healthy")
+            if healthy != self._routed:
+                self._routed = healthy
+                await self.balancer.route_to(healthy)
+            await asyncio.sleep(FOLLOW_EVERY)
+
+    async def start(self) -> Task:
+        """Start a task and wait until it answers."""
+        name = f"task-{next(self._numbers)}"
+        port = find_port(frozenset(self._ports))
+        self._ports.add(port)
+        record = self.aws.add_task(
+            self._service,
+            register=False,
+            network_mode="bridge",
+            addresses=("172.17.0.2",),
+            host_ports={8000: port},
+            instance_id="i-0123456789abcdef0",
+        )
+        environment = self._endpoint.environment(record) | self.times.environment() | {"DRAIN_ADMIN_TOKEN": ADMIN_TOKEN}
+        log = self._results / f"{name}.log"
+        command = uvicorn_command(self.scenario.app, port)
+        child = await self._children.start(name, command, log=log, environment=environment)
+        task = Task(name, record, child, port, log)
+        self.tasks.append(task)
+        await task.wait_up()
+        return task
+
+    async def register(self, task: Task) -> None:
+        """Register its target and wait until the balancer sends to it."""
+        self.aws.register(task.record)
+        self.events.note("registered", task.name)
+        while task.target not in self._routed:  # noqa: ASYNC110 - as ECS does, we look again and again
+            await asyncio.sleep(FOLLOW_EVERY)
+
+    async def deregister(self, task: Task) -> None:
+        """Begin to take its target out, and watch what the task makes of it."""
+        self.aws.deactivate(task.record)
+        if self.scenario.drains:
+            self._watching.append(asyncio.create_task(self._watch(task)))
+
+    def terminate(self, task: Task) -> None:
+        """Send SIGTERM."""
+        task.terminate()
+
+    async def cut(self, task: Task) -> None:
+        """Let the balancer close what is left."""
+        await self.balancer.cut(task.target)
+
+    async def exited(self, task: Task, seconds: float) -> bool:
+        """Wait for its end."""
+        return await task.child.wait(seconds)
+
+    async def kill(self, task: Task) -> None:
+        """Send SIGKILL."""
+        await task.kill()
+
+    async def close(self) -> None:
+        """End what is left, without ceremony."""
+        for watching in self._watching:
+            watching.cancel()
+        for task in self.tasks:
+            task.child.kill()
+        for task in self.tasks:
+            with suppress(ProcessLookupError):
+                await task.child.wait(5)
+
+    def tracebacks(self) -> int:
+        """Return how many tracebacks all tasks have logged."""
+        return sum(task.tracebacks() for task in self.tasks)
+
+    async def _watch(self, task: Task) -> None:
+        """Ask the task how far its drain is, until it is over."""
+        seen = False
+        while task.child.is_alive:
+            answer = await task.get("/drain")
+            drain = (answer or {}).get("drain") or {}
+            causes = drain.get("causes") or ((answer or {}).get("report") or {}).get("causes") or []
+            if causes and not seen:
+                seen = True
+                self.events.note("draining seen", task.name, ago=causes[0]["seconds_ago"])
+            if answer and answer.get("state") == "drained":
+                self.events.note("drained", task.name)
+                return
+            await asyncio.sleep(ASK_EVERY)

@@ -1,0 +1,37 @@
+"""What the lab did and saw, and when."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["Event", "Events", "Kind"]
+
+Kind = Literal[
+    "started", "registered", "healthy", "deregistered", "draining seen", "drained", "SIGTERM", "cut", "SIGKILL",
+    "exited", "fault", "deployment began", "deployment ended",
+]  # fmt: skip
+
+
+class Event(NamedTuple):
+    """Something that happened, in Unix time."""
+
+    at: float
+    kind: Kind
+    what: str
+
+
+@dataclass(slots=True)
+class Events:
+    """The log of one rollout."""
+
+    all: list[Event] = field(default_factory=list)
+    clock: Callable[[], float] = time.time
+
+    def note(self, kind: Kind, what: str = "", *, ago: float = 0.0) -> None:
+        """Take note that something happened, now or some seconds ago."""
+        self.all.append(Event(self.clock() - ago, kind, what))
+
+    def times(self, kind: Kind) -> list[float]:
+        """Return when events of that kind happened, in order."""
+        return sorted(each.at for each in self.all if each.kind == kind)

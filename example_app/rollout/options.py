@@ -1,0 +1,82 @@
+"""The command line."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from example_app.rollout.balancer import BALANCERS
+from example_app.rollout.clients.backoff import BEHAVIOURS
+from example_app.rollout.clients.control import FleetOptions
+from example_app.rollout.deployment import Limits
+from example_app.rollout.faults import FAULTS
+from example_app.rollout.rollout import Plan
+from example_app.rollout.scenarios import SCENARIOS, Scenario
+from example_app.rollout.times import Times
+
+__all__ = ["parse"]
+
+EPILOG = "faults: " + "; ".join(f"{each.name}: {each.what}" for each in FAULTS.values())
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]:
+    """Return the scenarios to perform, and what is the same for all of them."""
+    options = _parser().parse_args(arguments)
+    faults = tuple(FAULTS[name] for name in options.fault)
+    fleet = FleetOptions(
+        clients=options.clients,
+        reconnect=options.reconnect,
+        ramp=options.ramp,
+        kind=options.fleet,
+        honour_retry_after=options.honour_retry_after,
+        deaf=max((each.deaf for each in faults), default=0.0),
+    )
+    plan = Plan(
+        tasks=options.tasks,
+        fleet=fleet,
+        times=Times(options.scale, options.delay, options.cut, options.stop_timeout, options.margin),
+        limits=Limits(options.minimum_healthy_percent, options.maximum_percent, options.in_turn),
+        balancer=options.balancer,
+        routing=options.routing,
+        faults=faults,
+        results=options.results.resolve(),
+    )
+    names = options.scenario or ["sigterm-only", "drain"]
+    return [SCENARIOS[name] for name in dict.fromkeys(names)], plan
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m example_app.rollout",
+        description="Perform a rolling deployment on this machine, and count what the clients see of it.",
+        epilog=EPILOG,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--scenario", action="append", choices=SCENARIOS, help="what tasks do when told to go; may be repeated")
+    add("--tasks", type=_positive, default=4, help="tasks of the service")
+    add("--clients", type=_positive, default=2000, help="WebSockets, all together")
+    add("--reconnect", choices=BEHAVIOURS, default="phoenix", help="how clients come back; in real seconds")
+    add("--honour-retry-after", action="store_true", help="clients wait as long as a 503 asks for")
+    add("--ramp", type=float, default=500.0, help="clients per second that connect before the deployment")
+    add("--fleet", default="lean", help="lean, websockets, or the command of another load generator")
+    add("--balancer", choices=BALANCERS, default="tcp", help="the lab's own, or a real HAProxy")
+    add("--routing", choices=("round-robin", "least-connections"), default="round-robin", help="of the lab's own")
+    add("--fault", action="append", default=[], choices=FAULTS, help="what goes wrong (see below); may be repeated")
+    times = parser.add_argument_group("times, in seconds of ECS")
+    times.add_argument("--scale", type=float, default=0.1, help="real seconds for each of them")
+    times.add_argument("--delay", type=float, default=300.0, help="deregistration delay")
+    times.add_argument("--margin", type=float, default=15.0, help="DRAIN_MARGIN")
+    times.add_argument("--cut", type=float, default=8.0, help="from SIGTERM to the balancer's cut")
+    times.add_argument("--stop-timeout", type=float, default=30.0, help="from SIGTERM to SIGKILL")
+    service = parser.add_argument_group("the service's deployment configuration")
+    service.add_argument("--minimum-healthy-percent", type=int, default=100)
+    service.add_argument("--maximum-percent", type=int, default=200)
+    service.add_argument("--in-turn", action="store_true", help="let each batch end before the next begins")
+    add("--results", type=Path, default=Path("rollout-results"), help="directory for the JSON file, picture and logs")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,87 @@
+"""The figures of all scenarios, side by side in the terminal and in a JSON file."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from example_app.rollout.rollout import Outcome, Plan
+
+__all__ = ["table", "write_json"]
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the figures, one column for each scenario."""
+    rows: list[tuple[str, list[str]]] = [("", [each.scenario.name for each in outcomes])]
+    figures = [each.figures for each in outcomes]
+    rows += [
+        ("peak new connections/s", [f"{each.peak:,}" for each in figures]),
+        ("mean over the windows/s", [f"{each.mean:,.1f}" for each in figures]),
+        ("peak ÷ mean", [f"{each.ratio:.2f}" for each in figures]),
+        ("peak attempts/s", [f"{each.peak_attempts:,}" for each in figures]),
+        ("clients cut without a close frame", [f"{each.cut:,}" for each in figures]),
+        ("closes by code", [_counts(each.codes) for each in figures]),
+        ("failed attempts", [_counts(each.failures) for each in figures]),
+        ("connections lost per client", [f"{each.hops:.2f}" for each in figures]),
+        ("seconds without a connection, p50", [f"{each.without_p50:.2f}" for each in figures]),
+        ("                              p99", [f"{each.without_p99:.2f}" for each in figures]),
+        ("                              max", [f"{each.without_max:.2f}" for each in figures]),
+        ("clients that never came back", [f"{each.never_back:,}" for each in figures]),
+        ("deployment, seconds", [f"{each.duration:.0f}" for each in figures]),
+        ("tracebacks in the tasks' logs", [f"{each.tracebacks:,}" for each in outcomes]),
+    ]
+    if any(each.deaf for each in figures):
+        rows.append(("what the deaf found in the end", [_counts(each.deaf) for each in figures]))
+    return "\n".join(_aligned(rows))
+
+
+def write_json(outcomes: Sequence[Outcome], plan: Plan) -> Path:
+    """Write everything that the table and the picture are made of, and return the file."""
+    path = plan.results / "rollout.json"
+    content = {"plan": _plan(plan), "scenarios": [_outcome(each) for each in outcomes]}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "tasks": plan.tasks,
+        "fleet": dataclasses.asdict(plan.fleet),
+        "times": dataclasses.asdict(plan.times),
+        "limits": dataclasses.asdict(plan.limits),
+        "balancer": plan.balancer,
+        "routing": plan.routing,
+        "faults": [each.name for each in plan.faults],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    zero = next(iter(outcome.events.times("deregistered")), 0.0)
+    seconds: dict[int, int] = {}
+    for each in outcome.records.opened:
+        second = int((each - zero) // 1)
+        seconds[second] = seconds.get(second, 0) + 1
+    return {
+        "scenario": outcome.scenario.name,
+        "figures": dataclasses.asdict(outcome.figures) | {"ratio": outcome.figures.ratio},
+        "tracebacks": outcome.tracebacks,
+        "events": [
+            {"at": round(each.at - zero, 3), "kind": each.kind, "what": each.what} for each in outcome.events.all
+        ],
+        "new_connections_by_second": {str(second): count for second, count in sorted(seconds.items())},
+    }
+
+
+def _counts(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items()) or "none"
+
+
+def _aligned(rows: Sequence[tuple[str, list[str]]]) -> list[str]:
+    first = max(len(name) for name, _ in rows)
+    widths = [max(len(row[1][column]) for row in rows) for column in range(len(rows[0][1]))]
+    lines = [
+        f"{name:{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in rows
+    ]
+    return [lines[0], "─" * len(lines[0]), *lines[1:]]

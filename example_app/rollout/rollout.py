@@ -1,0 +1,153 @@
+"""One scenario from the first task to the last client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from example_app.rollout.balancer import BALANCERS, Balancer
+from example_app.rollout.balancer.routing import Rule
+from example_app.rollout.children import Children
+from example_app.rollout.clients.control import Fleet, FleetOptions
+from example_app.rollout.clients.records import Records
+from example_app.rollout.cluster import Cluster
+from example_app.rollout.deployment import Limits, deploy
+from example_app.rollout.events import Events
+from example_app.rollout.faults import Fault, Stage
+from example_app.rollout.measure import Figures, measure
+from example_app.rollout.scenarios import Scenario
+from example_app.rollout.tasks import Task
+from example_app.rollout.times import Times
+from starlette_drain.testing import FakeAWS
+
+__all__ = ["Outcome", "Plan", "Situation", "perform"]
+
+SETTLE_WITHIN = 60.0
+"""Seconds the clients have to come back when the deployment has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked for: the same for every scenario of a run."""
+
+    tasks: int
+    fleet: FleetOptions
+    times: Times
+    limits: Limits
+    balancer: str
+    routing: Rule
+    faults: tuple[Fault, ...]
+    results: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One scenario, done."""
+
+    scenario: Scenario
+    records: Records
+    events: Events
+    figures: Figures
+    tracebacks: int
+
+
+@dataclass(slots=True)
+class Situation:
+    """What goes on at this moment, for whoever shows it."""
+
+    scenario: Scenario
+    fleet: Fleet
+    events: Events
+    phase: str = "starting tasks"
+
+
+async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], asyncio.Task[None]]) -> Outcome:
+    """
+    Perform a rolling deployment, and return what became of the clients.
+
+    Args:
+        scenario: How tasks leave.
+        plan: Everything else.
+        watch: Begins to show what goes on; the task it returns is cancelled in the end.
+    """
+    events = Events()
+    results = plan.results / scenario.name
+    results.mkdir(parents=True, exist_ok=True)
+    aws = FakeAWS()
+    async with Children() as children, _balancer(plan, children, results) as balancer:
+        with aws.serve() as endpoint:
+            cluster = Cluster(
+                scenario=scenario,
+                times=plan.times,
+                aws=aws,
+                endpoint=endpoint,
+                balancer=balancer,
+                children=children,
+                events=events,
+                results=results,
+            )
+            fleet = Fleet(plan.fleet, children, results)
+            situation = Situation(scenario, fleet, events)
+            helpers = [asyncio.create_task(cluster.follow()), watch(situation)]
+            try:
+                records = await _roll(cluster, fleet, plan, situation)
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+                await cluster.close()
+    figures = measure(records, events, plan.times, clients=plan.fleet.clients)
+    return Outcome(scenario, records, events, figures, cluster.tracebacks())
+
+
+@asynccontextmanager
+async def _balancer(plan: Plan, children: Children, results: Path) -> AsyncIterator[Balancer]:
+    balancer = BALANCERS[plan.balancer](children, results, clients=plan.fleet.clients, rule=plan.routing)
+    try:
+        await balancer.start()
+        yield balancer
+    finally:
+        await balancer.stop()
+
+
+async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation) -> Records:
+    tasks = await asyncio.gather(*(cluster.start() for _ in range(plan.tasks)))
+    await asyncio.gather(*(cluster.register(task) for task in tasks))
+    situation.phase = "connecting clients"
+    await fleet.start(f"ws://127.0.0.1:{cluster.balancer.port}/devices")
+    await fleet.wait_open()
+    await asyncio.sleep(1.0)  # so that the last handshakes are no part of the graph
+    situation.phase = "deploying"
+    await _deploy(cluster, tasks, plan)
+    situation.phase = "waiting for the last clients"
+    try:
+        async with asyncio.timeout(SETTLE_WITHIN):
+            await fleet.wait_open(1.0 - plan.fleet.deaf)
+    except TimeoutError:
+        pass
+    await asyncio.sleep(1.0)
+    situation.phase = "collecting records"
+    return await fleet.finish()
+
+
+async def _deploy(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:
+    """Deploy, with everything that goes wrong meanwhile."""
+    current = list(tasks)
+
+    async def deploy_again() -> None:
+        # What runs and is not being retired: the first deployment's new tasks.
+        fresh = [each for each in cluster.tasks if each not in tasks]
+        current[:] = await deploy(fresh, cluster, plan.limits, plan.times, cluster.events)
+
+    stage = Stage(cluster, list(tasks), deploy_again)
+    async with asyncio.TaskGroup() as going_on:
+        going_on.create_task(_deploy_first(cluster, tasks, plan))
+        while not cluster.events.times("deregistered"):  # noqa: ASYNC110 - the events are a log, not a signal
+            await asyncio.sleep(0.05)
+        for fault in plan.faults:
+            going_on.create_task(fault.strike(stage))
+
+
+async def _deploy_first(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:
+    await deploy(tasks, cluster, plan.limits, plan.times, cluster.events)

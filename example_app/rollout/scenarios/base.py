@@ -1,0 +1,37 @@
+"""What a scenario is, and the example app without the package, on which those before ours stand."""
+
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Lifespan
+
+from example_app.server import connect, health
+
+__all__ = ["Scenario", "plain_app"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """
+    One way for a task to leave.
+
+    Attributes:
+        name: As on the command line.
+        title: One line for the picture.
+        app: What uvicorn runs: a function that makes the application.
+        drains: Whether the task has the package's admin route, and the lab asks it how far it is.
+    """
+
+    name: str
+    title: str
+    app: str
+    drains: bool = False
+
+
+def plain_app(lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """Make the example app without the one line."""
+    routes = [Route("/healthz", health), WebSocketRoute("/devices/{device_id}", connect)]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.state.devices = {}
+    return app

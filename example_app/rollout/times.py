@@ -1,0 +1,72 @@
+"""The times of a deployment, scaled by one factor."""
+
+from dataclasses import dataclass
+
+__all__ = ["Times"]
+
+SHORTEST_POLL = 1.0
+"""Seconds; the package refuses to ask AWS more often."""
+
+HEALTH_CHECKS = 10.0
+"""Seconds a new target is ``initial``: two checks, five seconds apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """
+    How long things take, in real seconds, made from what they take on ECS.
+
+    Attributes:
+        scale: How many real seconds a second of ECS takes.
+        delay: The deregistration delay.
+        cut: Between SIGTERM and the moment at which the balancer closes what is left: 8 s on an ALB.
+        stop_timeout: Between SIGTERM and SIGKILL.
+        margin: What a drain keeps free at the end of the delay.
+    """
+
+    scale: float = 0.1
+    ecs_delay: float = 300.0
+    ecs_cut: float = 8.0
+    ecs_stop_timeout: float = 30.0
+    ecs_margin: float = 15.0
+
+    @property
+    def delay(self) -> float:
+        """The deregistration delay; AWS knows whole seconds only."""
+        return max(1.0, float(round(self.ecs_delay * self.scale)))
+
+    @property
+    def cut(self) -> float:
+        """Between SIGTERM and the balancer's cut."""
+        return self.ecs_cut * self.scale
+
+    @property
+    def stop_timeout(self) -> float:
+        """Between SIGTERM and SIGKILL."""
+        return self.ecs_stop_timeout * self.scale
+
+    @property
+    def margin(self) -> float:
+        """What a drain keeps free at the end of the delay."""
+        return self.ecs_margin * self.scale
+
+    @property
+    def poll_interval(self) -> float:
+        """Between two looks at the target's health: 5 s, as far as they can be scaled."""
+        return max(SHORTEST_POLL, 5.0 * self.scale)
+
+    @property
+    def initial(self) -> float:
+        """Between registration and health."""
+        return HEALTH_CHECKS * self.scale
+
+    def environment(self) -> dict[str, str]:
+        """Return what a task is told: the package's options where the scale concerns them."""
+        return {
+            "DRAIN_MARGIN": f"{self.margin:g}",
+            "DRAIN_POLL_INTERVAL": f"{self.poll_interval:g}",
+            "DRAIN_SIGTERM_WINDOW": f"{20 * self.scale:g}",
+            "DRAIN_GRACE": f"{5 * self.scale:g}",
+            "DRAIN_FAREWELL_TIMEOUT": f"{2 * self.scale:g}",
+            "ROLLOUT_STOP_TIMEOUT": f"{self.stop_timeout:g}",
+        }
