@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
 
+LOOKS = 64
+"""Sessions whose rank is looked at again, at most, to pick one: busy clients change their rank all the time."""
+
 
 class Outcome(Enum):
     """How a session ended."""
@@ -127,7 +130,7 @@ class SessionRegistry:
 
     Those who wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
     by moving the last into its place. Where there is a precedence, picking is O(log n): the first pick makes a queue,
-    in which those who have gone meanwhile are passed over.
+    in which those who have gone meanwhile are passed over. It is made anew when it has grown to twice what it needs.
 
     Args:
         precedence: Returns something to compare sessions by, the smallest first; by default the pick is random.
@@ -173,7 +176,10 @@ class SessionRegistry:
             msg = f"{session!r} is in a registry already; add each session once"
             raise ValueError(msg)
         self._opened += 1
-        self._stand_in_line(session)
+        if session._holds:
+            self._stand_aside(session)
+        else:
+            self._stand_in_line(session)
 
     def discard(self, session: Session) -> None:
         """Forget a session that is over. Doing it twice does no harm."""
@@ -208,10 +214,14 @@ class SessionRegistry:
 
     def take(self, session: Session) -> None:
         """Mark *session*, which has not been asked to leave, as leaving."""
-        if session._standing is Standing.HELD:
-            del self._held[session]
-        else:
-            self._step_out_of_line(session)
+        match session._standing:
+            case Standing.WAITING:
+                self._step_out_of_line(session)
+            case Standing.HELD:
+                del self._held[session]
+            case _:
+                msg = f"{session!r} has gone or was asked to leave already; take each session once"
+                raise ValueError(msg)
         session._standing = Standing.LEAVING
         self._leaving += 1
 
@@ -224,11 +234,13 @@ class SessionRegistry:
         session._holds += 1
         if session._standing is Standing.WAITING:
             self._step_out_of_line(session)
-            session._standing = Standing.HELD
-            self._held[session] = None
+            self._stand_aside(session)
 
     def release(self, session: Session) -> None:
         """End one hold."""
+        if session._holds == 0:
+            msg = f"{session!r} is not held; release each hold once"
+            raise ValueError(msg)
         session._holds -= 1
         if session._holds == 0 and session._standing is Standing.HELD:
             del self._held[session]
@@ -236,16 +248,22 @@ class SessionRegistry:
 
     def _first(self) -> Session:
         """Return who comes first among those who wait, of whom there is at least one."""
-        queue = self._queue
+        queue, self._queue = self._queue, None  # should the precedence fail, the next pick makes it anew
         if queue is None:
-            queue = self._queue = [(self._rank(each), number, each) for number, each in enumerate(self._waiting)]
+            queue = [(self._rank(each), number, each) for number, each in enumerate(self._waiting)]
             heapq.heapify(queue)
-        while True:
-            rank, _, session = heapq.heappop(queue)
+        # A rank may have changed since it was queued: a message passed. So the first are looked at again, until one is
+        # still before the next, or it has been enough.
+        seen: list[tuple[Any, int, Session]] = []
+        while queue and len(seen) < LOOKS and not (seen and seen[0][0] <= queue[0][0]):
+            _, _, session = heapq.heappop(queue)
             if session._standing is Standing.WAITING:
-                if (now := self._rank(session)) <= rank:
-                    return session
-                self._enqueue(queue, now, session)  # it has fallen back meanwhile: a message passed
+                self._enqueue(seen, self._rank(session), session)
+        _, _, first = heapq.heappop(seen)
+        for each in seen:
+            heapq.heappush(queue, each)
+        self._queue = queue
+        return first
 
     def _rank(self, session: Session) -> Any:
         return self._precedence(session) if self._precedence else 0
@@ -254,12 +272,23 @@ class SessionRegistry:
         self._queued += 1
         heapq.heappush(queue, (rank, -self._queued, session))
 
+    def _stand_aside(self, session: Session) -> None:
+        session._standing = Standing.HELD
+        self._held[session] = None
+
     def _stand_in_line(self, session: Session) -> None:
-        if self._queue is not None:
-            self._enqueue(self._queue, self._rank(session), session)
         session._standing = Standing.WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)
+        if self._queue is None:
+            return
+        if len(self._queue) > 2 * len(self._waiting) + LOOKS:
+            self._queue = None  # most of it has gone, or was held and stands there twice: the next pick makes it anew
+            return
+        try:
+            self._enqueue(self._queue, self._rank(session), session)
+        except Exception:  # noqa: BLE001
+            self._queue = None  # whoever picks next meets the same error, and can do something about it
 
     def _step_out_of_line(self, session: Session) -> None:
         last = self._waiting.pop()

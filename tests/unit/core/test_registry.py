@@ -1,0 +1,337 @@
+"""Sessions, and the registry that knows them all."""
+
+from collections import Counter
+from dataclasses import FrozenInstanceError
+from random import Random
+
+import pytest
+from rehearsal import START, crowd
+
+from starlette_drain._core.precedence import find_precedence
+from starlette_drain._core.session import Goodbye, RegistryStatistics, Session, SessionRegistry
+
+
+class LastOfAll(Random):
+    """The most extreme luck that `random` can have."""
+
+    def random(self):
+        """Return the greatest float below 1."""
+        return 1.0 - 2.0**-53
+
+
+def statistics(**counts):
+    """Return statistics in which all other counts are 0."""
+    return RegistryStatistics(**dict.fromkeys(RegistryStatistics.__slots__, 0) | counts)
+
+
+def at(moment):
+    """Return a session that was opened at *moment*."""
+    return Session("/", moment)
+
+
+def pick_all(registry, rng=None):
+    """Pick until nobody is left."""
+    picked = []
+    while session := registry.pick(rng or Random(7)):
+        picked.append(session)
+    return picked
+
+
+def test_counts_tell_the_whole_story():
+    """Every move of a session shows in the statistics, and `open` is always the sum."""
+    registry, session = SessionRegistry(), Session("/", START)
+    assert statistics() == registry.statistics()
+    registry.add(session)
+    assert statistics(open=1, waiting=1, opened=1) == registry.statistics()
+    registry.hold(session)
+    assert statistics(open=1, held=1, opened=1) == registry.statistics()
+    registry.release(session)
+    assert session is registry.pick(Random(7))
+    assert statistics(open=1, leaving=1, opened=1) == registry.statistics()
+    assert (registry.waiting, registry.remaining, len(registry)) == (0, 0, 1)
+    registry.discard(session)
+    assert statistics(opened=1, closed=1) == registry.statistics()
+
+
+def test_statistics_cannot_be_changed():
+    """A snapshot stays what it was."""
+    registry = crowd(1)
+    snapshot = registry.statistics()
+    with pytest.raises(FrozenInstanceError):
+        snapshot.open = 5
+    crowd(1, registry)
+    assert snapshot.open == 1
+
+
+def test_session_costs_no_dictionary():
+    """Tens of thousands are open at once: a session has slots only."""
+    assert not hasattr(Session("/", START), "__dict__")
+
+
+def test_session_of_no_kind_cannot_leave():
+    """How to say goodbye is known to the kinds of connection, on the top floor."""
+    with pytest.raises(NotImplementedError):
+        Session("/", START).leave(Goodbye(1012, "", 1.0, 1.0))
+
+
+def test_adding_twice_is_refused_and_changes_nothing():
+    """One connection is one session."""
+    registry = crowd(1)
+    session = registry._waiting[0]
+    with pytest.raises(ValueError, match="add each session once"):
+        registry.add(session)
+    assert statistics(open=1, waiting=1, opened=1) == registry.statistics()
+
+
+@pytest.mark.parametrize("standing", ["outside", "waiting", "held", "leaving", "held, leaving", "gone"])
+def test_discard_from_every_standing(standing):
+    """A session that is over is forgotten wherever it stood; twice does no harm; its neighbours stay."""
+    registry, session = crowd(3), Session("/", START)
+    if standing != "outside":
+        registry.add(session)
+    if "held" in standing:
+        registry.hold(session)
+    if "leaving" in standing:
+        registry.take(session)
+    for _ in range(2):
+        registry.discard(session)
+        assert registry.statistics().open == 3
+        assert registry.statistics().closed == (standing != "outside")
+    assert not session.is_tracked
+    assert len(pick_all(registry)) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_anyone_may_step_out_of_line(count):
+    """First, last or in between: those who stay keep their places, and each is picked once."""
+    for index in range(count):
+        registry = crowd(count)
+        everybody = list(registry._waiting)
+        registry.discard(everybody[index])
+        assert set(everybody) - {everybody[index]} == set(pick_all(registry))
+
+
+def test_pick_is_fair():
+    """Each of 20 sessions is the first pick of 20,000 about 1,000 times (within 4 standard deviations)."""
+    registry, rng, picks = crowd(20), Random(7), Counter()
+    for _ in range(20_000):
+        session = registry.pick(rng)
+        picks[session] += 1
+        registry.discard(session)
+        registry.add(session)
+    assert len(picks) == 20
+    assert all(abs(count - 1000) < 4 * (20_000 * 1 / 20 * 19 / 20) ** 0.5 for count in picks.values())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1000, 2**16, 2**16 + 1])
+def test_pick_survives_the_most_extreme_luck(count):
+    """The greatest float below 1 picks the last, not one beyond."""
+    registry = crowd(count)
+    last = registry._waiting[-1]
+    assert last is registry.pick(LastOfAll())
+
+
+def test_pick_of_nobody():
+    """With nobody there, or all leaving, there is nobody to pick, held or not."""
+    registry = SessionRegistry()
+    assert registry.pick(Random(7)) is None
+    assert registry.pick(Random(7), even_held=True) is None
+    crowd(1, registry).pick(Random(7))
+    assert registry.pick(Random(7), even_held=True) is None
+
+
+def test_held_are_picked_last_and_only_when_asked():
+    """The application's "not now" is heeded while anybody else is left, and longer unless the caller insists."""
+    registry = crowd(3)
+    held = registry._waiting[1]
+    registry.hold(held)
+    assert held not in pick_all(registry)
+    assert registry.pick(Random(7)) is None
+    assert held is registry.pick(Random(7), even_held=True)
+
+
+def test_take_picks_a_certain_one():
+    """Ageing takes one, waiting or held, without any luck; a second time is refused and changes nothing."""
+    registry = crowd(2)
+    first, second = registry._waiting
+    registry.hold(second)
+    for session in (first, second):
+        registry.take(session)
+        with pytest.raises(ValueError, match="take each session once"):
+            registry.take(session)
+    assert statistics(open=2, leaving=2, opened=2) == registry.statistics()
+    with pytest.raises(ValueError, match="take each session once"):
+        registry.take(Session("/", START))
+
+
+def test_holds_nest():
+    """Only the last release lets a session be picked again."""
+    registry = crowd(1)
+    (session,) = registry._waiting
+    registry.hold(session)
+    registry.hold(session)
+    registry.release(session)
+    assert session.is_held
+    assert registry.pick(Random(7)) is None
+    registry.release(session)
+    assert not session.is_held
+    assert session is registry.pick(Random(7))
+
+
+def test_release_without_a_hold_is_refused_and_changes_nothing():
+    """A release too many does not swallow the next hold."""
+    registry = crowd(1)
+    (session,) = registry._waiting
+    with pytest.raises(ValueError, match="release each hold once"):
+        registry.release(session)
+    registry.hold(session)
+    assert registry.pick(Random(7)) is None
+    registry.release(session)
+    assert session is registry.pick(Random(7))
+
+
+def test_session_held_before_it_is_added_stays_held():
+    """An endpoint may hold its session before the handshake is over."""
+    registry, session = SessionRegistry(), Session("/", START)
+    registry.hold(session)
+    registry.add(session)
+    assert registry.pick(Random(7)) is None
+    assert statistics(open=1, held=1, opened=1) == registry.statistics()
+    registry.release(session)
+    assert session is registry.pick(Random(7))
+
+
+def test_hold_of_one_who_leaves_comes_too_late():
+    """A hold within the farewell changes nothing, nor does its end, nor an end after the session is over."""
+    registry = crowd(1)
+    session = registry.pick(Random(7))
+    registry.hold(session)
+    assert statistics(open=1, leaving=1, opened=1) == registry.statistics()
+    registry.release(session)
+    registry.hold(session)
+    registry.discard(session)
+    registry.release(session)
+    assert statistics(opened=1, closed=1) == registry.statistics()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_sessions():
+    """100,000 come, half are held, a third go, some are released: all the rest are picked, each once."""
+    registry, rng = crowd(100_000), Random(7)
+    everybody = list(registry._waiting)
+    for session in everybody[::2]:
+        registry.hold(session)
+    for session in everybody[::3]:
+        registry.discard(session)
+    for session in everybody[::4]:
+        registry.release(session)
+    picked = []
+    while session := registry.pick(rng, even_held=True):
+        picked.append(session)
+    assert set(everybody) - set(everybody[::3]) == set(picked)
+    assert (len(registry), registry.remaining) == (66_666, 0)
+
+
+# Precedence
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("oldest", [1, 2, 3]), ("newest", [3, 2, 1]), ("idle", [3, 1, 2]), (lambda session: session.path, [2, 3, 1])],
+)
+def test_precedence(choice, expected):
+    """Sessions are asked in the order that the option names."""
+    registry = SessionRegistry(find_precedence(choice))
+    for opened_at, active_at, path in ((1, 20, "/c"), (2, 30, "/a"), (3, 10, "/b")):
+        session = Session(path, opened_at)
+        session.active_at = active_at
+        registry.add(session)
+    assert expected == [session.opened_at for session in pick_all(registry)]
+
+
+def test_those_who_come_and_go_find_their_places():
+    """Arrivals, departures and holds after the first pick are heeded."""
+    registry = SessionRegistry(find_precedence("oldest"))
+    sessions = {moment: at(moment) for moment in range(10)}
+    for moment in (5, 6, 7, 8):
+        registry.add(sessions[moment])
+    assert sessions[5] is registry.pick(Random(7))
+    registry.add(sessions[3])
+    registry.hold(sessions[6])
+    registry.discard(sessions[7])
+    assert sessions[3] is registry.pick(Random(7))
+    registry.release(sessions[6])
+    assert [sessions[6], sessions[8]] == pick_all(registry)
+
+
+def test_one_who_has_become_busy_falls_back():
+    """A message that passes after the line was formed counts."""
+    registry = SessionRegistry(find_precedence("idle"))
+    sessions = [at(moment) for moment in range(4)]
+    for session in sessions:
+        registry.add(session)
+    assert sessions[0] is registry.pick(Random(7))
+    sessions[1].active_at = 100
+    assert [sessions[2], sessions[3], sessions[1]] == pick_all(registry)
+
+
+def test_precedence_that_always_changes_ends():
+    """A key that grows each time it is asked for (the time since something) cannot hang the event loop."""
+    asked = iter(range(10_000_000))
+    registry = crowd(1000, SessionRegistry(lambda _: next(asked)))
+    everybody = set(registry._waiting)
+    picked = pick_all(registry)
+    assert (everybody, 1000) == (set(picked), len(picked))
+    assert next(asked) < 1000 * 70
+
+
+def test_line_does_not_grow_with_holds():
+    """An application that holds its sessions around each message, for hours, fills no memory."""
+    registry = crowd(100, SessionRegistry(find_precedence("oldest")))
+    registry.pick(Random(7))
+    for _ in range(100):
+        for session in list(registry._waiting):
+            registry.hold(session)
+            registry.release(session)
+        registry.pick(Random(7))
+        assert len(registry._queue or ()) < 1000
+    assert registry.pick(Random(7)) is None
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 5])
+def test_failing_precedence_harms_nobody(fails_at):
+    """A key that cannot be compared is the caller's to see in `pick`; from then on it may pick at random."""
+    ranks = iter([*range(fails_at), "no number", *range(100)])
+    registry = crowd(5, SessionRegistry(lambda _: next(ranks)))
+    everybody = set(registry._waiting)
+    with pytest.raises(TypeError):
+        pick_all(registry)
+    picked = 5 - registry.waiting
+    registry.end_precedence()
+    rest = pick_all(registry)
+    assert len(rest) == len(set(rest) & everybody) == 5 - picked
+    assert registry.statistics() == statistics(open=5, leaving=5, opened=5)
+
+
+def test_failing_precedence_refuses_no_arrival():
+    """An arrival or a release whose key raises is let in all the same, and leaves in the end."""
+    broken = []
+
+    def rank(session):
+        if broken:
+            raise ZeroDivisionError
+        return session.opened_at
+
+    registry = crowd(3, SessionRegistry(rank))
+    first = registry.pick(Random(7))
+    held = registry._waiting[0]
+    registry.hold(held)
+    broken.append(True)
+    registry.release(held)
+    registry.add(at(5))
+    with pytest.raises(ZeroDivisionError):
+        registry.pick(Random(7))
+    assert statistics(open=4, waiting=3, leaving=1, opened=4) == registry.statistics()
+    registry.end_precedence()
+    assert first not in (rest := pick_all(registry))
+    assert len(rest) == 3
