@@ -231,7 +231,7 @@ class Shedding:
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
         known = episode.causes
         shortened = episode.join(cause, now=now, deadline=deadline)
-        if episode.causes is not known:
+        if episode.causes is not known and self._state is DrainState.DRAINING:
             plan, remaining = episode.plan, self._registry.remaining
             self.tell(
                 DrainReplanned(now, episode.drain_id, cause, plan.deadline, shortened, remaining, plan.describe(now))
