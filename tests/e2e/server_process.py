@@ -39,6 +39,7 @@ class ServerProcess:
         env: Environment variables besides those of this process; ``DRAIN_*`` and ``AWS_*`` are not inherited.
         command: What to run instead of uvicorn; ``{app}``, ``{port}`` are filled in.
         workers: How many processes must have answered until it is ready.
+        probe: The path that is asked; any other than ``/pid`` need only answer.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         command: tuple[str, ...] = ("-m", "uvicorn", "{app}", "--port", "{port}"),
         workers: int = 1,
+        probe: str = "/pid",
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         self._workers = workers
+        self._probe = probe
         self._command = [sys.executable, *(part.format(app=app, port=self.port) for part in command), *arguments]
         self._environment = {
             name: value
@@ -156,7 +159,8 @@ class ServerProcess:
         if not self.is_running:
             raise AssertionError("the server exited:\n" + self.log[-4000:])
         try:
-            self.pids.add(int(self.get("/pid", timeout=2)))
+            answer = self.get(self._probe, timeout=2)
+            self.pids.add(int(answer) if self._probe == "/pid" else self.pid)
         except (OSError, HTTPException):
             return False
         return len(self.pids) >= self._workers
