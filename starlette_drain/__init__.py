@@ -1,7 +1,9 @@
 """Leave gently: close long-lived connections one by one before the load balancer cuts them all at once."""
 
+from starlette_drain._asgi.event_stream import EventStreamSession
+from starlette_drain._asgi.lookup import session_of
 from starlette_drain._asgi.middleware import DrainMiddleware
-from starlette_drain._asgi.websocket import WebSocketSession, session_of
+from starlette_drain._asgi.websocket import WebSocketSession
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.episode import DrainProgress
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCapPacing
@@ -35,6 +37,7 @@ __all__ = [
     "DrainReport",
     "DrainState",
     "EvenPacing",
+    "EventStreamSession",
     "IllegalTransition",
     "NotTracked",
     "Observer",

@@ -47,6 +47,7 @@ class Connection(Session):
         "_grace_timer",
         "_heard",
         "_interrupted",
+        "_notes_activity",
         "_parked",
         "_parked_before",
         "_raw_receive",
@@ -74,6 +75,7 @@ class Connection(Session):
         self._grace_timer: asyncio.TimerHandle | None = None
         self._shed_event: asyncio.Event | None = None
         self._forced = False
+        self._notes_activity = drain.settings.shed_first == "idle"
 
     # What an application calls
 
@@ -97,6 +99,11 @@ class Connection(Session):
         if self.shed_at is None:
             self._shed_event = self._shed_event or asyncio.Event()
             await self._shed_event.wait()
+
+    @property
+    def is_session(self) -> bool:
+        """Whether it is a session already, and not only a connection that may become one."""
+        return True
 
     # What the middleware and the drain call
 
@@ -152,6 +159,8 @@ class Connection(Session):
         if self._disconnect is not None:
             return self.receive_parted(self._disconnect)
         self._heard = message["type"]
+        if self._notes_activity:
+            self.active_at = self._drain.time()
         return message
 
     # What a protocol fills in
@@ -187,7 +196,7 @@ class Connection(Session):
         self._disconnect = self.disconnect_message(goodbye)
         self._interrupt()
         if self._task is not None:
-            self._grace_timer = asyncio.get_running_loop().call_later(goodbye.grace, self._force)
+            self._grace_timer = asyncio.get_running_loop().call_later(goodbye.grace, self.abort)
         try:
             async with asyncio.timeout(goodbye.close_timeout):
                 await self.send_goodbye(goodbye)
@@ -211,11 +220,7 @@ class Connection(Session):
     def abort(self) -> None:
         """Cancel the application, whose time has run out."""
         if self._task is not None:
-            self._task.cancel()
-
-    def _force(self) -> None:
-        if self._task is not None:
-            logger.debug("The application of a session on %s is cancelled after its grace", self.path)
+            logger.debug("The application on %s is cancelled: its time has run out", self.path)
             self._forced = True
             self._task.cancel()
 
@@ -232,11 +237,11 @@ class Connection(Session):
 
     def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
         """Tell what the goodbye caused from what passes through."""
+        if isinstance(error, asyncio.CancelledError):
+            return is_cancellation_ours
         if self._disconnect is None:
             return False
         match error:
-            case asyncio.CancelledError():
-                return is_cancellation_ours
             case BaseExceptionGroup():
                 return all(self._is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
             case _:

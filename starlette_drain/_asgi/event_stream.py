@@ -7,15 +7,20 @@
 #     would make the client dispatch half an event and resume from the wrong Last-Event-ID.
 #   - An EventSource takes 204 and every status but 200 for final, and so it does a missing CORS header. A late arrival
 #     is therefore answered with the application's own head, told when to come back, and ended.
+#   - Only a stream without an announced length can be ended early, and only one that was asked for with GET is asked
+#     for again by itself: a late answer to a POST (tokens of a language model) is let be, as any other response is.
 """Server-sent event streams as sessions, and ordinary responses, which only learn that their connection ends."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Iterable
+import re
+from collections.abc import Awaitable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.status import HTTP_200_OK
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from starlette_drain._asgi.connection import Connection
@@ -25,7 +30,9 @@ from starlette_drain.drain import Drain
 
 __all__ = ["EventStreamSession"]
 
-Headers = Iterable[tuple[bytes, bytes]]
+
+LINE_END = re.compile("\r\n|\r|\n")
+"""What ends a line of an event stream; `str.splitlines` knows more."""
 
 
 class _Phase(Enum):
@@ -47,7 +54,7 @@ class EventStreamSession(Connection):
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
-    __slots__ = ("_is_plain_text", "_phase", "_raises_on_send", "_speaks_http1", "_tail")
+    __slots__ = ("_is_plain_text", "_method", "_phase", "_raises_on_send", "_speaks_http1", "_tail")
 
     kind = "event-stream"
 
@@ -55,16 +62,23 @@ class EventStreamSession(Connection):
         super().__init__(drain, scope, receive, send)
         self._phase = _Phase.REQUEST
         self._tail = b""
+        self._method = scope.get("method", "GET")
         self._is_plain_text = True
         self._speaks_http1 = scope.get("http_version", "1.1").startswith("1")
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
         self._raises_on_send = _spec_version(scope) >= (2, 4)
 
+    @property
+    def is_session(self) -> bool:
+        """Whether its response is an event stream."""
+        return self._phase in (_Phase.STREAM, _Phase.ENDED)
+
     async def send_text(self, text: str) -> None:
-        """Send *text* as the data of one event, from a farewell for instance; not while an event is half sent."""
-        if self._may_add_text():
-            data = "".join(f"data: {line}\n" for line in text.split("\n"))
-            await self.send({"type": "http.response.body", "body": f"{data}\n".encode(), "more_body": True})
+        """Send *text* as one event, from a farewell for instance; nothing while another event is half sent."""
+        if self.has_ears() and self._may_add_text():
+            data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
+            with suppress(OSError):  # the client has gone, and the application has not noticed yet
+                await self.send({"type": "http.response.body", "body": f"{data}\n".encode(), "more_body": True})
 
     async def send_json(self, value: Any) -> None:
         """Send *value* as JSON, as the data of one event."""
@@ -85,6 +99,8 @@ class EventStreamSession(Connection):
         if message["type"] == "http.response.start":
             return self._start(message)
         if self._phase is _Phase.STREAM:
+            if self._notes_activity:
+                self.active_at = self._drain.time()
             self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:]
             if not message.get("more_body", False):
                 self._phase = _Phase.ENDED
@@ -94,6 +110,10 @@ class EventStreamSession(Connection):
         """Return the disconnect of HTTP, which says no more."""
         return {"type": "http.disconnect"}
 
+    def has_ears(self) -> bool:
+        """Return whether an event can still be sent: neither side has ended the exchange."""
+        return self._phase is _Phase.STREAM and self._heard != "http.disconnect"
+
     async def send_goodbye(self, goodbye: Goodbye) -> None:  # noqa: ARG002
         """End the body, with ``retry:`` where it can be added."""
         if self._phase is _Phase.STREAM:
@@ -102,28 +122,36 @@ class EventStreamSession(Connection):
             await self._raw_send({"type": "http.response.body", "body": retry, "more_body": False})
 
     def _start(self, message: Message) -> Awaitable[None]:
-        headers: Headers = message.get("headers", ())
-        if _is_event_stream(headers):
-            return self._start_stream(message, headers)
-        self._phase = _Phase.TRANSFER
-        if self._drain.state is not DrainState.SERVING and self._speaks_http1:
+        drain = self._drain
+        if not isinstance(message.get("headers", ()), list | tuple):
+            message = {**message, "headers": list(message["headers"])}  # an iterator can be read only once
+        if drain.state is not DrainState.SERVING and self._speaks_http1:
             # The client's next request shall find another task (RFC 9112 section 9.6).
-            kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
+            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
+        if _is_event_stream(message):
+            if drain.admits():
+                self._start_stream(message)
+                self.track()
+                drain.opened(self)
+            elif self._method in ("GET", "HEAD"):
+                return self._turn_away(message)
+        if self._phase is _Phase.REQUEST:
+            self._phase = _Phase.TRANSFER
         return self._raw_send(message)
 
-    async def _start_stream(self, message: Message, headers: Headers) -> None:
+    def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
-        self._is_plain_text = all(name.lower() != b"content-encoding" for name, _ in headers)
+        is_encoded = any(name.lower() == b"content-encoding" for name, _ in message["headers"])
+        self._is_plain_text = self._method != "HEAD" and not is_encoded
         self._drain.transfers.ended(self)
-        is_late = not self._drain.admits()
-        if not is_late:
-            self.track()
-            self._drain.opened(self)
+
+    async def _turn_away(self, message: Message) -> None:
+        self._start_stream(message)
+        self.shed_at, self.reconnect_after = self._drain.time(), self._drain.retry_after()
         await self._raw_send(message)
-        if is_late:
-            self._drain.refused(self.kind, self.path)
-            await self._part(self._drain.goodbye)
+        self._drain.refused(self.kind, self.path)
+        await self._part(self._drain.goodbye)
 
     async def _send_parted(self) -> None:
         if self._raises_on_send:
@@ -132,19 +160,17 @@ class EventStreamSession(Connection):
         await asyncio.sleep(0)
 
     def _may_add_text(self) -> bool:
-        is_whole = not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-        return is_whole and self._is_plain_text and self._phase is not _Phase.REQUEST
+        return self._is_plain_text and (not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))
 
     def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
         is_disconnect = self._disconnect is not None and isinstance(error, ClientDisconnect)
         return is_disconnect or super()._is_our_doing(error, is_cancellation_ours)
 
 
-def _is_event_stream(headers: Headers) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.partition(b";")[0].strip().lower() == b"text/event-stream"
-        for name, value in headers
-    )
+def _is_event_stream(message: Message) -> bool:
+    headers = {name.lower(): value for name, value in message.get("headers", ())}
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return kind == b"text/event-stream" and message.get("status") == HTTP_200_OK and b"content-length" not in headers
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

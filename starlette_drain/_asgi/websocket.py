@@ -3,20 +3,23 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import SCOPE_KEY, Connection
+from starlette_drain._asgi.connection import Connection
 from starlette_drain._core.session import Goodbye
 from starlette_drain.drain import Drain
-from starlette_drain.exceptions import NotTracked
 
-__all__ = ["WebSocketSession", "refuse", "session_of"]
+__all__ = ["WebSocketSession", "refuse"]
+
+
+PRIVATE_CODES = 4000
+"""Where the close codes begin that mean what an application says (RFC 6455 section 7.4.2)."""
 
 
 class _Phase(Enum):
@@ -69,6 +72,8 @@ class WebSocketSession(Connection):
             return self._send_parted(message, self._disconnect)
         if message["type"] != "websocket.send":
             self._note(message["type"])
+        elif self._notes_activity:
+            self.active_at = self._drain.time()
         # Not a coroutine of our own: the message path holds nothing that is not needed there.
         return self._raw_send(message)
 
@@ -90,11 +95,23 @@ class WebSocketSession(Connection):
     async def send_goodbye(self, goodbye: Goodbye) -> None:
         """Send the close frame, or answer the handshake with 503."""
         if self.has_ears():
-            await self._raw_send({"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason})
+            await self._close(goodbye)
         elif self._phase is _Phase.HANDSHAKE:
             if not self._heard:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
             await deny(self._raw_send, self._drain.retry_after(), can_deny=self._can_deny)
+
+    async def _close(self, goodbye: Goodbye) -> None:
+        close = {"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason}
+        try:
+            await self._raw_send(close)
+        except (OSError, RuntimeError, AssertionError):
+            raise
+        except Exception:
+            # daphne stands on autobahn, which lets servers send 1000, which clients take for final, and private codes.
+            if goodbye.code >= PRIVATE_CODES:
+                raise
+            await self._raw_send({**close, "code": PRIVATE_CODES + goodbye.code - 1000})
 
     async def _say(self, message: Message) -> None:
         if self.has_ears():
@@ -150,21 +167,3 @@ async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> No
     await receive()  # websocket.connect: servers answer nothing before it was taken
     drain.refused(WebSocketSession.kind, scope["path"])
     await deny(send, drain.retry_after(), can_deny=can_deny(scope))
-
-
-def session_of(connection: WebSocket | Mapping[str, Any]) -> WebSocketSession:
-    """
-    Return the session of a WebSocket, or of an ASGI scope.
-
-    Raises:
-        NotTracked: If the connection did not come through `DrainMiddleware`.
-    """
-    scope = connection if isinstance(connection, Mapping) else connection.scope
-    session = scope.get(SCOPE_KEY)
-    if not isinstance(session, WebSocketSession):
-        msg = (
-            f"this {scope.get('type', 'connection')} is not tracked; add DrainMiddleware to the application, and make "
-            "sure that its lifespan runs or the Drain is not used on two event loops"
-        )
-        raise NotTracked(msg)
-    return session
