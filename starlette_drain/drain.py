@@ -64,6 +64,8 @@ class Drain(Shedding):
     ) -> None:
         settings = Settings.load(options, os.environ)
         super().__init__(settings, None if observers is None else Observers(observers), rng or Random())
+        self.open_elsewhere = 0
+        """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
         self._triggers = None if triggers is None else tuple(triggers)
         self._is_equipped = False
@@ -138,6 +140,9 @@ class Drain(Shedding):
         self._observers.add(self.transfers)
         if self._triggers is None:
             self._triggers = tuple(triggers())
+        for each in self._triggers:
+            if isinstance(each, Observer):
+                self._observers.add(each)
         return True
 
     def add(self, member: TriggerAndObserver) -> None:
@@ -145,6 +150,25 @@ class Drain(Shedding):
         self._triggers = (*(self._triggers or ()), member)
         if self._observers is not None:
             self._observers.add(member)
+
+    # What triggers call, besides what `Shedding` has
+
+    def retract(self, trigger: str) -> bool:
+        """Take back the drain that *trigger* alone has asked for; return whether there was one to take back."""
+        episode = self._episode
+        if episode is None or not episode.is_revocable or any(each.trigger != trigger for each in episode.causes):
+            return False
+        self.withdraw()
+        return True
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes of this task drain as one."""
+        return self._share
+
+    def open_sessions(self) -> int:
+        """Return how many sessions are open in the whole task, as far as its workers have told."""
+        return self.statistics().open + self.open_elsewhere
 
     def retry_after(self) -> float:
         """Return how many seconds a client that is turned away should stay away: each something else."""

@@ -141,6 +141,7 @@ class Workers:
         self._scope = "task"
         self._others.pop(pid, None)
         self._drain.divide(len(self._others) + 1)
+        self._drain.open_elsewhere = sum(each["sessions"]["open"] for each in self._others.values())
         for status in self._others.values():
             if status["advised"] is not None:
                 self._drain.advise(status["advised"])

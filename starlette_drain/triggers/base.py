@@ -23,6 +23,16 @@ class Control(Protocol):
     def request(self, cause: DrainCause) -> None:
         """Ask for a drain. Never raises; a second cause is recorded and can only bring the deadline forward."""
 
+    def retract(self, trigger: str) -> bool:
+        """Take back the drain that *trigger* alone has asked for; return whether there was one to take back."""
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes of this task drain as one; 1 where there is no supervisor."""
+
+    def open_sessions(self) -> int:
+        """Return how many sessions are open in the whole task, as far as its workers have told."""
+
     def advise(self, window: float) -> None:
         """Make known how many seconds a drain may take here, for a drain that is started by hand."""
 
@@ -42,6 +52,8 @@ class Trigger(Protocol):
     Somebody who may ask for a drain.
 
     Split it in two: a pure verdict on what the source answered, which has the many tests, and a small loop around it.
+    A trigger that is an `Observer` too hears of every fact. One with the attribute ``once_per_task = True`` watches in
+    one worker of a task only.
     """
 
     @property
