@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +23,10 @@ MAX_BODY = 16 * 1024
 
 MAX_WAIT = 3600.0
 """Seconds; the longest deregistration delay there is."""
+
+
+PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "forwarded")
+"""What tells that a request did not come straight. An ALB can be set to leave the first one out, but not the others."""
 
 
 class _Refusal(Exception):
@@ -50,8 +54,9 @@ class AdminRoute:
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
-        path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")) == self._drain.settings.admin_path
+        # Servers put their root_path in front of the path, or not: the ASGI specification changed its mind.
+        path, own_path = scope["path"], self._drain.settings.admin_path
+        return path in (own_path, scope.get("root_path", "").rstrip("/") + own_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,6 +65,8 @@ class AdminRoute:
             response = await self._answer(request)
         except _Refusal as refusal:
             response = refusal.response
+        except ClientDisconnect:
+            return
         response.headers["cache-control"] = "no-store"
         await response(scope, receive, send)
 
@@ -82,7 +89,7 @@ class AdminRoute:
         if not hmac.compare_digest(token.strip().encode(), self._token):
             challenge = 'Bearer error="invalid_token"'  # RFC 6750 section 3.1
             raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
-        if "x-forwarded-for" in request.headers and not self._drain.settings.admin_proxied:
+        if not self._drain.settings.admin_proxied and any(name in request.headers for name in PROXY_HEADERS):
             remedy = (
                 "this request came through a proxy or balancer and would drain a task of the balancer's choice; "
                 "send it to the task's own address, or set admin_proxied=True"
@@ -152,7 +159,7 @@ def _seconds_to_wait(request: Request) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= MAX_WAIT:
-        raise _Refusal(400, f"wait={text!r} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="wait")
+        raise _Refusal(400, f"wait={text!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="wait")
     return seconds
 
 
@@ -173,19 +180,19 @@ def _read_order(body: bytes) -> tuple[float | None, str]:
     """Return the window and the reason that a body asks for."""
     try:
         order = json.loads(body) if body else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Refusal(400, 'the body is not JSON; send an object such as {"window": 60}') from None
     if not isinstance(order, dict):
         raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
     for name in order.keys() - {"window", "reason"}:
-        raise _Refusal(400, f"{name!r} means nothing here: give 'window' or 'reason'", field=name)
+        raise _Refusal(400, f"{name!r:.80} means nothing here: give 'window' or 'reason'", field=f"{name!r:.80}"[1:-1])
     window, reason = order.get("window"), order.get("reason", "asked for on the admin route")
     if window is not None and not (_is_number(window) and 0 <= window <= MAX_WAIT):
-        raise _Refusal(400, f"window={window!r} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="window")
+        raise _Refusal(400, f"window={window!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="window")
     if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
         raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
     return window, reason
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
