@@ -1,0 +1,578 @@
+"""The admin route: every status code, every shape of answer, and what it must never do."""
+
+import asyncio
+import json
+import logging
+from random import Random
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from starlette_drain import Drain, DrainCause, DrainMiddleware, DrainState, Session
+from starlette_drain._core.facts import DrainReplanned
+from starlette_drain.testing.recording import RecordingObserver
+from starlette_drain.triggers.manual import ManualTrigger
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "correct-horse-battery-staple"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+JSON = {**BEARER, "content-type": "application/json"}
+
+
+class Answer:
+    """One response."""
+
+    def __init__(self, messages) -> None:
+        start = messages[0]
+        self.status = start["status"]
+        self.headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        self.body = b"".join(message.get("body", b"") for message in messages[1:])
+
+    def json(self):
+        """Return the body as JSON."""
+        assert self.headers["content-type"] == "application/json"
+        return json.loads(self.body)
+
+
+class Idle(Session):
+    """A session that goes when asked."""
+
+    __slots__ = ("_drain",)
+
+    def __init__(self, drain) -> None:
+        super().__init__("/", drain.time())
+        self._drain = drain
+        drain.enter(self)
+        drain.opened(self)
+
+    def leave(self, _goodbye) -> None:
+        """Go."""
+        asyncio.get_running_loop().call_later(0.5, self.go)
+
+    def go(self) -> None:
+        """Go."""
+        self._drain.closed(self, forced=False)
+
+
+class House:
+    """An application with an admin route."""
+
+    def __init__(self, app=None, **options) -> None:
+        self.recording = RecordingObserver()
+        options = {"admin_token": TOKEN, **options}
+        self.trigger = ManualTrigger("switch")
+        self.drain = Drain(triggers=[self.trigger], observers=[self.recording], rng=Random(7), **options)
+        self.app = DrainMiddleware(
+            app or Starlette(routes=[Route("/{path:path}", fallback, methods=["GET", "POST", "DELETE"])]),
+            drain=self.drain,
+        )
+
+    async def ask(self, method="GET", path="/drain", headers=BEARER, body=b"", **scope) -> Answer:
+        """Ask as an HTTP client would; *body* may be a list of chunks."""
+        path, _, query = path.partition("?")
+        chunks = list(body) if isinstance(body, list) else [body]
+        sent = []
+
+        async def receive():
+            if not chunks:
+                await asyncio.get_running_loop().create_future()
+            chunk = chunks.pop(0)
+            if chunk is None:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+        async def send(message):
+            sent.append(message)
+
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        own = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw}
+        await self.app({**own, **scope}, receive, send)
+        return Answer(sent) if sent else None
+
+    async def open(self, count: int = 10) -> None:
+        """Have sessions."""
+        self.drain.begin()
+        for _ in range(count):
+            Idle(self.drain)
+        await asyncio.sleep(0)
+
+
+async def fallback(request):
+    """Answer whatever is not the admin route's."""
+    return PlainTextResponse("the application's own", 418)
+
+
+# --- Who may ---
+
+
+@pytest.mark.parametrize("path", ["/drain/", "/Drain", "/drainage", "/", "/x/drain", "//drain"])
+async def test_other_paths_are_the_applications(path):
+    """Only the very path is ours; anything else falls through to the application."""
+    assert (await House().ask(path=path)).status == 418
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_without_a_token_there_is_no_route(method):
+    """With no token configured nothing is answered and nothing starts, whoever asks."""
+    house = House(admin_token=None)
+    for headers in ({}, BEARER, {"authorization": "Bearer "}, {"authorization": "Bearer None"}):
+        assert (await house.ask(method, headers=headers)).status == 418
+    assert house.drain.state is DrainState.SERVING
+
+
+@pytest.mark.parametrize(
+    ("authorization", "challenge"),
+    [
+        (None, "Bearer"),
+        ("", "Bearer"),
+        (f"Basic {TOKEN}", "Bearer"),
+        (TOKEN, "Bearer"),
+        ("Bearer", 'Bearer error="invalid_token"'),
+        ("Bearer ", 'Bearer error="invalid_token"'),
+        ("Bearer wrong", 'Bearer error="invalid_token"'),
+        (f"Bearer {TOKEN}x", 'Bearer error="invalid_token"'),
+        (f"Bearer {TOKEN[:-1]}", 'Bearer error="invalid_token"'),
+        (f"Bearer {TOKEN.upper()}", 'Bearer error="invalid_token"'),
+        ("Bearer \xe9\xff", 'Bearer error="invalid_token"'),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH"])
+async def test_without_the_token_nothing_is_told_or_done(method, authorization, challenge):
+    """401 with a challenge (RFC 6750), whatever the method, and not a word about the drain."""
+    house = House()
+    headers = {} if authorization is None else {"authorization": authorization}
+    answer = await house.ask(method, headers=headers, body=b"x" * 100_000)
+
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == challenge
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json().keys() == {"error"}
+    assert house.drain.state is DrainState.SERVING
+
+
+async def test_the_scheme_is_case_insensitive():
+    """The name of an authentication scheme is case-insensitive (RFC 9110 section 11.1)."""
+    for scheme in ("bearer", "BEARER"):
+        assert (await House().ask(headers={"authorization": f"{scheme} {TOKEN}"})).status == 200
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "forwarded"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_a_request_through_a_balancer_is_forbidden(method, header):
+    """A balancer would drain a task of its choice: 403, unless admin_proxied says otherwise."""
+    house = House()
+    answer = await house.ask(method, headers={**BEARER, header: "198.51.100.1"})
+    assert answer.status == 403
+    assert "admin_proxied" in answer.json()["error"]
+    assert house.drain.state is DrainState.SERVING
+
+    willing = House(admin_proxied=True)
+    assert (await willing.ask(headers={**BEARER, header: "198.51.100.1"})).status == 200
+
+
+async def test_a_stranger_does_not_learn_that_proxied_requests_are_forbidden():
+    """Without the token a proxied request is a 401 like any other."""
+    assert (await House().ask(headers={"x-forwarded-for": "198.51.100.1"})).status == 401
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "TRACE", "BREW"])
+async def test_other_methods_are_not_allowed(method):
+    """405 with the list of methods that are."""
+    answer = await House().ask(method)
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, HEAD, POST, DELETE"
+
+
+async def test_nothing_secret_is_in_any_answer_or_log(caplog):
+    """Neither the token nor the attempt at it appears in answers or logs."""
+    caplog.set_level(logging.DEBUG)
+    house = House()
+    attempts = [
+        await house.ask(method, headers=headers, body=body)
+        for method in ("GET", "POST", "DELETE", "PUT")
+        for headers in (JSON, {"authorization": "Bearer hunter2-hunter2"})
+        for body in (b"", b"{", b'{"window": "x"}')
+    ]
+    for secret in (TOKEN, "hunter2"):
+        assert all(secret not in answer.body.decode() + str(answer.headers) for answer in attempts)
+        assert secret not in caplog.text
+        assert secret not in repr(house.drain.settings)
+
+
+# --- Where it is ---
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "is_ours"),
+    [
+        ("/drain", "", True),
+        ("/api/drain", "/api", True),
+        ("/drain", "/api", True),
+        ("/api/drain", "/api/", True),
+        ("/api/drain", "", False),
+        ("/apidrain", "/api", False),
+        ("/drain", "/dr", True),
+        ("/drain/drain", "/drain", True),
+        ("/other/drain", "/api", False),
+    ],
+)
+async def test_the_route_is_found_behind_a_root_path(path, root_path, is_ours):
+    """Servers put root_path in front of the path or leave it out: the route is found either way."""
+    assert (await House().ask(path=path, root_path=root_path)).status == (200 if is_ours else 418)
+
+
+async def test_the_path_is_the_users():
+    """`admin_path` moves the route."""
+    house = House(admin_path="/internal/drain")
+    assert (await house.ask(path="/internal/drain")).status == 200
+    assert (await house.ask(path="/drain")).status == 418
+
+
+async def test_the_route_works_in_a_mounted_application():
+    """In a mounted application the route is below the mount."""
+    house = House()
+    outer = Starlette(routes=[Mount("/inner", house.app)])
+    house.app = outer
+    assert (await house.ask(path="/inner/drain")).status == 200
+    assert (await house.ask(path="/drain")).status == 404
+
+
+async def test_the_route_stands_before_the_applications_own():
+    """The route is answered before the application, whatever the application has there."""
+    house = House(Starlette(routes=[Route("/drain", fallback)], middleware=[Middleware(lambda app: app)]))
+    assert (await house.ask()).status == 200
+
+
+# --- GET ---
+
+
+async def test_get_while_serving():
+    """State, sessions by standing, transfers and triggers: no drain and no report."""
+    house = House()
+    await house.open(3)
+    answer = await house.ask()
+
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {
+        "state": "serving",
+        "sessions": {"open": 3, "waiting": 3, "held": 0, "leaving": 0, "opened": 3, "closed": 0},
+        "transfers": 0,
+        "triggers": {"switch": {"fired": 0}, **workers(answer)},
+    }
+
+
+def workers(answer):
+    """Return what the agreement of the workers adds to an answer."""
+    return {name: status for name, status in answer.json()["triggers"].items() if name == "workers"}
+
+
+async def test_get_while_draining():
+    """Cause, window, time left, rate, ETA and counts of the drain under way; moments as seconds ago."""
+    house = House()
+    await house.open(10)
+    house.trigger.fire("a reason", window=100)
+    await asyncio.sleep(50)
+    answer = (await house.ask()).json()
+
+    assert answer["state"] == "draining"
+    drain = answer["drain"]
+    assert drain.keys() == {
+        "drain_id", "causes", "window", "time_left", "rate", "eta", "pacing", "shed", "left", "refused", "forced",
+    }  # fmt: skip
+    assert drain["causes"] == [{"trigger": "switch", "reason": "a reason", "seconds_ago": 50, "revocable": True}]
+    assert (drain["window"], drain["time_left"]) == (100, 50)
+    assert 4 <= drain["shed"] <= 6
+    assert 0 < drain["eta"] <= 50
+    assert drain["rate"] == pytest.approx(0.1, rel=0.3)
+    assert "report" not in answer
+
+
+async def test_get_when_drained():
+    """The report, when the drain is over."""
+    house = House()
+    await house.open(10)
+    await house.drain.start(window=10)
+    await house.drain.wait_drained()
+    answer = (await house.ask()).json()
+
+    assert answer["state"] == "drained"
+    report = answer["report"]
+    assert (report["shed"], report["still_open"], report["window"]) == (10, 0, 10)
+    assert report["causes"][0]["trigger"] == "manual"
+
+
+async def test_head_answers_like_get():
+    """HEAD is GET without anybody looking at the body: the server leaves that out."""
+    house = House()
+    get, head = await house.ask(), await house.ask("HEAD")
+    assert (head.status, head.headers.keys()) == (get.status, get.headers.keys())
+    assert house.drain.state is DrainState.SERVING
+
+
+async def test_a_trigger_that_cannot_tell_does_not_spoil_the_answer():
+    """A custom trigger's fault is its own line in the answer."""
+    house = House()
+    house.trigger.status = lambda _: 1 / 0
+    answer = await house.ask()
+    assert answer.status == 200
+    assert answer.json()["triggers"]["switch"] == {"error": "ZeroDivisionError"}
+
+
+# --- POST ---
+
+
+async def test_post_starts_with_202_and_the_plan():
+    """202: accepted, and the plan to look at."""
+    house = House()
+    await house.open(10)
+    answer = await house.ask("POST", headers=JSON, body=b'{"window": 60, "reason": "a deployment"}')
+
+    assert answer.status == 202
+    assert answer.json()["state"] == "draining"
+    drain = answer.json()["drain"]
+    assert (drain["window"], drain["causes"][0]["reason"]) == (60, "a deployment")
+    assert house.drain.state is DrainState.DRAINING
+
+
+async def test_post_without_a_body_takes_the_options():
+    """No body, no content type: the window is the option's."""
+    house = House(window=77)
+    await house.open(1)
+    answer = await house.ask("POST")
+    assert (answer.status, answer.json()["drain"]["window"]) == (202, 77)
+
+
+async def test_post_again_is_200_and_the_running_plan():
+    """A drain under way is joined; an earlier deadline shortens it, a later one changes nothing."""
+    house = House()
+    await house.open(10)
+    first = await house.ask("POST", headers=JSON, body=b'{"window": 60}')
+    again = await house.ask("POST", headers=JSON, body=b'{"window": 600}')
+    shorter = await house.ask("POST", headers=JSON, body=b'{"window": 6}')
+
+    assert [each.status for each in (first, again, shorter)] == [202, 200, 200]
+    assert [each.json()["drain"]["window"] for each in (first, again, shorter)] == [60, 60, 6]
+    assert len({each.json()["drain"]["drain_id"] for each in (first, again, shorter)}) == 1
+    assert len(house.recording.of(DrainReplanned)) == 1
+
+
+async def test_post_without_sessions_is_over_at_once():
+    """202 and the report: there was nobody to ask."""
+    answer = await House().ask("POST")
+    assert (answer.status, answer.json()["state"]) == (202, "drained")
+    assert answer.json()["report"]["sessions_at_start"] == 0
+
+
+async def test_post_in_chunks():
+    """A body may come in chunks."""
+    house = House()
+    await house.open(1)
+    answer = await house.ask("POST", headers=JSON, body=[b'{"win', b'dow": ', b"5}"])
+    assert (answer.status, answer.json()["drain"]["window"]) == (202, 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{", None),
+        (b"\xff\xfe\xfd", None),
+        (b"null", None),
+        (b"[]", None),
+        (b"60", None),
+        (b"[" * 10_000, None),
+        (b'{"window": "60"}', "window"),
+        (b'{"window": true}', "window"),
+        (b'{"window": -1}', "window"),
+        (b'{"window": 3601}', "window"),
+        (b'{"window": NaN}', "window"),
+        (b'{"window": Infinity}', "window"),
+        (b'{"window": 1' + b"0" * 400 + b"}", "window"),
+        (b'{"window": [60]}', "window"),
+        (b'{"reason": ""}', "reason"),
+        (b'{"reason": 1}', "reason"),
+        (b'{"reason": null}', "reason"),
+        (b'{"reason": "a\\nb"}', "reason"),
+        (b'{"reason": "\\ud800"}', "reason"),
+        (b'{"reason": "' + b"x" * 201 + b'"}', "reason"),
+        (b'{"windw": 60}', "windw"),
+        (b'{"\\ud800": 60}', "\\ud800"),
+        (b'{"window": 60, "force": true}', "force"),
+    ],
+)
+@pytest.mark.parametrize("is_draining", [False, True])
+async def test_a_bad_body_is_400_and_changes_nothing(body, field, is_draining):
+    """400 names the field, the value and the remedy; a drain under way is not disturbed."""
+    house = House()
+    await house.open(10)
+    if is_draining:
+        await house.drain.start(window=100)
+    before = house.drain.progress()
+    facts = len(house.recording.facts)
+    answer = await house.ask("POST", headers=JSON, body=body)
+
+    assert answer.status == 400
+    assert answer.json().get("field") == field
+    assert len(answer.json()["error"]) < 300
+    assert any(word in answer.json()["error"] for word in ("give", "send"))
+    assert house.drain.progress() == before
+    assert len(house.recording.facts) == facts
+
+
+async def test_the_error_names_field_value_and_remedy():
+    """The sentence of a 400 says what was given and what to give."""
+    answer = await House().ask("POST", headers=JSON, body=b'{"window": -5}')
+    assert answer.json() == {"error": "window=-5 cannot work: give seconds from 0 to 3600", "field": "window"}
+
+
+@pytest.mark.parametrize("wait", ["x", "", "-1", "nan", "inf", "3601", "1e9"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_bad_wait_is_400_and_starts_nothing(method, wait):
+    """A wait that cannot work is refused before anything starts."""
+    house = House()
+    answer = await house.ask(method, path=f"/drain?wait={wait}")
+    assert (answer.status, answer.json()["field"]) == (400, "wait")
+    assert house.drain.state is DrainState.SERVING
+
+
+@pytest.mark.parametrize("body", [b"x" * 16_385, [b"x" * 8_000, b"x" * 8_000, b"x" * 8_000, b"never read"]])
+async def test_a_large_body_is_413(body):
+    """More than 16 KiB is not read to its end, chunked or not; the connection closes."""
+    house = House()
+    answer = await house.ask("POST", headers=JSON, body=body)
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
+    assert house.drain.state is DrainState.SERVING
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+async def test_a_body_of_another_type_is_415(content_type):
+    """A body must say that it is JSON."""
+    house = House()
+    headers = BEARER if content_type is None else {**BEARER, "content-type": content_type}
+    answer = await house.ask("POST", headers=headers, body=b'{"window": 60}')
+    assert (answer.status, answer.headers["accept"]) == (415, "application/json")
+    assert house.drain.state is DrainState.SERVING
+
+
+async def test_a_content_type_may_have_parameters():
+    """`application/json; charset=utf-8` is JSON, in any case."""
+    house = House()
+    headers = {**BEARER, "content-type": "Application/JSON; charset=utf-8"}
+    assert (await house.ask("POST", headers=headers, body=b'{"window": 60}')).status == 202
+
+
+async def test_a_client_that_leaves_while_sending_starts_nothing():
+    """Half an order is none, and no error."""
+    house = House()
+    assert await house.ask("POST", headers=JSON, body=[b'{"window"', None]) is None
+    assert house.drain.state is DrainState.SERVING
+
+
+# --- DELETE ---
+
+
+async def test_delete_cancels_with_200():
+    """200, serving again, with the report of how far it came."""
+    house = House()
+    await house.open(10)
+    await house.ask("POST", headers=JSON, body=b'{"window": 100}')
+    await asyncio.sleep(50)
+    answer = await house.ask("DELETE")
+
+    assert (answer.status, answer.json()["state"]) == (200, "serving")
+    assert 4 <= answer.json()["report"]["shed"] <= 6
+    assert "drain" not in answer.json()
+    assert house.drain.state is DrainState.SERVING
+
+
+async def test_delete_while_serving_is_409():
+    """There is nothing to cancel."""
+    answer = await House().ask("DELETE")
+    assert answer.status == 409
+    assert "serving" in answer.json()["error"]
+
+
+async def test_delete_when_too_late_is_409_and_the_drain_goes_on():
+    """Once the process was told to stop a drain cannot be taken back."""
+    house = House()
+    await house.open(10)
+    now = house.drain.time()
+    house.drain.request(DrainCause("sigterm", "told to stop", now, now + 20, revocable=False))
+    answer = await house.ask("DELETE")
+
+    assert answer.status == 409
+    assert "told to stop" in answer.json()["error"]
+    assert house.drain.state is DrainState.DRAINING
+
+
+# --- ?wait ---
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+async def test_wait_answers_when_drained(method):
+    """The answer comes when the drain is over, and tells how it went."""
+    house = House()
+    await house.open(10)
+    if method != "POST":
+        await house.drain.start(window=20)
+    began = house.drain.time()
+    answer = await house.ask(method, "/drain?wait=600", headers=JSON, body=b'{"window": 20}')
+
+    assert answer.status == (202 if method == "POST" else 200)
+    assert answer.json()["state"] == "drained"
+    assert answer.json()["report"]["shed"] == 10
+    assert 15 < house.drain.time() - began <= 21
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_wait_answers_when_the_time_is_up(method):
+    """The answer comes after so many seconds at the latest, and tells how far it is."""
+    house = House()
+    await house.open(10)
+    await house.drain.start(window=100)
+    began = house.drain.time()
+    answer = await house.ask(method, "/drain?wait=7.5")
+
+    assert house.drain.time() - began == 7.5
+    assert (answer.status, answer.json()["state"]) == (200, "draining")
+
+
+async def test_wait_while_serving_waits_for_a_drain_to_begin_and_end():
+    """GET may wait for a drain that has not begun."""
+    house = House()
+    await house.open(10)
+    waiting = asyncio.create_task(house.ask(path="/drain?wait=600"))
+    await asyncio.sleep(100)
+    assert not waiting.done()
+    await house.drain.start(window=20)
+    assert (await waiting).json()["state"] == "drained"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_wait_ends_with_a_cancelled_drain(method):
+    """Who waits for a drain that is cancelled is told so at once."""
+    house = House()
+    await house.open(10)
+    await house.drain.start(window=100)
+    waiting = asyncio.create_task(house.ask(method, "/drain?wait=600"))
+    await asyncio.sleep(10)
+    began = house.drain.time()
+    await house.ask("DELETE")
+    answer = await waiting
+
+    assert house.drain.time() == began
+    assert (answer.status, answer.json()["state"]) == (200, "serving")
+    assert "report" in answer.json()
+
+
+async def test_wait_when_drained_answers_at_once():
+    """There is nothing to wait for once it is over."""
+    house = House()
+    await house.drain.start()
+    began = house.drain.time()
+    assert (await house.ask(path="/drain?wait=600")).status == 200
+    assert house.drain.time() == began
