@@ -103,7 +103,9 @@ async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times
                 msg = f"{limits} let no task start and none stop: raise the maximum or lower the minimum"
                 raise ValueError(msg)
             going, waiting = waiting[:stopping], waiting[stopping:]
-            batch = [retiring.create_task(retire(task, hands, times, events)) for task in going]
+            for task in going:
+                await _take_out(task, hands, events)
+            batch = [retiring.create_task(_stop(task, hands, times, events)) for task in going]
             if limits.in_turn and batch:
                 await asyncio.wait(batch)
         while len(new) < desired:
@@ -114,8 +116,16 @@ async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times
 
 async def retire(task: T, hands: Hands[T], times: Times, events: Events) -> None:
     """Take one task out of service."""
+    await _take_out(task, hands, events)
+    await _stop(task, hands, times, events)
+
+
+async def _take_out(task: T, hands: Hands[T], events: Events) -> None:
     await hands.deregister(task)
     events.note("deregistered", task.name)
+
+
+async def _stop(task: T, hands: Hands[T], times: Times, events: Events) -> None:
     await asyncio.sleep(times.delay)
     hands.terminate(task)
     events.note("SIGTERM", task.name)

@@ -1,7 +1,7 @@
 """From records and events to figures: pure."""
 
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ def windows(deregistered: Iterable[float], times: Times) -> list[tuple[float, fl
 
 def busiest_second(moments: Sequence[float]) -> int:
     """Return the most of the sorted *moments* that fall within any one second, not only within one on the clock."""
-    return max((index + 1 - bisect_left(moments, moment - 1.0) for index, moment in enumerate(moments)), default=0)
+    return max((index + 1 - bisect_right(moments, moment - 1.0) for index, moment in enumerate(moments)), default=0)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
