@@ -87,7 +87,7 @@ class RateCapPacing:
 @dataclass(frozen=True, slots=True)
 class BatchPacing:
     """
-    One batch every *interval* seconds, all batches of nearly the same size.
+    One batch every *interval* seconds, all of the same size to within one session.
 
     For those who come from Phoenix' drainer. There the size and the number of batches must be made to agree by hand;
     here the size follows from the deadline.
@@ -104,7 +104,8 @@ class BatchPacing:
 
     def describe(self, remaining: float, time_left: float) -> str:
         """Name the size of a batch and the time between two."""
-        size = math.ceil(min(remaining, remaining / time_left * self.interval))
+        # Less a little, so that 20.0000001 is a batch of twenty.
+        size = math.ceil(min(remaining, remaining / time_left * self.interval) - 1e-6)
         return f"batches of {size} every {self.interval:g} s"
 
 

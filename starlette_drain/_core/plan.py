@@ -3,22 +3,27 @@
 # Think of a bucket into which the right to shed flows at the rate the pacing strategy names. Whenever it holds enough,
 # one session is asked to leave and one unit is taken out. "Enough" is not 1 but a random level drawn anew for every
 # session: within the slot in which the bucket gains one unit, the shed falls on a random moment. That is stratified
-# jitter: no two tasks of a fleet beat in time, and yet every slot sheds exactly one.
+# jitter: no two tasks of a fleet beat in time, and yet every slot sheds exactly one. (Two neighbours may stand close,
+# one late in its slot and one early in the next; three never do.)
 #
 # The rate is computed from the live number of sessions and the time left, again after every change. With `credit` in
 # the bucket, `remaining - credit` sessions' worth is still to flow in, so that an even pace is
 # (remaining - credit) / (deadline - now): a constant for as long as nobody comes or goes by themselves, slower when
 # sessions leave, faster when they arrive, and always zero at the deadline.
 #
+# Batches are the same bucket, filled by the gush: once an interval, at a call of `due`, what an interval is worth. The
+# level is drawn once, for the whole plan, so that a batch is what an interval is worth rounded down or up, and the
+# fraction is carried to the next: three sessions in five minutes are not gone in the first six seconds.
+#
 # Three things must not become a burst:
-#   - A stalled event loop or a throttled CPU. The plan asks to be called at a moment; what would have flowed in while
-#     the caller was later than CATCH_UP is not poured in at once but spread over the time left.
-#   - Sessions that are held. When nobody may be picked the bucket stops filling, so a release does not find a debt.
+#   - A stalled event loop or a throttled CPU. Beyond its level the bucket holds no more than flows in during CATCH_UP.
+#     What runs over is not lost: it is spread over the time left.
+#   - Sessions that are held. When nobody may be picked nothing flows in, and what is over the level is poured away, so
+#     that a release does not find a debt.
 #   - A large number due at once. `due` hands out at most `limit`; the rest is due again immediately.
 # The one burst that may happen is the deadline itself: whoever is left then, held or not, is due.
 """The plan of a drain: who is due now, and when to ask again."""
 
-import math
 from random import Random
 
 from starlette_drain._core.pacing import Pacing
@@ -30,10 +35,13 @@ CATCH_UP = 0.1
 """Seconds of lateness that are made up for at once."""
 
 TICK = 0.005
-"""Seconds between two moments that are asked for at the least: a fast drain does not wake up for each session."""
+"""Seconds between two sheds that are asked for one by one: a faster drain sheds several at a time."""
 
 RECHECK = 1.0
-"""Seconds until a strategy that sheds nobody for now is asked again."""
+"""Seconds until a strategy is asked again at the latest: its rate may change with the time left."""
+
+DUST = 1e-6
+"""Sessions by which the bucket may miss its level: the clock of a machine that is up for months is no finer."""
 
 
 class ShedPlan:
@@ -55,12 +63,12 @@ class ShedPlan:
         self._deadline = deadline
         self._share = 1
         self._credit = 0.0
-        self._level = self._draw_level()
-        self._rate = self._flow = 0.0
+        self._level = 1.0 - rng.random()
+        self._rate = 0.0
         self._accounted = now
         self._next_batch = now
         self._ask_at: float | None = None
-        self.recount(now)
+        self._plan_ahead(now)
 
     @property
     def deadline(self) -> float:
@@ -73,20 +81,25 @@ class ShedPlan:
         return self._ask_at
 
     def rate(self, now: float) -> float:
-        """Return the sessions per second that the plan sheds at *now*."""
+        """Return the sessions per second that the plan sheds at *now*: 0 while all who are left are held."""
         return self._rate if now < self._deadline else 0.0
 
     def eta(self, now: float) -> float:
         """Return the moment at which the last of the present sessions will have been asked, as things stand."""
+        if not self._registry.remaining:
+            return now
+        latest = max(now, self._deadline)
         if self._rate <= 0.0 or self._pacing.interval:
-            return max(now, self._deadline) if self._registry.remaining else now
-        return min(now + self._to_flow_in() / self._rate, max(now, self._deadline))
+            return latest
+        return min(max(now, self._accounted + self._to_flow_in() / self._rate), latest)
 
     def describe(self, now: float) -> str:
         """Say in a few words what the strategy does at *now*."""
         if now >= self._deadline:
             return "everyone who is left: the deadline has passed"
-        return self._pacing.describe(self._to_flow_in() * self._share, self._deadline - now)
+        if self._registry.remaining and not self._registry.waiting:
+            return "nobody for now: all who are left are held"
+        return self._pacing.describe(self._to_flow_in() * self._share, self._time_left(self._accounted))
 
     def shorten(self, now: float, deadline: float) -> bool:
         """Bring the deadline forward; return whether *deadline* was earlier than the one in force."""
@@ -94,7 +107,6 @@ class ShedPlan:
             return False
         self._fill(now)
         self._deadline = deadline
-        self._next_batch = min(self._next_batch, now + self._pacing.interval)
         self._plan_ahead(now)
         return True
 
@@ -116,67 +128,79 @@ class ShedPlan:
         When more are due than *limit*, `ask_at` is *now*.
         """
         self._fill(now)
+        self._begin_batch(now)
         overdue = now >= self._deadline
         due: list[Session] = []
         while len(due) < limit and (overdue or self._is_filled()):
-            session = self._registry.pick(self._rng, even_held=overdue)
+            try:
+                session = self._registry.pick(self._rng, even_held=overdue)
+            except Exception:
+                if not due:
+                    raise
+                break  # those picked so far must not be lost; the next call meets the error again
             if session is None:
-                self._credit = min(self._credit, self._level)  # all are held: run up no debt
                 break
             due.append(session)
             self._credit -= 1.0
-            self._level = self._draw_level()
+            if not self._pacing.interval:
+                self._level = 1.0 - self._rng.random()
         self._plan_ahead(now)
         return due
 
     def _fill(self, now: float) -> None:
-        """Let flow in what the rate allowed since the last time."""
-        if self._pacing.interval:
-            if self._next_batch <= now < self._deadline and self._registry.remaining:
-                rate = self._ask_pacing(self._deadline - now)
-                # Less a little, so that 3.0000000001 is a batch of three.
-                self._credit += math.ceil(rate * self._pacing.interval - 1e-9)
-                self._next_batch = now + self._pacing.interval
-        else:
-            late = 0.0 if self._ask_at is None else max(0.0, now - self._ask_at - CATCH_UP)
-            self._credit += self._flow * max(0.0, now - self._accounted - late)
-        self._accounted = now
+        """Let flow in what the rate allowed since the last time, but not more than the bucket holds."""
+        if not self._pacing.interval:
+            room = self._level + self._rate * CATCH_UP - self._credit
+            self._credit += max(0.0, min(self._rate * (now - self._accounted), room))
+        self._accounted = max(now, self._accounted)
+
+    def _begin_batch(self, now: float) -> None:
+        """Pour in what an interval is worth, once an interval."""
+        interval = self._pacing.interval
+        if interval and self._next_batch <= now < self._deadline and self._registry.waiting:
+            self._credit = min(self._credit, self._level)  # a batch that was not finished in time is spread anew
+            self._credit += min(self._ask_pacing(now) * interval, self._to_flow_in())
+            self._next_batch = now + max(interval, TICK)
 
     def _plan_ahead(self, now: float) -> None:
         """Ask the strategy for the rate from here on, and work out when the next session is due."""
-        remaining, time_left = self._registry.remaining, self._deadline - now
-        self._rate = self._flow = 0.0
+        remaining, waiting = self._registry.remaining, self._registry.waiting
+        self._credit = min(self._credit, remaining if waiting else min(self._level, remaining))
+        self._rate = 0.0
         if remaining == 0:
-            self._credit, self._ask_at = min(self._credit, 0.0), None
-        elif time_left <= 0.0:
+            self._ask_at = None
+        elif now >= self._deadline:
             self._ask_at = now
+        elif waiting == 0:
+            self._ask_at = self._deadline
         else:
-            self._rate = self._ask_pacing(time_left)
+            self._rate = self._ask_pacing(now)
             self._ask_at = min(self._next_moment(now), self._deadline)
 
     def _next_moment(self, now: float) -> float:
-        """Return when the bucket will hold enough; the rate flows in only while somebody can be picked."""
+        """Return when somebody is due next, or the strategy is to be asked again."""
         if self._is_filled():
-            return now if self._registry.waiting else self._deadline
-        self._flow = self._rate
+            return now
         if self._pacing.interval:
-            moment = self._next_batch
-        elif self._rate <= 0.0:
-            moment = now + RECHECK
-        else:
-            moment = now + (self._level - self._credit) / self._rate
-        return max(moment, now + TICK)
+            return max(now, self._next_batch)
+        if self._rate <= 0.0:
+            return now + RECHECK
+        missing = (self._level - self._credit) / self._rate
+        return now + min(max(missing, TICK), RECHECK)
 
     def _is_filled(self) -> bool:
-        # Less a little: the moment worked out from the level must find it reached.
-        return self._credit >= self._level - 1e-9
+        return self._credit >= self._level - DUST
 
-    def _ask_pacing(self, time_left: float) -> float:
+    def _ask_pacing(self, now: float) -> float:
         """Return this process's part of the rate for a task in which every process has as many sessions as this."""
-        return max(0.0, self._pacing.rate(self._to_flow_in() * self._share, time_left) / self._share)
+        to_flow_in = self._to_flow_in()
+        rate = self._pacing.rate(to_flow_in * self._share, self._time_left(now)) / self._share
+        return min(max(0.0, rate), to_flow_in / TICK)  # "at once", as infinity, is within a tick
+
+    def _time_left(self, now: float) -> float:
+        """Return the seconds left, more than 0: of batches from the next one on."""
+        begin = max(now, self._next_batch) if self._pacing.interval else now
+        return self._deadline - (begin if begin < self._deadline else now)
 
     def _to_flow_in(self) -> float:
         return max(0.0, self._registry.remaining - self._credit)
-
-    def _draw_level(self) -> float:
-        return 1.0 if self._pacing.interval else self._rng.random()
