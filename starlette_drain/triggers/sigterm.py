@@ -63,6 +63,7 @@ class SigtermTrigger:
             self._state = "passed on"
             handler.pass_on()
         finally:
+            handler.retire()
             if _is_in_place(handler):
                 signal.signal(signal.SIGTERM, handler.former)
 
@@ -116,8 +117,8 @@ class _StandIn:
 
     @property
     def __self__(self) -> object:
-        """The object that the former handler is a method of."""
-        return getattr(self.former, "__self__", None)
+        """The object that the former handler is a method of; `AttributeError` where it is none."""
+        return self.former.__self__  # type: ignore[union-attr]
 
     def __call__(self, _signum: int, frame: FrameType | None) -> None:
         if self._came:
@@ -125,6 +126,10 @@ class _StandIn:
         else:
             self._came = True
             self._speak_up()
+
+    def retire(self) -> None:
+        """Pass on the first signal too: somebody may have kept this one to call it, and nobody listens any more."""
+        self._came = True
 
     def pass_on(self, frame: FrameType | None = None) -> None:
         """Do what would have been done without us."""
