@@ -13,10 +13,11 @@ import time
 __all__: list[str] = []
 
 AT_ONCE = 50
+CLOSE, PING = 0x8, 0x9
 
 
 class Client(asyncio.Protocol):
-    """Shakes hands, waits for a close frame, answers it."""
+    """Shakes hands, answers pings, waits for a close frame and answers that."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -41,12 +42,14 @@ class Client(asyncio.Protocol):
                 self._end(0, head.decode(errors="replace"))
                 return
             self.opened.set_result(None)
-        if len(self._data) >= 2 and len(self._data) >= 2 + self._data[1]:
+        while len(self._data) >= 2 and len(self._data) >= 2 + self._data[1]:
             kind, size = self._data[0] & 0x0F, self._data[1]
             payload, self._data = self._data[2 : 2 + size], self._data[2 + size :]
-            if kind == 0x8:
-                # Frames of clients are masked; a mask of zeros changes nothing.
-                self._transport.write(b"\x88\x82\0\0\0\0" + payload[:2])
+            # Frames of clients are masked; a mask of zeros changes nothing.
+            if kind == PING:
+                self._transport.write(bytes([0x8A, 0x80 | size]) + bytes(4) + payload)
+            elif kind == CLOSE:
+                self._transport.write(b"\x88\x82" + bytes(4) + payload[:2])
                 self._end(int.from_bytes(payload[:2]), payload[2:].decode())
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -74,8 +77,14 @@ async def main(port: int, path: str, number: int) -> None:
         connected = [client for _, client in await asyncio.gather(*connecting)]
         await asyncio.gather(*(client.opened for client in connected))
         clients += connected
-    print("open", flush=True)
-    print(json.dumps(await asyncio.gather(*(client.ended for client in clients))), flush=True)
+    say("open")
+    say(json.dumps(await asyncio.gather(*(client.ended for client in clients))))
+
+
+def say(line: str) -> None:
+    """Write a line for whoever started this."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

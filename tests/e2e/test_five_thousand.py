@@ -1,6 +1,5 @@
 """Five thousand sessions in one process, and an ELBv2 endpoint that is not ours: moto."""
 
-import asyncio
 import json
 import resource
 import subprocess
@@ -12,8 +11,6 @@ from pathlib import Path
 import boto3
 import pytest
 from server_process import REASON, TOKEN
-
-pytestmark = pytest.mark.anyio
 
 SESSIONS = 5000
 DELAY = 26
@@ -33,7 +30,7 @@ def many_files():
     """Allow this process and its children to have enough files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = SESSIONS + 1000
-    if hard not in (resource.RLIM_INFINITY,) and hard < enough:
+    if hard != resource.RLIM_INFINITY and hard < enough:
         pytest.skip(f"needs {enough} open files; the hard limit here is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
     yield
@@ -61,7 +58,7 @@ def moto(serve, monkeypatch):
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_five_thousand_sessions_leave_within_the_window(serve, moto):
+def test_five_thousand_sessions_leave_within_the_window(serve, moto):
     """
     All see 1012 within the window, no second has more than 1.5 times the mean, none is left, nothing is in the log.
 
@@ -83,19 +80,19 @@ async def test_five_thousand_sessions_leave_within_the_window(serve, moto):
     command = [sys.executable, str(HERE / "crowd.py"), str(server.port), "/ws", str(SESSIONS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crowd:
         try:
-            assert await asyncio.to_thread(crowd.stdout.readline) == "open\n"
-            status = (await asyncio.to_thread(server.drain))[1]
+            assert crowd.stdout.readline() == "open\n"
+            status = server.drain()[1]
             assert status["sessions"]["open"] == SESSIONS
             assert status["triggers"]["target-health"]["target_groups"][0]["verdict"] == "serving"
             deregistered = time.monotonic()
             balancer.deregister_targets(TargetGroupArn=arn, Targets=[TARGET])
-            ends = json.loads(await asyncio.to_thread(crowd.stdout.readline))
+            ends = json.loads(crowd.stdout.readline())
         finally:
             crowd.kill()
-    _, shown = await asyncio.to_thread(server.drain, "GET", "?wait=30")
+    _, shown = server.drain("GET", "?wait=30")
     report = shown["report"]
     server.signal()
-    await asyncio.to_thread(server.wait)
+    server.wait()
 
     assert Counter((code, reason) for code, reason, _ in ends) == {(1012, REASON): SESSIONS}
     moments = sorted(at for _, _, at in ends)

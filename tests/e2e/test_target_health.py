@@ -66,7 +66,7 @@ async def test_sessions_leave_evenly_before_the_delay_ends(serve):
 
 
 async def test_calls_that_fail_neither_start_a_drain_nor_stop_it(serve):
-    """Throttled, refused, broken, silent, before and while it drains: one warning, one line at the return, no effect."""
+    """Throttled, refused, broken, silent, before and while it drains: no poll that fails has an effect."""
     fake = FakeAWS()
     task = fake.add_task(fake.add_service("web", delay=10.0))
     fake.fail("error", action="metadata", times=2)
