@@ -1,7 +1,8 @@
 """One target group under watch: when to ask, what the answers said."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -38,6 +39,8 @@ class GroupWatch:
         rng: The source of luck.
         trigger: The name of the trigger, for facts.
         on_reading: Called after every answer that tells something.
+        is_inherited: Asked when the first thing seen of the target is that it drains: whether that was another task,
+            whose address this one was given.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class GroupWatch:
         rng: Random,
         trigger: str,
         on_reading: "Callable[[GroupWatch], None]",
+        is_inherited: Callable[[], Awaitable[bool]],
     ) -> None:
         self.target = target
         self.reading = Reading(Verdict.UNKNOWN)
@@ -63,6 +67,7 @@ class GroupWatch:
         self._rng = rng
         self._trigger = trigger
         self._on_reading = on_reading
+        self._is_inherited = is_inherited
         # A wait as long as the delay would sleep through a whole deregistration.
         interval = control.settings.poll_interval
         self._backoff = Backoff(interval, min(LONGEST_WAIT, target.delay / 4), rng)
@@ -92,6 +97,8 @@ class GroupWatch:
             reading = read(
                 answer.get("TargetHealthDescriptions") or (), self.target.ids, self.target.ports, seen=self.seen
             )
+            if reading.verdict is Verdict.DRAINING and not self.seen and await self._is_inherited():
+                reading = replace(reading, verdict=Verdict.NOT_YET)
         except Exception as error:  # noqa: BLE001 - an answer that cannot be read is a failure like any other
             failed = _as_failure(error)
             reading = Reading(read_error(failed.trouble.code, seen=self.seen))

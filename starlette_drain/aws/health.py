@@ -1,35 +1,29 @@
 """The trigger that watches what the load balancer does with this task's target."""
 
 import asyncio
-import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.facts import TriggerImpaired, TriggerStoodDown, WindowTooLong
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.backoff import Backoff
 from starlette_drain.aws.calls import AwsCalls, region_of, unobserved
 from starlette_drain.aws.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.deadline import deadline, fitting_window
-from starlette_drain.aws.errors import Incomplete
+from starlette_drain.aws.ecs import EcsRecords
+from starlette_drain.aws.errors import AwsCallFailed, TroubleKind
 from starlette_drain.aws.group import GroupWatch
 from starlette_drain.aws.identity import TaskIdentity, discover
 from starlette_drain.aws.impairment import Impairment
 from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.source import Search
+from starlette_drain.aws.task_state import TaskVerdict, judge
 from starlette_drain.aws.verdict import Verdict
 from starlette_drain.triggers.base import Control
 
 __all__ = ["TargetHealthTrigger"]
-
-logger = logging.getLogger("starlette_drain")
-
-Found = TypeVar("Found")
-
-FIRST_RETRY, LAST_RETRY = 1.0, 60.0
-"""Seconds between two attempts to find out who we are: at first, and at the most."""
 
 
 class TargetHealthTrigger:
@@ -65,7 +59,7 @@ class TargetHealthTrigger:
         self._fetch = fetch
         self._control: Control | None = None
         self._state = "not started"
-        self._last_error: str | None = None
+        self._search: Search | None = None
         self._watches: tuple[GroupWatch, ...] = ()
         self._leaving: set[str] = set()
         self.identity: TaskIdentity | None = None
@@ -78,10 +72,11 @@ class TargetHealthTrigger:
             self._stand_down(f"this is no ECS task: {METADATA_VARIABLE} is not set")
             return
         self._state = "discovering"
-        task = await self._until_found(control, lambda: self._read_task(settings))
+        self._search = search = Search(self.name, control, self._rng)
+        task = await search.until_found(lambda: self._read_task(settings))
         arn = settings.target_group_arn[0] if settings.target_group_arn else (task.task_arn if task else "")
         async with AwsCalls(self._clients or Aioboto3Clients(), region_of(arn)) as calls:
-            self.identity = await self._until_found(control, lambda: discover(calls, settings, task))
+            self.identity = await search.until_found(lambda: discover(calls, settings, task))
             if not self.identity.targets:
                 self._stand_down(*self.identity.notes)
                 return
@@ -96,7 +91,7 @@ class TargetHealthTrigger:
             "service": self.identity.service if self.identity else None,
             "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
             "answer_age": round(max(ages), 3) if ages else None,
-            "last_error": next(iter(errors), self._last_error),
+            "last_error": next(iter(errors), self._search and self._search.last_error),
             "notes": list(self.identity.notes) if self.identity else [],
             "target_groups": [each.status(now) for each in self._watches],
         }
@@ -108,25 +103,21 @@ class TargetHealthTrigger:
         with unobserved():
             return await read_task(uri, self._fetch)
 
-    async def _until_found(self, control: Control, attempt: Callable[[], Awaitable[Found]]) -> Found:
-        """Try until it works: one warning, one line when it has."""
-        impairment = Impairment(self.name, control, patience=1)
-        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
-        while True:
-            try:
-                found = await attempt()
-            except Incomplete as missing:
-                self._last_error = missing.problem
-                impairment.complain("discovery", missing.problem, missing.remedy)
-            except Exception as error:
-                self._last_error = f"discovery failed ({type(error).__name__})"
-                logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
-                impairment.complain("discovery", self._last_error, "please report it; it is tried again")
-            else:
-                self._last_error = None
-                impairment.worked("discovery")
-                return found
-            await asyncio.sleep(backoff.grow())
+    async def _is_inherited(self, calls: AwsCalls) -> bool:
+        """
+        Tell whether a target that drains when first seen was another task's, whose address this one was given.
+
+        It was, where ECS wants this task to run: it takes a task out only after that has changed. Where ECS may not or
+        cannot be asked the target is taken for our own.
+        """
+        if self.identity is None or self.identity.task is None:
+            return False
+        try:
+            return judge(await EcsRecords(calls, self.identity.task).task()) is TaskVerdict.SERVING
+        except AwsCallFailed as failed:
+            if failed.trouble.kind in (TroubleKind.DENIED, TroubleKind.UNREACHABLE):
+                return False
+            raise
 
     async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
         self._advise(identity, control)
@@ -140,6 +131,7 @@ class TargetHealthTrigger:
                 rng=self._rng,
                 trigger=self.name,
                 on_reading=self._conclude,
+                is_inherited=lambda: self._is_inherited(calls),
             )
             for target in identity.targets
         )

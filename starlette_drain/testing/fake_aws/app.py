@@ -116,10 +116,10 @@ class FakeAWS:
                 if group in (None, each):
                     each.deregister(target_id, port)
 
-    def deactivate(self, task: FakeTask) -> None:
+    def deactivate(self, task: FakeTask, stop_code: str = "ServiceSchedulerInitiated") -> None:
         """Do what ECS does when it wants a task to end: status DEACTIVATING, and deregistration everywhere."""
         with self._lock:
-            task.last_status, task.desired_status = "DEACTIVATING", "STOPPED"
+            task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
             self.deregister(task)
 
     def fail(

@@ -55,6 +55,7 @@ class FakeTask:
         instance_id: The EC2 instance it runs on, outside Fargate.
         last_status: As DescribeTasks shows it.
         desired_status: As DescribeTasks shows it.
+        stop_code: Why it was, or is being, stopped, as DescribeTasks shows it.
         protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
     """
 
@@ -69,6 +70,7 @@ class FakeTask:
     instance_id: str | None = None
     last_status: str = "RUNNING"
     desired_status: str = "RUNNING"
+    stop_code: str | None = None
     protected_until: float | None = None
 
     @property
@@ -123,6 +125,8 @@ class FakeTask:
         }
         if self.instance_id:
             record["containerInstanceArn"] = self.instance_arn
+        if self.stop_code:
+            record |= {"stopCode": self.stop_code, "stoppedReason": "Scaling activity initiated by deployment"}
         return record
 
     def metadata(self) -> dict[str, Any]:

@@ -16,6 +16,9 @@ class RecordingControl:
         self.causes = []
         self.advice = []
         self.facts = []
+        self.workers = 1
+        self.open = 0
+        self.listeners = []
 
     def time(self):
         """Return the loop's time."""
@@ -24,6 +27,17 @@ class RecordingControl:
     def request(self, cause):
         """Note a request."""
         self.causes.append(cause)
+
+    def retract(self, trigger):
+        """Note that the causes were taken back, where *trigger* alone has asked."""
+        if not self.causes or {each.trigger for each in self.causes} != {trigger}:
+            return False
+        self.causes.clear()
+        return True
+
+    def open_sessions(self):
+        """Return what a test says."""
+        return self.open
 
     def advise(self, window):
         """Note an advice."""

@@ -21,11 +21,11 @@ class Stage:
         self.task = None
 
     @contextlib.asynccontextmanager
-    async def watching(self, task=None, *, environ=ON_ECS, seed=7, **options):
-        """Let the trigger watch *task*; yields the control that records what it does."""
+    async def watching(self, task=None, *, kind=TargetHealthTrigger, environ=ON_ECS, seed=7, **options):
+        """Let a trigger of *kind* watch *task*; yields the control that records what it does."""
         self.task = task
         self.metadata = MetadataOf(task)
-        self.trigger = TargetHealthTrigger(clients=self.clients, environ=environ, rng=Random(seed), fetch=self.metadata)
+        self.trigger = kind(clients=self.clients, environ=environ, rng=Random(seed), fetch=self.metadata)
         control = RecordingControl(**options)
         watching = asyncio.create_task(self.trigger.watch(control))
         try:

@@ -77,7 +77,7 @@ async def test_deregistration_asks_for_one_drain(stage):
 async def test_draining_at_the_first_look(stage):
     """Who comes up in the middle of a deregistration assumes one poll interval, and says that the age is unknown."""
     task = stage.fake.add_task(stage.fake.add_service(delay=300))
-    stage.fake.deregister(task)
+    stage.fake.deactivate(task)
     async with stage.watching(task) as control:
         await asyncio.sleep(1)
 
@@ -85,6 +85,41 @@ async def test_draining_at_the_first_look(stage):
         assert "since when is unknown" in cause.reason
         assert cause.lag == 5
         assert cause.deadline == cause.at - 5 + 285
+
+
+async def test_an_inherited_address(stage):
+    """A new task that got the address of one still draining waits for its own registration, and drains with that."""
+    service = stage.fake.add_service(delay=60)
+    former = stage.fake.add_task(service)
+    stage.fake.deactivate(former)
+    task = stage.fake.add_task(service, register=False)
+    async with stage.watching(task) as control:
+        await asyncio.sleep(30)
+        assert control.causes == []
+        assert stage.trigger.status(control.time())["target_groups"][0]["verdict"] == "not-yet"
+
+        stage.fake.register(task)
+        await asyncio.sleep(10)
+        assert control.causes == []
+        looked_up = len(stage.clients.times("DescribeTasks"))
+
+        stage.fake.deactivate(task)
+        await asyncio.sleep(6)
+        assert len(control.causes) == 1
+        assert len(stage.clients.times("DescribeTasks")) == looked_up
+
+
+@pytest.mark.parametrize(("code", "drains"), [("AccessDeniedException", True), ("ThrottlingException", False)])
+async def test_an_address_that_ecs_does_not_explain(stage, code, drains):
+    """Where ECS may not be asked a target that drains at first is our own; where it throttles, nobody knows."""
+    task = stage.fake.add_task(stage.fake.add_service(delay=60))
+    stage.fake.deregister(task)
+    arn = task.service.registrations[0].group.arn
+    stage.clients.failures["DescribeTasks"] = ClientError(code)
+    async with stage.watching(task, target_group_arn=arn) as control:
+        await asyncio.sleep(20)
+
+        assert bool(control.causes) is drains
 
 
 async def test_not_yet_registered(stage):
