@@ -1,9 +1,8 @@
-"""One lean client: a protocol without a task, except while it connects."""
+"""One lean client: no task, except while it connects."""
 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -32,7 +31,100 @@ class Habits:
     honours_retry_after: bool = False
 
 
-class Client(asyncio.Protocol):
+class Attempt(asyncio.Protocol):
+    """One attempt to connect, and the WebSocket that comes of it; a client listens to its latest attempt only."""
+
+    __slots__ = ("_client", "_head", "_patience", "_reader", "_transport", "code", "is_open")
+
+    def __init__(self, client: "Client") -> None:
+        self.code = NO_CLOSE_FRAME
+        self.is_open = False
+        self._client = client
+        self._head = b""
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._patience = asyncio.get_running_loop().call_later(OPEN_WITHIN, self.give_up, "timeout")
+
+    async def connect(self, host: str, port: int) -> None:
+        """Connect; whatever goes wrong, the client hears of it once."""
+        loop = asyncio.get_running_loop()
+        door = _door(self._client.number)
+        try:
+            await loop.sock_connect(door, (host, port))
+            await loop.create_connection(lambda: self, sock=door)
+        except OSError as error:
+            door.close()
+            self.give_up(type(error).__name__)
+        if self._client.attempt is not self:
+            self.abort()  # it has taken too long
+
+    def give_up(self, reason: str, retry_after: float = 0.0) -> None:
+        """Tell the client that nothing came of it."""
+        self._patience.cancel()
+        self.abort()
+        self._client.failed(self, reason, retry_after)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport:
+            self._transport.abort()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._transport and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # The protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for a WebSocket."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._client.request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the answer, then frames."""
+        if self.is_open:
+            self._take_frames(data)
+            return
+        self._head += data
+        answer = read_answer(self._head)
+        if answer is None or self._client.attempt is not self:
+            return
+        status, headers, rest = answer
+        if status == 101:
+            self.is_open = True
+            self._patience.cancel()
+            self._client.opened()
+            if self._client.is_deaf and self._transport:
+                self._transport.pause_reading()
+            self._take_frames(rest)
+        else:
+            after = headers.get("retry-after", "")
+            self.give_up(f"HTTP {status}", float(after) if after.isdigit() else 0.0)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Let the client come back."""
+        if self.is_open:
+            self._client.lost(self)
+        else:
+            self.give_up("closed during the handshake")
+
+    def _take_frames(self, data: bytes) -> None:
+        for opcode, payload in self._reader.feed(data):
+            if opcode == CLOSE:
+                self.code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+                self._write(frame(CLOSE, payload[:2]))
+                if self._transport:
+                    self._transport.close()
+            elif opcode == PING:
+                self._write(frame(PONG, payload))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+class Client:
     """
     A client that keeps one WebSocket open, and comes back when it ends.
 
@@ -45,170 +137,85 @@ class Client(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_attempt", "_code", "_habits", "_has_failed", "_head", "_host", "_loss", "_path", "_patience", "_port",
-        "_reader", "_records", "_retry", "_task", "_traits", "_transport", "is_deaf", "is_open", "number", "stopped",
+        "_failures", "_habits", "_loss", "_place", "_records", "_task", "_traits", "attempt", "is_deaf", "is_open",
+        "number", "request", "stopped",
     )  # fmt: skip
 
     def __init__(self, number: int, habits: Habits, records: Records, luck: Random, *, is_deaf: bool = False) -> None:
         self.number = number
         self.is_deaf = is_deaf
         self.is_open = self.stopped = False
+        self.attempt: Attempt | None = None
+        url = urlsplit(habits.url)
+        self._place = url.hostname or "127.0.0.1", url.port or 80
+        self.request = handshake(f"{url.path.rstrip('/')}/{number}", url.netloc)
         self._habits = habits
         self._records = records
         self._traits = Traits(luck)
-        url = urlsplit(habits.url)
-        self._host, self._port = url.hostname or "127.0.0.1", url.port or 80
-        self._path = f"{url.path.rstrip('/')}/{number}"
-        self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._attempt = 0
-        self._retry = 0.0
+        self._failures = 0
         self._loss: tuple[float, int] | None = None
-        self._clear()
 
     def connect(self) -> None:
-        """Try to connect, from now until it works."""
+        """Try to connect."""
         if not self.stopped:
-            self._clear()
             self._records.attempts.append(time.time())
-            self._task = asyncio.get_running_loop().create_task(self._connect())
+            self.attempt = Attempt(self)
+            self._task = asyncio.get_running_loop().create_task(self.attempt.connect(*self._place))
 
     def stop(self) -> None:
         """Leave for good."""
         self.stopped = True
         if self._task:
             self._task.cancel()
-        if self._transport:
-            self._transport.abort()
+        if self.attempt:
+            self.attempt.abort()
 
     def look(self) -> None:
         """Let a deaf client see what has been waiting for it."""
-        if self.is_deaf and self.is_open and self._transport:
-            self._transport.resume_reading()
+        if self.is_deaf and self.is_open and self.attempt:
+            self.attempt.resume_reading()
 
-    # The protocol
+    @property
+    def loss(self) -> Loss | None:
+        """The loss that was not made good so far."""
+        return Loss(self.number, *self._loss, None) if self._loss else None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for a WebSocket."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(handshake(self._path, f"{self._host}:{self._port}"))
+    # What an attempt calls
 
-    def data_received(self, data: bytes) -> None:
-        """Take the answer, then frames."""
-        if self.is_open:
-            self._take_frames(data)
-            return
-        self._head += data
-        answer = read_answer(self._head)
-        if answer is None:
-            return
-        status, headers, rest = answer
-        if status == 101:
-            self._opened()
-            self._take_frames(rest)
-        else:
-            self._fail(f"HTTP {status}")
-            if self._habits.honours_retry_after and headers.get("retry-after", "").isdigit():
-                self._retry = float(headers["retry-after"])
-            self._abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Remember what was lost, and come back."""
-        self._transport = None
-        self._stop_waiting()
-        if self.stopped:
-            return
-        if self.is_open and self.is_deaf:
-            self._records.deaf[str(self._code)] += 1
-            self.is_open = False
-            return
-        if self.is_open:
-            self._loss = time.time(), self._code
-            self._attempt = 0
-        else:
-            self._fail("closed during the handshake")
-        self.is_open = False
-        self._come_back()
-
-    # The works
-
-    def _clear(self) -> None:
-        self._head = b""
-        self._has_failed = False
-        self._reader = FrameReader()
-        self._code = NO_CLOSE_FRAME
-        self._retry = 0.0
-
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        door = _door(self.number)
-        try:
-            async with asyncio.timeout(OPEN_WITHIN):
-                await loop.sock_connect(door, (self._host, self._port))
-                protocol: Callable[[], Client] = lambda: self  # noqa: E731
-                await loop.create_connection(protocol, sock=door)
-        except (OSError, TimeoutError) as error:
-            door.close()
-            self._fail("timeout" if isinstance(error, TimeoutError) else type(error).__name__)
-            self._come_back()
-            return
-        if not self.is_open:
-            self._patience = loop.call_later(OPEN_WITHIN, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        self._fail("timeout")
-        self._abort()
-
-    def _stop_waiting(self) -> None:
-        # The task that connects ends by itself: to cancel it would close the connection.
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
-
-    def _opened(self) -> None:
+    def opened(self) -> None:
+        """Remember that there is a connection."""
         now = time.time()
         self.is_open = True
+        self._failures = 0
         self._records.opened.append(now)
         if self._loss:
             self._records.losses.append(Loss(self.number, *self._loss, now))
             self._loss = None
-        self._stop_waiting()
-        if self.is_deaf and self._transport:
-            self._transport.pause_reading()
 
-    def _take_frames(self, data: bytes) -> None:
-        for opcode, payload in self._reader.feed(data):
-            if opcode == CLOSE:
-                self._code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
-                self._write(frame(CLOSE, payload[:2]))
-                if self._transport:
-                    self._transport.close()
-            elif opcode == PING:
-                self._write(frame(PONG, payload))
+    def lost(self, attempt: Attempt) -> None:
+        """Remember what was lost, and come back."""
+        if self.stopped or attempt is not self.attempt:
+            return
+        self.is_open = False
+        if self.is_deaf:
+            self._records.deaf[str(attempt.code)] += 1
+        else:
+            self._loss = time.time(), attempt.code
+            self._come_back(0.0)
 
-    def _write(self, data: bytes) -> None:
-        if self._transport and not self._transport.is_closing():
-            self._transport.write(data)
+    def failed(self, attempt: Attempt, reason: str, retry_after: float) -> None:
+        """Remember that nothing came of an attempt, and try again; only the first reason counts."""
+        if self.stopped or attempt is not self.attempt:
+            return
+        self.attempt = None
+        self._records.failures[reason] += 1
+        self._failures += 1
+        self._come_back(retry_after if self._habits.honours_retry_after else 0.0)
 
-    def _abort(self) -> None:
-        if self._transport:
-            self._transport.abort()
-
-    def _fail(self, reason: str) -> None:
-        if not self.stopped and not self._has_failed:
-            self._records.failures[reason] += 1
-            self._has_failed = True
-
-    def _come_back(self) -> None:
-        if not self.stopped:
-            wait = max(self._habits.behaviour(self._attempt, self._traits), self._retry)
-            self._attempt += 1
-            asyncio.get_running_loop().call_later(wait, self.connect)
-
-    def lost_for_good(self) -> Loss | None:
-        """Return the loss that was not made good so far."""
-        return Loss(self.number, *self._loss, None) if self._loss else None
+    def _come_back(self, at_least: float) -> None:
+        wait = max(self._habits.behaviour(self._failures, self._traits), at_least)
+        asyncio.get_running_loop().call_later(wait, self.connect)
 
 
 def _door(number: int) -> socket.socket:

@@ -52,7 +52,7 @@ async def sail(options: argparse.Namespace) -> None:
         client.look()
     if options.deaf:
         await asyncio.sleep(LAST_LOOK)
-    records.losses += [loss for client in clients if (loss := client.lost_for_good())]
+    records.losses += [loss for client in clients if (loss := client.loss)]
     for client in clients:
         client.stop()
     records.write(options.records)
