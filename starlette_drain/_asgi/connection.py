@@ -49,7 +49,6 @@ class Connection(Session):
         "_interrupted",
         "_notes_activity",
         "_parked",
-        "_parked_before",
         "_raw_receive",
         "_raw_send",
         "_shed_event",
@@ -67,7 +66,6 @@ class Connection(Session):
         # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
         self._cancelled_before = _cancelling(self._task)
         self._parked: asyncio.Task[object] | None = None
-        self._parked_before = 0
         self._interrupted: asyncio.Task[object] | None = None
         self._heard = ""
         self._disconnect: Message | None = None
@@ -144,7 +142,7 @@ class Connection(Session):
         # Marking the parked task costs a tenth of a timeout around every receive; only a shed cancels it.
         task = asyncio.current_task()
         before = _cancelling(task)
-        self._parked, self._parked_before = task, before
+        self._parked = task
         try:
             message = await self._raw_receive()
         except BaseException:
@@ -207,9 +205,7 @@ class Connection(Session):
 
     def _interrupt(self) -> None:
         """End a pending `receive` without a trace: it takes the cancellation back."""
-        # One whom somebody else has cancelled wakes up anyway, and two cancellations cannot be told from one: anyio's
-        # scopes, for instance, would not know theirs again.
-        if self._parked is not None and _cancelling(self._parked) == self._parked_before:
+        if self._parked is not None:
             self._interrupted = self._parked
             self._parked.cancel()
 
