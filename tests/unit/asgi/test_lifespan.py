@@ -1,6 +1,7 @@
 """When a drain watches: from after the application's startup until before its shutdown, whatever the server does."""
 
 import asyncio
+import logging
 import threading
 from contextlib import asynccontextmanager
 
@@ -500,7 +501,7 @@ def test_the_test_clients_loop_is_not_in_the_main_thread():
     assert threads[0] is not threading.main_thread()
 
 
-def test_the_zero_code_form_needs_nothing_else(monkeypatch):
+def test_the_zero_code_form_needs_nothing_else(monkeypatch, caplog):
     """One line and no argument: it works off ECS, too, with and without the lifespan, over several clients."""
     for name in ("ECS_CONTAINER_METADATA_URI_V4", "DRAIN_ADMIN_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -512,3 +513,4 @@ def test_the_zero_code_form_needs_nothing_else(monkeypatch):
     with TestClient(app).websocket_connect("/ws") as websocket:
         websocket.send_text("a")
         assert websocket.receive_text() == "a"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

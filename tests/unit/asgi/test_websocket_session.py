@@ -810,6 +810,26 @@ async def test_an_application_that_ends_during_the_farewell_still_gets_its_clien
     assert house.outcomes() == [Outcome.SHED]
 
 
+async def test_an_application_that_ended_during_the_farewell_is_not_cancelled_for_a_slow_close():
+    """Once the application has ended, a close that takes longer than the grace cancels nobody."""
+    house = House(starlette_app(wait_a_second), close_timeout=4, grace=1)
+    house.drain.before_close(lambda _: asyncio.sleep(1.5))
+    server = house.serve()
+    await settle()
+    server.blocked = lambda message: message["type"] == "websocket.close"
+    await house.shed()
+    await server.task
+
+    assert house.outcomes() == [Outcome.SHED]
+    assert server.task.cancelling() == 0
+
+
+async def wait_a_second(websocket):
+    """Stay for a second and leave."""
+    await websocket.accept()
+    await asyncio.sleep(1)
+
+
 async def test_an_application_that_closes_during_the_farewell_has_the_last_word():
     """A close of the application's own is the only one, and what the farewell says afterwards is dropped quietly."""
 
