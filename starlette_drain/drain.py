@@ -8,12 +8,13 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any, Protocol, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.options import DrainOptions
 from starlette_drain._core.session import Session
 from starlette_drain._core.settings import Settings
+from starlette_drain.agreement import Agreement, TriggerAndObserver
 from starlette_drain.exceptions import DrainInUse, SettingsError
 from starlette_drain.shedding import Shedding
 from starlette_drain.telemetry.base import Observer, Observers
@@ -28,11 +29,6 @@ FLUSH_TIMEOUT = 5.0
 logger = logging.getLogger("starlette_drain")
 
 Farewell = Callable[[Any], Awaitable[None]]
-
-
-class TriggerAndObserver(Trigger, Observer, Protocol):
-    """Somebody who asks for drains and hears of them."""
-
 
 FarewellT = TypeVar("FarewellT", bound=Farewell)
 
@@ -68,6 +64,7 @@ class Drain(Shedding):
         """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
         self._triggers = None if triggers is None else tuple(triggers)
+        self._agreement: Agreement | None = None
         self._is_equipped = False
         self._farewells: list[Farewell] = []
         self._watching: list[asyncio.Task[None]] | None = None
@@ -174,10 +171,15 @@ class Drain(Shedding):
         """Return how many seconds a client that is turned away should stay away: each something else."""
         return self.settings.retry_after * self._rng.uniform(1.0, 2.0)
 
-    def coordinate(self, agreement: TriggerAndObserver, elect: Callable[[Trigger], Trigger]) -> None:
+    async def wait_all_drained(self) -> bool:
+        """Wait like `wait_drained`, for all workers of the task."""
+        return await self.wait_drained() and (self._agreement is None or await self._agreement.wait_others())
+
+    def coordinate(self, agreement: Agreement, elect: Callable[[Trigger], Trigger]) -> None:
         """Let the workers of one task agree; *elect* makes a trigger run in one of them only."""
         triggers = self._triggers or ()
         self._triggers = tuple(elect(each) if getattr(each, "once_per_task", False) else each for each in triggers)
+        self._agreement = agreement
         self.add(agreement)
 
     @property

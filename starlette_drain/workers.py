@@ -15,21 +15,36 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import DrainCancelled, DrainReplanned, DrainStarted, Fact, TriggerImpaired
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainReplanned,
+    DrainStarted,
+    Fact,
+    TriggerImpaired,
+    TriggerRestored,
+)
 from starlette_drain._core.order import Order
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
 from starlette_drain.exceptions import IllegalTransition
-from starlette_drain.meeting_place import MeetingPlace, NoMeetingPlace, find_meeting_place, find_supervisor
-from starlette_drain.triggers.base import Control, Trigger
+from starlette_drain.meeting_place import MeetingPlace, find_meeting_place, find_supervisor
+from starlette_drain.triggers.base import Control
 
-__all__ = ["Elected", "Workers"]
+__all__ = ["Workers"]
 
 LOOK = 0.25
 """Seconds between two looks at what the others say."""
+
+SILENCE = 20.0
+"""Seconds after which a worker that says nothing is taken to hang."""
+
+REMEDY = "set workers_dir to a directory of mode 0700 that the workers share; until then /drain acts on one worker only"
+
+Status = dict[str, Any]
 
 
 class Workers:
@@ -39,49 +54,61 @@ class Workers:
     Args:
         drain: The drain of this worker.
         environ: The environment.
+        pid: The process id of this worker.
     """
 
     name = "workers"
 
-    def __init__(self, drain: Drain, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, drain: Drain, environ: Mapping[str, str] = os.environ, *, pid: int | None = None) -> None:
         self._drain = drain
         self._environ = environ
+        self._given_pid = pid
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = self._given_pid or os.getpid()
+        self._supervisor: int | None = None
         self._place: MeetingPlace | None = None
         self._settled = asyncio.Event()
+        self._elected: set[str] = set()
         self._obeyed = 0
         self._is_obeying = False
-        self._others: dict[int, dict[str, Any]] = {}
-        self._scope = "worker"
+        self._unsaid: tuple[DrainCause | None, float | None] | None = None
+        self._others: dict[int, Status] = {}
+        self._impaired_at: float | None = None
         self._has_asked_to_exit = False
 
     # As a trigger
 
     async def watch(self, control: Control) -> None:
         """Meet the other workers for as long as the application runs."""
-        self._place = self._find_place(control)
-        self._settled.set()
-        pid = os.getpid()
         try:
+            self._place = self._find_place(control)
             while True:
                 if self._place:
-                    self._look_around(self._place, pid)
+                    self._look_around(self._place)
+                self._settled.set()
                 self._exit_when_drained()
                 await asyncio.sleep(LOOK)
         finally:
-            self._settled.clear()
             if self._place:
-                self._leave(self._place, pid)
+                with suppress(OSError):
+                    self._place.leave(self._pid)
+            self._settled.set()
+            self._reset()
 
-    def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
+    def status(self, now: float) -> Mapping[str, Any]:
         """Return how every worker stands, and the sum."""
+        scope = "task" if self._impaired_at is None else "worker"
         if not self._others:
-            return {"scope": self._scope}
-        everyone = {**self._others, os.getpid(): self._own_status()}
-        total = {
-            name: sum(each["sessions"][name] for each in everyone.values()) for name in self._own_status()["sessions"]
-        }
-        workers = [{"pid": pid, **each} for pid, each in sorted(everyone.items())]
-        return {"scope": self._scope, "sessions": total, "workers": workers}
+            return {"scope": scope}
+        everyone = {**self._others, self._pid: self._own_status()}
+        shown = [each["shown"] for each in everyone.values()]
+        workers = [
+            {"pid": pid, **each["shown"], "seconds_ago": round(now - each["at"], 3)}
+            for pid, each in sorted(everyone.items())
+        ]
+        return {"scope": scope, **_sum(shown), "workers": workers}
 
     # As an observer
 
@@ -95,56 +122,74 @@ class Workers:
         if self._is_obeying or self._place is None:
             return
         match fact:
-            case DrainStarted() | DrainReplanned(shortened=True) if fact.cause.revocable:
-                self._give_order(self._place, fact.cause, fact.deadline)
+            case DrainStarted() | DrainReplanned(shortened=True):
+                if fact.cause.revocable or fact.cause.trigger in self._elected:
+                    self._give_order(self._place, fact.cause, fact.deadline)
             case DrainCancelled():
                 self._give_order(self._place, None, None)
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""
 
-    # For the elected
+    # For the drain, and for the elected
+
+    async def wait_others(self) -> bool:
+        """Wait until the other workers have drained too; return False where this one serves again meanwhile."""
+        while self._drain.state is DrainState.DRAINED:
+            others = self._others.values()
+            if all(each["shown"]["state"] == "drained" and each["order"] >= self._obeyed for each in others):
+                return True
+            await asyncio.sleep(LOOK)
+        return False
 
     async def wait_elected(self, name: str) -> None:
         """Return when this worker is the one of the task that runs *name*."""
         await self._settled.wait()
-        while self._place and not self._place.try_lock(name):  # noqa: ASYNC110 - the kernel sends no event
+        while not self._wins(name):  # noqa: ASYNC110 - the kernel sends no event
             await asyncio.sleep(4 * LOOK)
+        self._elected.add(name)
 
     # The works
 
     def _find_place(self, control: Control) -> MeetingPlace | None:
-        supervisor = find_supervisor(self._environ)
+        self._supervisor = find_supervisor(self._environ)
         where = control.settings.workers_dir
-        if supervisor is None and where is None:
-            self._scope = "task"
+        if self._supervisor is None and where is None:
             return None
         try:
-            place = find_meeting_place(supervisor or os.getpid(), where)
-        except NoMeetingPlace as error:
-            remedy = "set workers_dir to a directory of mode 0700 that the workers share; until then /drain acts on "
-            fact = TriggerImpaired(control.time(), self.name, str(error), f"{remedy}one worker only")
-            control.tell(fact)
+            return find_meeting_place(self._supervisor, where)
+        except OSError as error:
+            self._impair(error)
             return None
-        self._scope = "task"
-        return place
 
-    def _look_around(self, place: MeetingPlace, pid: int) -> None:
+    def _look_around(self, place: MeetingPlace) -> None:
         try:
+            place.write_status(self._pid, self._own_status())
             if order := place.read_order():
                 self._obey(order)
-            place.write_status(pid, self._own_status())
             self._others = place.read_statuses()
-        except OSError:
-            self._scope = "worker"
+            self._others.pop(self._pid, None)
+            self._heed_others()
+        except (OSError, LookupError, TypeError, ValueError) as error:  # the latter where they run another version
+            self._impair(error)
             return
-        self._scope = "task"
-        self._others.pop(pid, None)
+        if self._impaired_at is not None:
+            seconds, self._impaired_at = self._drain.time() - self._impaired_at, None
+            self._drain.tell(TriggerRestored(self._drain.time(), self.name, seconds))
+        if self._unsaid:
+            self._give_order(place, *self._unsaid)
+
+    def _heed_others(self) -> None:
         self._drain.divide(len(self._others) + 1)
-        self._drain.open_elsewhere = sum(each["sessions"]["open"] for each in self._others.values())
-        for status in self._others.values():
-            if status["advised"] is not None:
-                self._drain.advise(status["advised"])
+        self._drain.open_elsewhere = sum(each["shown"]["sessions"]["open"] for each in self._others.values())
+        for each in self._others.values():
+            if each["advised"] is not None and not self._elected:
+                self._drain.advise(each["advised"])
+
+    def _impair(self, error: Exception) -> None:
+        if self._impaired_at is None:
+            self._impaired_at = self._drain.time()
+            self._drain.tell(TriggerImpaired(self._impaired_at, self.name, str(error) or repr(error), REMEDY))
 
     def _obey(self, order: Order) -> None:
         if order.number <= self._obeyed:
@@ -161,70 +206,77 @@ class Workers:
         finally:
             self._is_obeying = False
 
-    def _leave(self, place: MeetingPlace, pid: int) -> None:
-        with suppress(OSError):
-            place.leave(pid)
-
     def _give_order(self, place: MeetingPlace, cause: DrainCause | None, deadline: float | None) -> None:
+        self._unsaid = None
         try:
-            with place.ordering() as latest:
-                number = (latest.number if latest else 0) + 1
-                binding = cause and DrainCause(
-                    cause.trigger, cause.reason, cause.at, deadline, revocable=cause.revocable, lag=cause.lag
-                )
-                place.write_order(Order(number, binding))
-                self._obeyed = number
-        except OSError:
-            self._scope = "worker"
+            while True:
+                latest = place.read_order()
+                number, earlier = _follow(latest, self._obeyed, deadline)
+                order = Order(number, cause and replace(cause, deadline=earlier))
+                if place.write_order(order):
+                    break
+        except OSError as error:
+            self._unsaid = cause, deadline
+            self._impair(error)
+        else:
+            self._obeyed = number if earlier == deadline else number - 1
 
-    def _own_status(self) -> dict[str, Any]:
-        counts = self._drain.statistics()
-        progress = self._drain.progress()
+    def _own_status(self) -> Status:
+        counts, progress = self._drain.statistics(), self._drain.progress()
+        sessions = {name: getattr(counts, name) for name in ("open", "waiting", "held", "leaving")}
+        sums = {name: getattr(progress, name) if progress else 0 for name in ("shed", "left", "refused", "forced")}
+        state, transfers = self._drain.state.value, len(self._drain.transfers)
         return {
-            "state": self._drain.state.value,
-            "sessions": {
-                "open": counts.open,
-                "waiting": counts.waiting,
-                "held": counts.held,
-                "leaving": counts.leaving,
-            },
-            "shed": progress.shed if progress else 0,
-            "advised": self._drain.advised_window,
+            "shown": {"state": state, "sessions": sessions, "transfers": transfers, **sums},
+            "at": self._drain.time(),
+            "order": self._obeyed,
+            "elected": sorted(self._elected),
+            "advised": self._drain.advised_window if self._elected else None,
+            "is_done": self._is_done(),
         }
 
+    def _wins(self, name: str) -> bool:
+        if self._place is None:
+            return True
+        now = self._drain.time()
+        try:
+            return self._place.try_lock(name) or any(
+                name in each["elected"] and now - each["at"] > SILENCE for each in self._others.values()
+            )
+        except OSError:
+            return True  # better all watch than none
+
+    def _is_done(self) -> bool:
+        """Tell whether there is no reason to live on: nobody is there, nobody may come, and nobody has said so yet."""
+        progress = self._drain.progress()
+        if progress is None or self._drain.state is not DrainState.DRAINED or self._drain.admits():
+            return False
+        is_told_to_stop = not all(cause.revocable for cause in progress.causes)
+        return not is_told_to_stop and (len(self._drain.transfers) == 0 or progress.time_left == 0.0)
+
     def _exit_when_drained(self) -> None:
-        if not self._drain.settings.exit_when_drained or self._has_asked_to_exit:
+        if not self._drain.settings.exit_when_drained or self._has_asked_to_exit or not self._is_done():
             return
-        others_are = all(each["state"] == DrainState.DRAINED.value for each in self._others.values())
-        if self._drain.state is DrainState.DRAINED and others_are:
-            self._has_asked_to_exit = True
-            if self._place and not self._place.try_lock("exit"):
-                return
-            # A supervisor would start a worker again that ends by itself; it is the one to be told.
-            os.kill(find_supervisor(self._environ) or os.getpid(), signal.SIGTERM)
+        if self._impaired_at is not None or not all(each["is_done"] for each in self._others.values()):
+            return
+        self._has_asked_to_exit = True
+        if self._supervisor is None:
+            os.kill(self._pid, signal.SIGTERM)
+        elif self._place and self._place.try_lock("exit"):
+            # A supervisor would start a worker again that ends by itself, so it is the one to be told; once.
+            os.kill(self._supervisor, signal.SIGTERM)
 
 
-class Elected:
-    """
-    Runs a trigger in one worker of the task at a time, and in another when that one dies.
+def _follow(latest: Order | None, obeyed: int, deadline: float | None) -> tuple[int, float | None]:
+    """Return the number after *latest*, and the deadline: that of an order given in the same moment, if earlier."""
+    if latest is None:
+        return 1, deadline
+    if latest.number > obeyed and latest.cause and latest.cause.deadline is not None and deadline is not None:
+        deadline = min(deadline, latest.cause.deadline)
+    return latest.number + 1, deadline
 
-    Args:
-        trigger: The trigger.
-        workers: The agreement among the workers.
-    """
 
-    def __init__(self, trigger: Trigger, workers: Workers) -> None:
-        self.name = trigger.name
-        self._trigger = trigger
-        self._workers = workers
-        self._is_elected = False
-
-    async def watch(self, control: Control) -> None:
-        """Wait to be elected, then watch."""
-        await self._workers.wait_elected(self.name)
-        self._is_elected = True
-        await self._trigger.watch(control)
-
-    def status(self, now: float) -> Mapping[str, Any]:
-        """Return the trigger's status, or that another worker watches."""
-        return self._trigger.status(now) if self._is_elected else {"state": "another worker watches"}
+def _sum(shown: list[Status]) -> Status:
+    sessions = {name: sum(each["sessions"][name] for each in shown) for name in shown[0]["sessions"]}
+    counts = {name: sum(each[name] for each in shown) for name in shown[0] if name not in ("state", "sessions")}
+    return {"sessions": sessions, **counts}

@@ -112,10 +112,10 @@ class AdminRoute:
         return JSONResponse(describe(self._drain))
 
     async def _wait(self, seconds: float) -> None:
-        if seconds and self._drain.state is not DrainState.DRAINED:
+        if seconds:
             try:
                 async with asyncio.timeout(seconds):
-                    await self._drain.wait_drained()
+                    await self._drain.wait_all_drained()
             except TimeoutError:
                 pass
 

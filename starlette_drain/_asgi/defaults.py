@@ -5,9 +5,10 @@ from random import Random
 
 from starlette_drain.ageing import Ageing
 from starlette_drain.drain import Drain
+from starlette_drain.election import Elected
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.triggers.base import Trigger
-from starlette_drain.workers import Elected, Workers
+from starlette_drain.workers import Workers
 
 __all__ = ["equip"]
 
