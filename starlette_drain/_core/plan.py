@@ -91,7 +91,7 @@ class ShedPlan:
         latest = max(now, self._deadline)
         if self._rate <= 0.0 or self._pacing.interval:
             return latest
-        return min(max(now, self._accounted + self._to_flow_in() / self._rate), latest)
+        return min(now + max(0.0, self._to_flow_in() - self._inflow(now)) / self._rate, latest)
 
     def describe(self, now: float) -> str:
         """Say in a few words what the strategy does at *now*."""
@@ -99,7 +99,8 @@ class ShedPlan:
             return "everyone who is left: the deadline has passed"
         if self._registry.remaining and not self._registry.waiting:
             return "nobody for now: all who are left are held"
-        return self._pacing.describe(self._to_flow_in() * self._share, self._time_left(self._accounted))
+        to_flow_in = max(0.0, self._to_flow_in() - self._inflow(now))
+        return self._pacing.describe(to_flow_in * self._share, self._time_left(now))
 
     def shorten(self, now: float, deadline: float) -> bool:
         """Bring the deadline forward; return whether *deadline* was earlier than the one in force."""
@@ -147,11 +148,15 @@ class ShedPlan:
         self._plan_ahead(now)
         return due
 
+    def _inflow(self, now: float) -> float:
+        """Return what the rate has let flow in since it was last accounted for: not more than the bucket holds."""
+        if self._pacing.interval:
+            return 0.0
+        room = self._level + self._rate * CATCH_UP - self._credit
+        return max(0.0, min(self._rate * (now - self._accounted), room))
+
     def _fill(self, now: float) -> None:
-        """Let flow in what the rate allowed since the last time, but not more than the bucket holds."""
-        if not self._pacing.interval:
-            room = self._level + self._rate * CATCH_UP - self._credit
-            self._credit += max(0.0, min(self._rate * (now - self._accounted), room))
+        self._credit += self._inflow(now)
         self._accounted = max(now, self._accounted)
 
     def _begin_batch(self, now: float) -> None:

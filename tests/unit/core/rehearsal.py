@@ -75,8 +75,11 @@ class Rehearsal:
         return due
 
     def run(self, until=math.inf, *, late=0.0):
-        """Let time pass to *until*, or to the end, the caller being *late* each time."""
-        while self.plan.ask_at is not None and (moment := max(self.now, self.plan.ask_at + late)) <= until:
+        """Let time pass to *until*, or to the end, the caller being *late* whenever it has to wait."""
+        while (moment := self.plan.ask_at) is not None:
+            moment = moment + late if moment > self.now else self.now
+            if moment > until:
+                break
             self.now = moment
             self.call()
         if until < math.inf:

@@ -436,12 +436,12 @@ def test_strategy_that_says_at_once():
 
 
 def test_eta_is_the_end_of_an_early_finish():
-    """A rate cap that has time to spare says when it will be done, and says the same a second later."""
+    """A rate cap that has time to spare says when it will be done, and says the same a moment later."""
     play = Rehearsal(1000, RateCapPacing(50), window=100)
     for second in range(0, 19, 3):
         play.run(until=START + second + 0.005)
         assert play.plan.eta(play.now) == pytest.approx(START + 20, abs=0.1)
-        assert play.plan.eta(play.now + 0.5) == pytest.approx(START + 20, abs=0.1)
+        assert play.plan.eta(play.now + CATCH_UP / 2) == pytest.approx(START + 20, abs=0.1)
     play.run()
     assert play.moments[-1] == pytest.approx(20, abs=0.1)
 
