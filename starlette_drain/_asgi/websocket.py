@@ -8,6 +8,8 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -29,6 +31,15 @@ class _Phase(Enum):
     """The application has closed the connection, or denied it, itself."""
 
 
+class _Parted(WebSocketDisconnect, ConnectionResetError):
+    """
+    What a send meets after the disconnect.
+
+    The ASGI specification (2.4) asks for an `OSError`. Starlette would make a disconnect with code 1006 of one, so its
+    endpoints get a `WebSocketDisconnect` that is nothing else, which passes through it with our code and reason.
+    """
+
+
 class WebSocketSession(Connection):
     """
     One WebSocket, from the moment its request arrives.
@@ -40,7 +51,7 @@ class WebSocketSession(Connection):
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
-    __slots__ = ("_can_deny", "_phase")
+    __slots__ = ("_can_deny", "_phase", "_scope")
 
     kind = "websocket"
 
@@ -48,11 +59,17 @@ class WebSocketSession(Connection):
         super().__init__(drain, scope, receive, send)
         self._phase = _Phase.HANDSHAKE
         self._can_deny = can_deny(scope)
+        # Where Starlette writes down that it serves.
+        self._scope: Scope | None = None
 
     async def serve(self, app: ASGIApp, scope: Scope) -> None:
         """Run *app* on this WebSocket, tracked from its handshake on."""
         self.track()
-        await super().serve(app, scope)
+        self._scope = scope
+        try:
+            await super().serve(app, scope)
+        finally:
+            self._scope = None
 
     async def send_text(self, text: str) -> None:
         """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
@@ -130,7 +147,15 @@ class WebSocketSession(Connection):
             await self._raw_send(message)  # a denial that has begun shall end as it should
         # Never drop silently: a loop that only sends would go on for ever.
         elif message["type"] != "websocket.close":
-            raise WebSocketDisconnect(disconnect["code"], disconnect["reason"])
+            # Many frameworks listen in another task, and cancel this one when they hear the disconnect: let them.
+            for _ in range(10):
+                await asyncio.sleep(0)
+            error = WebSocketDisconnect if self._is_starlettes() else _Parted
+            raise error(disconnect["code"], disconnect["reason"])
+
+    def _is_starlettes(self) -> bool:
+        scope = self._scope or {}
+        return isinstance(scope.get("app"), Starlette) or isinstance(scope.get("router"), Router)
 
 
 def can_deny(scope: Scope) -> bool:
