@@ -5,6 +5,7 @@ import resource
 import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
+from random import Random
 
 from example_app.rollout.balancer.routing import Rule, Target
 from example_app.rollout.children import Child, Children
@@ -34,7 +35,11 @@ class Balancer(ABC):
         self.rule = rule
         # One in four to spare: a client may be back before its former connection is gone.
         self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / files_per_process()))
+        # Bound for as long as the lab lives, so that a second lab on this machine takes another one.
+        self._claim = socket.socket()
+        self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.port = find_port()
+        self._claim.bind(("127.0.0.1", self.port))
         self.nodes: list[Child] = []
 
     @abstractmethod
@@ -55,6 +60,7 @@ class Balancer(ABC):
             node.kill()
         for node in self.nodes:
             await node.wait(5)
+        self._claim.close()
 
 
 def files_per_process() -> int:
@@ -67,7 +73,8 @@ def files_per_process() -> int:
 
 def find_port(taken: frozenset[int] = frozenset()) -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
-    for port in PORTS:
+    start = Random().randrange(len(PORTS))  # two labs at once look in different places
+    for port in (*PORTS[start:], *PORTS[:start]):
         if port not in taken:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
