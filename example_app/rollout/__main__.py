@@ -22,6 +22,7 @@ from example_app.rollout.tasks import TaskFailed
 __all__ = ["main"]
 
 INTERRUPTED = 130
+EXPECTED = (MissingHAProxy, TaskFailed, RuntimeError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nStopped; every process has been ended.")
         return INTERRUPTED
-    except (MissingHAProxy, TaskFailed, RuntimeError, ValueError) as error:
-        print(f"\n{error}", file=sys.stderr)
+    except (ExceptionGroup, *EXPECTED) as error:
+        print("", *_causes(error), sep="\n", file=sys.stderr)
         return 1
     print(f"\n{table(outcomes)}\n")
     print(f"figures  {write_json(outcomes, plan)}")
@@ -45,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print("picture  " + "\n         ".join(str(path) for path in draw(outcomes, plan)))
     return 0
+
+
+def _causes(error: Exception) -> list[str]:
+    """Return what has gone wrong, without the groups around it."""
+    if isinstance(error, ExceptionGroup):
+        return [cause for each in error.exceptions for cause in _causes(each)]
+    return [str(error) if isinstance(error, EXPECTED) else repr(error)]
 
 
 async def _perform_all(scenarios: Sequence[Scenario], plan: Plan) -> list[Outcome]:

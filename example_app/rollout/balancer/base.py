@@ -73,7 +73,7 @@ def files_per_process() -> int:
 
 def find_port(taken: frozenset[int] = frozenset()) -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
-    start = Random().randrange(len(PORTS))  # two labs at once look in different places
+    start: int = Random().randrange(len(PORTS))  # two labs at once look in different places
     for port in (*PORTS[start:], *PORTS[:start]):
         if port not in taken:
             with socket.socket() as probe:
