@@ -1,6 +1,7 @@
 """The options of a drain: checked once, from arguments and the environment."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
@@ -13,11 +14,18 @@ __all__ = ["Settings", "environment_name"]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _bytes_of(text: str) -> float:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # what os.environ makes of bytes that are no UTF-8
+        return math.inf
 
 
 def _is_target_group(arn: Any) -> bool:
@@ -121,7 +129,7 @@ class Settings:
     pacing: Pacing = _option(
         EvenPacing(),
         parse=parse_pacing,
-        sound=lambda value: isinstance(value, Pacing),
+        sound=lambda value: isinstance(value, Pacing) and not isinstance(value, type),
         remedy="give a Pacing, or 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)",
     )
     shed_first: ShedFirst | Precedence = _option(
@@ -144,7 +152,7 @@ class Settings:
     )
     close_reason: str = _option(
         "server draining",
-        sound=lambda value: isinstance(value, str) and len(value.encode()) <= 123,
+        sound=lambda value: isinstance(value, str) and _bytes_of(value) <= 123,
         remedy="use at most 123 bytes of UTF-8",
     )
     farewell_timeout: float = _seconds(2.0)
@@ -221,7 +229,8 @@ class Settings:
         known = {each.name: each for each in fields(cls)}
         for name in options:
             if name not in known:
-                raise SettingsError(name, options[name], f"there is no such option; there are: {', '.join(known)}")
+                # The value is not shown: it may be the token, under a name mistyped.
+                raise SettingsError(name, "…", f"there is no such option; there are: {', '.join(known)}")
         values = dict(options)
         for name, each in known.items():
             text = environ.get(environment_name(name))
