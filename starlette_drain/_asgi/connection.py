@@ -17,16 +17,20 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from starlette_drain._core.session import Goodbye, Session
 from starlette_drain.drain import Drain
 
-__all__ = ["SCOPE_KEY", "Connection"]
+__all__ = ["SCOPE_KEY", "App", "Connection"]
+
+App = Callable[[Scope, Receive, Send], Awaitable[Any]]
+"""An ASGI application. It should return nothing; servers complain of what it returns, and shall go on to."""
 
 SCOPE_KEY = "starlette_drain.session"
 """Where a session stands in its ASGI scope. (Starlette's own ``session`` is a cookie.)"""
@@ -109,12 +113,12 @@ class Connection(Session):
         """Be a session from now on."""
         self._drain.enter(self)
 
-    async def serve(self, app: ASGIApp, scope: Scope) -> None:
-        """Run *app* on this connection until it returns."""
+    async def serve(self, app: App, scope: Scope) -> Any:
+        """Run *app* on this connection until it returns; return what it returns."""
         scope[SCOPE_KEY] = self
         try:
             try:
-                await app(scope, self.receive, self.send)
+                return await app(scope, self.receive, self.send)
             finally:
                 is_cancellation_ours = self._app_ended()
         except BaseException as error:

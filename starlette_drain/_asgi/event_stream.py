@@ -21,9 +21,9 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_200_OK
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from starlette_drain._asgi.connection import Connection
+from starlette_drain._asgi.connection import App, Connection
 from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
@@ -84,11 +84,11 @@ class EventStreamSession(Connection):
         """Send *value* as JSON, as the data of one event."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
-    async def serve(self, app: ASGIApp, scope: Scope) -> None:
-        """Run *app* on this exchange."""
+    async def serve(self, app: App, scope: Scope) -> Any:
+        """Run *app* on this exchange; return what it returns."""
         self._drain.transfers.began(self)
         try:
-            await super().serve(app, scope)
+            return await super().serve(app, scope)
         finally:
             self._drain.transfers.ended(self)
 

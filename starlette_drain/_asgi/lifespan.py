@@ -1,9 +1,12 @@
 """The drain's own start and stop, inside the application's lifespan."""
 
 import logging
+from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
 
+from starlette_drain._asgi.connection import App
 from starlette_drain.drain import Drain
 from starlette_drain.exceptions import DrainInUse
 
@@ -15,18 +18,17 @@ STATE_KEY = "drain"
 logger = logging.getLogger("starlette_drain")
 
 
-async def serve_lifespan(drain: Drain, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_lifespan(drain: Drain, app: App, scope: Scope, receive: Receive, send: Send) -> Any:
     """
     Run the application's lifespan, with the drain watching from after its startup until before its shutdown.
 
-    The application's own state wins where it uses the same key. Where the drain belongs to another lifespan, on this
-    loop or another, it is left to that one.
+    The application's own state wins where it uses the same key; the state of one that is not Starlette's is left
+    alone. Where the drain belongs to another lifespan, on this loop or another, it is left to that one.
     """
-    if "state" in scope:
+    if "state" in scope and ("app" in scope or isinstance(app, Starlette)):
         scope["state"].setdefault(STATE_KEY, drain)
     if not _attach(drain):
-        await app(scope, receive, send)
-        return
+        return await app(scope, receive, send)
 
     async def receive_shutdown() -> Message:
         message = await receive()
@@ -40,7 +42,7 @@ async def serve_lifespan(drain: Drain, app: ASGIApp, scope: Scope, receive: Rece
         await send(message)
 
     try:
-        await app(scope, receive_shutdown, send_started)
+        return await app(scope, receive_shutdown, send_started)
     finally:
         if drain.is_running:
             await drain.end()

@@ -1,11 +1,12 @@
 """The one line that a user adds."""
 
 import logging
-from typing import Unpack
+from typing import Any, Unpack
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
+from starlette_drain._asgi.connection import App
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
@@ -36,7 +37,7 @@ class DrainMiddleware:
         SettingsError: If an option cannot work, or both *drain* and *options* are given.
     """
 
-    def __init__(self, app: ASGIApp, *, drain: Drain | None = None, **options: Unpack[DrainOptions]) -> None:
+    def __init__(self, app: App, *, drain: Drain | None = None, **options: Unpack[DrainOptions]) -> None:
         if drain is not None and options:
             raise SettingsError("drain", drain, f"give {', '.join(options)} to the Drain, not to the middleware")
         self.app = app
@@ -46,27 +47,24 @@ class DrainMiddleware:
         self._admin = AdminRoute(self.drain, settings.admin_token) if settings.admin_token else None
         self._has_warned = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, or the lifespan."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one connection, or the lifespan; return what the application returns."""
         kind = scope["type"]
         if kind == "lifespan":
-            await serve_lifespan(self.drain, self.app, scope, receive, send)
-        elif kind in ("http", "websocket") and self._is_ready():
-            await self._serve(kind, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return await serve_lifespan(self.drain, self.app, scope, receive, send)
+        if kind in ("http", "websocket") and self._is_ready():
+            return await self._serve(kind, scope, receive, send)
+        return await self.app(scope, receive, send)
 
-    async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> Any:
         drain = self.drain
         if kind == "websocket":
             if drain.admits():
-                await WebSocketSession(drain, scope, receive, send).serve(self.app, scope)
-            else:
-                await refuse(drain, scope, receive, send)
-        elif self._admin and self._admin.matches(scope):
-            await self._admin(scope, receive, send)
-        else:
-            await EventStreamSession(drain, scope, receive, send).serve(self.app, scope)
+                return await WebSocketSession(drain, scope, receive, send).serve(self.app, scope)
+            return await refuse(drain, scope, receive, send)
+        if self._admin and self._admin.matches(scope):
+            return await self._admin(scope, receive, send)
+        return await EventStreamSession(drain, scope, receive, send).serve(self.app, scope)
 
     def _is_ready(self) -> bool:
         """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import Connection
+from starlette_drain._asgi.connection import App, Connection
 from starlette_drain._core.session import Goodbye
 from starlette_drain.drain import Drain
 
@@ -62,12 +62,12 @@ class WebSocketSession(Connection):
         # Where Starlette writes down that it serves.
         self._scope: Scope | None = None
 
-    async def serve(self, app: ASGIApp, scope: Scope) -> None:
-        """Run *app* on this WebSocket, tracked from its handshake on."""
+    async def serve(self, app: App, scope: Scope) -> Any:
+        """Run *app* on this WebSocket, tracked from its handshake on; return what it returns."""
         self.track()
         self._scope = scope
         try:
-            await super().serve(app, scope)
+            return await super().serve(app, scope)
         finally:
             self._scope = None
 

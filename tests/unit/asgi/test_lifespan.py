@@ -164,7 +164,13 @@ async def test_the_lifespan_state_gets_the_drain_and_is_else_untouched(log, stat
     """`state` gets the Drain under "drain" where that is free; without a state in the scope none is made."""
     drain = drain_with()
     before = None if state is None else dict(state)
-    server = HandLifespan(DrainMiddleware(ordinary(log), drain=drain), log, state=state)
+    middleware = DrainMiddleware(ordinary(log), drain=drain)
+
+    async def starlette(scope, receive, send) -> None:
+        scope["app"] = starlette
+        await middleware(scope, receive, send)
+
+    server = HandLifespan(starlette, log, state=state)
     await server.say(STARTUP)
 
     assert ("state" in server.scope) is (state is not None)
