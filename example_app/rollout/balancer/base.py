@@ -73,8 +73,9 @@ def files_per_process() -> int:
 
 def find_port(taken: frozenset[int] = frozenset()) -> int:
     """Return a port of 127.0.0.1 that nobody listens on."""
-    start: int = Random().randrange(len(PORTS))  # two labs at once look in different places
-    for port in (*PORTS[start:], *PORTS[:start]):
+    start = Random().randrange(len(PORTS))  # two labs at once look in different places
+    for offset in range(len(PORTS)):
+        port = PORTS[(start + offset) % len(PORTS)]
         if port not in taken:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
