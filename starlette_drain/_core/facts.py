@@ -21,6 +21,7 @@ __all__ = [
     "SessionOpened",
     "SessionRefused",
     "SessionShed",
+    "TriggerActed",
     "TriggerImpaired",
     "TriggerPolled",
     "TriggerRestored",
@@ -122,6 +123,14 @@ class TriggerPolled(Fact):
     trigger: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerActed(Fact):
+    """A trigger changed something outside: *deed* says what, such as a registration with a target group."""
+
+    trigger: str
+    deed: str
 
 
 @dataclass(frozen=True, slots=True)

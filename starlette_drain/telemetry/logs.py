@@ -15,6 +15,7 @@ from starlette_drain._core.facts import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    TriggerActed,
     TriggerImpaired,
     TriggerPolled,
     TriggerRestored,
@@ -57,6 +58,7 @@ WINDOW_TOO_LONG = (
 IMPAIRED = "Trigger %(drain_trigger)s cannot do its work for now: %(drain_problem)s. Remedy: %(drain_remedy)s"
 RESTORED = "Trigger %(drain_trigger)s works again, after %(drain_impaired_for).1f s"
 STOOD_DOWN = "Trigger %(drain_trigger)s has nothing to do in this process: %(drain_why)s"
+ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 
 # A path is what a client made of it, line breaks and all: hence its repr.
@@ -177,6 +179,8 @@ class LogObserver:
                 )
             case TriggerRestored():
                 self._say(logging.INFO, RESTORED, trigger=fact.trigger, impaired_for=fact.seconds)
+            case TriggerActed():
+                self._say(logging.INFO, ACTED, trigger=fact.trigger, deed=_clause(fact.deed))
             case TriggerStoodDown():
                 self._say(logging.INFO, STOOD_DOWN, trigger=fact.trigger, why=_clause(fact.why))
 

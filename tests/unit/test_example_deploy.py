@@ -15,6 +15,9 @@ DEPLOY = Path(__file__).parents[2] / "example_app" / "deploy"
 if not DEPLOY.exists():
     pytest.skip("the example is not here: these are the tests of an installed wheel", allow_module_level=True)
 
+BY_THE_AGENT: set[str] = set()
+"""What the ECS agent calls with the role of the task, when the task asks it to."""
+
 IAM_PREFIX = {"ecs": "ecs", "elbv2": "elasticloadbalancing"}
 
 
@@ -22,6 +25,12 @@ IAM_PREFIX = {"ecs": "ecs", "elbv2": "elasticloadbalancing"}
 def policy():
     """The policy of the task role."""
     return json.loads((DEPLOY / "iam-policy.json").read_text())
+
+
+@pytest.fixture
+def optional_policy():
+    """What the optional sources and actions need besides."""
+    return json.loads((DEPLOY / "iam-policy-optional.json").read_text())
 
 
 @pytest.fixture
@@ -55,11 +64,20 @@ def calls_of_the_code():
                     yield f"{IAM_PREFIX[service]}:{operation}"
 
 
-def test_the_policy_allows_exactly_what_the_code_calls(policy):
-    """No call is missing in the policy, and nothing is allowed that is not called."""
-    allowed = set().union(*map(actions, policy["Statement"]))
-    assert allowed == set(calls_of_the_code())
-    assert {each["Effect"] for each in policy["Statement"]} == {"Allow"}
+def test_the_policies_allow_exactly_what_the_code_calls(policy, optional_policy):
+    """No call is missing in the two policies, nothing is allowed that is not called, and nothing twice."""
+    allowed, optional = (set().union(*map(actions, each["Statement"])) for each in (policy, optional_policy))
+    assert allowed | optional == set(calls_of_the_code()) | BY_THE_AGENT
+    assert not allowed & optional
+    assert {each["Effect"] for each in policy["Statement"] + optional_policy["Statement"]} == {"Allow"}
+
+
+def test_only_reading_is_not_optional(policy, optional_policy):
+    """A task that is given the first policy alone can change nothing, and the other is bound to ARNs."""
+    assert all(":Describe" in each for statement in policy["Statement"] for each in actions(statement))
+    for statement in optional_policy["Statement"]:
+        listed = statement["Resource"]
+        assert all(each.startswith("arn:aws:") for each in ([listed] if isinstance(listed, str) else listed))
 
 
 def test_only_what_takes_no_resource_is_allowed_on_all(policy):

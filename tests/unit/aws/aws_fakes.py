@@ -141,6 +141,8 @@ class ScriptedClient:
             if self._service == "ecs":
                 return ecs.answer(operation, parameters, fake.services, fake.tasks)
             form = {"TargetGroupArn": parameters.get("TargetGroupArn", "")}
+            for number, target in enumerate(parameters.get("Targets", ()), 1):
+                form |= {f"Targets.member.{number}.{key}": str(value) for key, value in target.items()}
             for number, arn in enumerate(parameters.get("TargetGroupArns", ()), 1):
                 form[f"TargetGroupArns.member.{number}"] = arn
             return elbv2.CALLS[operation](form, fake.groups)

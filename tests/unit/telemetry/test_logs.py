@@ -13,6 +13,7 @@ from starlette_drain._core.facts import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    TriggerActed,
     TriggerImpaired,
     TriggerPolled,
     TriggerRestored,
@@ -100,6 +101,11 @@ LINES = [
         TriggerImpaired(0.0, "target-health", "no role was found", "give the task a task role."),
         "WARNING",
         "Trigger target-health cannot do its work for now: no role was found. Remedy: give the task a task role",
+    ),
+    (
+        TriggerActed(0.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
+        "INFO",
+        "Trigger self-registration has registered 10.0.0.5 (8000) with the group web",
     ),
     (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again, after 10.0 s"),
     (
