@@ -109,28 +109,24 @@ class Connection(Session):
 
     # What the middleware and the drain call
 
-    def track(self) -> None:
-        """Be a session from now on."""
-        self._drain.enter(self)
-
-    async def serve(self, app: App, scope: Scope) -> Any:
-        """Run *app* on this connection until it returns; return what it returns."""
+    def arrive(self, scope: Scope) -> None:
+        """Begin: the application is about to be called."""
         scope[SCOPE_KEY] = self
+
+    def absorbs(self, error: BaseException) -> bool:
+        """Tell whether the application ended with *error* only because of what we did."""
+        return self._is_our_doing(error, self._app_ended())
+
+    async def depart(self, scope: Scope) -> None:
+        """End: the application has ended, and the server shall hear of it once the goodbye has been sent."""
+        self._app_ended()
         try:
-            try:
-                return await app(scope, self.receive, self.send)
-            finally:
-                is_cancellation_ours = self._app_ended()
-        except BaseException as error:
-            if not self._is_our_doing(error, is_cancellation_ours):
-                raise
+            if self._goodbye_task is not None:
+                await self._goodbye_task
         finally:
-            try:
-                await self._finish_goodbye()
-            finally:
-                # Servers keep the scope in the object whose methods we hold; a cycle would keep both from being freed.
-                scope.pop(SCOPE_KEY, None)
-                self._drain.closed(self, forced=self._forced)
+            # Servers keep the scope in the object whose methods we hold; a cycle would keep both from being freed.
+            scope.pop(SCOPE_KEY, None)
+            self._drain.closed(self, forced=self._forced)
 
     def leave(self, goodbye: Goodbye) -> None:
         """Begin to say goodbye, and return at once."""
@@ -144,21 +140,18 @@ class Connection(Session):
         if self._disconnect is not None:
             return self.receive_parted(self._disconnect)
         # Marking the parked task costs a tenth of a timeout around every receive; only a shed cancels it.
-        task = asyncio.current_task()
-        before = _cancelling(task)
-        self._parked = task
+        self._parked = task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             message = await self._raw_receive()
         except BaseException:
             if not self._was_only_interrupted(task, before):
                 raise
-            message = {}
-        else:
-            self._was_only_interrupted(task, before)
         finally:
             if self._parked is task:
                 self._parked = None
         if self._disconnect is not None:
+            self._was_only_interrupted(task, before)
             return self.receive_parted(self._disconnect)
         self._heard = message["type"]
         if self._notes_activity:
@@ -215,7 +208,10 @@ class Connection(Session):
 
     def _was_only_interrupted(self, task: asyncio.Task[object] | None, before: int) -> bool:
         """Take back our cancellation of the parked task; False if somebody else cancelled it, or did so too."""
-        return task is not None and self._interrupted is task and task.uncancel() <= before
+        if task is None or self._interrupted is not task:
+            return False
+        self._interrupted = None
+        return task.uncancel() <= before
 
     def abort(self) -> None:
         """Cancel the application, whose time has run out."""
@@ -230,10 +226,6 @@ class Connection(Session):
         if self._grace_timer is not None:
             self._grace_timer.cancel()
         return self._forced and task is not None and task.uncancel() <= self._cancelled_before
-
-    async def _finish_goodbye(self) -> None:
-        if self._goodbye_task is not None:
-            await self._goodbye_task
 
     def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
         """Tell what the goodbye caused from what passes through."""

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_200_OK
 from starlette.types import Message, Receive, Scope, Send
 
-from starlette_drain._asgi.connection import App, Connection
+from starlette_drain._asgi.connection import Connection
 from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
@@ -84,13 +84,15 @@ class EventStreamSession(Connection):
         """Send *value* as JSON, as the data of one event."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
-    async def serve(self, app: App, scope: Scope) -> Any:
-        """Run *app* on this exchange; return what it returns."""
+    def arrive(self, scope: Scope) -> None:
+        """Begin: it is a transfer until its response turns out to be an event stream."""
+        super().arrive(scope)
         self._drain.transfers.began(self)
-        try:
-            return await super().serve(app, scope)
-        finally:
-            self._drain.transfers.ended(self)
+
+    async def depart(self, scope: Scope) -> None:
+        """End."""
+        self._drain.transfers.ended(self)
+        await super().depart(scope)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
@@ -132,7 +134,7 @@ class EventStreamSession(Connection):
         if _is_event_stream(message):
             if drain.admits():
                 self._start_stream(message)
-                self.track()
+                drain.enter(self)
                 drain.opened(self)
             elif self._method in ("GET", "HEAD"):
                 return self._turn_away(message)

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
-from starlette_drain._asgi.connection import App
+from starlette_drain._asgi.connection import App, Connection
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
@@ -49,22 +49,29 @@ class DrainMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection, or the lifespan; return what the application returns."""
-        kind = scope["type"]
-        if kind == "lifespan":
-            return await serve_lifespan(self.drain, self.app, scope, receive, send)
-        if kind in ("http", "websocket") and self._is_ready():
-            return await self._serve(kind, scope, receive, send)
-        return await self.app(scope, receive, send)
-
-    async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> Any:
-        drain = self.drain
-        if kind == "websocket":
-            if drain.admits():
-                return await WebSocketSession(drain, scope, receive, send).serve(self.app, scope)
-            return await refuse(drain, scope, receive, send)
-        if self._admin and self._admin.matches(scope):
-            return await self._admin(scope, receive, send)
-        return await EventStreamSession(drain, scope, receive, send).serve(self.app, scope)
+        connection: Connection
+        match scope["type"]:
+            case "lifespan":
+                return await serve_lifespan(self.drain, self.app, scope, receive, send)
+            case "websocket" if self._is_ready():
+                if not self.drain.admits():
+                    return await refuse(self.drain, scope, receive, send)
+                connection = WebSocketSession(self.drain, scope, receive, send)
+            case "http" if self._is_ready():
+                if self._admin and self._admin.matches(scope):
+                    return await self._admin(scope, receive, send)
+                connection = EventStreamSession(self.drain, scope, receive, send)
+            case _:
+                return await self.app(scope, receive, send)
+        # Not in a coroutine of its own: a frame more for each of 100,000 idle sessions is a few hundred bytes each.
+        connection.arrive(scope)
+        try:
+            return await self.app(scope, connection.receive, connection.send)
+        except BaseException as error:
+            if not connection.absorbs(error):
+                raise
+        finally:
+            await connection.depart(scope)
 
     def _is_ready(self) -> bool:
         """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""

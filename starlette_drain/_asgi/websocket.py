@@ -13,7 +13,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import App, Connection
+from starlette_drain._asgi.connection import Connection
 from starlette_drain._core.session import Goodbye
 from starlette_drain.drain import Drain
 
@@ -62,14 +62,16 @@ class WebSocketSession(Connection):
         # Where Starlette writes down that it serves.
         self._scope: Scope | None = None
 
-    async def serve(self, app: App, scope: Scope) -> Any:
-        """Run *app* on this WebSocket, tracked from its handshake on; return what it returns."""
-        self.track()
+    def arrive(self, scope: Scope) -> None:
+        """Begin: it is tracked from its handshake on."""
+        super().arrive(scope)
         self._scope = scope
-        try:
-            return await super().serve(app, scope)
-        finally:
-            self._scope = None
+        self._drain.enter(self)
+
+    async def depart(self, scope: Scope) -> None:
+        """End."""
+        self._scope = None
+        await super().depart(scope)
 
     async def send_text(self, text: str) -> None:
         """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
