@@ -1,7 +1,9 @@
 """The plan of a drain, move by move; test_plan_properties.py holds it to its promises in general."""
 
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -10,6 +12,8 @@ from rehearsal import EVEN, START, Rehearsal, crowd
 from starlette_drain._core.pacing import BatchPacing, RateCapPacing
 from starlette_drain._core.plan import CATCH_UP, TICK, ShedPlan
 from starlette_drain._core.session import SessionRegistry
+
+PAGE = Path(__file__).parents[3] / "docs" / "how-a-drain-works.md"
 
 
 @dataclass(frozen=True)
@@ -489,3 +493,28 @@ def test_those_picked_before_a_failure_are_not_lost():
     play.registry.end_precedence()
     assert len(play.call()) == 30
     assert play.registry.statistics().leaving == 40
+
+
+# What the documentation says
+
+
+@pytest.mark.skipif(not PAGE.parent.is_dir(), reason="the documentation is not here: these are the tests of a wheel")
+def test_the_sum_in_the_documentation_adds_up():
+    """The drain that docs/how-a-drain-works.md tells of goes as told, line by line."""
+    pattern = r"\|\s*(\d+) \| (.+) \| (\d+) \| (\d+) \| ([\d.]+) \|"
+    told = [match.groups() for match in re.finditer(pattern, PAGE.read_text(encoding="utf-8"))]
+    play, happenings = Rehearsal(20_000, window=280), []
+    for moment, what, remaining, time_left, rate in told:
+        play.run(until=START + int(moment))
+        happenings += (verbs := re.findall("leave|arrive|SIGTERM", what))
+        match verbs:
+            case ["leave"]:
+                play.leave(play.waiting[:2400])
+            case ["arrive"]:
+                play.arrive(1400)
+            case ["SIGTERM"]:
+                play.shorten(20)
+        assert play.registry.remaining == pytest.approx(int(remaining), abs=2)
+        assert play.plan.deadline - play.now == int(time_left)
+        assert play.plan.rate(play.now) == pytest.approx(float(rate), abs=0.06)
+    assert happenings == ["leave", "arrive", "SIGTERM"]
