@@ -32,6 +32,10 @@ class DrainOptions(TypedDict, total=False):
     admin_token: str | None
     admin_path: str
     admin_proxied: bool
+    sources: str | tuple[str, ...]
+    self_registration: Literal["deregister"] | bool
+    protection_limit: float | None
+    protection_sessions: int | None
     target_group_arn: str | tuple[str, ...]
     target_group_policy: Literal["any", "all"]
     target_id: str | None

@@ -1,78 +1,28 @@
 """The options of a drain: checked once, from arguments and the environment."""
 
-import math
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
 from typing import Any, Literal
 
+from starlette_drain._core.declared import (
+    bytes_of,
+    is_number,
+    is_target_group,
+    is_whole,
+    names_in,
+    option,
+    or_yes_or_no,
+    seconds,
+    some_seconds,
+    switch,
+)
 from starlette_drain._core.pacing import EvenPacing, Pacing, parse_pacing
 from starlette_drain._core.precedence import Precedence, ShedFirst
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Settings", "environment_name"]
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _bytes_of(text: str) -> float:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:  # what os.environ makes of bytes that are no UTF-8
-        return math.inf
-
-
-def _is_target_group(arn: Any) -> bool:
-    return isinstance(arn, str) and arn.startswith("arn:") and ":targetgroup/" in arn
-
-
-def _yes_or_no(text: str) -> bool:
-    match text.strip().lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off":
-            return False
-    raise ValueError(text)
-
-
-def _auto_or_yes_or_no(text: str) -> Literal["auto"] | bool:
-    return "auto" if text.strip().lower() == "auto" else _yes_or_no(text)
-
-
-def _option(
-    default: Any, *, parse: Callable[[str], Any] = str, sound: Callable[[Any], bool], remedy: str, secret: bool = False
-) -> Any:
-    """Declare an option: how it is read from the environment, what is sound, what to give where it is not."""
-    metadata = {"parse": parse, "sound": sound, "remedy": remedy, "secret": secret}
-    return field(default=default, repr=not secret, metadata=metadata)
-
-
-def _seconds(default: float) -> Any:
-    return _option(
-        default,
-        parse=float,
-        sound=lambda value: _is_number(value) and value >= 0,
-        remedy=f"give seconds, 0 or more, such as {default:g}",
-    )
-
-
-def _some_seconds(example: float) -> Any:
-    return _option(
-        None,
-        parse=float,
-        sound=lambda value: value is None or (_is_number(value) and value > 0),
-        remedy=f"give seconds, more than 0, such as {example:g}, or None",
-    )
-
-
-def _switch() -> Any:
-    return _option(False, parse=_yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False")
+SOURCES = ("target-health", "task-state", "service-deployment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +64,13 @@ class Settings:
         admin_path: Where the admin route is.
         admin_proxied: Whether the admin route answers requests that came through a proxy or balancer, which would
             reach a task of the balancer's choice.
+        sources: Which sources of AWS may ask for a drain: ``"target-health"``, ``"task-state"`` and
+            ``"service-deployment"``; several are separated by commas.
+        self_registration: Whether the task registers itself with its target groups and takes itself out when it drains;
+            ``"deregister"`` does only the latter, for tasks that ECS registers.
+        protection_limit: How long the task may be protected from being scaled in while it drains; ``None`` never
+            protects it.
+        protection_sessions: With `protection_limit`: it is protected while more sessions than this are open, too.
         target_group_arn: The target groups to watch, where discovery shall not find them; several are separated by
             commas.
         target_group_policy: Whether the first target group that takes the target out starts a drain (``"any"``), or the
@@ -124,55 +81,55 @@ class Settings:
         poll_interval: Time between two looks at the target's health.
     """
 
-    window: float | None = _some_seconds(240)
-    margin: float = _seconds(15.0)
-    pacing: Pacing = _option(
+    window: float | None = some_seconds(240)
+    margin: float = seconds(15.0)
+    pacing: Pacing = option(
         EvenPacing(),
         parse=parse_pacing,
         sound=lambda value: isinstance(value, Pacing) and not isinstance(value, type),
         remedy="give a Pacing, or 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)",
     )
-    shed_first: ShedFirst | Precedence = _option(
+    shed_first: ShedFirst | Precedence = option(
         "random",
         sound=lambda value: callable(value) or value in ("random", "oldest", "newest", "idle"),
         remedy="use 'random', 'oldest', 'newest', 'idle' or a callable that takes a session",
     )
-    late_arrivals: Literal["refuse", "accept"] = _option(
+    late_arrivals: Literal["refuse", "accept"] = option(
         "refuse", sound=lambda value: value in ("refuse", "accept"), remedy="use 'refuse' or 'accept'"
     )
-    retry_after: float = _seconds(5.0)
-    reconnect_window: float | None = _some_seconds(120)
-    max_session_age: float | None = _some_seconds(14400)
-    close_code: int = _option(
+    retry_after: float = seconds(5.0)
+    reconnect_window: float | None = some_seconds(120)
+    max_session_age: float | None = some_seconds(14400)
+    close_code: int = option(
         1012,
         parse=int,
         # RFC 6455 section 7.4.1: the others are reserved, or mean something else than "come back".
-        sound=lambda value: _is_whole(value) and (value in (1001, 1012, 1013) or 3000 <= value <= 4999),
+        sound=lambda value: is_whole(value) and (value in (1001, 1012, 1013) or 3000 <= value <= 4999),
         remedy="use 1012, 1001, 1013 or a code from 3000 to 4999",
     )
-    close_reason: str = _option(
+    close_reason: str = option(
         "server draining",
-        sound=lambda value: isinstance(value, str) and _bytes_of(value) <= 123,
+        sound=lambda value: isinstance(value, str) and bytes_of(value) <= 123,
         remedy="use at most 123 bytes of UTF-8",
     )
-    farewell_timeout: float = _seconds(2.0)
-    close_timeout: float = _seconds(5.0)
-    grace: float = _seconds(5.0)
-    sigterm: Literal["auto"] | bool = _option(
+    farewell_timeout: float = seconds(2.0)
+    close_timeout: float = seconds(5.0)
+    grace: float = seconds(5.0)
+    sigterm: Literal["auto"] | bool = option(
         "auto",
-        parse=_auto_or_yes_or_no,
+        parse=or_yes_or_no("auto"),
         sound=lambda value: value == "auto" or isinstance(value, bool),
         remedy="use 'auto', True or False",
     )
-    sigterm_window: float = _seconds(20.0)
-    cancel_transfers: bool = _switch()
-    exit_when_drained: bool = _switch()
-    workers_dir: str | None = _option(
+    sigterm_window: float = seconds(20.0)
+    cancel_transfers: bool = switch()
+    exit_when_drained: bool = switch()
+    workers_dir: str | None = option(
         None,
         sound=lambda value: value is None or (isinstance(value, str) and value.startswith("/")),
         remedy="give the absolute path of a directory that only this user can enter (mode 0700)",
     )
-    admin_token: str | None = _option(
+    admin_token: str | None = option(
         None,
         sound=lambda value: (
             value is None or (isinstance(value, str) and len(value) >= 16 and all("!" <= char <= "~" for char in value))
@@ -180,41 +137,64 @@ class Settings:
         remedy="give at least 16 visible ASCII characters, or none to have no admin route",
         secret=True,
     )
-    admin_path: str = _option(
+    admin_path: str = option(
         "/drain",
         sound=lambda value: isinstance(value, str) and len(value) > 1 and value[0] == "/" and value[-1] != "/",
         remedy="start it with '/' and do not end it with one, such as '/drain'",
     )
-    admin_proxied: bool = _switch()
-    target_group_arn: tuple[str, ...] = _option(
+    admin_proxied: bool = switch()
+    sources: tuple[str, ...] = option(
+        ("target-health",),
+        sound=lambda value: isinstance(value, tuple) and all(each in SOURCES for each in value),
+        remedy="use 'target-health', 'task-state' and 'service-deployment', separated by commas",
+    )
+    self_registration: Literal["deregister"] | bool = option(
+        False,
+        parse=or_yes_or_no("deregister"),
+        sound=lambda value: value == "deregister" or isinstance(value, bool),
+        remedy="use True, False or 'deregister'",
+    )
+    protection_limit: float | None = option(
+        None,
+        parse=float,
+        sound=lambda value: value is None or (is_number(value) and 60 <= value <= 172_800),
+        remedy="give seconds from 60 to 172800 (48 hours, the longest protection there is), or None",
+    )
+    protection_sessions: int | None = option(
+        None,
+        parse=int,
+        sound=lambda value: value is None or (is_whole(value) and value >= 0),
+        remedy="give a number of sessions, 0 or more, or None",
+    )
+    target_group_arn: tuple[str, ...] = option(
         (),
-        sound=lambda value: isinstance(value, tuple) and all(_is_target_group(arn) for arn in value),
+        sound=lambda value: isinstance(value, tuple) and all(is_target_group(arn) for arn in value),
         remedy="give target group ARNs: arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>",
     )
-    target_group_policy: Literal["any", "all"] = _option(
+    target_group_policy: Literal["any", "all"] = option(
         "any", sound=lambda value: value in ("any", "all"), remedy="use 'any' or 'all'"
     )
-    target_id: str | None = _option(
+    target_id: str | None = option(
         None,
         sound=lambda value: value is None or (isinstance(value, str) and value != ""),
         remedy="give an IP address or an instance id",
     )
-    target_port: int | None = _option(
+    target_port: int | None = option(
         None,
         parse=int,
-        sound=lambda value: value is None or (_is_whole(value) and 1 <= value <= 65535),
+        sound=lambda value: value is None or (is_whole(value) and 1 <= value <= 65535),
         remedy="give a port from 1 to 65535",
     )
-    deregistration_delay: float | None = _option(
+    deregistration_delay: float | None = option(
         None,
         parse=float,
-        sound=lambda value: value is None or (_is_number(value) and 0 <= value <= 3600),
+        sound=lambda value: value is None or (is_number(value) and 0 <= value <= 3600),
         remedy="give seconds from 0 to 3600",
     )
-    poll_interval: float = _option(
+    poll_interval: float = option(
         5.0,
         parse=float,
-        sound=lambda value: _is_number(value) and value >= 1,
+        sound=lambda value: is_number(value) and value >= 1,
         remedy="give seconds, at least 1: the Describe calls are budgeted for the whole account and Region",
     )
 
@@ -251,8 +231,9 @@ class Settings:
         if isinstance(self.pacing, str):
             object.__setattr__(self, "pacing", parse_pacing(self.pacing))
         if isinstance(self.target_group_arn, str):
-            arns = tuple(arn.strip() for arn in self.target_group_arn.split(",") if arn.strip())
-            object.__setattr__(self, "target_group_arn", arns)
+            object.__setattr__(self, "target_group_arn", names_in(self.target_group_arn))
+        if isinstance(self.sources, str):
+            object.__setattr__(self, "sources", names_in(self.sources))
         for each in fields(self):
             value = getattr(self, each.name)
             if not each.metadata["sound"](value):
