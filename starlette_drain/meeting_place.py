@@ -82,6 +82,10 @@ def _birth(pid: int) -> str | None:
     return None if state in "ZX" else fields[18]
 
 
+def _number(file: Path) -> int:
+    return int(file.stem.removeprefix("order-"))
+
+
 def _enter(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, exist_ok=True)
@@ -110,12 +114,14 @@ class MeetingPlace:
         self.path = _enter(path)
         self._locks: dict[str, TextIO] = {}
 
-    def read_order(self) -> Order | None:
-        """Return the latest order, if there is one."""
-        for file in sorted(self.path.glob("order-*.json"), reverse=True):
-            with suppress(FileNotFoundError, ValueError):
-                return Order.load(file.read_text())
-        return None
+    def last_number(self) -> int:
+        """Return the number of the latest order; 0 where there is none."""
+        return max((_number(file) for file in self.path.glob("order-*.json")), default=0)
+
+    def read_orders(self, after: int) -> list[Order]:
+        """Return the orders since number *after*, in order."""
+        files = sorted(file for file in self.path.glob("order-*.json") if _number(file) > after)
+        return [Order.load(file.read_text()) for file in files]
 
     def write_order(self, order: Order) -> bool:
         """Give an order; return False where somebody else has given that number first."""

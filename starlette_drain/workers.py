@@ -71,6 +71,7 @@ class Workers:
         self._place: MeetingPlace | None = None
         self._settled = asyncio.Event()
         self._elected: set[str] = set()
+        self._has_come = False
         self._obeyed = 0
         self._is_obeying = False
         self._unsaid: tuple[DrainCause | None, float | None] | None = None
@@ -165,12 +166,16 @@ class Workers:
     def _look_around(self, place: MeetingPlace) -> None:
         try:
             place.write_status(self._pid, self._own_status())
-            if order := place.read_order():
+            if not self._has_come:
+                self._has_come = True
+                self._obeyed = max(0, place.last_number() - 1)  # what was over before we came is no news
+            for order in place.read_orders(self._obeyed):
                 self._obey(order)
             self._others = place.read_statuses()
             self._others.pop(self._pid, None)
             self._heed_others()
-        except (OSError, LookupError, TypeError, ValueError) as error:  # the latter where they run another version
+        except (OSError, ValueError) as error:
+            self._others = {}
             self._impair(error)
             return
         if self._impaired_at is not None:
@@ -180,6 +185,9 @@ class Workers:
             self._give_order(place, *self._unsaid)
 
     def _heed_others(self) -> None:
+        if any(each.keys() != self._own_status().keys() for each in self._others.values()):
+            msg = "the workers run different versions of starlette_drain and do not understand each other"
+            raise ValueError(msg)
         self._drain.divide(len(self._others) + 1)
         self._drain.open_elsewhere = sum(each["shown"]["sessions"]["open"] for each in self._others.values())
         for each in self._others.values():
@@ -192,8 +200,6 @@ class Workers:
             self._drain.tell(TriggerImpaired(self._impaired_at, self.name, str(error) or repr(error), REMEDY))
 
     def _obey(self, order: Order) -> None:
-        if order.number <= self._obeyed:
-            return
         self._obeyed = order.number
         self._is_obeying = True
         try:
@@ -209,17 +215,16 @@ class Workers:
     def _give_order(self, place: MeetingPlace, cause: DrainCause | None, deadline: float | None) -> None:
         self._unsaid = None
         try:
-            while True:
-                latest = place.read_order()
-                number, earlier = _follow(latest, self._obeyed, deadline)
-                order = Order(number, cause and replace(cause, deadline=earlier))
-                if place.write_order(order):
-                    break
+            order = Order(place.last_number() + 1, cause and replace(cause, deadline=deadline))
+            while not place.write_order(order):  # somebody else has given that number in the same moment
+                order = replace(order, number=order.number + 1)
         except OSError as error:
             self._unsaid = cause, deadline
             self._impair(error)
-        else:
-            self._obeyed = number if earlier == deadline else number - 1
+            return
+        # Where others have given orders meanwhile, this one too is obeyed in its turn: all obey the same, in one order.
+        if order.number == self._obeyed + 1:
+            self._obeyed = order.number
 
     def _own_status(self) -> Status:
         counts, progress = self._drain.statistics(), self._drain.progress()
@@ -265,15 +270,6 @@ class Workers:
         elif self._place and self._place.try_lock("exit"):
             # A supervisor would start a worker again that ends by itself, so it is the one to be told; once.
             os.kill(self._supervisor, signal.SIGTERM)
-
-
-def _follow(latest: Order | None, obeyed: int, deadline: float | None) -> tuple[int, float | None]:
-    """Return the number after *latest*, and the deadline: that of an order given in the same moment, if earlier."""
-    if latest is None:
-        return 1, deadline
-    if latest.number > obeyed and latest.cause and latest.cause.deadline is not None and deadline is not None:
-        deadline = min(deadline, latest.cause.deadline)
-    return latest.number + 1, deadline
 
 
 def _sum(shown: list[Status]) -> Status:
