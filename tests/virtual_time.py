@@ -21,7 +21,7 @@ class JumpingSelector(selectors.BaseSelector):
             return ready
         if self.threads or timeout is None:
             # Time stands still while a thread works (a warm-up, a flush); it wakes the loop through its self-pipe.
-            return self._real.select(5)
+            return self._real.select(0.05)
         self.now += timeout
         return []
 
@@ -55,6 +55,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_ended)
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Wait for the threads in real time: from 3.12 on there is a time limit, which the clock would jump over."""
+        self._jumping.threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._jumping.threads -= 1
 
     def _thread_ended(self, _: asyncio.Future[Any]) -> None:
         self._jumping.threads -= 1
