@@ -63,7 +63,8 @@ class Shedding:
         self._registry = SessionRegistry(find_precedence(self.settings.shed_first))
         self._episode: Episode | None = None
         self._report: DrainReport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
         self._over = asyncio.Event()
 
     # What anybody may ask
@@ -250,7 +251,7 @@ class Shedding:
         if moment is None:
             self._finish(episode)
         # A timer that fires too early does no harm: it asks again.
-        elif self._timer is None or moment < self._timer.when():
+        elif self._timer is None or moment < self._timer_at:
             self._set_timer(moment)
 
     def _set_timer(self, moment: float | None) -> None:
@@ -258,7 +259,8 @@ class Shedding:
             self._timer.cancel()
             self._timer = None
         if moment is not None and self._loop:
-            self._timer = self._loop.call_at(moment, self._tick)
+            # Kept apart, since uvloop returns a handle without `when` for a moment that has come.
+            self._timer, self._timer_at = self._loop.call_at(moment, self._tick), moment
 
     def _tick(self) -> None:
         self._timer = None
