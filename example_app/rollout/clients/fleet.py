@@ -14,6 +14,10 @@ from example_app.rollout.loops import listen_to_orders, run, say
 __all__ = ["parse", "sail"]
 
 REPORT_EVERY = 0.5
+AT_ONCE = 50
+LOOK_BACK = 200
+"""Of the last so many clients, not more than so many are connecting for the first time."""
+
 LAST_LOOK = 1.0
 """Seconds that deaf clients read in the end."""
 
@@ -42,11 +46,10 @@ async def sail(options: argparse.Namespace) -> None:
         Client(number, habits, records, Random(rng.random()), is_deaf=rng.random() < options.deaf)
         for number in range(options.first, options.first + options.clients)
     ]
-    loop = asyncio.get_running_loop()
-    for place, client in enumerate(clients):
-        loop.call_later(place / options.ramp, client.connect)
+    board = asyncio.create_task(_board(clients, options.ramp))
     report = asyncio.create_task(_report(clients, records))
     await listen_to_orders(lambda _: None)
+    board.cancel()
     report.cancel()
     for client in clients:
         client.look()
@@ -57,6 +60,15 @@ async def sail(options: argparse.Namespace) -> None:
         client.stop()
     records.write(options.records)
     say(done=True)
+
+
+async def _board(clients: list[Client], ramp: float) -> None:
+    """Let the clients connect for the first time; a server that is slow gets them slowly."""
+    for place, client in enumerate(clients):
+        client.connect()
+        await asyncio.sleep(1 / ramp)
+        while sum(not each.is_open for each in clients[max(0, place - LOOK_BACK) : place + 1]) > AT_ONCE:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def _report(clients: list[Client], records: Records) -> None:
