@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from starlette_drain.testing.fake_aws import agent, ecs, elbv2
+from starlette_drain.testing.fake_aws import agent, ecs, elbv2, secrets
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
 from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
@@ -23,7 +23,9 @@ Answer = tuple[int, str, bytes]
 
 class FakeAWS:
     """
-    Speaks the wire protocols of ELBv2 and ECS, and of a task's own endpoints, with the states the real ones show.
+    Speaks the wire protocols of ELBv2, ECS and Secrets Manager, and of a task's own endpoints.
+
+    Its targets, tasks and deployments go through the states that the real ones show.
 
     It is driven from Python, also while it serves in another thread::
 
@@ -43,6 +45,7 @@ class FakeAWS:
         self.groups: dict[str, FakeTargetGroup] = {}
         self.services: list[FakeService] = []
         self.tasks: list[FakeTask] = []
+        self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self._faults = Faults(clock)
         self._bucket = TokenBucket(clock) if budget else None
@@ -178,7 +181,7 @@ class FakeAWS:
         """Return the answer, or ``None`` for silence."""
         if method in ("GET", "PUT") and path.startswith(("/v4/", "/api/")):
             return self._answer_task(method, path, body)
-        operation = headers.get("x-amz-target", "").rpartition(".")[2]
+        service, _, operation = headers.get("x-amz-target", "").rpartition(".")
         form = {} if operation else elbv2.parse_form(body)
         action = operation or form.get("Action", "")
         self.calls[action] += 1
@@ -188,7 +191,7 @@ class FakeAWS:
         try:
             self._raise(fault, action, is_json=bool(operation))
             if operation:
-                content = ecs.answer(operation, json.loads(body or b"{}"), self.services, self.tasks)
+                content = self._answer_json(service, operation, json.loads(body or b"{}"))
                 return 200, "application/x-amz-json-1.1", json.dumps(content).encode()
             self._spend(action)
             return 200, "text/xml", elbv2.answer(form, self.groups).encode()
@@ -196,6 +199,11 @@ class FakeAWS:
             if operation:
                 return error.status, "application/x-amz-json-1.1", json.dumps(ecs.error_json(error)).encode()
             return error.status, "text/xml", elbv2.error_xml(error).encode()
+
+    def _answer_json(self, service: str, operation: str, request: Mapping[str, Any]) -> Any:
+        if service == "secretsmanager":
+            return secrets.answer(operation, request, self.secrets)
+        return ecs.answer(operation, request, self.services, self.tasks)
 
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:
         if fault:

@@ -1,0 +1,261 @@
+"""The Lambda function against the example server on a real uvicorn, with FakeAWS in the place of AWS, and with moto."""
+
+import copy
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from server_process import TOKEN, eventually
+from websocket_clients import listeners
+
+from example_app import lambda_forwarder
+from starlette_drain.testing import FakeAWS
+
+EVENTS = Path(__file__).parent / "ecs_events"
+"""In the shape of the samples in AWS's documentation of ECS task state change events."""
+
+NOT_LEAVING = [
+    ("PROVISIONING", "RUNNING"),
+    ("PENDING", "RUNNING"),
+    ("ACTIVATING", "RUNNING"),
+    ("RUNNING", "RUNNING"),
+    ("STOPPING", "STOPPED"),
+    ("DEPROVISIONING", "STOPPED"),
+    ("STOPPED", "STOPPED"),
+]
+
+
+@pytest.fixture
+def event():
+    """Return a fresh event: ECS has begun to deactivate the task."""
+    found = json.loads((EVENTS / "deactivating.json").read_text())
+    found["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return found
+
+
+@pytest.fixture
+def fake():
+    """Return a FakeAWS with one task, on this machine, and the secret."""
+    fake = FakeAWS()
+    fake.add_task(fake.add_service("streams", delay=60), addresses=("127.0.0.1",))
+    fake.secrets["drain-token"] = TOKEN
+    return fake
+
+
+@pytest.fixture
+def server(serve):
+    """Start the example server."""
+    return serve("example:app", env={"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_WINDOW": "30"})
+
+
+@pytest.fixture
+def function(fake, server, monkeypatch):
+    """Return the handler in the environment of a cold start."""
+    monkeypatch.setattr(lambda_forwarder, "_clients", {})
+    monkeypatch.setattr(lambda_forwarder, "_token", None)
+    monkeypatch.setenv("TOKEN_SECRET", "drain-token")
+    monkeypatch.setenv("DRAIN_PORT", str(server.port))
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "DRAIN_WINDOW", "DRAIN_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    with fake.serve() as endpoint:
+        for variable, value in endpoint.environment().items():
+            monkeypatch.setenv(variable, value)
+        yield lambda_forwarder.handler
+
+
+def state_of(server):
+    """Return what the server says of its drain."""
+    status, answer = server.drain()
+    assert status == 200
+    return answer
+
+
+@pytest.mark.anyio
+async def test_a_task_is_drained_end_to_end(fake, server, function, event):
+    """DEACTIVATING drains the task: its devices are asked to leave with 1012, and the cause says who asked and why."""
+    fake.deactivate(fake.tasks[0])
+    async with listeners(server.websocket(f"/devices/{number}") for number in range(10)) as devices:
+        told = function(event)
+        assert (told["outcome"], told["status"]) == ("asked", 202)
+        assert told["task"] == fake.tasks[0].arn
+        progress = state_of(server)["drain"]
+        assert progress["causes"][0]["reason"] == "ECS wants the task to end (DEACTIVATING, ServiceSchedulerInitiated)"
+        server.drain("POST", window=1)
+        assert {(await each.goodbye()).code for each in devices} == {1012}
+    assert server.trouble == []
+
+
+@pytest.mark.parametrize("code", ["SpotInterruption", "TerminationNotice"])
+def test_a_spot_interruption(fake, server, function, event, code):
+    """The Spot warning drains the task while it is still RUNNING, within what is left of the two minutes."""
+    task = fake.tasks[0]
+    task.desired_status, task.stop_code = "STOPPED", code
+    event["detail"] |= {"lastStatus": "RUNNING", "stopCode": code, "stoppedReason": "Your Spot Task was interrupted."}
+    event["time"] = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
+    assert function(event)["outcome"] == "asked"
+    report = state_of(server)["report"]  # nobody was connected, so it is over at once
+    assert 10 < report["window"] < 16
+    assert code in report["causes"][0]["reason"]
+
+
+def test_the_window_of_the_function(fake, server, function, event, monkeypatch):
+    """DRAIN_WINDOW counts from ECS's decision, so the age of the event is taken off."""
+    monkeypatch.setenv("DRAIN_WINDOW", "285")
+    fake.deactivate(fake.tasks[0])
+    event["time"] = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
+    function(event)
+    assert state_of(server)["report"]["window"] == pytest.approx(225, abs=3)
+
+
+def test_repeated_events(fake, server, function, event):
+    """An event that comes again, with the same version, is answered 200 and changes nothing; the token is read once."""
+    fake.deactivate(fake.tasks[0])
+    outcomes = [function(event) for _ in range(3)]
+    assert [each["status"] for each in outcomes] == [202, 200, 200]
+    assert fake.calls["GetSecretValue"] == 1
+    assert len(state_of(server)["report"]["causes"]) == 1
+
+
+@pytest.mark.parametrize(("last", "desired"), NOT_LEAVING)
+def test_events_that_say_nothing_of_leaving(fake, server, function, event, last, desired):
+    """What a task is on its way up, and when it is past saving, asks nobody anything: no call to AWS, no drain."""
+    fake.deactivate(fake.tasks[0])
+    event["detail"] |= {"lastStatus": last, "desiredStatus": desired}
+    assert function(event)["outcome"] == "ignored"
+    assert not fake.calls
+    assert state_of(server)["state"] == "serving"
+
+
+def test_events_of_another_kind(server, function, event):
+    """What is no task state change, or has no detail, is ignored."""
+    for other in ({}, {**event, "detail-type": "ECS Deployment State Change"}, {**event, "detail": {}}):
+        assert function(other)["outcome"] == "ignored"
+    assert state_of(server)["state"] == "serving"
+
+
+def test_out_of_order(fake, server, function, event):
+    """An older event that comes after the one that counts is ignored, and takes nothing back."""
+    fake.deactivate(fake.tasks[0])
+    older = copy.deepcopy(event)
+    older["detail"] |= {"lastStatus": "RUNNING", "desiredStatus": "RUNNING", "version": 4}
+    function(event)
+    assert function(older)["outcome"] == "ignored"
+    assert state_of(server)["state"] == "drained"
+
+
+@pytest.mark.parametrize("end", ["stopped", "forgotten"])
+def test_late_events(fake, server, function, event, end):
+    """An event about a task that is gone drains nobody, even though its address belongs to another task by now."""
+    if end == "stopped":
+        fake.tasks[0].last_status = fake.tasks[0].desired_status = "STOPPED"
+    else:
+        fake.add_task(fake.services[0], addresses=("127.0.0.1",))
+        del fake.tasks[0]
+    assert function(event)["outcome"] == "gone"
+    assert state_of(server)["state"] == "serving"
+
+
+def test_a_task_that_serves_on(server, function, event):
+    """What counts is the answer of ECS: a task that shall run is not drained, whatever an event says."""
+    assert function(event)["outcome"] == "gone"
+    assert state_of(server)["state"] == "serving"
+
+
+def test_a_task_that_does_not_answer(fake, server, function, event):
+    """While the task still runs, Lambda is made to try again; when it is gone meanwhile, there is nothing to do."""
+    task = fake.tasks[0]
+    fake.deactivate(task)
+    server.signal()
+    server.wait()
+    with pytest.raises(lambda_forwarder.NotAskedYet, match=r"at 127\.0\.0\.1 was not asked to leave"):
+        function(event)
+    described = []
+
+    class Ending:
+        def describe_tasks(self, **_names):
+            described.append(task.last_status)
+            record = task.record()
+            task.last_status = "STOPPED"
+            return {"tasks": [record]}
+
+    lambda_forwarder._clients["ecs"] = Ending()
+    assert function(event)["outcome"] == "gone"
+    assert described == ["DEACTIVATING", "STOPPED"]
+
+
+def test_ecs_that_throttles(fake, server, function, event):
+    """An error of AWS is raised, so that Lambda tries again; nothing was drained."""
+    fake.deactivate(fake.tasks[0])
+    fake.fail("deny", action="DescribeTasks")
+    with pytest.raises(Exception, match="AccessDenied"):
+        function(event)
+    assert state_of(server)["state"] == "serving"
+    fake.recover()
+    assert function(event)["status"] == 202
+
+
+def test_a_token_that_was_rotated(fake, server, function, event):
+    """A token that is refused is read again once; one that stays wrong is raised."""
+    fake.deactivate(fake.tasks[0])
+    fake.secrets["drain-token"] = "yesterdays-admin-token"
+    with pytest.raises(lambda_forwarder.NotAskedYet, match="401"):
+        function(event)
+    fake.secrets["drain-token"] = json.dumps({"token": TOKEN})
+    assert function(event)["status"] == 202
+    assert fake.calls["GetSecretValue"] == 3
+
+
+def test_addresses():
+    """Containers name the address, attachments name it too, IPv6 gets its brackets, and bridge mode has none."""
+    ipv4 = {"containers": [{"networkInterfaces": [{"privateIpv4Address": "10.0.0.5", "ipv6Address": "2001:db8::5"}]}]}
+    eni = {"attachments": [{"type": "eni", "details": [{"name": "privateIPv4Address", "value": "10.0.0.6"}]}]}
+    ipv6 = {"containers": [{"networkInterfaces": [{"ipv6Address": "2001:db8::5"}]}]}
+    assert lambda_forwarder._address(ipv4) == "10.0.0.5"
+    assert lambda_forwarder._address(eni) == "10.0.0.6"
+    assert lambda_forwarder._address(ipv6) == "[2001:db8::5]"
+    assert lambda_forwarder._address({"containers": [{"networkBindings": []}]}) is None
+
+
+def test_a_task_in_bridge_mode(fake, function, event):
+    """A task without an address of its own is told of and not tried again."""
+    task = fake.tasks[0]
+    task.network_mode = "bridge"
+    fake.deactivate(task)
+    event["detail"]["attachments"] = event["detail"]["containers"] = []
+    assert "awsvpc" in function(event)["outcome"]
+
+
+def test_with_moto(server, event, monkeypatch):
+    """A stand-in that is not ours: a task that moto runs is left alone, and so is one that moto has stopped."""
+    moto = pytest.importorskip("moto")
+    boto3 = pytest.importorskip("boto3")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    monkeypatch.setattr(lambda_forwarder, "_clients", {})
+    monkeypatch.setattr(lambda_forwarder, "_token", None)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    for name, value in {
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "TOKEN_SECRET": "t",
+        "DRAIN_PORT": str(server.port),
+    }.items():
+        monkeypatch.setenv(name, value)
+    with moto.mock_aws():
+        ecs = boto3.client("ecs")
+        boto3.client("secretsmanager").create_secret(Name="t", SecretString=TOKEN)
+        ecs.create_cluster(clusterName="main")
+        ecs.register_task_definition(
+            family="app", containerDefinitions=[{"name": "app", "image": "app:1", "memory": 64}]
+        )
+        subnet = boto3.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+        network = {"awsvpcConfiguration": {"subnets": [subnet]}}
+        run = ecs.run_task(cluster="main", taskDefinition="app", launchType="FARGATE", networkConfiguration=network)
+        task = run["tasks"][0]
+        event["detail"] |= {"taskArn": task["taskArn"], "clusterArn": task["clusterArn"]}
+        assert lambda_forwarder._address(task)
+        assert lambda_forwarder.handler(event)["outcome"] == "gone"
+        assert lambda_forwarder._read_token(fresh=False) == TOKEN
+        ecs.stop_task(cluster="main", task=task["taskArn"])
+        assert lambda_forwarder.handler(event)["outcome"] == "gone"
+    eventually(lambda: state_of(server)["state"] == "serving", "it was drained")

@@ -1,0 +1,51 @@
+"""The CloudFormation template of the Lambda function, and the function's outside."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "example_app"
+TEMPLATE = EXAMPLE / "deploy" / "lambda-forwarder.yaml"
+SOURCE = EXAMPLE / "lambda_forwarder.py"
+
+if not TEMPLATE.exists():
+    pytest.skip("the example is not here: these are the tests of an installed wheel", allow_module_level=True)
+
+
+@pytest.mark.slow
+def test_cfn_lint_has_nothing_to_say():
+    """The template passes cfn-lint without a warning."""
+    pytest.importorskip("cfnlint")
+    command = [sys.executable, "-W", "ignore", "-c", "from cfnlint.runner import main; main()", str(TEMPLATE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_function_is_short_and_standard():
+    """Under 150 lines, and nothing but the standard library is imported; boto3 is Lambda's own, and imported late."""
+    text = SOURCE.read_text()
+    assert len(text.splitlines()) < 150
+    imported = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names):
+                imported |= {each.name.partition(".")[0] for each in names}
+            case ast.ImportFrom(module=module):
+                imported.add(module.partition(".")[0])
+    assert imported <= sys.stdlib_module_names
+
+
+def test_the_template_names_what_the_function_has():
+    """Handler, variables and calls in the template are those of the code."""
+    template, text = TEMPLATE.read_text(), SOURCE.read_text()
+    assert "Handler: lambda_forwarder.handler" in template
+    assert "def handler(" in text
+    variables = set(re.findall(r"^          ([A-Z_]+): ", template, re.MULTILINE))
+    assert variables == set(re.findall(r"environ(?:\.get\(|\[)[\"']([A-Z_]+)[\"']", text))
+    assert "Action: ecs:DescribeTasks" in template
+    assert "Action: secretsmanager:GetSecretValue" in template
+    assert re.findall(r"\.(describe_\w+|get_secret_value)\(", text) == ["describe_tasks", "get_secret_value"]
