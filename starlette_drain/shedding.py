@@ -267,12 +267,12 @@ class Shedding:
         if (episode := self._episode) is None:
             return
         now = self.time()
-        for session in self._due(episode, now):
+        due = self._due(episode, now)
+        for place, session in enumerate(due, 1):
             episode.tally.count_shed(now)
-            self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window))
+            self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window, len(due) - place))
         if self._state is DrainState.DRAINING and (percent := episode.milestone()):
-            remaining = self._registry.remaining
-            self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, remaining))
+            self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining))
         self._schedule(episode)
 
     def _due(self, episode: Episode, now: float) -> list[Session]:

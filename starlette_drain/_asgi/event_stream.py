@@ -31,6 +31,9 @@ from starlette_drain.drain import Drain
 __all__ = ["EventStreamSession"]
 
 
+DROP_TIME = 0.1
+"""Seconds that a send takes whose message is dropped: a loop that only sends must keep no CPU busy until its end."""
+
 LINE_END = re.compile("\r\n|\r|\n")
 """What ends a line of an event stream; `str.splitlines` knows more."""
 
@@ -158,8 +161,7 @@ class EventStreamSession(Connection):
     async def _send_parted(self) -> None:
         if self._raises_on_send:
             raise ConnectionResetError
-        # Dropped; but a loop that only sends must not freeze the event loop until it is cancelled.
-        await asyncio.sleep(0)
+        await asyncio.sleep(DROP_TIME)
 
     def _may_add_text(self) -> bool:
         return self._is_plain_text and (not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))

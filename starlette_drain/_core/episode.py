@@ -80,16 +80,16 @@ class Episode:
             self.causes = (*self.causes, cause)
         return shortened
 
-    def reconnect_delay(self, now: float, window: float | None) -> float:
+    def reconnect_delay(self, now: float, window: float | None, behind: int = 0) -> float:
         """
         Return how many seconds the session just shed should stay away, so that all return evenly.
 
         Its place in the line of all who have to leave is its place in *window* (the drain's own by default), counted
         from the start. Shed at an even pace over the same window, nobody has to wait; of a batch, or of the burst that
-        a short deadline makes, each has its own moment.
+        a short deadline makes, each has its own moment. *behind* it are those who are due in the same pass.
         """
         start, tally = self.tally.started_at, self.tally
-        line = tally.shed + tally.left + self._registry.remaining
+        line = tally.shed + tally.left + behind + self._registry.remaining
         planned = start + (tally.shed + tally.left) / line * (window or self.plan.deadline - start)
         return max(0.0, planned - now)
 

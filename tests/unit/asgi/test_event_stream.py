@@ -1,0 +1,670 @@
+"""What an event stream, its client and an ordinary response see of a drain, message by message."""
+
+import asyncio
+import gc
+import logging
+from random import Random
+
+import pytest
+from fastapi import FastAPI
+from hand_server import HandServer, settle
+from sse_starlette import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from starlette_drain import Drain, DrainMiddleware, DrainState, EventStreamSession, NotTracked, session_of
+from starlette_drain._core.facts import SessionClosed, SessionOpened, SessionRefused
+from starlette_drain._core.session import Outcome
+from starlette_drain.testing.recording import RecordingObserver
+
+pytestmark = pytest.mark.anyio
+
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+START = {"type": "http.response.start", "status": 200, "headers": [EVENT_STREAM]}
+END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def chunk(body: bytes, *, more: bool = True):
+    """Return a part of a body."""
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def retry(milliseconds: int):
+    """Return the end of a stream that tells when to come back."""
+    return chunk(f"retry: {milliseconds}\n\n".encode(), more=False)
+
+
+def http_scope(method="GET", path="/events", *, spec="2.3", version="1.1"):
+    """Return the scope of a request."""
+    asgi = {"version": "3.0", "spec_version": spec}
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "root_path": ""}
+    return {**scope, "asgi": asgi, "http_version": version, "scheme": "http", "server": ("test", 80), "state": {}}
+
+
+class House:
+    """An application in a DrainMiddleware, and what was heard of it."""
+
+    def __init__(self, app, **options) -> None:
+        self.recording = RecordingObserver()
+        options = {"grace": 5.0, "retry_after": 5.0, **options}
+        self.drain = Drain(triggers=[], observers=[self.recording], rng=Random(7), **options)
+        self.app = DrainMiddleware(app, drain=self.drain)
+
+    def serve(self, scope=None) -> HandServer:
+        """Serve one request, whose body is empty."""
+        server = HandServer(self.app, scope or http_scope(), connected=False)
+        server.deliver({"type": "http.request", "body": b"", "more_body": False})
+        return server
+
+    async def shed(self) -> None:
+        """Ask everyone to leave at once, and let happen what needs no time."""
+        await self.drain.start(window=0)
+        await asyncio.sleep(0.001)
+        await settle()
+
+    def outcomes(self):
+        """Return how the sessions ended."""
+        return [fact.outcome for fact in self.recording.of(SessionClosed)]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """No test may log a warning: no traceback comes of an ordinary shed."""
+    caplog.set_level(logging.WARNING)
+    yield caplog
+    assert [record.getMessage() for record in caplog.get_records("call")] == []
+
+
+def bare(*chunks: bytes, headers=(EVENT_STREAM,), status=200, ends=False):
+    """Make an application that sends *chunks* and waits for its client to go, as ASGI before 2.4 has it."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        for each in chunks:
+            await send(chunk(each))
+        if ends:
+            await send(END)
+            return
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    return app
+
+
+def endless(framework: str, log: list[str]):
+    """Make an application in *framework* whose generator never ends by itself."""
+
+    async def ended():
+        log.append("background")
+
+    async def events(event):
+        try:
+            while True:
+                yield event
+                await asyncio.sleep(1)
+        finally:
+            log.append("finally")
+
+    async def endpoint(request: Request):
+        if framework == "sse-starlette":
+            return EventSourceResponse(events({"data": "x"}), ping=10_000, background=BackgroundTask(ended))
+        return StreamingResponse(
+            events("data: x\n\n"), media_type="text/event-stream", background=BackgroundTask(ended)
+        )
+
+    async def dispatch(request, call_next):
+        return await call_next(request)
+
+    if framework == "fastapi":
+        app = FastAPI()
+        app.add_api_route("/events", endpoint)
+        return app
+    middleware = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)] if framework == "base-http-middleware" else []
+    return Starlette(routes=[Route("/events", endpoint, methods=["GET", "POST"])], middleware=middleware)
+
+
+FRAMEWORKS = ("starlette", "fastapi", "sse-starlette", "base-http-middleware")
+
+
+# --- Before a drain ---
+
+
+async def test_before_a_drain_the_very_messages_pass():
+    """Until a drain a response passes as it is, object by object."""
+    outgoing = [START, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), END]
+
+    async def app(scope, receive, send):
+        for message in outgoing:
+            await send(message)
+
+    server = House(app).serve()
+    await server.task
+    assert all(sent is message for sent, message in zip(server.sent, outgoing, strict=True))
+
+
+async def test_headers_that_can_be_read_once_are_read_once():
+    """ASGI allows any iterable of headers: looking at them does not lose them."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": iter([EVENT_STREAM])})
+        await send(END)
+
+    server = House(app).serve()
+    await server.task
+    assert server.sent == [START, END]
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"text/event-stream;charset=utf-8", b"Text/Event-Stream "])
+async def test_an_event_stream_is_a_session_from_its_head_on(kind):
+    """A stream is known by its content type, however it is written; before its head it is a transfer."""
+    house = House(bare(b"data: x\n\n", headers=[(b"Content-Type", kind)]))
+    server = house.serve()
+    assert house.drain.statistics().open == 0
+    await settle()
+    assert house.drain.statistics().open == 1
+    assert len(house.drain.transfers) == 0
+    (opened,) = house.recording.of(SessionOpened)
+    assert opened.session.kind == "event-stream"
+    server.task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, [(b"content-type", b"application/x-ndjson")]),
+        (200, [EVENT_STREAM, (b"content-length", b"9")]),
+        (204, [EVENT_STREAM]),
+        (404, [EVENT_STREAM]),
+        (200, []),
+    ],
+)
+async def test_what_is_no_stream_of_events_is_let_be(status, headers):
+    """Another type, an announced length or another status: nothing of it is ended early or added to."""
+    house = House(bare(b"data: x\n\n", status=status, headers=headers))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    assert len(house.drain.transfers) == 1
+    assert len(server.sent) == 2
+    server.deliver({"type": "http.disconnect"})
+    await server.task
+    assert len(house.drain.transfers) == 0
+
+
+async def test_a_stream_that_ends_by_itself_has_left():
+    """Its application ends it, or its client goes: it was not shed."""
+    house = House(bare(b"data: x\n\n", ends=True))
+    await house.serve().task
+    gone = House(bare(b"data: x\n\n"))
+    server = gone.serve()
+    server.deliver({"type": "http.disconnect"})
+    await server.task
+    assert [Outcome.LEFT] == house.outcomes() == gone.outcomes()
+
+
+# --- Shed ---
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_a_stream_is_ended_cleanly_and_its_generator_too(framework, spec):
+    """The client gets a final chunk, the generator its ``finally``, and no application is cancelled for it."""
+    log = []
+    house = House(endless(framework, log))
+    server = house.serve(http_scope(spec=spec))
+    await asyncio.sleep(2.5)
+    at = house.drain.time()
+    await house.drain.start(window=0)
+    await server.task
+
+    assert server.sent[0]["type"] == "http.response.start"
+    assert chunk(b"data: x\n\n") in server.sent or chunk(b"data: x\r\n\r\n") in server.sent
+    assert not server.sent[-1]["more_body"]
+    assert all(message["more_body"] for message in server.sent[1:-1])
+    assert server.sent[-1]["body"] == b"retry: 5000\n\n"
+    gc.collect()  # from ASGI 2.4 on nobody closes the generator; it ends with its last reference
+    await settle()
+    assert "finally" in log
+    assert house.outcomes() == [Outcome.SHED]
+    assert house.drain.time() - at < 2
+
+
+async def test_tasks_in_the_background_of_a_stream_run_after_it():
+    """What an application wants to do after the response is done, on servers that tell of the disconnect."""
+    log = []
+    house = House(endless("starlette", log))
+    server = house.serve()
+    await asyncio.sleep(0.5)
+    await house.shed()
+    await server.task
+    assert log == ["finally", "background"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ((), b"retry: 5000\n\n"),
+        ((b"data: x\n\n",), b"retry: 5000\n\n"),
+        ((b"data: x\r\n\r\n",), b"retry: 5000\n\n"),
+        ((b"data: x\r\r",), b"retry: 5000\n\n"),
+        ((b"data: x\n", b"\n"), b"retry: 5000\n\n"),
+        ((b"data: x\r\n", b"\r", b"", b"\n"), b"retry: 5000\n\n"),
+        ((b": ping\n\n", bytearray(b"id: 1\n\n")), b"retry: 5000\n\n"),
+        ((b"data: x\n\n", b"data: half"), b""),
+        ((b"data: x\n",), b""),
+        ((b"id: 7\ndata: x",), b""),
+        ((b"data: x\n\n", b"i"), b""),
+    ],
+)
+async def test_retry_is_told_only_after_a_whole_event(sent, expected):
+    """In the middle of an event it would make a client dispatch half of it, and resume from the wrong place."""
+    house = House(bare(*sent))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    assert [START, *map(chunk, sent), chunk(expected, more=False)] == server.sent
+    await server.task
+
+
+async def test_nothing_is_added_to_an_encoded_body():
+    """Plain text in the middle of gzip would break the body."""
+    house = House(bare(b"\n\n", headers=[EVENT_STREAM, (b"Content-Encoding", b"gzip")]))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    assert server.sent[-1] == END
+    await server.task
+
+
+async def test_nothing_is_added_to_the_answer_to_head():
+    """HEAD has no body, not even a ``retry:``."""
+    house = House(bare())
+    server = house.serve(http_scope("HEAD"))
+    await settle()
+    await house.shed()
+    assert server.sent[-1] == END
+    await server.task
+
+
+async def test_a_client_is_told_when_to_come_back():
+    """``retry:`` is the moment planned for this one: those who obey come back evenly."""
+    house = House(bare(b"data: x\n\n"), reconnect_window=100)
+    servers = [house.serve() for _ in range(4)]
+    await settle()
+    await house.shed()
+    assert [retry(5000 + 25_000 * place) for place in (1, 2, 3, 4)] == sorted(
+        (server.sent[-1] for server in servers), key=lambda message: int(message["body"].split()[1])
+    )
+
+
+async def test_what_the_application_sends_after_the_end_is_dropped():
+    """On servers before ASGI 2.4 a loop that only sends is cancelled at last, and burns no CPU until then."""
+    sends = 0
+
+    async def app(scope, receive, send):
+        nonlocal sends
+        await send(START)
+        await asyncio.sleep(1)
+        while True:
+            await send(chunk(b"data: x\n\n"))
+            sends += 1
+
+    house = House(app, grace=3)
+    server = house.serve()
+    await settle()
+    at = house.drain.time()
+    await house.drain.start(window=0)
+    await server.task
+    assert 3 <= house.drain.time() - at < 3.2
+    assert sends < 50
+    assert [START, retry(5000)] == server.sent
+
+
+async def test_on_servers_that_raise_it_is_told():
+    """From ASGI 2.4 on a send after the end raises an `OSError`, which is the disconnect."""
+    seen = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        try:
+            while True:
+                await send(chunk(b"data: x\n\n"))
+                await asyncio.sleep(1)
+        except OSError as error:
+            seen.append(error)
+            raise
+
+    house = House(app)
+    server = house.serve(http_scope(spec="2.4"))
+    await settle()
+    await house.shed()
+    await server.task
+    assert len(seen) == 1
+    assert house.outcomes() == [Outcome.SHED]
+
+
+async def test_an_application_that_notices_nothing_is_cancelled_after_the_grace():
+    """The client has its end at once; the application is cancelled, and nobody hears of it."""
+    cleaned = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(house.drain.time())
+
+    house = House(app, grace=3)
+    server = house.serve()
+    await settle()
+    at = house.drain.time()
+    await house.drain.start(window=0)
+    await server.task
+    assert [START, retry(5000)] == server.sent
+    assert 3 <= cleaned[0] - at < 3.1
+    assert house.outcomes() == [Outcome.FORCED]
+
+
+async def test_an_error_of_the_application_is_its_own():
+    """What we did not cause passes through."""
+
+    async def app(scope, receive, send):
+        await send(START)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ValueError("mine")
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    with pytest.raises(ValueError, match="mine"):
+        await server.task
+
+
+# --- Farewell, hold, lookup ---
+
+
+async def test_a_farewell_is_an_event_of_its_own():
+    """before_close speaks to a stream in whole events, line by line, before ``retry:``."""
+    house = House(bare(b"data: x\n\n"))
+
+    @house.drain.before_close
+    async def farewell(session):
+        await session.send_json({"type": "reconnect", "after_ms": session.reconnect_after_ms})
+        await session.send_text("one\ntwo\r\nthree\u2028still three")
+
+    server = house.serve()
+    await settle()
+    await house.shed()
+    assert [
+        chunk(b'data: {"type":"reconnect","after_ms":5000}\n\n'),
+        chunk("data: one\ndata: two\ndata: three\u2028still three\n\n".encode()),
+        retry(5000),
+    ] == server.sent[2:]
+    await server.task
+
+
+async def test_a_farewell_does_not_speak_into_half_an_event():
+    """While an event is half sent a farewell has nothing to say."""
+    house = House(bare(b"data: half"))
+    house.drain.before_close(lambda session: session.send_text("bye"))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    assert [START, chunk(b"data: half"), END] == server.sent
+    await server.task
+
+
+async def test_a_farewell_to_a_stream_that_has_ended_says_nothing():
+    """The application may end its stream during the farewell, and the client may be gone unnoticed."""
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(START)
+        await go.wait()
+        await send(END)
+
+    house = House(app)
+
+    @house.drain.before_close
+    async def farewell(session):
+        go.set()
+        await asyncio.sleep(0.5)
+        await session.send_text("too late")
+
+    server = house.serve()
+    await settle()
+    await house.drain.start(window=0)
+    await server.task
+    assert server.sent == [START, END]
+
+    other = House(bare(b"data: x\n\n"))
+    other.drain.before_close(lambda session: session.send_text("bye"))
+    server = other.serve()
+    await settle()
+    server.refusing = OSError("the client has gone")
+    await other.shed()
+    await server.task
+    assert other.outcomes() == [Outcome.SHED]
+
+
+async def test_the_session_is_found_from_inside_the_generator():
+    """session_of works with a Request once its response is a stream, and not before."""
+    seen = []
+
+    async def events(request):
+        session = session_of(request)
+        seen.append(session)
+        assert session is session_of(request.scope)
+        yield "data: begin\n\n"
+        async with session.hold():
+            seen.append(house.drain.statistics().held)
+            await asyncio.sleep(10)
+            yield "data: end\n\n"
+        await session.wait_shed()
+        seen.append("shed")
+
+    async def endpoint(request: Request):
+        with pytest.raises(NotTracked, match="text/event-stream"):
+            session_of(request)
+        return StreamingResponse(events(request), media_type="text/event-stream")
+
+    house = House(Starlette(routes=[Route("/events", endpoint)]))
+    server = house.serve()
+    await settle()
+    await house.drain.start(window=20)
+    await server.task
+    assert isinstance(seen[0], EventStreamSession)
+    assert seen[1] == 1
+    assert chunk(b"data: end\n\n") in server.sent
+    assert house.outcomes() == [Outcome.SHED]
+
+
+async def test_an_ordinary_response_is_no_session():
+    """session_of in an ordinary endpoint says what would make it one."""
+
+    async def app(scope, receive, send):
+        await PlainTextResponse("hello")(scope, receive, send)
+        with pytest.raises(NotTracked, match="no session"):
+            session_of(scope)
+
+    await House(app).serve().task
+
+
+async def test_idle_first_sheds_the_stream_that_was_silent_for_longest():
+    """Every event counts as activity; the order of arrival does not matter."""
+    pulses = {name: asyncio.Event() for name in ("/a", "/b", "/c")}
+
+    async def app(scope, receive, send):
+        await send(START)
+        await pulses[scope["path"]].wait()
+        await send(chunk(b"data: x\n\n"))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    house = House(app, shed_first="idle")
+    for name in pulses:
+        house.serve(http_scope(path=name))
+    for name in ("/b", "/c", "/a"):
+        await asyncio.sleep(5)
+        pulses[name].set()
+    await asyncio.sleep(1)
+    await house.drain.start(window=30)
+    await asyncio.sleep(40)
+    assert [fact.session.path for fact in house.recording.of(SessionClosed)] == ["/b", "/c", "/a"]
+
+
+async def test_nobody_looks_at_the_clock_for_other_orders():
+    """Where the order is another, activity costs nothing and is not noted."""
+    house = House(bare(b"data: x\n\n"))
+    house.serve()
+    await settle()
+    (opened,) = house.recording.of(SessionOpened)
+    await asyncio.sleep(5)
+    assert opened.session.opened_at == opened.session.active_at
+
+
+# --- Late arrivals ---
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_a_late_event_source_is_told_to_come_back_and_never_refused(framework, spec):
+    """200 with the application's own head, ``retry:``, the end: an EventSource takes 503 and 204 for final."""
+    house = House(endless(framework, []))
+    house.drain.begin()
+    await house.shed()
+    server = house.serve(http_scope(spec=spec))
+    await server.task
+
+    start, *bodies = server.sent
+    assert start["status"] == 200
+    assert start["headers"][0][0] in (b"content-type", b"cache-control")
+    assert len(bodies) == 1
+    assert bodies[0]["body"].startswith(b"retry: ")
+    assert 5000 <= int(bodies[0]["body"].split()[1]) <= 10_000
+    assert not bodies[0]["more_body"]
+    assert [(fact.kind, fact.path) for fact in house.recording.of(SessionRefused)] == [("event-stream", "/events")]
+    assert house.recording.of(SessionOpened) == []
+
+
+async def test_late_event_sources_are_told_different_moments():
+    """Those who are turned away together do not come back together."""
+    house = House(bare())
+    house.drain.begin()
+    await house.shed()
+    servers = [house.serve() for _ in range(20)]
+    await settle()
+    assert len({server.sent[-1]["body"] for server in servers}) > 15
+
+
+async def test_a_late_generator_finds_its_session_and_that_it_was_shed():
+    """An application that asks for its session is not surprised by a late arrival."""
+    seen = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        session = session_of(scope)
+        async with session.hold():
+            await session.wait_shed()
+        seen.append(session.reconnect_after_ms)
+
+    house = House(app)
+    house.drain.begin()
+    await house.shed()
+    await house.serve().task
+    assert 5000 <= seen[0] <= 10_000
+
+
+async def test_where_late_arrivals_are_accepted_a_stream_gets_a_place_in_what_remains():
+    """late_arrivals="accept" opens the stream and sheds it before the deadline."""
+    house = House(bare(b"data: x\n\n"), late_arrivals="accept")
+    house.drain.begin()
+    await house.drain.start(window=30)
+    await asyncio.sleep(10)
+    server = house.serve()
+    await settle()
+    assert DrainState.DRAINING is house.drain.state
+    assert house.drain.statistics().open == 1
+    await server.task
+    assert house.drain.time() <= 1030.1
+    assert b"retry: " in server.sent[-1]["body"]
+
+
+async def test_a_late_post_is_answered_in_full():
+    """Nobody asks again for the answer to a POST (tokens of a language model): it is a transfer, and let finish."""
+    house = House(bare(b"data: token\n\n", b"data: [DONE]\n\n", ends=True))
+    house.drain.begin()
+    await house.shed()
+    server = house.serve(http_scope("POST"))
+    await server.task
+    assert [chunk(b"data: token\n\n"), chunk(b"data: [DONE]\n\n"), END] == server.sent[1:]
+    assert house.recording.of(SessionRefused) == []
+
+
+# --- Ordinary responses ---
+
+
+@pytest.mark.parametrize("own", [[], [(b"connection", b"keep-alive")], [(b"Connection", b"keep-alive")]])
+async def test_while_draining_a_connection_is_closed_after_its_response(own):
+    """The next request shall find another task: the header is replaced, not added to, in HTTP/1."""
+    plain = (b"content-type", b"text/plain")
+    house = House(bare(b"hello", headers=[plain, *own], ends=True))
+    house.drain.begin()
+    await house.shed()
+    server = house.serve()
+    await server.task
+    assert [plain, (b"connection", b"close")] == server.sent[0]["headers"]
+
+
+async def test_http_2_knows_no_such_header():
+    """RFC 9113 forbids it."""
+    house = House(bare(b"hello", headers=[(b"content-type", b"text/plain")], ends=True))
+    house.drain.begin()
+    await house.shed()
+    server = house.serve(http_scope(version="2"))
+    await server.task
+    assert server.sent[0]["headers"] == [(b"content-type", b"text/plain")]
+
+
+async def test_a_cancelled_drain_leaves_connections_alone_again():
+    """Once the process serves again, responses pass untouched."""
+    house = House(bare(b"data: x\n\n"))
+    house.drain.begin()
+    await house.drain.start(window=30)
+    await house.drain.cancel()
+    server = house.serve()
+    await settle()
+    assert server.sent[0] == START
+    server.task.cancel()
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_transfers_may_finish_and_are_cancelled_at_the_deadline_only_where_asked(cancels):
+    """A download goes on through the drain; with cancel_transfers its application is cancelled at the deadline."""
+    ended = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"video/mp4")]})
+        try:
+            await asyncio.sleep(100)
+        finally:
+            ended.append(house.drain.time())
+
+    house = House(app, cancel_transfers=cancels)
+    server = house.serve()
+    await settle()
+    at = house.drain.time()
+    await house.drain.start(window=30)
+    assert len(house.drain.transfers) == 1
+    await asyncio.wait([server.task])
+    assert server.task.exception() is None
+    assert (30 if cancels else 100) == pytest.approx(ended[0] - at, abs=0.1)
+    assert len(house.drain.transfers) == 0
+    assert len(server.sent) == 1  # what was cut must not look complete
