@@ -45,7 +45,7 @@ types: $(VENV)/.check $(VENV)/.test ## mypy --strict
 unit: $(VENV)/.test ## the fast tests only (ARGS="-k plan" goes to pytest)
 	$(RUN) pytest tests/unit $(ARGS)
 
-pytest: $(VENV)/.test ## all tests: unit, integration and e2e (ARGS goes to pytest)
+pytest: $(VENV)/.ecosystem ## all tests: unit, integration, e2e and ecosystem (ARGS goes to pytest)
 	$(RUN) pytest tests $(ARGS)
 
 bench: $(VENV)/.test ## the benchmarks, with their figures
@@ -75,7 +75,7 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	python3.11 -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(LOCK_VENV)/bin/python -m pip install --quiet --editable '.[aws]' \
-	  --group test --group check --group docs --group build
+	  --group ecosystem --group check --group docs --group build
 	{ echo '# Made by `make lock`: the versions that `make demo` and `make test` install.'; \
 	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >$(PINNED).new
 	mv $(PINNED).new $(PINNED)
@@ -110,7 +110,7 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml
 	@$(VENV)/bin/python $(INSTALL) --editable '.[aws]'
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.demo $(VENV)/.test $(VENV)/.ecosystem $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
 	@$(VENV)/bin/python $(INSTALL) --group $*
 	@touch $@
 
