@@ -102,7 +102,7 @@ class Children:
         """
         launcher = (sys.executable, "-c", LAUNCH, str(os.getpid()))
         pipe = asyncio.subprocess.PIPE if talks else None
-        with log.open("ab") as output:
+        with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *launcher,
                 *command,
