@@ -105,8 +105,9 @@ class Course:
                 chosen, self.held = self.held[:some], self.held[some:]
                 play.release(chosen)
             case "shorten":
-                play.shorten(max(0.0, play.plan.deadline - play.now) * (0.5 + step.amount))
-                self.deadlines.append(play.plan.deadline)
+                window = max(0.0, min(self.deadlines) - play.now) * (0.5 + step.amount)
+                play.shorten(window)
+                self.deadlines.append(play.now + window)
             case "poke":
                 play.recount()
         self.check_rate()
@@ -114,6 +115,7 @@ class Course:
     def check_rate(self):
         """The announced rate is one that the strategy may have, and a limit that gives way says so."""
         play, plan = self.play, self.play.plan
+        assert plan.deadline == min(self.deadlines)
         if (time_left := plan.deadline - play.now) <= 0:
             return
         rate = plan.rate(play.now)
