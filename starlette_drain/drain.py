@@ -70,10 +70,6 @@ class Drain(Shedding):
         self._watching: list[asyncio.Task[None]] | None = None
         self._former_loop: asyncio.AbstractEventLoop | None = None
 
-    def __deepcopy__(self, _memo: object) -> "Drain":
-        """Be the same in a copy of the lifespan state: a Drain stands for its process."""
-        return self
-
     # What a user calls
 
     async def start(self, *, window: float | None = None, reason: str = "asked for by the application") -> None:

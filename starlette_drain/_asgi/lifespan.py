@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
 from starlette_drain._asgi.connection import App
@@ -12,9 +11,6 @@ from starlette_drain.exceptions import DrainInUse
 
 __all__ = ["serve_lifespan"]
 
-STATE_KEY = "drain"
-"""Where the Drain stands in the lifespan state: ``request.state.drain``."""
-
 logger = logging.getLogger("starlette_drain")
 
 
@@ -22,11 +18,8 @@ async def serve_lifespan(drain: Drain, app: App, scope: Scope, receive: Receive,
     """
     Run the application's lifespan, with the drain watching from after its startup until before its shutdown.
 
-    The application's own state wins where it uses the same key; the state of one that is not Starlette's is left
-    alone. Where the drain belongs to another lifespan, on this loop or another, it is left to that one.
+    Where the drain belongs to another lifespan, on this loop or another, it is left to that one.
     """
-    if "state" in scope and ("app" in scope or isinstance(app, Starlette)):
-        scope["state"].setdefault(STATE_KEY, drain)
     if not _attach(drain):
         return await app(scope, receive, send)
 

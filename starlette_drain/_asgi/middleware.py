@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Unpack
 
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
@@ -16,6 +17,9 @@ from starlette_drain.drain import Drain
 from starlette_drain.exceptions import DrainInUse, SettingsError
 
 __all__ = ["DrainMiddleware"]
+
+STATE_KEY = "drain"
+"""Where the Drain stands in the state of a request: ``request.state.drain``."""
 
 logger = logging.getLogger("starlette_drain")
 
@@ -50,6 +54,7 @@ class DrainMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection, or the lifespan; return what the application returns."""
         connection: Connection
+        self._show_in(scope)
         match scope["type"]:
             case "lifespan":
                 return await serve_lifespan(self.drain, self.app, scope, receive, send)
@@ -72,6 +77,16 @@ class DrainMiddleware:
                 raise
         finally:
             await connection.depart(scope)
+
+    def _show_in(self, scope: Scope) -> None:
+        """
+        Let Starlette show the drain as ``request.state.drain``, unless the application has something else there.
+
+        Not in the lifespan's state, of which each request gets a copy: that is the application's own, and tests
+        compare it. Applications that are not Starlette's find their scope as it was.
+        """
+        if scope["type"] in ("http", "websocket") and ("app" in scope or isinstance(self.app, Starlette)):
+            scope.setdefault("state", {}).setdefault(STATE_KEY, self.drain)
 
     def _is_ready(self) -> bool:
         """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""

@@ -160,21 +160,13 @@ async def test_an_application_that_never_completes_its_startup_is_never_watched(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("state", [None, {}, {"mine": 1}, {"drain": "mine"}])
-async def test_the_lifespan_state_gets_the_drain_and_is_else_untouched(log, state):
-    """`state` gets the Drain under "drain" where that is free; without a state in the scope none is made."""
-    drain = drain_with()
+async def test_the_lifespan_state_is_the_applications_own(log, state):
+    """What the application finds and leaves there is untouched; without a state in the scope none is made."""
     before = None if state is None else dict(state)
-    middleware = DrainMiddleware(ordinary(log), drain=drain)
-
-    async def starlette(scope, receive, send) -> None:
-        scope["app"] = starlette
-        await middleware(scope, receive, send)
-
-    server = HandLifespan(starlette, log, state=state)
+    server = HandLifespan(DrainMiddleware(ordinary(log), drain=drain_with()), log, state=state)
     await server.say(STARTUP)
 
-    assert ("state" in server.scope) is (state is not None)
-    assert state == (None if before is None else {"drain": drain, **before})
+    assert server.scope.get("state") == before
     server.task.cancel()
 
 

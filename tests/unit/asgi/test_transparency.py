@@ -3,6 +3,10 @@
 import copy
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from starlette_drain import Drain, DrainMiddleware
 
@@ -18,6 +22,10 @@ async def nothing_more():
     return {"type": "lifespan.shutdown"}
 
 
+async def nothing_at_all(_message):
+    """Send to nobody."""
+
+
 @pytest.mark.parametrize(
     "scope", [LIFESPAN, HTTP, WEBSOCKET, {"type": "something-new"}], ids=lambda scope: scope["type"]
 )
@@ -31,17 +39,35 @@ async def test_what_an_application_returns_is_returned(scope):
     assert await middleware(dict(scope), nothing_more, nothing_more) == "surprise"
 
 
-async def test_the_state_of_an_application_that_is_not_starlettes_is_its_own():
-    """Only Starlette shows the lifespan state as `request.state`; another application finds the scope as it was."""
-    scopes = []
+@pytest.mark.parametrize("scope", [LIFESPAN, HTTP, WEBSOCKET], ids=lambda scope: scope["type"])
+async def test_the_state_of_an_application_that_is_not_starlettes_is_its_own(scope):
+    """Only Starlette shows the state as `request.state`; another application finds the scope as it was."""
+    states = []
 
     async def app(scope, receive, send):
-        scopes.append(copy.deepcopy(scope))
+        states.append(copy.deepcopy(scope["state"]))
 
-    await DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))(
-        {**LIFESPAN, "state": {}}, nothing_more, nothing_more
-    )
-    assert scopes == [{**LIFESPAN, "state": {}}]
+    middleware = DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))
+    await middleware({**scope, "state": {"mine": 1}}, nothing_more, nothing_more)
+    assert states == [{"mine": 1}]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("state", [{}, {"state": {"mine": 1}}, {"state": {"drain": "mine"}}])
+async def test_starlettes_requests_show_the_drain(state, inside):
+    """`request.state.drain` is the Drain, with a lifespan and without, unless the application has its own there."""
+    drain = Drain(triggers=[], observers=[])
+    seen = []
+
+    async def endpoint(request):
+        seen.append(request.state.drain)
+        return PlainTextResponse("")
+
+    middleware = [Middleware(DrainMiddleware, drain=drain)] if inside else []
+    app = Starlette(routes=[Route("/", endpoint)], middleware=middleware)
+    scope = {**HTTP, "method": "GET", "query_string": b"", **copy.deepcopy(state)}
+    await (app if inside else DrainMiddleware(app, drain=drain))(scope, nothing_more, nothing_at_all)
+    assert seen == [state.get("state", {}).get("drain", drain)]
 
 
 async def test_headers_that_can_be_read_only_once_arrive():
@@ -58,10 +84,3 @@ async def test_headers_that_can_be_read_only_once_arrive():
 
     await DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))(dict(HTTP), nothing_more, send)
     assert list(sent[0]["headers"]) == [(b"x-one", b"value"), (b"x-two", b"value")]
-
-
-async def test_a_state_with_a_drain_in_it_can_be_copied():
-    """A deep copy of the state holds the same Drain, which stands for the process."""
-    drain = Drain(triggers=[], observers=[])
-    async with drain.run():
-        assert copy.deepcopy({"drain": drain})["drain"] is drain
