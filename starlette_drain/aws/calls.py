@@ -44,7 +44,7 @@ class AwsCalls:
         for service in list(self._open):
             await self._close(service)
 
-    async def call(self, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
+    async def call(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any]:
         """
         Call *operation*, named as the API names it, and return the answer.
 

@@ -94,6 +94,7 @@ class Question:
         self._control = control
         self._rng = rng
         self._impairment = Impairment(trigger, control)
+        self._longest = longest
         self._backoff = Backoff(interval, longest, rng)
         self.answered: float | None = None
         self.last_error: str | None = None
@@ -102,6 +103,10 @@ class Question:
     def interval(self) -> float:
         """Seconds between two questions, as things stand."""
         return self._backoff.wait
+
+    def pace(self, interval: float) -> None:
+        """Ask once in so many seconds from now on."""
+        self._backoff = Backoff(interval, self._longest, self._rng)
 
     async def run(self) -> None:
         """Ask for ever: at once, after a random part of the interval, and then at that phase."""

@@ -119,7 +119,7 @@ def test_repeated_events(fake, server, function, event):
 
 
 @pytest.mark.parametrize(("last", "desired"), NOT_LEAVING)
-def test_events_that_say_nothing_of_leaving(fake, server, function, event, last, desired):
+def test_events_that_say_nothing_of_leaving(fake, server, function, event, last, desired):  # noqa: PLR0917
     """What a task is on its way up, and when it is past saving, asks nobody anything: no call to AWS, no drain."""
     fake.deactivate(fake.tasks[0])
     event["detail"] |= {"lastStatus": last, "desiredStatus": desired}
@@ -246,10 +246,10 @@ def test_with_moto(server, event, monkeypatch):
         boto3.client("secretsmanager").create_secret(Name="t", SecretString=TOKEN)
         ecs.create_cluster(clusterName="main")
         ecs.register_task_definition(
-            family="app", containerDefinitions=[{"name": "app", "image": "app:1", "memory": 64}]
+            family="app", networkMode="awsvpc", containerDefinitions=[{"name": "app", "image": "app:1", "memory": 64}]
         )
         subnet = boto3.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
-        network = {"awsvpcConfiguration": {"subnets": [subnet]}}
+        network = {"awsvpcConfiguration": {"subnets": [subnet], "securityGroups": []}}
         run = ecs.run_task(cluster="main", taskDefinition="app", launchType="FARGATE", networkConfiguration=network)
         task = run["tasks"][0]
         event["detail"] |= {"taskArn": task["taskArn"], "clusterArn": task["clusterArn"]}

@@ -15,7 +15,7 @@ DEPLOY = Path(__file__).parents[2] / "example_app" / "deploy"
 if not DEPLOY.exists():
     pytest.skip("the example is not here: these are the tests of an installed wheel", allow_module_level=True)
 
-BY_THE_AGENT: set[str] = set()
+BY_THE_AGENT = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
 """What the ECS agent calls with the role of the task, when the task asks it to."""
 
 IAM_PREFIX = {"ecs": "ecs", "elbv2": "elasticloadbalancing"}

@@ -3,6 +3,16 @@
 from starlette_drain.testing.fake_aws.app import FakeAWS
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 
-__all__ = ["FakeAWS", "FakeEndpoint", "FakeRegistration", "FakeService", "FakeTargetGroup", "FakeTask"]
+__all__ = [
+    "FakeAWS",
+    "FakeDeployment",
+    "FakeEndpoint",
+    "FakeRegistration",
+    "FakeRevision",
+    "FakeService",
+    "FakeTargetGroup",
+    "FakeTask",
+]

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from starlette_drain.testing.fake_aws import agent, ecs, elbv2, secrets
+from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
 from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 
@@ -45,6 +46,7 @@ class FakeAWS:
         self.groups: dict[str, FakeTargetGroup] = {}
         self.services: list[FakeService] = []
         self.tasks: list[FakeTask] = []
+        self.deployments: list[FakeDeployment] = []
         self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self._faults = Faults(clock)
@@ -125,6 +127,17 @@ class FakeAWS:
             task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
             self.deregister(task)
 
+    def deploy(self, service: FakeService, **options: Any) -> FakeDeployment:
+        """Begin a deployment from the service's newest revision to a new one; see `FakeDeployment` for *options*."""
+        with self._lock:
+            number = len(self.deployments) + 1
+            former = next((each.target for each in reversed(self.deployments) if each.service is service), None)
+            source = former or FakeRevision(service, "0123456789012345678", 1)
+            target = FakeRevision(service, f"{number:019d}", source.definition + 1)
+            deployment = FakeDeployment(source, target, str(number), **options)
+            self.deployments.append(deployment)
+        return deployment
+
     def fail(
         self,
         kind: FaultKind,
@@ -203,6 +216,8 @@ class FakeAWS:
     def _answer_json(self, service: str, operation: str, request: Mapping[str, Any]) -> Any:
         if service == "secretsmanager":
             return secrets.answer(operation, request, self.secrets)
+        if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
+            return deployments.answer(operation, request, self.deployments)
         return ecs.answer(operation, request, self.services, self.tasks)
 
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:

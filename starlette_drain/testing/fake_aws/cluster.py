@@ -55,6 +55,8 @@ class FakeTask:
         instance_id: The EC2 instance it runs on, outside Fargate.
         last_status: As DescribeTasks shows it.
         desired_status: As DescribeTasks shows it.
+        started_by: As DescribeTasks shows it; by default the deployment of the first revision of its service.
+        definition: Which revision of the task definition it runs.
         stop_code: Why it was, or is being, stopped, as DescribeTasks shows it.
         protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
     """
@@ -70,6 +72,8 @@ class FakeTask:
     instance_id: str | None = None
     last_status: str = "RUNNING"
     desired_status: str = "RUNNING"
+    started_by: str | None = None
+    definition: int = 1
     stop_code: str | None = None
     protected_until: float | None = None
 
@@ -118,9 +122,9 @@ class FakeTask:
             "group": f"service:{self.service.name}" if self.service else "family:app",
             "lastStatus": self.last_status,
             "launchType": self.launch_type,
-            "startedBy": "ecs-svc/0123456789012345678" if self.service else "somebody",
+            "startedBy": self.started_by or ("ecs-svc/0123456789012345678" if self.service else "somebody"),
             "taskArn": self.arn,
-            "taskDefinitionArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:1",
+            "taskDefinitionArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{self.definition}",
             "version": 3,
         }
         if self.instance_id:

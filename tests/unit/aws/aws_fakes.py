@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from starlette_drain._core.settings import Settings
-from starlette_drain.testing.fake_aws import ecs, elbv2
+from starlette_drain.testing.fake_aws import deployments, ecs, elbv2
 from starlette_drain.testing.fake_aws.faults import ApiError
 
 
@@ -138,6 +138,8 @@ class ScriptedClient:
     def _answer(self, operation, parameters):
         fake = self._owner.fake
         try:
+            if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
+                return deployments.answer(operation, parameters, fake.deployments)
             if self._service == "ecs":
                 return ecs.answer(operation, parameters, fake.services, fake.tasks)
             form = {"TargetGroupArn": parameters.get("TargetGroupArn", "")}
