@@ -29,6 +29,7 @@ class Times:
     ecs_cut: float = 8.0
     ecs_stop_timeout: float = 30.0
     ecs_margin: float = 15.0
+    ecs_sigterm_window: float = 20.0
 
     @property
     def delay(self) -> float:
@@ -65,7 +66,7 @@ class Times:
         return {
             "DRAIN_MARGIN": f"{self.margin:g}",
             "DRAIN_POLL_INTERVAL": f"{self.poll_interval:g}",
-            "DRAIN_SIGTERM_WINDOW": f"{20 * self.scale:g}",
+            "DRAIN_SIGTERM_WINDOW": f"{self.ecs_sigterm_window * self.scale:g}",
             "DRAIN_GRACE": f"{5 * self.scale:g}",
             "DRAIN_FAREWELL_TIMEOUT": f"{2 * self.scale:g}",
             "ROLLOUT_STOP_TIMEOUT": f"{self.stop_timeout:g}",
