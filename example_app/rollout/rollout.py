@@ -23,7 +23,7 @@ from starlette_drain.testing import FakeAWS
 
 __all__ = ["Outcome", "Plan", "Situation", "perform"]
 
-SETTLE_WITHIN = 60.0
+SETTLE_WITHIN = 120.0
 """Seconds the clients have to come back when the deployment has ended."""
 
 
