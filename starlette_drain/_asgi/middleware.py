@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
-from starlette_drain._asgi.connection import App, Connection
+from starlette_drain._asgi.connection import SCOPE_KEY, App, Connection
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
@@ -58,11 +58,11 @@ class DrainMiddleware:
         match scope["type"]:
             case "lifespan":
                 return await serve_lifespan(self.drain, self.app, scope, receive, send)
-            case "websocket" if self._is_ready():
+            case "websocket" if self._is_ready(scope):
                 if not self.drain.admits():
                     return await refuse(self.drain, scope, receive, send)
                 connection = WebSocketSession(self.drain, scope, receive, send)
-            case "http" if self._is_ready():
+            case "http" if self._is_ready(scope):
                 if self._admin and self._admin.matches(scope):
                     return await self._admin(scope, receive, send)
                 connection = EventStreamSession(self.drain, scope, receive, send)
@@ -88,15 +88,26 @@ class DrainMiddleware:
         if scope["type"] in ("http", "websocket") and ("app" in scope or isinstance(self.app, Starlette)):
             scope.setdefault("state", {}).setdefault(STATE_KEY, self.drain)
 
-    def _is_ready(self) -> bool:
-        """Begin where no lifespan did it for us (``--lifespan off``); False where another event loop has the drain."""
+    def _is_ready(self, scope: Scope) -> bool:
+        """
+        Begin where no lifespan did it for us (``--lifespan off``).
+
+        False where another event loop has the drain, or another middleware around this one has the connection: an
+        application and one that it mounts may both bring one.
+        """
+        if SCOPE_KEY in scope:
+            self._warn("another DrainMiddleware stands around this one and has its connections; remove one of the two")
+            return False
         if self.drain.is_running:
             return True
         try:
             self.drain.begin()
         except DrainInUse as error:
-            if not self._has_warned:
-                self._has_warned = True
-                logger.warning("Connections are not tracked: %s", error)
+            self._warn(f"connections are not tracked: {error}")
             return False
         return True
+
+    def _warn(self, why: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("DrainMiddleware does nothing here: %s", why)

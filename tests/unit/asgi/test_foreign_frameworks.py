@@ -157,3 +157,23 @@ def refusing_standard_codes(send):
         await send(message)
 
     return refusing
+
+
+async def test_a_middleware_inside_another_leaves_the_connections_to_it(caplog):
+    """An application and one that it mounts may both bring one: the outer tracks, the inner says that it does not."""
+    outer, inner = quiet_drain(), quiet_drain()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+
+    nested = DrainMiddleware(app, drain=inner)
+    servers = [serve(nested, outer), serve(nested, outer)]
+    await settle()
+    assert (outer.statistics().open, inner.statistics().open) == (2, 0)
+    assert caplog.text.count("another DrainMiddleware stands around this one") == 1
+    await shed(outer)
+    for server in servers:
+        await server.task
+        assert server.sent == [ACCEPT, CLOSE]
