@@ -1,0 +1,211 @@
+"""Several worker processes of one server, for real: one request drains them all."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from server_process import REASON, TOKEN, eventually
+
+SESSIONS = int(os.environ.get("DRAIN_TEST_SESSIONS", "800"))
+WINDOW = 12.0
+HERE = Path(__file__).parent
+GUNICORN = ("-m", "gunicorn", "{app}", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}")
+
+
+@pytest.fixture(autouse=True)
+def many_files():
+    """Allow this process and its children to have enough files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, SESSIONS + 1000)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def meeting_place(tmp_path):
+    """Return the directory in which the workers make theirs."""
+    return tmp_path / "workers"
+
+
+@pytest.fixture
+def start(serve, meeting_place):
+    """Start a server with several workers."""
+
+    def start(*arguments, workers=4, **options):
+        environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_WORKERS_DIR": str(meeting_place)}
+        environment |= options.pop("env", {})
+        arguments = arguments or ("--workers", str(workers), "--log-level", "warning")
+        return serve("one_line:app", *arguments, env=environment, **options)
+
+    return start
+
+
+@contextmanager
+def crowd(server, number):
+    """Connect *number* clients; yield what waits for their ends, in the order in which they ended."""
+    command = [sys.executable, str(HERE / "crowd.py"), str(server.port), "/ws", str(number)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "open\n"
+            yield lambda: sorted(json.loads(process.stdout.readline()), key=lambda end: end[2])
+        finally:
+            process.kill()
+
+
+def deviation(moments, began, window, number):
+    """Return how many sessions *moments* are off the straight line at the most."""
+    return max(
+        abs(count - min(1.0, (at - began) / window) * number) for count, at in enumerate(moments, 1) if at >= began
+    )
+
+
+def settled(server, workers):
+    """Wait until every worker knows of every other."""
+    eventually(
+        lambda: len(workers_of(server).get("workers", ())) == workers,
+        "the workers do not find each other",
+    )
+
+
+def workers_of(server):
+    """Return what the worker that happens to answer knows of all."""
+    return server.drain()[1]["triggers"]["workers"]
+
+
+def test_one_post_drains_four_workers_on_one_even_line(start, meeting_place):
+    """All sessions of all workers see 1012, the sum falls evenly, and ?wait answers when the last worker is empty."""
+    server = start()
+    settled(server, 4)
+    with crowd(server, SESSIONS) as ends:
+        # What a worker knows of the others may be a quarter of a second old.
+        eventually(lambda: workers_of(server)["sessions"]["open"] == SESSIONS, "not all sessions are shown")
+        status = workers_of(server)
+        assert sum(each["sessions"]["open"] > 0 for each in status["workers"]) > 1
+        began = time.monotonic()
+        code, shown = server.drain("POST", "?wait=60", window=WINDOW)
+        waited = time.monotonic() - began
+        told = ends()
+    assert code == 202
+    assert {each["state"] for each in shown["triggers"]["workers"]["workers"]} == {"drained"}
+    assert shown["triggers"]["workers"]["shed"] == SESSIONS
+    assert shown["triggers"]["workers"]["forced"] == 0
+    assert waited >= WINDOW - 1.5
+
+    assert Counter((code, reason) for code, reason, _ in told) == {(1012, REASON): SESSIONS}
+    moments = [at for _, _, at in told]
+    mean = SESSIONS / WINDOW
+    busiest = max(Counter(int(at - began) for at in moments).values())
+    off = deviation(moments, began, WINDOW, SESSIONS)
+    sys.stdout.write(
+        f"{SESSIONS} sessions: at most {off:.1f} ({off / SESSIONS:.1%}) off the line, busiest second "
+        f"{busiest / mean:.2f} of the mean, last {moments[-1] - began:.2f} s\n"
+    )
+    assert off <= 0.1 * SESSIONS
+    assert busiest <= 1.5 * mean
+    assert moments[-1] - began < WINDOW + 1.5
+
+    (place,) = meeting_place.iterdir()
+    assert [path.stat().st_mode & 0o777 for path in (meeting_place, place)] == [0o700, 0o700]
+    server.signal()
+    server.wait()
+    assert list(meeting_place.iterdir()) == []
+    assert server.trouble == []
+
+
+def test_a_worker_killed_half_way_does_not_disturb_the_rest(start):
+    """The others keep to their line; the worker that takes its place joins the drain and admits nobody."""
+    server = start()
+    settled(server, 4)
+    number = min(SESSIONS, 400)
+    with crowd(server, number) as ends:
+        began = time.monotonic()
+        server.drain("POST", window=WINDOW)
+        time.sleep(WINDOW / 2)
+        status = workers_of(server)
+        # Not the one that may be asked next, and one that has somebody to lose.
+        victim = max(status["workers"], key=lambda each: each["sessions"]["open"])
+        os.kill(victim["pid"], signal.SIGKILL)
+        told = ends()
+    codes = Counter(code for code, _, _ in told)
+    rest = [at for code, _, at in told if code == 1012]
+    assert set(codes) == {1012, 1006}
+    assert 1 <= codes[1006] <= victim["sessions"]["open"] + 1
+    assert began + WINDOW - 1.5 < rest[-1] < began + WINDOW + 1.5
+    quarter = [sum(began + WINDOW * part / 4 <= at < began + WINDOW * (part + 1) / 4 for at in rest) for part in (2, 3)]
+    assert min(quarter) > 0.5 * max(quarter)
+
+    def replaced():
+        workers = workers_of(server).get("workers", ())
+        new = [each for each in workers if each["pid"] not in {old["pid"] for old in status["workers"]}]
+        return len(workers) == 4 and [each["state"] for each in new] == ["drained"]
+
+    eventually(replaced, "nobody took the place of the worker that was killed, or it does not drain")
+
+
+def test_delete_on_any_worker_takes_the_drain_back_in_all(start):
+    """Whichever worker gets the request."""
+    server = start(workers=2)
+    settled(server, 2)
+    with crowd(server, 20) as ends:
+        server.drain("POST", window=600)
+        eventually(lambda: states(server) == {"draining"}, "not all drain")
+        assert server.drain("DELETE")[0] == 200
+        eventually(lambda: states(server) == {"serving"}, "not all serve again")
+        server.signal(signal.SIGKILL)
+        assert ends
+
+
+def states(server):
+    """Return the states of all workers."""
+    return {each["state"] for each in workers_of(server)["workers"]}
+
+
+def test_under_gunicorn_too(start):
+    """Gunicorn with uvicorn-worker: one request drains both workers."""
+    pytest.importorskip("uvicorn_worker")
+    server = start("-w", "2", "--log-level", "warning", workers=2, command=GUNICORN)
+    settled(server, 2)
+    with crowd(server, 100) as ends:
+        server.drain("POST", "?wait=30", window=4)
+        told = ends()
+    assert Counter(code for code, _, _ in told) == {1012: 100}
+    assert states(server) == {"drained"}
+    server.signal()
+    server.wait()
+    assert server.trouble == []
+
+
+@pytest.mark.parametrize("sigterm", ["true", "false"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_ends_itself_when_drained(start, meeting_place, workers, sigterm):
+    """exit_when_drained: no signal from outside, a clean exit, with and without our own SIGTERM handler."""
+    arguments = ("--workers", "2") if workers > 1 else ()
+    environment = {"DRAIN_EXIT_WHEN_DRAINED": "true", "DRAIN_SIGTERM": sigterm, "DRAIN_WORKERS_DIR": ""}
+    server = start(*arguments, "--log-level", "warning", workers=workers, env=environment)
+    if workers > 1:
+        settled(server, workers)
+    with crowd(server, 20) as ends:
+        time.sleep(1)
+        assert server.is_running
+        server.drain("POST", window=2)
+        assert server.wait() in (0, -signal.SIGTERM)
+        assert Counter(code for code, _, _ in ends()) == {1012: 20}
+    assert server.trouble == []
+
+
+def test_under_gunicorn_the_server_ends_itself_too(start):
+    """exit_when_drained tells the arbiter, which would start a worker again that ends by itself."""
+    pytest.importorskip("uvicorn_worker")
+    environment = {"DRAIN_EXIT_WHEN_DRAINED": "true"}
+    server = start("-w", "2", "--log-level", "warning", workers=2, command=GUNICORN, env=environment)
+    settled(server, 2)
+    server.drain("POST", window=1)
+    assert server.wait() == 0
