@@ -117,6 +117,7 @@ def test_nobody_there():
     assert play.call() == []
 
 
+@pytest.mark.slow
 def test_one_session_is_shed_anywhere_in_the_window():
     """Of a hundred tasks with one session each, the windows fill evenly."""
     moments = [Rehearsal(1, window=100, seed=seed).run().moments[0] for seed in range(400)]
@@ -144,6 +145,7 @@ def test_three_thousand_in_four_seconds():
     assert sum(play.shed_within(second, second + 1) for second in range(4)) == 3000
 
 
+@pytest.mark.slow
 def test_fast_drain_does_not_wake_up_for_each():
     """There are never more moments than ticks, and a tick never hands out more than it is worth."""
     play = Rehearsal(50_000, window=10, limit=1000).run()
@@ -280,6 +282,7 @@ def test_caller_who_is_always_a_little_late_loses_nothing():
     assert play.shed_within(99, 100.1) == pytest.approx(20, abs=3)
 
 
+@pytest.mark.slow
 def test_small_slices_do_not_slow_it_down():
     """A caller who takes ten at a time, a millisecond apart, keeps the pace, and no rush builds up for the end."""
     play = Rehearsal(20_000, window=20, limit=10)
@@ -498,6 +501,7 @@ def test_those_picked_before_a_failure_are_not_lost():
 # What the documentation says
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PAGE.parent.is_dir(), reason="the documentation is not here: these are the tests of a wheel")
 def test_the_sum_in_the_documentation_adds_up():
     """The drain that docs/how-a-drain-works.md tells of goes as told, line by line."""

@@ -36,6 +36,8 @@ class FallingPacing:
 
 STRATEGIES = [EvenPacing(), RateCapPacing(8), RateCapPacing(0.5), BatchPacing(2), BatchPacing(7.3), FallingPacing()]
 
+pytestmark = pytest.mark.slow
+
 every_strategy = pytest.mark.parametrize("pacing", STRATEGIES, ids=repr)
 one_by_one = pytest.mark.parametrize("pacing", [each for each in STRATEGIES if not each.interval], ids=repr)
 in_batches = pytest.mark.parametrize("pacing", [each for each in STRATEGIES if each.interval], ids=repr)
