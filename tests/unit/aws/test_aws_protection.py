@@ -1,0 +1,273 @@
+"""Scale-in protection: how long a lease may be, what the agent answers, and the loop around both on virtual time."""
+
+import asyncio
+import contextlib
+import json
+from random import Random
+
+import pytest
+from aws_fakes import RecordingControl
+
+from starlette_drain import DrainCause
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainReplanned,
+    DrainStarted,
+    SessionOpened,
+    TriggerActed,
+    TriggerImpaired,
+    TriggerRestored,
+    TriggerStoodDown,
+)
+from starlette_drain.aws.errors import Incomplete
+from starlette_drain.aws.protection import NotProtectable, TaskProtection, lease, read_answer
+from starlette_drain.telemetry.base import Observer
+from starlette_drain.testing import FakeAWS
+from starlette_drain.testing.fake_aws import agent
+from starlette_drain.triggers.base import Trigger
+
+ENVIRON = {"ECS_AGENT_URI": "http://169.254.170.2/api/0123"}
+MANUAL = DrainCause("manual", "asked for", at=1000.0)
+DEPLOYMENT = DrainCause("service-deployment", "no traffic", at=1000.0)
+HEALTH = DrainCause("target-health", "draining", at=1000.0)
+STATE = DrainCause("task-state", "deactivating", at=1000.0)
+SIGTERM = DrainCause("sigterm", "told to stop", at=1000.0, revocable=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "passed", "minutes"),
+    [(3600, 0, 5), (3600, 3000, 5), (3600, 3300, 4), (3600, 3535, 1), (3600, 3536, 0), (3600, 9999, 0), (60, 0, 0)],
+)
+def test_how_long_a_lease_may_be(limit, passed, minutes):
+    """Five minutes at the most, whole minutes, and never one that might end after the limit."""
+    assert lease(limit, 1000.0, 1000.0 + passed) == minutes
+    assert passed + 60 * minutes + 5 <= max(limit, passed + 5)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_answers_that_say_yes(wanted):
+    """What was wanted, and is so, is fine."""
+    read_answer(200, {"protection": {"ProtectionEnabled": wanted, "TaskArn": "arn"}}, wanted=wanted)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "kind", "words"),
+    [
+        (200, {"failure": {"Arn": "arn", "Detail": None, "Reason": "TASK_NOT_VALID"}}, NotProtectable, "no service"),
+        (200, {"failure": {"Arn": "arn", "Reason": "DEPLOYMENT_BLOCKED"}}, Incomplete, "DEPLOYMENT_BLOCKED"),
+        (400, {"error": {"Code": "AccessDeniedException", "Message": "x"}}, Incomplete, "ecs:UpdateTaskProtection"),
+        (400, {"error": {"Code": "ThrottlingException"}}, Incomplete, "ThrottlingException"),
+        (500, {"requestID": "x", "error": {"Code": "ServerException"}}, Incomplete, "ServerException"),
+        (200, {"protection": {"ProtectionEnabled": False}}, Incomplete, "HTTP status 200"),
+        (503, {}, Incomplete, "HTTP status 503"),
+    ],
+)
+def test_answers_that_say_no(status, answer, kind, words):
+    """Each way of failing has its word; only one of them is for ever."""
+    with pytest.raises(Incomplete, match=words) as failed:
+        read_answer(status, answer, wanted=True)
+    assert type(failed.value) is kind
+
+
+class Agent:
+    """The agent of a task of a FakeAWS whose wall clock is the virtual one."""
+
+    def __init__(self):
+        fake = FakeAWS()
+        self.task = fake.add_task(fake.add_service())
+        self.asked = []
+        self.held = []
+        self.error = None
+        self.answer = None
+
+    async def __call__(self, url, body):
+        """Answer as the agent does, and note until when the task is protected."""
+        now = asyncio.get_running_loop().time()
+        assert url == "http://169.254.170.2/api/0123/task-protection/v1/state"
+        self.asked.append((now, body))
+        if self.error:
+            raise self.error
+        if self.answer:
+            return self.answer
+        status, answer = agent.protection(self.task, body)
+        self.held.append((now, now + body["ExpiresInMinutes"] * 60 if body["ProtectionEnabled"] else None))
+        return status, answer
+
+    @property
+    def until(self):
+        """Until when the task is protected; None when it is not."""
+        until = self.held[-1][1] if self.held else None
+        return until if until and until > asyncio.get_running_loop().time() else None
+
+
+@contextlib.asynccontextmanager
+async def protecting(*, environ=ENVIRON, **options):
+    """Let a TaskProtection watch."""
+    put = Agent()
+    options.setdefault("protection_limit", 3600)
+    control = RecordingControl(**options)
+    protection = TaskProtection(put=put, environ=environ, rng=Random(7))
+    watching = asyncio.create_task(protection.watch(control))
+    await asyncio.sleep(1)
+    try:
+        yield protection, control, put
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+def started(cause=MANUAL):
+    """Return the fact that a drain began."""
+    return DrainStarted(1000.0, "d-1", cause, 5000.0, 10, "evenly")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cause", [MANUAL, DEPLOYMENT])
+@pytest.mark.parametrize("end", [DrainCancelled, DrainFinished])
+async def test_held_while_draining(cause, end):
+    """From the beginning to the end of a drain that ECS did not ask for, in leases that are renewed at half-time."""
+    async with protecting() as (protection, control, put):
+        assert isinstance(protection, Trigger)
+        assert isinstance(protection, Observer)
+        await asyncio.sleep(60)
+        assert put.asked == []
+        protection.notify(started(cause))
+        for _ in range(60):
+            await asyncio.sleep(10)
+            assert put.until
+        assert {body["ExpiresInMinutes"] for _, body in put.asked} == {5}
+        assert 4 <= len(put.asked) <= 6
+        assert protection.status(control.time())["protected_for"] > 100
+        protection.notify(end(1.0, "d-1", None))
+        await asyncio.sleep(1)
+        assert put.asked[-1][1] == {"ProtectionEnabled": False}
+        assert [each.deed.split()[0] for each in control.told(TriggerActed)] == ["protected", "given"]
+        assert protection.status(control.time())["protected_for"] is None
+    assert len([body for _, body in put.asked if not body["ProtectionEnabled"]]) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cause", [HEALTH, STATE, SIGTERM])
+async def test_not_when_ecs_ends_the_task(cause):
+    """A drain that ECS began is not protected; one that ECS joins is not protected any more."""
+    async with protecting() as (protection, _, put):
+        protection.notify(started(cause))
+        await asyncio.sleep(60)
+        assert put.asked == []
+        protection.notify(started())
+        await asyncio.sleep(60)
+        assert put.until
+        protection.notify(DrainReplanned(1.0, "d-1", cause, 1.0, shortened=False, remaining=1, pacing=""))
+        await asyncio.sleep(1)
+        assert put.until is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [120, 600, 3600])
+async def test_never_longer_than_its_limit(limit):
+    """However long a drain takes, protection ends within the limit and does not begin again for the same need."""
+    async with protecting(protection_limit=limit) as (protection, control, put):
+        began = control.time()
+        protection.notify(started())
+        await asyncio.sleep(3 * limit)
+        assert put.held
+        assert all(until is None or until <= began + limit for _, until in put.held)
+        assert max(until for _, until in put.held if until) > began + limit - 130
+        assert put.until is None
+
+
+@pytest.mark.anyio
+async def test_held_while_many_sessions_are_open():
+    """With a threshold the task is protected while more sessions are open, and given back when they are fewer."""
+    async with protecting(protection_sessions=100) as (protection, control, put):
+        control.open = 100
+        protection.notify(SessionOpened(1.0, None))
+        await asyncio.sleep(30)
+        assert put.asked == []
+        control.open = 101
+        await asyncio.sleep(11)
+        assert put.until
+        control.open = 50
+        await asyncio.sleep(11)
+        assert put.until is None
+
+
+@pytest.mark.anyio
+async def test_sessions_that_come_and_go():
+    """Around the threshold the limit does not begin anew each time; only a pause of five minutes lets it."""
+    async with protecting(protection_limit=600, protection_sessions=100) as (_, control, put):
+        began = control.time()
+        for _ in range(100):
+            control.open = 101
+            await asyncio.sleep(20)
+            control.open = 99
+            await asyncio.sleep(20)
+        assert all(until is None or until <= began + 620 for _, until in put.held)
+        await asyncio.sleep(310)
+        control.open = 101
+        await asyncio.sleep(20)
+        assert put.until
+
+
+@pytest.mark.anyio
+async def test_given_back_at_the_end():
+    """Whatever way the application ends, what is held is given back."""
+    async with protecting() as (protection, _, put):
+        protection.notify(started())
+        await asyncio.sleep(30)
+        assert put.until
+    assert put.asked[-1][1] == {"ProtectionEnabled": False}
+    assert put.until is None
+
+
+@pytest.mark.anyio
+async def test_given_back_although_the_answer_was_lost():
+    """A wish whose answer was lost may have come true, so it is given back at the end, without holding that up."""
+    async with protecting() as (protection, control, put):
+        put.error = TimeoutError()
+        protection.notify(started())
+        await asyncio.sleep(60)
+        (impaired,) = control.told(TriggerImpaired)
+        assert "does not answer" in impaired.problem
+    assert put.asked[-1][1] == {"ProtectionEnabled": False}
+
+
+@pytest.mark.anyio
+async def test_an_agent_that_fails():
+    """A failure is told once and tried again with back-off, and once more when it works."""
+    async with protecting() as (protection, control, put):
+        put.answer = 400, {"error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+        protection.notify(started())
+        await asyncio.sleep(300)
+        assert len(control.told(TriggerImpaired)) == 1
+        assert 3 < len(put.asked) < 31
+        assert "ThrottlingException" in protection.status(control.time())["last_error"]
+        put.answer = None
+        await asyncio.sleep(61)
+        assert put.until
+        assert len(control.told(TriggerRestored)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_task_that_cannot_be_protected():
+    """A task of no service says so once, and asks no more."""
+    async with protecting() as (protection, control, put):
+        put.task.service = None
+        protection.notify(started())
+        await asyncio.sleep(300)
+        assert "no service" in control.told(TriggerStoodDown)[0].why
+        assert [body["ProtectionEnabled"] for _, body in put.asked] == [True, False]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("limit", "environ"), [(None, ENVIRON), (600, {})])
+async def test_switched_off(limit, environ):
+    """Without a limit, and without an agent, there is nothing to do."""
+    async with protecting(protection_limit=limit, environ=environ) as (protection, control, put):
+        protection.notify(started())
+        await asyncio.sleep(60)
+        assert put.asked == []
+        assert protection.status(control.time())["state"] == "stood down"
+        assert json.dumps(protection.status(control.time()))
