@@ -42,3 +42,6 @@ class DrainOptions(TypedDict, total=False):
     target_port: int | None
     deregistration_delay: float | None
     poll_interval: float
+    poll_share: float
+    fleet_rate: float | None
+    start_delay: float

@@ -78,7 +78,13 @@ class Settings:
         target_id: This task's target id (IP address or instance id), where discovery shall not find it.
         target_port: This task's target port, where discovery shall not find it.
         deregistration_delay: The target groups' delay, where it shall not be looked up.
-        poll_interval: Time between two looks at the target's health.
+        poll_interval: Time between two looks at the target's health, at least.
+        poll_share: Which part of the account's budget of Describe calls the polls of the whole fleet may use: a large
+            fleet looks less often.
+        fleet_rate: Reconnects per second that the whole service can take: each draining task sheds at its part of it.
+            ``None`` leaves the pace to `pacing`.
+        start_delay: How long to wait at most before the first session is asked to leave, while other targets may be
+            about to drain too: whoever is shed early would land on one of those.
     """
 
     window: float | None = some_seconds(240)
@@ -197,6 +203,19 @@ class Settings:
         sound=lambda value: is_number(value) and value >= 1,
         remedy="give seconds, at least 1: the Describe calls are budgeted for the whole account and Region",
     )
+    poll_share: float = option(
+        0.2,
+        parse=float,
+        sound=lambda value: is_number(value) and 0 < value <= 1,
+        remedy="give a part of the budget, more than 0 and at most 1, such as 0.2",
+    )
+    fleet_rate: float | None = option(
+        None,
+        parse=float,
+        sound=lambda value: value is None or (is_number(value) and value > 0),
+        remedy="give reconnects per second that the whole service can take, such as 500, or None",
+    )
+    start_delay: float = seconds(0.0)
 
     @classmethod
     def load(cls, options: Mapping[str, Any], environ: Mapping[str, str]) -> "Settings":
@@ -224,7 +243,7 @@ class Settings:
         except SettingsError as error:
             if error.option in options or error.option not in known:
                 raise
-            raise _complaint(known[error.option], environment_name(error.option), error.value) from None
+            raise SettingsError(environment_name(error.option), error.value, error.remedy) from None
 
     def __post_init__(self) -> None:
         """Bring the short forms to their types and check every option."""
@@ -238,6 +257,8 @@ class Settings:
             value = getattr(self, each.name)
             if not each.metadata["sound"](value):
                 raise _complaint(each, each.name, value)
+        if self.fleet_rate is not None and self.pacing != EvenPacing():
+            raise SettingsError("fleet_rate", self.fleet_rate, "it decides the pace, so leave pacing at 'even'")
 
     @property
     def tail(self) -> float:

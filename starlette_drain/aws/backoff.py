@@ -29,6 +29,12 @@ class Backoff:
         """The wait in force, in seconds."""
         return self._wait
 
+    def rebase(self, base: float, cap: float) -> None:
+        """Take another shortest wait from here on, and another longest."""
+        self._base = base
+        self._cap = max(base, cap)
+        self._wait = max(base, self._wait)
+
     def grow(self) -> float:
         """Draw a longer wait after a failure, and return it."""
         self._wait = min(self._cap, self._rng.uniform(self._base, self._wait * 3))

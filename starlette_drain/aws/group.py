@@ -12,6 +12,7 @@ from starlette_drain.aws.calls import AwsCalls
 from starlette_drain.aws.errors import AwsCallFailed, TroubleKind, classify
 from starlette_drain.aws.identity import OwnTarget
 from starlette_drain.aws.impairment import Impairment
+from starlette_drain.aws.polling import fleet_interval, share_used
 from starlette_drain.aws.verdict import Reading, Verdict, read, read_error
 from starlette_drain.triggers.base import Control
 
@@ -38,6 +39,7 @@ class GroupWatch:
         impairment: Who tells that polling fails.
         rng: The source of luck.
         trigger: The name of the trigger, for facts.
+        groups: How many target groups are polled, this one included: they share one budget.
         on_reading: Called after every answer that tells something.
         is_inherited: Asked when the first thing seen of the target is that it drains: whether that was another task,
             whose address this one was given.
@@ -52,6 +54,7 @@ class GroupWatch:
         impairment: Impairment,
         rng: Random,
         trigger: str,
+        groups: int,
         on_reading: "Callable[[GroupWatch], None]",
         is_inherited: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -66,11 +69,14 @@ class GroupWatch:
         self._impairment = impairment
         self._rng = rng
         self._trigger = trigger
+        self._groups = groups
         self._on_reading = on_reading
         self._is_inherited = is_inherited
+        self.lag = control.settings.poll_interval
+        """Seconds between two polls that work: as late may a deregistration be noticed."""
         # A wait as long as the delay would sleep through a whole deregistration.
-        interval = control.settings.poll_interval
-        self._backoff = Backoff(interval, min(LONGEST_WAIT, target.delay / 4), rng)
+        self._longest_wait = min(LONGEST_WAIT, target.delay / 4)
+        self._backoff = Backoff(self.lag, self._longest_wait, rng)
 
     @property
     def interval(self) -> float:
@@ -108,6 +114,7 @@ class GroupWatch:
                 return
         self._told(asked, reading.verdict.value)
         self._impairment.worked(arn)
+        self._share_budget(reading.targets)
         self._backoff.reset()
         self.last_error = None
         self._accept(reading, asked)
@@ -125,8 +132,15 @@ class GroupWatch:
             "delay": self.target.delay,
             "delay_known": self.target.delay_known,
             "interval": round(self.interval, 3),
+            "budget_used": round(share_used(self.lag, self.reading.targets, self._groups), 3),
             "last_error": self.last_error,
         }
+
+    def _share_budget(self, targets: int) -> None:
+        """Ask as often as all targets together may: each of them is a task that asks too."""
+        settings = self._control.settings
+        self.lag = fleet_interval(settings.poll_interval, targets, self._groups, settings.poll_share)
+        self._backoff.rebase(self.lag, self._longest_wait)
 
     def _accept(self, reading: Reading, asked: float) -> None:
         self.reading = reading

@@ -7,23 +7,36 @@ from random import Random
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import TriggerImpaired, TriggerStoodDown, WindowTooLong
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainStarted,
+    Fact,
+    TriggerImpaired,
+    TriggerStoodDown,
+    WindowTooLong,
+)
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.calls import AwsCalls, region_of, unobserved
 from starlette_drain.aws.client import Aioboto3Clients, AwsClients
-from starlette_drain.aws.deadline import deadline, fitting_window
+from starlette_drain.aws.deadline import deadline, effective_margin, fitting_window
 from starlette_drain.aws.ecs import EcsRecords
 from starlette_drain.aws.errors import AwsCallFailed, TroubleKind
 from starlette_drain.aws.group import GroupWatch
 from starlette_drain.aws.identity import TaskIdentity, discover
 from starlette_drain.aws.impairment import Impairment
 from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.polling import is_too_slow
 from starlette_drain.aws.source import Search
 from starlette_drain.aws.task_state import TaskVerdict, judge
 from starlette_drain.aws.verdict import Verdict
 from starlette_drain.triggers.base import Control
 
 __all__ = ["TargetHealthTrigger"]
+
+ADD_A_SOURCE = (
+    "add the source that needs no polling, ECS events sent on by a Lambda function; or raise the deregistration delay, "
+    "or DRAIN_POLL_SHARE if little else in the account calls ELBv2"
+)
 
 
 class TargetHealthTrigger:
@@ -32,7 +45,8 @@ class TargetHealthTrigger:
 
     It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
     asks for a drain; the shortest deregistration delay of all groups rules. It asks once, and again only after the
-    target has been seen back in service. A poll that fails changes nothing.
+    target has been seen back in service. A poll that fails changes nothing. The more targets there are the less often
+    each task asks, so that the fleet keeps to ``poll_share`` of the account's budget.
 
     Args:
         clients: Who makes the AWS clients; aioboto3 by default.
@@ -62,6 +76,9 @@ class TargetHealthTrigger:
         self._search: Search | None = None
         self._watches: tuple[GroupWatch, ...] = ()
         self._leaving: set[str] = set()
+        self._slowness: Impairment | None = None
+        self._advised: float | None = None
+        self._is_draining = False
         self.identity: TaskIdentity | None = None
 
     async def watch(self, control: Control) -> None:
@@ -91,10 +108,27 @@ class TargetHealthTrigger:
             "service": self.identity.service if self.identity else None,
             "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
             "answer_age": round(max(ages), 3) if ages else None,
+            "detection_lag": round(self._lag, 3) if self._watches else None,
             "last_error": next(iter(errors), self._search and self._search.last_error),
             "notes": list(self.identity.notes) if self.identity else [],
             "target_groups": [each.status(now) for each in self._watches],
         }
+
+    def notify(self, fact: Fact) -> None:
+        """Know whether somebody drains already."""
+        match fact:
+            case DrainStarted():
+                self._is_draining = True
+            case DrainCancelled():
+                self._is_draining = False
+
+    def flush(self, timeout: float) -> None:
+        """Hold nothing."""
+
+    @property
+    def _lag(self) -> float:
+        """Seconds after which a deregistration is noticed, at the latest."""
+        return max(each.lag for each in self._watches)
 
     async def _read_task(self, settings: Settings) -> TaskMetadata | None:
         uri = self._environ.get(METADATA_VARIABLE)
@@ -120,8 +154,11 @@ class TargetHealthTrigger:
             raise
 
     async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
-        self._advise(identity, control)
+        for trouble, note in zip(identity.troubles, identity.notes, strict=False):
+            control.tell(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
+        self._advise(identity, control, control.settings.poll_interval)
         impairment = Impairment(self.name, control)
+        self._slowness = Impairment(self.name, control, patience=1)
         self._watches = tuple(
             GroupWatch(
                 target=target,
@@ -130,6 +167,7 @@ class TargetHealthTrigger:
                 impairment=impairment,
                 rng=self._rng,
                 trigger=self.name,
+                groups=len(identity.targets),
                 on_reading=self._conclude,
                 is_inherited=lambda: self._is_inherited(calls),
             )
@@ -140,22 +178,44 @@ class TargetHealthTrigger:
             for each in self._watches:
                 polling.create_task(each.run(), name=f"starlette_drain {self.name} {each.target.group}")
 
-    def _advise(self, identity: TaskIdentity, control: Control) -> None:
+    def _advise(self, identity: TaskIdentity, control: Control, lag: float) -> None:
         """Say how long a drain may take here, and warn of a window that does not fit."""
-        settings = control.settings
-        for trouble, note in zip(identity.troubles, identity.notes, strict=False):
-            control.tell(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
-        delay = identity.shortest_delay
-        fits = fitting_window(delay, settings.poll_interval, settings.margin)
-        if fits > 0:
-            control.advise(fits)
-        if settings.window is not None and settings.window > fits:
+        delay, settings = identity.shortest_delay, control.settings
+        fits = fitting_window(delay, lag, settings.margin)
+        # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
+        advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
+        if advice == self._advised:
+            return
+        was_told, self._advised = self._advised is not None, advice
+        if advice > 0:
+            control.advise(advice)
+        if settings.window is not None and settings.window > fits and not was_told:
             control.tell(WindowTooLong(control.time(), settings.window, fits, delay))
+
+    def _mind_the_lag(self, identity: TaskIdentity, control: Control) -> None:
+        """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
+        lag, delay = self._lag, identity.shortest_delay
+        self._advise(identity, control, lag)
+        if self._slowness is None:
+            return
+        if delay > 0 and lag > control.settings.poll_interval and is_too_slow(lag, delay):
+            targets = max(each.reading.targets for each in self._watches)
+            problem = (
+                f"with {targets} targets it may ask once in {lag:.0f} s to keep to its share of the Describe budget, "
+                f"and a deregistration with a delay of {delay:g} s is noticed as late"
+            )
+            self._slowness.complain("lag", problem, ADD_A_SOURCE)
+        else:
+            self._slowness.worked("lag")
 
     def _conclude(self, watch: GroupWatch) -> None:
         """Ask for a drain when the target groups begin to take the target out: the first of them, or the last."""
         if self._control is None or self.identity is None:
             return
+        self._mind_the_lag(self.identity, self._control)
+        readings = [each.reading for each in self._watches]
+        if watch.reading.targets:  # an error tells nothing of the others
+            self._control.fleet(max(each.draining for each in readings), max(each.healthy for each in readings))
         enough = 1 if self._control.settings.target_group_policy == "any" else len(self._watches)
         was_enough = len(self._leaving) >= enough
         verdict = watch.reading.verdict
@@ -169,7 +229,7 @@ class TargetHealthTrigger:
     def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
         now = control.time()
         settings = control.settings
-        began = watch.clear if watch.clear is not None else now - settings.poll_interval
+        began = watch.clear if watch.clear is not None else now - watch.lag
         verdict = watch.reading.verdict
         what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
         reason = f"the target {watch.target} is {what} the target group {watch.target.group}"
@@ -178,6 +238,9 @@ class TargetHealthTrigger:
         assumed = not all(each.delay_known for each in identity.targets)
         ends = deadline(now, began, identity.shortest_delay, settings.margin)
         refuted = verdict is Verdict.GONE and assumed
+        if self._is_draining and is_too_slow(now - began, identity.shortest_delay) and verdict is Verdict.DRAINING:
+            # Somebody who knew sooner has set a deadline; to count from an answer that old would bring it down to now.
+            return DrainCause(self.name, f"{reason}; that was noticed late", at=now, lag=now - began)
         if settings.window is not None:
             ends = min(ends, now + settings.window)
         return DrainCause(self.name, reason, at=now, deadline=now if refuted else ends, lag=now - began)

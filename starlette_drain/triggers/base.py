@@ -36,6 +36,9 @@ class Control(Protocol):
     def advise(self, window: float) -> None:
         """Make known how many seconds a drain may take here, for a drain that is started by hand."""
 
+    def fleet(self, draining: int, healthy: int) -> None:
+        """Make known how many targets of the service drain, this task's included, and how many are healthy."""
+
     def tell(self, fact: Fact) -> None:
         """Tell the observers."""
 

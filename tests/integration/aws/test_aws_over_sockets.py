@@ -36,6 +36,10 @@ class Control:
         """Return the loop's time."""
         return asyncio.get_running_loop().time()
 
+    def fleet(self, draining, healthy):
+        """Note how many there are."""
+        self.seen = draining, healthy
+
     def advise(self, window):
         """Note nothing."""
 

@@ -39,6 +39,10 @@ class RecordingControl:
         """Return what a test says."""
         return self.open
 
+    def fleet(self, draining, healthy):
+        """Note how many there are."""
+        self.seen = draining, healthy
+
     def advise(self, window):
         """Note an advice."""
         self.advice.append(window)

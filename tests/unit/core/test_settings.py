@@ -18,6 +18,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 NAMES = [each.name for each in fields(Settings)]
 ARN = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/streams/6d0ecf831eec9f09"
 TOKEN = "correct-horse-battery"
+UNITS = {"poll_share": "", "fleet_rate": "1/s"}
+"""Of those numbers that are no seconds."""
 NOT_SECONDS = [-1, -1e-9, math.nan, math.inf, "5", True, None, 10**400]
 
 SOUND = {
@@ -52,6 +54,9 @@ SOUND = {
     "target_port": [None, 1, 65535],
     "deregistration_delay": [None, 0, 3600],
     "poll_interval": [1, 60.5],
+    "poll_share": [1, 0.01],
+    "fleet_rate": [None, 500, 0.5],
+    "start_delay": [0, 10],
 }
 
 UNSOUND = {
@@ -86,6 +91,9 @@ UNSOUND = {
     "target_port": [0, 65536, -1, 80.0, True, "80"],
     "deregistration_delay": [-1, 3601, math.nan, "300", True],
     "poll_interval": [0.99, 0, *NOT_SECONDS],
+    "poll_share": [0, 1.01, *NOT_SECONDS],
+    "fleet_rate": [0, -1, math.nan, math.inf, "5", True],
+    "start_delay": NOT_SECONDS,
 }
 
 FROM_ENVIRONMENT = {
@@ -120,6 +128,9 @@ FROM_ENVIRONMENT = {
     "target_port": ("8080", 8080),
     "deregistration_delay": ("300", 300.0),
     "poll_interval": ("10", 10.0),
+    "poll_share": ("0.5", 0.5),
+    "fleet_rate": ("500", 500.0),
+    "start_delay": ("10", 10.0),
 }
 
 BAD_ENVIRONMENT = {
@@ -223,6 +234,14 @@ def test_token_is_never_shown(value):
     assert TOKEN not in repr(Settings(admin_token=TOKEN))
 
 
+def test_a_fleet_rate_decides_the_pace():
+    """A fleet's budget beside a pace of one's own is refused, in the name of whoever gave it."""
+    with pytest.raises(SettingsError, match="leave pacing at 'even'"):
+        Settings(fleet_rate=500, pacing="rate:50")
+    with pytest.raises(SettingsError, match=r"DRAIN_FLEET_RATE=500.0 cannot work: .*pacing at 'even'"):
+        Settings.load({}, {"DRAIN_FLEET_RATE": "500", "DRAIN_PACING": "batches:2"})
+
+
 def test_unknown_option():
     """A name mistyped is refused, and the error lists the right ones."""
     with pytest.raises(SettingsError) as caught:
@@ -312,6 +331,7 @@ def test_page_tells_the_truth(each):
     """Default, unit and variable on the page are those of the code, and the meaning is more than a word."""
     _, default, unit, variable, meaning = rows()[each.name]
     assert default == shown(each.default)
-    assert (unit == "s") == (float in forms(get_type_hints(Settings)[each.name]))
+    is_number = float in forms(get_type_hints(Settings)[each.name])
+    assert unit == UNITS.get(each.name, "s" if is_number else "")
     assert variable == f"`{environment_name(each.name)}`"
     assert len(meaning) > 20
