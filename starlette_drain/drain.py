@@ -16,7 +16,7 @@ from starlette_drain._core.session import Session
 from starlette_drain._core.settings import Settings
 from starlette_drain.agreement import Agreement, TriggerAndObserver
 from starlette_drain.exceptions import DrainInUse, SettingsError
-from starlette_drain.shedding import Shedding
+from starlette_drain.fleet import FleetShedding
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
 from starlette_drain.triggers.base import Trigger
@@ -33,7 +33,7 @@ Farewell = Callable[[Any], Awaitable[None]]
 FarewellT = TypeVar("FarewellT", bound=Farewell)
 
 
-class Drain(Shedding):
+class Drain(FleetShedding):
     """
     Asks the long-lived connections of one process to leave, one by one, when somebody asks for it.
 

@@ -50,6 +50,7 @@ class Shedding:
     def __init__(self, settings: Settings, observers: Observers | None, rng: Random) -> None:
         self.settings = settings
         self.goodbye = Goodbye(settings.close_code, settings.close_reason, settings.close_timeout, settings.grace)
+        self.pacing = settings.pacing
         self._observers = observers
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -223,9 +224,7 @@ class Shedding:
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
         self._over.clear()
-        episode = self._episode = Episode(
-            cause, self._registry, self.settings.pacing, self._rng, now=now, deadline=deadline
-        )
+        episode = self._episode = Episode(cause, self._registry, self.pacing, self._rng, now=now, deadline=deadline)
         episode.plan.divide(now, self._share)
         self.tell(DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now)))
 

@@ -193,6 +193,8 @@ class Workers:
         for each in self._others.values():
             if each["advised"] is not None and not self._elected:
                 self._drain.advise(each["advised"])
+            if each["fleet"] is not None and not self._elected:
+                self._drain.fleet(*each["fleet"])
 
     def _impair(self, error: Exception) -> None:
         if self._impaired_at is None:
@@ -237,6 +239,7 @@ class Workers:
             "order": self._obeyed,
             "elected": sorted(self._elected),
             "advised": self._drain.advised_window if self._elected else None,
+            "fleet": self._drain.fleet_seen if self._elected else None,
             "is_done": self._is_done(),
         }
 

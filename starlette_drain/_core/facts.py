@@ -17,6 +17,7 @@ __all__ = [
     "DrainReplanned",
     "DrainStarted",
     "Fact",
+    "PaceChanged",
     "SessionClosed",
     "SessionOpened",
     "SessionRefused",
@@ -68,6 +69,14 @@ class DrainProgressed(Fact):
     percent: int
     shed: int
     remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaceChanged(Fact):
+    """The pace does something else from now on, as *pacing* says: it pauses, goes on, or gives way to the deadline."""
+
+    drain_id: str
+    pacing: str
 
 
 @dataclass(frozen=True, slots=True)

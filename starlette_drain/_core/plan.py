@@ -102,6 +102,14 @@ class ShedPlan:
         to_flow_in = max(0.0, self._to_flow_in() - self._inflow(now))
         return self._pacing.describe(to_flow_in * self._share, self._time_left(now))
 
+    def stance(self, now: float) -> str | None:
+        """Return in a word what the strategy does at *now*, if it has such words and somebody may be asked."""
+        words = getattr(self._pacing, "stance", None)
+        if words is None or now >= self._deadline or not self._registry.waiting:
+            return None
+        to_flow_in = max(0.0, self._to_flow_in() - self._inflow(now))
+        return str(words(to_flow_in * self._share, self._time_left(now)))
+
     def shorten(self, now: float, deadline: float) -> bool:
         """Bring the deadline forward; return whether *deadline* was earlier than the one in force."""
         if deadline >= self._deadline:
@@ -115,6 +123,12 @@ class ShedPlan:
         """Take note that *share* processes shed at once: what the strategy promises holds for their sum."""
         self._fill(now)
         self._share = share
+        self._plan_ahead(now)
+
+    def repace(self, now: float, pacing: Pacing) -> None:
+        """Go on by another strategy."""
+        self._fill(now)
+        self._pacing = pacing
         self._plan_ahead(now)
 
     def recount(self, now: float) -> None:

@@ -11,6 +11,7 @@ from starlette_drain._core.facts import (
     DrainReplanned,
     DrainStarted,
     Fact,
+    PaceChanged,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -43,6 +44,7 @@ PROGRESSED = (
     "Drain %(drain_id)s is %(drain_percent)d%% done: %(drain_shed)d sessions were asked to leave, "
     "%(drain_sessions_waiting)d wait to be asked"
 )
+PACED = "Drain %(drain_id)s changes its pace: %(drain_pacing)s"
 ENDED = (
     "Drain %(drain_id)s {what}, %(drain_duration).1f s after it began and {margin}. Because %(drain_causes)s; noticed "
     "at most %(drain_detection_lag).1f s late. Of %(drain_sessions_at_start)d sessions at the start and "
@@ -93,7 +95,7 @@ class LogObserver:
                 self._finish(report)
             case DrainCancelled(report=report):
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
-            case DrainStarted() | DrainReplanned() | DrainProgressed() | WindowTooLong():
+            case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
                 self._tell_of_plan(fact)
             case _:
                 self._tell_of_trigger(fact)
@@ -134,6 +136,8 @@ class LogObserver:
                     shed=fact.shed,
                     sessions_waiting=fact.remaining,
                 )
+            case PaceChanged():
+                self._say(logging.INFO, PACED, id=fact.drain_id, pacing=fact.pacing)
             case WindowTooLong():
                 self._say(logging.WARNING, WINDOW_TOO_LONG, window=fact.window, fits=fact.fits, delay=fact.delay)
 

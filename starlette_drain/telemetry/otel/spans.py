@@ -21,6 +21,7 @@ from starlette_drain._core.facts import (
     DrainReplanned,
     DrainStarted,
     Fact,
+    PaceChanged,
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
@@ -53,6 +54,8 @@ class Spans:
                 self._add_event("drain.progress", _progress(fact))
             case DrainReplanned():
                 self._add_event("drain.replan", _replan(fact))
+            case PaceChanged():
+                self._add_event("drain.pace", {"drain.pacing": fact.pacing})
             case DrainFinished(report=report):
                 self._end(report, outcome(report))
             case DrainCancelled(report=report):

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rehearsal import START, Rehearsal
 
+from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCapPacing
 from starlette_drain._core.plan import CATCH_UP, TICK
 
@@ -35,6 +36,7 @@ class FallingPacing:
 
 
 STRATEGIES = [EvenPacing(), RateCapPacing(8), RateCapPacing(0.5), BatchPacing(2), BatchPacing(7.3), FallingPacing()]
+STRATEGIES += [FleetPacing(8), FleetPacing(20, draining=8, healthy=5)]
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +53,8 @@ def greatest_rate(pacing: Pacing, remaining: int, time_left: float) -> float:
             return needed
         case RateCapPacing(limit=limit):
             return max(limit, needed)
+        case FleetPacing(limit=limit, draining=draining):
+            return max(limit / draining, needed)
         case FallingPacing():
             return 2 * needed
     return math.inf
@@ -123,6 +127,8 @@ class Course:
         rate = plan.rate(play.now)
         assert 0 <= rate <= greatest_rate(self.pacing, play.registry.remaining, time_left) * (1 + 1e-9)
         if isinstance(self.pacing, RateCapPacing) and rate > self.pacing.limit * (1 + 1e-6):
+            assert "gives way" in plan.describe(play.now)
+        if isinstance(self.pacing, FleetPacing) and rate > self.pacing.part * (1 + 2e-6):
             assert "gives way" in plan.describe(play.now)
 
     def end(self):

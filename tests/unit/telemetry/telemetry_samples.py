@@ -8,6 +8,7 @@ from starlette_drain._core.facts import (
     DrainReplanned,
     DrainStarted,
     Fact,
+    PaceChanged,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -42,6 +43,7 @@ SHORTENED = DrainReplanned(
     2100.0, "d-1", SIGTERM, 2120.0, shortened=True, remaining=300, pacing="evenly, 15 sessions/s"
 )
 JOINED = DrainReplanned(2100.0, "d-1", SIGTERM, 2110.0, shortened=False, remaining=300, pacing="evenly, 30 sessions/s")
+PACED = PaceChanged(2050.0, "d-1", "paused, for 90 s at the most: no other target is healthy")
 PROGRESSED = DrainProgressed(2070.0, "d-1", percent=25, shed=290, remaining=900)
 
 
@@ -90,6 +92,7 @@ def story() -> list[Fact]:
         SessionRefused(2001.0, "websocket", "/ws"),
         SessionShed(2002.0, one),
         SessionClosed(2002.5, one, Outcome.SHED),
+        PACED,
         PROGRESSED,
         SHORTENED,
         SessionClosed(2105.0, two, Outcome.LEFT),

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import pytest
-from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
+from telemetry_samples import CANCELLED, JOINED, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
 from starlette_drain._core import facts
 from starlette_drain._core.facts import (
@@ -54,6 +54,11 @@ LINES = [
             "Drain d-1 has one more cause, and keeps its deadline in 10.0 s: sigterm says: the process received "
             "SIGTERM. 300 sessions wait to be asked to leave: evenly, 30 sessions/s"
         ),
+    ),
+    (
+        PACED,
+        "INFO",
+        "Drain d-1 changes its pace: paused, for 90 s at the most: no other target is healthy",
     ),
     (PROGRESSED, "INFO", "Drain d-1 is 25% done: 290 sessions were asked to leave, 900 wait to be asked"),
     (
