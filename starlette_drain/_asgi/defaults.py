@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from random import Random
 
+from starlette_drain._core.settings import Settings
 from starlette_drain.ageing import Ageing
 from starlette_drain.drain import Drain
 from starlette_drain.election import Elected
@@ -15,18 +16,38 @@ __all__ = ["equip"]
 
 def equip(drain: Drain) -> None:
     """Give *drain* the usual triggers and observers where the user chose none."""
-    if drain.equip(triggers=_triggers, observers=_observers):
+    if drain.equip(triggers=lambda: _triggers(drain.settings), observers=_observers):
         workers = Workers(drain)
         drain.coordinate(workers, lambda trigger: Elected(trigger, workers))
         if (age := drain.settings.max_session_age) is not None:
             drain.add(Ageing(drain, age, Random()))
 
 
-def _triggers() -> Iterable[Trigger]:
-    from starlette_drain.aws.health import TargetHealthTrigger  # noqa: PLC0415
+def _triggers(settings: Settings) -> Iterable[Trigger]:
+    # Each in its own file, and imported only where it is wanted.
     from starlette_drain.triggers.sigterm import SigtermTrigger  # noqa: PLC0415
 
-    return SigtermTrigger(), TargetHealthTrigger()
+    yield SigtermTrigger()
+    if "target-health" in settings.sources:
+        from starlette_drain.aws.health import TargetHealthTrigger  # noqa: PLC0415
+
+        yield TargetHealthTrigger()
+    if "task-state" in settings.sources:
+        from starlette_drain.aws.task_state import EcsTaskTrigger  # noqa: PLC0415
+
+        yield EcsTaskTrigger()
+    if "service-deployment" in settings.sources:
+        from starlette_drain.aws.service_deployment import ServiceDeploymentTrigger  # noqa: PLC0415
+
+        yield ServiceDeploymentTrigger()
+    if settings.self_registration:
+        from starlette_drain.aws.registration import SelfRegistration  # noqa: PLC0415
+
+        yield SelfRegistration(registers=settings.self_registration is True)
+    if settings.protection_limit is not None:
+        from starlette_drain.aws.protection import TaskProtection  # noqa: PLC0415
+
+        yield TaskProtection()
 
 
 def _observers() -> Iterable[Observer]:
