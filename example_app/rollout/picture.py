@@ -140,8 +140,8 @@ def _verdict(outcome: Outcome) -> str:
     closed = codes | {"without a close frame": figures.cut}
     parts = [
         f"Peak {figures.ratio:,.1f} times an even pace",
-        "clients closed " + ", ".join(f"{name}: {count:,}" for name, count in closed.items()),
-        f"longest gap {figures.without_max:.1f} s",
+        "closed " + ", ".join(f"{name}: {count:,}" for name, count in closed.items()),
+        f"longest time without a connection: {figures.without_max:.1f} s",
     ]
     return "  ·  ".join(parts)
 
