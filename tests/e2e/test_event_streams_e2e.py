@@ -1,0 +1,92 @@
+"""Event streams on a real uvicorn, to a real client: clean ends, and no uvicorn that hangs."""
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pytest
+from server_process import TOKEN, eventually
+
+pytestmark = pytest.mark.anyio
+
+STREAMS = ("streaming", "sync", "sse", "half")
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def server(request, serve):
+    """Start a server on either implementation of HTTP."""
+    pytest.importorskip("sse_starlette")
+    environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_SIGTERM": "true", "DRAIN_SIGTERM_WINDOW": "2"}
+    return serve("event_streams:app", "--http", request.param, env=environment)
+
+
+@asynccontextmanager
+async def reading(server, *paths):
+    """Read the bodies at *paths*; yield tasks that end with status, headers and body."""
+
+    async def read(path, has_begun):
+        async with client.stream("GET", f"{server.url}/{path}") as response:
+            body = b""
+            async for part in response.aiter_raw():
+                body += part
+                has_begun.set()
+            return response.status_code, response.headers, body
+
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        tasks = []
+        for path in paths:
+            has_begun = asyncio.Event()
+            tasks.append(asyncio.create_task(read(path, has_begun)))
+            await asyncio.wait([asyncio.create_task(has_begun.wait()), tasks[-1]], return_when="FIRST_COMPLETED")
+        yield tasks
+
+
+async def test_streams_end_cleanly_and_a_download_is_finished(server):
+    """Every body is complete, ``retry:`` stands only after whole events, and the generators have cleaned up."""
+    async with reading(server, *STREAMS, "download") as tasks:
+        _, shown = await asyncio.to_thread(server.drain, "GET")
+        assert (shown["sessions"]["open"], shown["transfers"]) == (4, 1)
+        await asyncio.to_thread(server.drain, "POST", window=2)
+        *streams, download = await asyncio.gather(*tasks)
+    for name, (status, headers, body) in zip(STREAMS, streams, strict=True):
+        assert status == 200
+        assert headers["transfer-encoding"] == "chunked"
+        last = body.replace(b"\r\n", b"\n").split(b"\n\n")
+        if name == "half":
+            assert body == b"data: one\n\nid: 2\ndata: tw"
+        else:
+            assert last[-2].startswith(b"retry: ")
+            assert last[-1] == b""
+    assert download[2] == b"{}\n" * 60
+    # A generator that blocks ends with its last reference, which Starlette leaves to the garbage collector.
+    for name in ("streaming", "sse"):
+        await asyncio.to_thread(eventually, lambda name=name: f"{name} cleaned up" in server.log, f"{name} did not end")
+    server.signal()
+    server.wait()
+    assert server.trouble == []
+
+
+async def test_a_late_event_source_is_never_refused(server):
+    """200, the type, ``retry:`` and the end; a second request does not reuse the connection."""
+    server.drain("POST", window=0)
+    async with httpx.AsyncClient() as client:
+        for name in STREAMS:
+            response = await client.get(f"{server.url}/{name}")
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith("text/event-stream")
+            assert response.headers.get_list("connection") == ["close"]
+            assert response.text.startswith("retry: ")
+        assert (await client.get(f"{server.url}/pid")).headers.get_list("connection") == ["close"]
+    assert server.drain()[1]["sessions"]["opened"] == 0
+    assert server.trouble == []
+
+
+async def test_sigterm_ends_a_server_that_streams(server):
+    """Without us uvicorn waits for its streams for ever; with us every client has a clean end, and it exits."""
+    async with reading(server, *STREAMS) as tasks:
+        server.signal()
+        ends = await asyncio.gather(*tasks)
+        assert [status for status, _, _ in ends] == [200] * 4
+        await asyncio.to_thread(server.wait)
+    assert server.trouble == []
