@@ -53,8 +53,8 @@ class Settings:
         close_timeout: How long sending the close may take for one session.
         grace: How long an application may go on after its disconnect before it is cancelled.
         sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, under uvicorn.
-        sigterm_window: How long the sheds may spread after SIGTERM. Together with `grace` it must fit into the
-            container's ``stopTimeout`` (30 s by default).
+        sigterm_window: How long the sheds may spread after SIGTERM. With the farewell, the grace and 11 s more it must
+            fit into the container's ``stopTimeout`` (30 s by default).
         cancel_transfers: Whether responses that are no sessions, such as downloads, are cancelled at the deadline.
         exit_when_drained: Whether the process (with several workers: their supervisor) is told to stop, by SIGTERM, as
             soon as the last session has gone, so that a deployment need not wait out the delay.
@@ -127,7 +127,7 @@ class Settings:
         sound=lambda value: value == "auto" or isinstance(value, bool),
         remedy="use 'auto', True or False",
     )
-    sigterm_window: float = seconds(20.0)
+    sigterm_window: float = seconds(10.0)
     cancel_transfers: bool = switch()
     exit_when_drained: bool = switch()
     workers_dir: str | None = option(
