@@ -103,6 +103,8 @@ async def listen_with_websockets(server: ServerProcess, diary: Diary) -> None:
                 diary["websockets"].append(["heard"])
         except ConnectionClosed:
             diary["websockets"].append(["closed", connection.close_code, connection.close_reason])
+        finally:
+            await connection.close()
 
 
 async def listen_with_aiohttp(server: ServerProcess, diary: Diary) -> None:

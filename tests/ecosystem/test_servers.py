@@ -8,7 +8,6 @@ When a server has changed its ways, look at what differs; then write the table a
 import asyncio
 import signal
 import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -104,11 +103,13 @@ async def test_every_server_does_what_the_table_says(serve, server, request):
     async with asyncio.timeout(30):
         assert await converse(process, "") == await converse(process, "/bare")
     seen = Seen(server.name, server.versions())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await drain_by_hand(process, server, seen)
     assert process.trouble == []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await stop(process, seen)
+    if not server.name.startswith("hypercorn"):  # which logs each connection that it cuts, with us or without
+        assert process.trouble == []
     request.config.cache.set(f"servers/{SERVERS.index(server):02}", asdict(seen))
 
     assert seen.endpoint == "1012, reason"
@@ -166,9 +167,7 @@ async def drain_by_hand(process: ServerProcess, server: Server, seen: Seen) -> N
         seen.stream = say_stream(await stream)
     seen.late = await knock(process)
     await asyncio.to_thread(eventually, lambda: process.log.count("endpoint saw") >= SESSIONS, "an endpoint goes on")
-    await asyncio.to_thread(
-        eventually, lambda: process.log.count("stream on /stream cleaned up") > 1, "the stream goes on"
-    )
+    await asyncio.to_thread(eventually, lambda: "stream of a session cleaned up" in process.log, "the stream goes on")
     seen.endpoint = say_endpoints(process.log)
     seen.stream += "; cleaned up"
     await asyncio.to_thread(process.drain, "DELETE")
@@ -181,26 +180,24 @@ async def stop(process: ServerProcess, seen: Seen) -> None:
     """Send SIGTERM with sessions open."""
     async with listeners([process.websocket("/ws")] * SESSIONS) as clients:
         stream = await opened_stream(process)
-        began = time.monotonic()
         process.signal()
         goodbyes = [await each.goodbye() for each in clients]
         seen.sigterm_stream = say_stream(await stream)
     moments = [each.at for each in goodbyes]
-    pace = "one by one" if max(moments) - min(moments) > 0.2 else "all at once"
+    pace = "one by one" if max(moments) - min(moments) > 0.3 else "all at once"
     seen.sigterm = f"{say_goodbyes([each.words for each in goodbyes])}; {pace}"
     try:
         status = await asyncio.to_thread(process.wait, PATIENCE_WITH_SIGTERM)
     except subprocess.TimeoutExpired:
         seen.exit = "never"
     else:
-        by = "by SIGTERM" if status == -signal.SIGTERM else f"with {status}"
-        seen.exit = f"{by}{', late' if time.monotonic() - began > 3 else ''}"
+        seen.exit = "by SIGTERM" if status == -signal.SIGTERM else f"with {status}"
 
 
 async def opened_stream(process: ServerProcess) -> asyncio.Task[StreamEnd]:
     """Open an event stream, and return what will be its end."""
     begun = asyncio.Event()
-    stream = asyncio.create_task(read_stream(f"{process.url}/stream", begun))
+    stream = asyncio.create_task(read_stream(f"{process.url}/stream?session", begun))
     await begun.wait()
     return stream
 

@@ -40,7 +40,7 @@ async def stream(request: Request) -> StreamingResponse:
                 yield "data: tick\n\n"
                 await asyncio.sleep(0.05)
         finally:
-            logger.info("stream on %s cleaned up", request.url.path)
+            logger.info("stream of a %s cleaned up", request.url.query or "visitor")
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
