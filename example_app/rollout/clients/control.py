@@ -4,6 +4,7 @@ import asyncio
 import math
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Fleet:
         self._processes: list[Child] = []
         self._listening: list[asyncio.Task[None]] = []
         self._said: dict[str, dict[str, int]] = {}
+        self._reports: Counter[str] = Counter()
         self._changed = asyncio.Event()
 
     @property
@@ -97,7 +99,9 @@ class Fleet:
         Raises:
             RuntimeError: If a process has ended before.
         """
-        while self.open < self.options.clients * share:
+        # A process that was too busy to speak says first what it had been about to say.
+        fresh = {child.name: self._reports[child.name] + 2 for child in self._processes}
+        while self.open < self.options.clients * share or any(self._reports[name] < fresh[name] for name in fresh):
             if any(not child.is_alive for child in self._processes):
                 msg = f"a client process has ended too early; see {self._results}/clients-*.log"
                 raise RuntimeError(msg)
@@ -119,6 +123,8 @@ class Fleet:
 
     async def _listen(self, child: Child) -> None:
         async for said in child.lines():
-            self._said[child.name] = said if "open" in said else self._said.get(child.name, {})
+            if "open" in said:
+                self._said[child.name] = said
+                self._reports[child.name] += 1
             self._changed.set()
         self._changed.set()
