@@ -68,13 +68,18 @@ async def test_whoever_has_ended_is_not_cut():
     assert download.aborted_at is None
 
 
-async def test_a_drain_taken_back_cuts_nobody():
-    """Cancelled is cancelled."""
+async def test_a_drain_taken_back_cuts_nobody(caplog):
+    """Cancelled is cancelled, and the next drain finds the transfers counted as before."""
     drain, download = make(cancel_transfers=True)
     await drain.start(window=10)
     await drain.cancel()
     await asyncio.sleep(20)
     assert download.aborted_at is None
+    assert caplog.records == []
+    at = drain.time()
+    await drain.start(window=10)
+    await asyncio.sleep(20)
+    assert download.aborted_at == at + 10
 
 
 async def test_a_deadline_brought_forward_is_theirs_too():
