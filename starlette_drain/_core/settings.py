@@ -65,7 +65,7 @@ class Settings:
         admin_proxied: Whether the admin route answers requests that came through a proxy or balancer, which would
             reach a task of the balancer's choice.
         sources: Which sources of AWS may ask for a drain: ``"target-health"``, ``"task-state"`` and
-            ``"service-deployment"``; several are separated by commas.
+            ``"service-deployment"``; several are separated by commas. ``"none"``: none of them.
         self_registration: Whether the task registers itself with its target groups and takes itself out when it drains;
             ``"deregister"`` does only the latter, for tasks that ECS registers.
         protection_limit: How long the task may be protected from being scaled in while it drains; ``None`` never
@@ -152,7 +152,7 @@ class Settings:
     sources: tuple[str, ...] = option(
         ("target-health",),
         sound=lambda value: isinstance(value, tuple) and all(each in SOURCES for each in value),
-        remedy="use 'target-health', 'task-state' and 'service-deployment', separated by commas",
+        remedy="use 'target-health', 'task-state' and 'service-deployment', separated by commas, or 'none'",
     )
     self_registration: Literal["deregister"] | bool = option(
         False,
@@ -252,7 +252,7 @@ class Settings:
         if isinstance(self.target_group_arn, str):
             object.__setattr__(self, "target_group_arn", names_in(self.target_group_arn))
         if isinstance(self.sources, str):
-            object.__setattr__(self, "sources", names_in(self.sources))
+            object.__setattr__(self, "sources", () if self.sources == "none" else names_in(self.sources))
         for each in fields(self):
             value = getattr(self, each.name)
             if not each.metadata["sound"](value):

@@ -44,7 +44,7 @@ SOUND = {
     "admin_token": [None, "x" * 16, TOKEN],
     "admin_path": ["/drain", "/internal/drain"],
     "admin_proxied": [True, False],
-    "sources": [(), ("task-state",), "target-health", "target-health, task-state,service-deployment", ""],
+    "sources": [(), ("task-state",), "target-health", "target-health, task-state,service-deployment", "none"],
     "self_registration": [True, False, "deregister"],
     "protection_limit": [None, 60, 172_800],
     "protection_sessions": [None, 0, 5000],
