@@ -66,6 +66,7 @@ class Rehearsal:
         call = Call(self.now, self.plan.rate(self.now), self._peak, self.plan.describe(self.now))
         due = self.plan.due(self.now, self.limit)
         assert len(due) <= self.limit
+        assert self.now >= self.plan.deadline or not any(session.is_held for session in due)
         call.count = len(due)
         self.sheds += [Shed(self.now, session) for session in due]
         self.calls.append(call)

@@ -238,6 +238,30 @@ def test_release_of_all_is_no_burst(pacing):
     assert play.moments[-1] < 100
 
 
+@pytest.mark.parametrize("pacing", [EVEN, RateCapPacing(5), BatchPacing(2)], ids=repr)
+def test_held_do_not_stand_in_for_others(pacing):
+    """When more are due than may be picked, the held are not taken to make up the number."""
+    play = Rehearsal(100, pacing, window=100)
+    held = play.waiting[1:]
+    play.hold(held)
+    play.run(until=START + 99)
+    assert len(play.sheds) == 1
+    play.run()
+    assert play.shed_within(100, 100.1) == 99
+
+
+def test_hold_in_the_middle_of_a_batch_pours_the_rest_away():
+    """What was due when everybody was held is not due at once when they are released."""
+    play = Rehearsal(1000, BatchPacing(20), window=100, limit=30)
+    play.call()
+    held = play.waiting
+    play.hold(held)
+    play.now += 5
+    play.release(held)
+    play.run(until=play.now + 5)
+    assert len(play.sheds) <= 30 + 1
+
+
 def test_one_who_is_held_again_and_again_still_leaves_before_the_deadline():
     """Holding around each message puts a session off by the time it is held, not for ever."""
     play = Rehearsal(1, window=100)
