@@ -2,8 +2,10 @@
 
 from starlette_drain.testing.fake_aws import (
     FakeAWS,
+    FakeDeployment,
     FakeEndpoint,
     FakeRegistration,
+    FakeRevision,
     FakeService,
     FakeTargetGroup,
     FakeTask,
@@ -13,8 +15,10 @@ from starlette_drain.triggers.manual import ManualTrigger
 
 __all__ = [
     "FakeAWS",
+    "FakeDeployment",
     "FakeEndpoint",
     "FakeRegistration",
+    "FakeRevision",
     "FakeService",
     "FakeTargetGroup",
     "FakeTask",
