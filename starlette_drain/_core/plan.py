@@ -178,7 +178,7 @@ class ShedPlan:
         interval = self._pacing.interval
         if interval and self._next_batch <= now < self._deadline and self._registry.waiting:
             self._credit = min(self._credit, self._level)  # a batch that was not finished in time is spread anew
-            self._credit += min(self._ask_pacing(now) * interval, self._to_flow_in())
+            self._credit += self._ask_pacing(now) * interval
             self._next_batch = now + max(interval, TICK)
 
     def _plan_ahead(self, now: float) -> None:
