@@ -177,3 +177,49 @@ async def test_a_middleware_inside_another_leaves_the_connections_to_it(caplog):
     for server in servers:
         await server.task
         assert server.sent == [ACCEPT, CLOSE]
+
+
+async def test_a_generator_that_yields_after_the_disconnect_is_cleaned_up_at_once():
+    """Where the cancellation found it in our send, the generator would wait for the garbage collector."""
+    seen = []
+    go = asyncio.Event()
+    kept = []
+
+    async def events():
+        try:
+            yield b"data: first\n\n"
+            await go.wait()
+            yield b"data: too late\n\n"
+            await asyncio.Event().wait()
+        finally:
+            seen.append("cleaned up")
+
+    async def app(scope, receive, send):
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+        async def stream():
+            kept.append(generator := events())  # as a frame in a traceback keeps it
+            async for chunk in generator:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        streaming = asyncio.create_task(stream())
+        await receive()
+        go.set()  # the next event comes just when the framework hears the disconnect
+        await asyncio.sleep(0)
+        streaming.cancel()
+        await asyncio.wait([streaming])
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        pass
+
+    drain = quiet_drain()
+    scope = {"type": "http", "path": "/stream", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+    task = asyncio.create_task(DrainMiddleware(app, drain=drain)(scope, receive, send))
+    await settle()
+    await shed(drain)
+    await task
+    assert seen == ["cleaned up"]
