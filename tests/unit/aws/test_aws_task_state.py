@@ -193,7 +193,7 @@ async def test_stopping_brings_the_window_of_sigterm(stage):
         await asyncio.sleep(20)
 
         _, cause = control.causes
-        assert cause.deadline == cause.at + 20
+        assert cause.deadline == cause.at + control.settings.sigterm_window
 
 
 @pytest.mark.anyio
