@@ -166,7 +166,7 @@ class Shedding:
         """Return whether a new session may open now."""
         if self._episode is None:
             return True
-        return self.settings.late_arrivals == "accept" and self.time() < self._episode.plan.deadline
+        return self.settings.late_arrivals == "accept" and self.time() < self._episode.deadline
 
     def enter(self, session: Session) -> None:
         """Track a session that begins its handshake."""
@@ -234,7 +234,7 @@ class Shedding:
         if episode.causes is not known and self._state is DrainState.DRAINING:
             plan, remaining = episode.plan, self._registry.remaining
             self.tell(
-                DrainReplanned(now, episode.drain_id, cause, plan.deadline, shortened, remaining, plan.describe(now))
+                DrainReplanned(now, episode.drain_id, cause, episode.deadline, shortened, remaining, plan.describe(now))
             )
 
     def _recount(self) -> None:

@@ -13,6 +13,9 @@ __all__ = ["DrainProgress", "Episode"]
 
 MILESTONES = (25, 50, 75)
 
+GOODBYE = 1.0, 0.02
+"""What the last goodbye may take before the deadline: seconds, and part of the time left, whichever is less."""
+
 
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
@@ -58,7 +61,8 @@ class Episode:
         self, cause: DrainCause, registry: SessionRegistry, pacing: Pacing, rng: Random, *, now: float, deadline: float
     ) -> None:
         self.causes: tuple[DrainCause, ...] = (cause,)
-        self.plan = ShedPlan(registry, pacing, rng, now=now, deadline=deadline)
+        self.deadline = deadline
+        self.plan = ShedPlan(registry, pacing, rng, now=now, deadline=_last_moment_to_ask(now, deadline))
         self.tally = Tally(f"{rng.getrandbits(48):012x}", now, len(registry))
         self._registry = registry
         self._milestones = list(MILESTONES)
@@ -75,7 +79,10 @@ class Episode:
 
     def join(self, cause: DrainCause, *, now: float, deadline: float) -> bool:
         """Let a further cause join; return whether it brought the deadline forward."""
-        shortened = self.plan.shorten(now, deadline)
+        shortened = deadline < self.deadline
+        if shortened:
+            self.deadline = deadline
+            self.plan.shorten(now, _last_moment_to_ask(now, deadline))
         if shortened or cause.trigger not in {each.trigger for each in self.causes}:
             self.causes = (*self.causes, cause)
         return shortened
@@ -90,7 +97,7 @@ class Episode:
         """
         start, tally = self.tally.started_at, self.tally
         line = tally.shed + tally.left + behind + self._registry.remaining
-        planned = start + (tally.shed + tally.left) / line * (window or self.plan.deadline - start)
+        planned = start + (tally.shed + tally.left) / line * (window or self.deadline - start)
         return max(0.0, planned - now)
 
     def next_moment(self, now: float, tail: float) -> float | None:
@@ -118,8 +125,8 @@ class Episode:
         return DrainProgress(
             drain_id=tally.drain_id,
             causes=self.causes,
-            window=plan.deadline - tally.started_at,
-            time_left=max(0.0, plan.deadline - now),
+            window=self.deadline - tally.started_at,
+            time_left=max(0.0, self.deadline - now),
             rate=plan.rate(now),
             eta=plan.eta(now) - now,
             pacing=plan.describe(now),
@@ -131,4 +138,10 @@ class Episode:
 
     def report(self, now: float) -> DrainReport:
         """Make the report as things stand at *now*."""
-        return self.tally.report(now, causes=self.causes, deadline=self.plan.deadline, still_open=len(self._registry))
+        return self.tally.report(now, causes=self.causes, deadline=self.deadline, still_open=len(self._registry))
+
+
+def _last_moment_to_ask(now: float, deadline: float) -> float:
+    """Return by when to ask the last session to leave, so that it has gone at the deadline."""
+    seconds, part = GOODBYE
+    return deadline - min(seconds, part * (deadline - now))

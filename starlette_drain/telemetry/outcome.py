@@ -6,8 +6,8 @@ __all__ = ["outcome"]
 
 ROUND_TRIP = 1.0
 """
-Seconds after the deadline that are not called late. The last session may be asked to leave at the deadline itself, and
-is gone when its client has answered. The margin that every deadline keeps from the balancer's cut is there for that.
+Seconds after the deadline that are not called late: the last session was asked before it, and is gone when its client
+has answered. The margin that every deadline keeps from the balancer's cut is there for those that take longer.
 """
 
 

@@ -88,7 +88,7 @@ def deadline_of(drain: Drain) -> float:
 
 
 async def test_a_drain_asks_everyone_once_before_its_deadline(drain, recording):
-    """Every session is asked to leave exactly once, none after the deadline, and the drain is over with the last."""
+    """Every session is asked to leave exactly once, and the last has gone when the deadline comes."""
     sessions = [FakeSession(drain, after=0.5) for _ in range(50)]
     began = drain.time()
     await drain.start(window=100)
@@ -98,9 +98,8 @@ async def test_a_drain_asks_everyone_once_before_its_deadline(drain, recording):
     assert drain.state is DrainState.DRAINED
     assert [len(session.asked_at) for session in sessions] == [1] * 50
     moments = sorted(session.asked_at[0] - began for session in sessions)
-    assert moments[-1] <= 100
-    slots = [int(moment // 2) for moment in moments]
-    assert slots == list(range(50)), "one in each slot of two seconds"
+    slots = [int(moment // (99 / 50)) for moment in moments]
+    assert slots == list(range(50)), "one in each slot of the window less one second for the last goodbye"
     assert drain.time() - began == pytest.approx(moments[-1] + 0.5)
 
 
@@ -122,7 +121,7 @@ async def test_the_facts_of_a_drain_are_these_and_no_others(drain, recording):
     started, finished = recording.of(DrainStarted)[0], recording.of(DrainFinished)[0]
     assert (started.at, started.deadline, started.sessions) == (started.cause.at, started.at + 8, 4)
     assert (started.cause.trigger, started.cause.reason) == ("manual", "because")
-    assert started.pacing == "evenly, 0.5 sessions/s"
+    assert started.pacing == "evenly, 0.51 sessions/s"
     assert started.drain_id == finished.drain_id
     assert [(fact.percent, fact.shed, fact.remaining) for fact in recording.of(DrainProgressed)] == [
         (25, 1, 3),
@@ -480,8 +479,8 @@ async def test_a_held_session_is_asked_when_released_or_at_the_deadline(drain):
     await drain.wait_drained()
 
     assert 50 <= released.asked_at[0] - began <= 100
-    assert held.asked_at[0] - began == pytest.approx(100)
-    assert drain.report.slack == pytest.approx(0)
+    assert held.asked_at[0] - began == pytest.approx(99)
+    assert drain.report.slack == pytest.approx(1)
 
 
 async def test_a_hold_of_a_session_that_is_over_does_no_harm(drain):
