@@ -21,6 +21,9 @@ __all__ = ["GroupWatch"]
 LONGEST_WAIT = 60.0
 """Seconds between two polls at the most, however long AWS throttles."""
 
+GROWN = 1.1
+"""By what factor the fleet must have grown for a new phase to be drawn."""
+
 # To ask more slowly helps the first and cannot hurt the others, which need somebody to do something. A network that
 # fails is asked at the usual pace: the sooner it is back the sooner we see again.
 SLOW_DOWN = frozenset(
@@ -89,9 +92,13 @@ class GroupWatch:
         # The tasks of a fleet are started together; without a phase of its own each would ask in the same second.
         await asyncio.sleep(self._rng.uniform(0, self.interval))
         while True:
-            asked = self._control.time()
+            asked, lag = self._control.time(), self.lag
             await self.poll()
-            await asyncio.sleep(max(self.interval / 2, asked + self.interval - self._control.time()))
+            wait = self.interval
+            if self.lag > lag * GROWN:
+                # Phases drawn from a shorter interval are crowded in this one: a fleet that has just been started.
+                wait *= self._rng.uniform(0.5, 1.0)
+            await asyncio.sleep(max(wait / 2, asked + wait - self._control.time()))
 
     async def poll(self) -> None:
         """Ask once. A failure changes nothing but the interval."""

@@ -108,6 +108,8 @@ def read_error(code: str, *, seen: bool) -> Verdict:
 
 def canonical_id(target_id: str) -> str:
     """Return *target_id* in the one form in which two are compared: IPv6 addresses have many."""
+    if ":" not in target_id:
+        return target_id  # an IPv4 address has one form; an answer may list thousands
     try:
         return str(ipaddress.ip_address(target_id))
     except ValueError:

@@ -1,0 +1,52 @@
+"""Prints the figures of docs/fleet.md: ``python -m example_app.simulations [polling|budget]``."""
+
+import argparse
+from typing import Any
+
+from example_app.simulations.clock import in_virtual_time
+from example_app.simulations.fleet import simulate_fleet
+from example_app.simulations.polling import simulate_polling
+
+BUDGETS: list[tuple[str, dict[str, Any]]] = [
+    ("one task", {"tasks": 1}),
+    ("8 at once", {"tasks": 8}),
+    ("100 at once", {"tasks": 100, "sessions": 60_000, "delay": 900.0}),
+    ("8 within 30 s", {"tasks": 8, "spread": 30.0}),
+    ("100 within 60 s", {"tasks": 100, "sessions": 60_000, "delay": 900.0, "spread": 60.0}),
+    ("8, the new ones healthy after 120 s", {"tasks": 8, "healthy_from": 120.0}),
+    ("8, eight times the sessions", {"tasks": 8, "sessions": 160_000}),
+]
+
+
+def show_polling() -> None:
+    """Print what fleets of three sizes take of the Describe budget."""
+    print("| tasks | interval | calls/s | of the budget | throttled | lag, mean | lag, worst | throttled at start |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for tasks in (10, 200, 2000):
+        each = in_virtual_time(simulate_polling(tasks, intervals=3 if tasks < 2000 else 2))
+        print(
+            f"| {tasks} | {each.interval:.0f} s | {each.calls:.2f} | {each.share:.1%} | {each.throttled:.1%} "
+            f"| {each.mean_lag:.1f} s | {each.worst_lag:.1f} s | {each.throttled_at_start:.0%} |"
+        )
+
+
+def show_budget() -> None:
+    """Print what the sheds of fleets with a budget of 200/s add up to."""
+    print("| drain | sessions | interval | busiest second | busiest 10 s | mean | seconds | late |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name, given in BUDGETS:
+        each = in_virtual_time(simulate_fleet(**given))
+        print(
+            f"| {name} | {each.sessions} | {each.interval:.0f} s | {each.busiest_1s} | {each.busiest_10s:.0f}/s "
+            f"| {each.mean:.0f}/s | {each.seconds:.0f} | {each.after_deadline} |"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m example_app.simulations", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["polling", "budget"], help="only this table")
+    what = parser.parse_args().what
+    if what != "budget":
+        show_polling()
+    if what != "polling":
+        show_budget()

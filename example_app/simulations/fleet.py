@@ -1,0 +1,156 @@
+"""A fleet that drains with one budget: what its sheds add up to."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from starlette_drain import Drain, DrainCause, Session
+from starlette_drain._core.facts import Fact, PaceChanged, SessionShed
+from starlette_drain._core.session import Goodbye
+from starlette_drain.aws.polling import fleet_interval
+
+__all__ = ["FleetFigures", "simulate_fleet"]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """
+    What a fleet's sheds added up to.
+
+    Attributes:
+        tasks: How many drained.
+        budget: Reconnects per second that the service can take.
+        interval: Seconds between two polls of one task.
+        sessions: How many there were.
+        seconds: From the first shed to the last.
+        mean: Sheds per second in that time.
+        busiest_10s: Sheds per second in the busiest ten seconds.
+        busiest_1s: Sheds in the busiest second.
+        after_deadline: Sheds later than the deadline of their task.
+        words: What the tasks said when their pace changed, the numbers left out.
+    """
+
+    tasks: int
+    budget: float
+    interval: float
+    sessions: int
+    seconds: float
+    mean: float
+    busiest_10s: float
+    busiest_1s: int
+    after_deadline: int
+    words: tuple[str, ...]
+
+
+class _Guest(Session):
+    """A session that leaves as soon as it is asked."""
+
+    __slots__ = ("_drain",)
+
+    def __init__(self, drain: Drain) -> None:
+        super().__init__("/", 0.0)
+        self._drain = drain
+
+    def leave(self, goodbye: Goodbye) -> None:  # noqa: ARG002
+        asyncio.get_running_loop().call_soon(lambda: self._drain.closed(self, forced=False))
+
+
+class _Ledger:
+    """Writes down when somebody is shed."""
+
+    def __init__(self) -> None:
+        self.sheds: list[float] = []
+        self.words: list[str] = []
+
+    def notify(self, fact: Fact) -> None:
+        match fact:
+            case SessionShed():
+                self.sheds.append(fact.at)
+            case PaceChanged():
+                self.words.append(fact.pacing.partition(",")[0].partition(" sessions/s")[2] or fact.pacing)
+
+    def flush(self, timeout: float) -> None: ...
+
+
+class _Group:
+    """The target group: who is taken out when, and when somebody new is healthy."""
+
+    def __init__(self, taken_out: list[float], healthy_from: float) -> None:
+        self.taken_out = taken_out
+        self._healthy_from = healthy_from
+
+    def seen(self, now: float) -> tuple[int, int]:
+        draining = sum(at <= now for at in self.taken_out)
+        new = len(self.taken_out) if now >= self._healthy_from else 0
+        return draining, new + len(self.taken_out) - draining
+
+
+async def simulate_fleet(
+    tasks: int,
+    *,
+    budget: float = 200.0,
+    sessions: int = 20_000,
+    delay: float = 600.0,
+    spread: float = 0.0,
+    healthy_from: float = 0.0,
+    start_delay: float = 0.0,
+    seed: int = 7,
+) -> FleetFigures:
+    """
+    Let a deployment at 100/200 take *tasks* tasks out, with the package's own `Drain` in each.
+
+    Args:
+        tasks: How many drain.
+        budget: Reconnects per second for all of them.
+        sessions: Of the whole fleet.
+        delay: Deregistration delay, in seconds.
+        spread: Seconds from the first deregistration to the last.
+        healthy_from: When the new tasks are healthy; before, nobody is besides those not yet taken out.
+        start_delay: As the option.
+        seed: Of the luck.
+    """
+    rng, loop, ledger = Random(seed), asyncio.get_running_loop(), _Ledger()
+    interval = fleet_interval(5.0, 2 * tasks, 1, 0.2)
+    group = _Group(sorted(rng.uniform(0, spread) for _ in range(tasks)), healthy_from)
+    deadlines: list[float] = []
+
+    async def live(at: float, seats: int) -> None:
+        drain = Drain(
+            triggers=[], observers=[ledger], rng=Random(rng.random()), fleet_rate=budget, start_delay=start_delay
+        )
+        async with drain.run():
+            for _ in range(seats):
+                drain.enter(_Guest(drain))
+            await asyncio.sleep(at + rng.uniform(0, interval))
+            deadline = at - interval + delay - 15.0
+            deadlines.append(deadline)
+            drain.fleet(*group.seen(loop.time()))
+            drain.request(DrainCause("target-health", "the target is draining", loop.time(), deadline))
+            drained = asyncio.create_task(drain.wait_drained())
+            while not drained.done():
+                await asyncio.wait([drained], timeout=interval)
+                drain.fleet(*group.seen(loop.time()))
+
+    seats = [sessions // tasks + (number < sessions % tasks) for number in range(tasks)]
+    await asyncio.gather(*(live(at, some) for at, some in zip(group.taken_out, seats, strict=True)))
+    sheds = sorted(ledger.sheds)
+    whole = Counter(int(at) for at in sheds)
+    first, last = sheds[0], sheds[-1]
+    tens = [sum(whole[second + each] for each in range(10)) / 10 for second in range(int(first), int(last) + 1)]
+    return FleetFigures(
+        tasks=tasks,
+        budget=budget,
+        interval=interval,
+        sessions=len(sheds),
+        seconds=last - first,
+        mean=len(sheds) / (last - first),
+        busiest_10s=max(tens),
+        busiest_1s=max(whole.values()),
+        after_deadline=sum(at > max(deadlines) + 1e-6 for at in sheds),
+        words=tuple(dict.fromkeys(_without_numbers(each) for each in ledger.words)),
+    )
+
+
+def _without_numbers(words: str) -> str:
+    return words.lstrip(": ").partition(",")[0]
