@@ -1,1 +1,43 @@
-"""Who listens to a drain."""
+"""Who listens to a drain: the contract of an observer, and the facts it hears."""
+
+from starlette_drain._core.facts import (
+    DrainCancelled,
+    DrainFinished,
+    DrainProgressed,
+    DrainReplanned,
+    DrainStarted,
+    Fact,
+    PaceChanged,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    SessionShed,
+    TriggerActed,
+    TriggerImpaired,
+    TriggerPolled,
+    TriggerRestored,
+    TriggerStoodDown,
+    WindowTooLong,
+)
+from starlette_drain.telemetry.base import Observer
+
+__all__ = [
+    "DrainCancelled",
+    "DrainFinished",
+    "DrainProgressed",
+    "DrainReplanned",
+    "DrainStarted",
+    "Fact",
+    "Observer",
+    "PaceChanged",
+    "SessionClosed",
+    "SessionOpened",
+    "SessionRefused",
+    "SessionShed",
+    "TriggerActed",
+    "TriggerImpaired",
+    "TriggerPolled",
+    "TriggerRestored",
+    "TriggerStoodDown",
+    "WindowTooLong",
+]

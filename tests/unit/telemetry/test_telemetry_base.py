@@ -4,6 +4,8 @@ import logging
 
 from telemetry_samples import PROGRESSED, STARTED, story
 
+from starlette_drain import telemetry
+from starlette_drain._core import facts
 from starlette_drain._core.facts import DrainProgressed, DrainStarted
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.telemetry.logs import LogObserver
@@ -77,3 +79,8 @@ def test_a_recording_can_be_asked_for_one_type_and_cleared():
     assert recording.of(DrainProgressed) == [PROGRESSED, PROGRESSED]
     recording.clear()
     assert (recording.facts, recording.flushes) == ([], [])
+
+
+def test_every_fact_can_be_imported_where_observers_are_written():
+    """`starlette_drain.telemetry` names every fact there is, and the contract."""
+    assert sorted([*facts.__all__, "Observer"]) == telemetry.__all__
