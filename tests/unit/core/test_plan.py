@@ -99,6 +99,18 @@ def test_arrival_after_all_have_gone_gets_a_place_in_what_remains():
     assert play.moments[-1] <= 100
 
 
+def test_arrival_does_not_take_the_place_of_one_who_left():
+    """Somebody who was due and left by himself leaves nothing behind for the next who comes."""
+    play = Rehearsal(100, window=100)
+    play.now = play.plan.ask_at
+    play.leave(play.waiting)
+    play.now += 50
+    play.arrive()
+    assert play.plan.ask_at > play.now
+    play.run(until=play.now + 1)
+    assert play.sheds == []
+
+
 def test_all_are_asked_before_the_deadline():
     """With a caller who is on time nobody is left for the deadline itself."""
     for seed in range(50):
