@@ -19,12 +19,13 @@ class Figures:
     One rollout in figures.
 
     Attributes:
-        peak: New connections in the busiest second of the deployment, wherever that second begins.
-        peak_attempts: Attempts in the busiest second.
+        peak: New connections in the busiest second of the deployment, wherever that second begins: TCP connections
+            that clients make to the balancer, which an ALB counts as NewConnectionCount.
+        peak_opened: WebSockets established in the busiest second, as fast as the servers can.
         mean: New connections per second if they were spread evenly over the windows.
         windows: Seconds in which sessions could leave in good order: from each deregistration to the end of its delay
             less the margin, put together where they overlap.
-        new_connections: Established during the deployment.
+        new_connections: TCP connections that clients made during the deployment.
         codes: Connections that ended, by close code; 1006 is none.
         cut: Connections that ended without a close frame.
         never_back: Clients that had no connection in the end.
@@ -38,7 +39,7 @@ class Figures:
     """
 
     peak: int
-    peak_attempts: int
+    peak_opened: int
     mean: float
     windows: float
     new_connections: int
@@ -63,17 +64,17 @@ def measure(records: Records, events: Events, times: Times, *, clients: int) -> 
     """Make the figures of one rollout."""
     began, ended = events.times("deployment began")[0], events.times("deployment ended")[-1]
     opened = sorted(each for each in records.opened if each >= began)
-    attempts = sorted(each for each in records.attempts if each >= began)
+    connected = sorted(each for each in records.connected if each >= began)
     losses = [each for each in records.losses if each.lost >= began]
     without = sorted(each.back - each.lost for each in losses if each.back is not None)
     codes = Counter(each.code for each in losses)
     total = sum(end - start for start, end in windows(events.times("deregistered"), times))
     return Figures(
-        peak=busiest_second(opened),
-        peak_attempts=busiest_second(attempts),
+        peak=busiest_second(connected),
+        peak_opened=busiest_second(opened),
         mean=clients / total if total else math.nan,
         windows=total,
-        new_connections=len(opened),
+        new_connections=len(connected),
         codes=dict(sorted(codes.items())),
         cut=codes[NO_CLOSE_FRAME],
         never_back=sum(each.back is None for each in losses),

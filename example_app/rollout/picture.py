@@ -171,5 +171,5 @@ def _by_second(outcome: Outcome) -> list[tuple[float, int]]:
     """Return the start of every second of the deployment and how many connections it brought."""
     zero = outcome.events.times("deregistered")[0]
     began = outcome.events.times("deployment began")[0]
-    counts = Counter(math.floor(moment - zero) for moment in outcome.records.opened if moment >= began)
+    counts = Counter(math.floor(moment - zero) for moment in outcome.records.connected if moment >= began)
     return [(float(second), count) for second, count in sorted(counts.items())]

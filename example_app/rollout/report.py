@@ -19,7 +19,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("peak new connections/s", [f"{each.peak:,}" for each in figures]),
         ("mean over the windows/s", [f"{each.mean:,.1f}" for each in figures]),
         ("peak ÷ mean", [f"{each.ratio:.2f}" for each in figures]),
-        ("peak attempts/s", [f"{each.peak_attempts:,}" for each in figures]),
+        ("peak WebSockets opened/s", [f"{each.peak_opened:,}" for each in figures]),
         ("clients cut without a close frame", [f"{each.cut:,}" for each in figures]),
         ("closes by code", [_counts(each.codes) for each in figures]),
         ("failed attempts", [_counts(each.failures) for each in figures]),
@@ -59,7 +59,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     zero = next(iter(outcome.events.times("deregistered")), 0.0)
     seconds: dict[int, int] = {}
-    for each in outcome.records.opened:
+    for each in outcome.records.connected:
         second = int((each - zero) // 1)
         seconds[second] = seconds.get(second, 0) + 1
     return {

@@ -1,17 +1,29 @@
 """How clients come back, after the libraries that real ones use: pure, luck is handed in."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
-__all__ = ["BEHAVIOURS", "Behaviour"]
-
-Behaviour = Callable[[int, "Traits"], float]
-"""Seconds to wait before an attempt; attempts are numbered from 0 after each loss."""
+__all__ = ["BEHAVIOURS", "Behaviour", "Traits"]
 
 PHOENIX_TABLE = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.0)
 PHOENIX_REST = 5.0
 FULL_JITTER_BASE, FULL_JITTER_CAP = 1.0, 30.0
 RECONNECTING_GROWTH, RECONNECTING_CAP = 1.3, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """
+    How one kind of client comes back.
+
+    Attributes:
+        wait: Seconds before an attempt; attempts are numbered from 0 after each loss.
+        patience: Seconds that an attempt may take, handshake included.
+    """
+
+    wait: Callable[[int, "Traits"], float]
+    patience: float
 
 
 class Traits:
@@ -57,9 +69,13 @@ def reconnecting(attempt: int, traits: Traits) -> float:
     return float(min(RECONNECTING_CAP, traits.first_delay * RECONNECTING_GROWTH ** min(attempt, 32)))
 
 
-BEHAVIOURS: dict[str, Behaviour] = {
-    "immediate": immediate,
-    "phoenix": phoenix,
-    "full-jitter": full_jitter,
-    "reconnecting-websocket": reconnecting,
+BEHAVIOURS = {
+    "immediate": Behaviour(immediate, patience=10.0),
+    "phoenix": Behaviour(phoenix, patience=240.0),
+    "full-jitter": Behaviour(full_jitter, patience=10.0),
+    "reconnecting-websocket": Behaviour(reconnecting, patience=4.0),
 }
+"""
+By name. phoenix.js sets no limit of its own to a handshake, and Chromium gives up after 240 s (net/websockets,
+kHandshakeTimeoutIntervalInSeconds). Python's websockets waits 10 s, reconnecting-websocket 4 s, unless told otherwise.
+"""

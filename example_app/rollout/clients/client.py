@@ -15,9 +15,6 @@ from example_app.rollout.clients.wire import CLOSE, PING, PONG, FrameReader, fra
 
 __all__ = ["Client", "Habits"]
 
-OPEN_WITHIN = 10.0
-"""Seconds for connection and handshake: what phoenix.js and Python's websockets allow."""
-
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux: choose the port when the connection is made, so that a pair of addresses shares no ports with another."""
 
@@ -43,7 +40,7 @@ class Attempt(asyncio.Protocol):
         self._head = b""
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
-        self._patience = asyncio.get_running_loop().call_later(OPEN_WITHIN, self.give_up, "timeout")
+        self._patience = asyncio.get_running_loop().call_later(client.patience, self.give_up, "timeout")
 
     async def connect(self, host: str, port: int) -> None:
         """Connect; whatever goes wrong, the client hears of it once."""
@@ -51,6 +48,7 @@ class Attempt(asyncio.Protocol):
         door = _door(self._client.number)
         try:
             await loop.sock_connect(door, (host, port))
+            self._client.reached()
             await loop.create_connection(lambda: self, sock=door)
         except OSError as error:
             door.close()
@@ -159,7 +157,6 @@ class Client:
     def connect(self) -> None:
         """Try to connect."""
         if not self.stopped:
-            self._records.attempts.append(time.time())
             self.attempt = Attempt(self)
             self._task = asyncio.get_running_loop().create_task(self.attempt.connect(*self._place))
 
@@ -182,6 +179,15 @@ class Client:
         return Loss(self.number, *self._loss, None) if self._loss else None
 
     # What an attempt calls
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an attempt may take."""
+        return self._habits.behaviour.patience
+
+    def reached(self) -> None:
+        """Remember that the balancer has a new connection."""
+        self._records.connected.append(time.time())
 
     def opened(self) -> None:
         """Remember that there is a connection."""
@@ -214,7 +220,7 @@ class Client:
         self._come_back(retry_after if self._habits.honours_retry_after else 0.0)
 
     def _come_back(self, at_least: float) -> None:
-        wait = max(self._habits.behaviour(self._failures, self._traits), at_least)
+        wait = max(self._habits.behaviour.wait(self._failures, self._traits), at_least)
         asyncio.get_running_loop().call_later(wait, self.connect)
 
 

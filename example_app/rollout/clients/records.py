@@ -3,8 +3,8 @@ What clients remember, and the file they leave it in.
 
 The file is the contract between the lab and any load generator: one JSON object with
 
-- ``opened``: when connections were established, one Unix time for each;
-- ``attempts``: when somebody tried to establish one;
+- ``opened``: when WebSockets were established, one Unix time for each;
+- ``connected``: when TCP connections were, whatever came of them; ``opened`` where it is missing;
 - ``losses``: ``[client, lost at, close code, back at or null]`` for each connection that ended; the code is 1006 where
   there was no close frame (RFC 6455 section 7.4.1);
 - ``failures``: how often an attempt failed, by reason;
@@ -37,7 +37,7 @@ class Records:
     """All that happened to a fleet; see the module."""
 
     opened: list[float] = field(default_factory=list)
-    attempts: list[float] = field(default_factory=list)
+    connected: list[float] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     deaf: Counter[str] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class Records:
         """Leave the file."""
         content = {
             "opened": self.opened,
-            "attempts": self.attempts,
+            "connected": self.connected,
             "losses": self.losses,
             "failures": self.failures,
             "deaf": self.deaf,
@@ -60,7 +60,7 @@ class Records:
         for path in paths:
             content = json.loads(path.read_text())
             together.opened.extend(content["opened"])
-            together.attempts.extend(content.get("attempts", content["opened"]))
+            together.connected.extend(content.get("connected", content["opened"]))
             together.losses += [Loss(*each) for each in content["losses"]]
             together.failures.update(content.get("failures", {}))
             together.deaf.update(content.get("deaf", {}))

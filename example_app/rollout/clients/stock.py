@@ -32,16 +32,19 @@ class StockClient:
         await asyncio.sleep(after)
         attempt = 0
         while True:
-            self._records.attempts.append(time.time())
+            self._records.connected.append(time.time())
+            patience = self._behaviour.patience
             try:
-                async with connect(f"{url}/{self.number}", compression=None, proxy=None) as websocket:
+                async with connect(
+                    f"{url}/{self.number}", compression=None, proxy=None, open_timeout=patience
+                ) as websocket:
                     self._opened()
                     code = await _until_closed(websocket)
                 self.is_open = False
                 self.loss, attempt = (time.time(), code), 0
             except (OSError, TimeoutError, WebSocketException) as error:
                 self._records.failures[type(error).__name__] += 1
-            await asyncio.sleep(self._behaviour(attempt, self._traits))
+            await asyncio.sleep(self._behaviour.wait(attempt, self._traits))
             attempt += 1
 
     def _opened(self) -> None:

@@ -37,7 +37,7 @@ def test_a_rollout_in_figures():
     """What was before the deployment does not count; 1006 is a cut; who has no connection yet is named."""
     records = records_module.Records(
         opened=[1.0, 110.0, 110.5, 120.0],
-        attempts=[1.0, 110.0, 110.5, 110.9, 120.0],
+        connected=[1.0, 110.0, 110.5, 110.9, 120.0],
         losses=[
             records_module.Loss(1, 109.0, 1012, 110.0),
             records_module.Loss(2, 109.5, 1012, 110.5),
@@ -47,8 +47,8 @@ def test_a_rollout_in_figures():
     )
     events = make_events((100.0, "deployment began"), (105.0, "deregistered"), (140.0, "deployment ended"))
     figures = measuring.measure(records, events, TIMES, clients=57)
-    assert (figures.peak, figures.peak_attempts, figures.new_connections) == (2, 3, 3)
-    assert (figures.windows, figures.mean, figures.ratio) == (28.5, 2.0, 1.0)
+    assert (figures.peak, figures.peak_opened, figures.new_connections) == (3, 2, 4)
+    assert (figures.windows, figures.mean, figures.ratio) == (28.5, 2.0, 1.5)
     assert figures.codes == {1006: 2, 1012: 2}
     assert (figures.cut, figures.never_back, figures.duration) == (2, 1, 40.0)
     assert (figures.without_p50, figures.without_max) == (1.0, 1.0)
@@ -63,6 +63,6 @@ def test_the_records_of_several_processes_are_put_together(tmp_path):
     (tmp_path / "second.json").write_text('{"opened": [3.0], "losses": [[2, 4.0, 1006, 5.0]]}')
     together = records_module.Records.read([tmp_path / "first.json", tmp_path / "second.json"])
     assert together.opened == [1.0, 3.0]
-    assert together.attempts == [0.5, 3.0]
+    assert together.connected == [0.5, 3.0]
     assert together.losses == [(1, 2.0, 1012, None), (2, 4.0, 1006, 5.0)]
     assert together.failures == {"HTTP 503": 2}
