@@ -21,7 +21,8 @@ PACKAGE = Path(starlette_drain.__file__).parent
 OURS = "starlette_drain"
 LONGEST = 300
 
-FLOORS = {"exceptions": 0, "_core": 1, "triggers": 2, "aws": 2, "telemetry": 2, "_asgi": 4, "cli": 5, "testing": 5}
+FLOORS = {"exceptions": 0, "_core": 1, "triggers": 2, "aws": 2, "telemetry": 2, "_asgi": 4}
+FLOORS |= {"planning": 4, "doctor": 4, "cli": 5, "testing": 5}
 """The height of each folder, and of the files beside them that have one of their own."""
 WINGS = 2
 STAIRS = 3
@@ -33,6 +34,7 @@ LIBRARIES = {
     "aioboto3": ("aws", "testing"),
     "boto3": ("testing",),
     "botocore": ("aws", "testing"),
+    "matplotlib": ("planning",),
     "opentelemetry": ("telemetry/otel", "aws"),
     "starlette": ("_asgi", "testing"),
     "uvicorn": ("testing",),

@@ -169,8 +169,8 @@ async def simulate_polling(tasks: int, *, intervals: int = 3, samples: int = 200
         await asyncio.sleep(at - loop.time())
         balancer.targets[number] = _target(number, "draining")
     await asyncio.sleep(end - loop.time() + 1.0)
-    for each in running:
-        each.cancel()
+    for polling in running:
+        polling.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     lags = [noticed[number] - at for number, at in taken_out.items()]
     seconds = [int(at) for at in balancer.asked if begin <= at < end]

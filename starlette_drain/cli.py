@@ -1,0 +1,18 @@
+"""The ``starlette-drain`` command."""
+
+import argparse
+from collections.abc import Sequence
+
+from starlette_drain.planning import command as planning
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="starlette-drain", description="Look before you deploy.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    planning.add_command(commands)
+    given = parser.parse_args(arguments)
+    code: int = given.run(given)
+    return code
