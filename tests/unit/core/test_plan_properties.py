@@ -169,7 +169,7 @@ def live(pacing, start, happenings):
 @given(start=anyhow, happenings=steps)
 @example(start=crowd_of(0), happenings=[Step(29, "arrive", 0.9), Step(2, "arrive", 0.9)])
 @example(start=crowd_of(50, limit=7), happenings=[Step(1, "hold", 0.9), Step(100, "stall", 0.0)])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_everyone_is_shed_once_or_leaves_by_itself(pacing, start, happenings):
     """Nobody is asked twice, nobody is forgotten, nobody is asked who has gone or is yet to come."""
     course = live(pacing, start, happenings)
@@ -186,7 +186,7 @@ def test_everyone_is_shed_once_or_leaves_by_itself(pacing, start, happenings):
 @given(start=anyhow, happenings=steps)
 @example(start=crowd_of(100), happenings=[Step(10, "hold", 0.99), Step(5, "shorten", 0.2)])
 @example(start=crowd_of(100), happenings=[Step(29.9, "arrive", 0.99)])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nobody_is_shed_after_the_deadline(pacing, start, happenings):
     """The first call at the deadline or later takes all who are left; later ones only those who came after it."""
     course = live(pacing, start, happenings)
@@ -204,7 +204,7 @@ def test_nobody_is_shed_after_the_deadline(pacing, start, happenings):
 @example(start=crowd_of(150), happenings=[Step(10, "stall", 0.0)])
 @example(start=crowd_of(150), happenings=[Step(1, "hold", 0.99), Step(9, "release", 0.99), Step(0, "release", 0.99)])
 @example(start=crowd_of(150), happenings=[Step(0.04, "poke", 0.0) for _ in range(25)])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_stretch_is_busier_than_announced(pacing, start, happenings):
     """In any stretch before the deadline there are no more sheds than the announced rate makes in it, and two."""
     assert live(pacing, start, happenings).play.burst() <= 0
@@ -212,7 +212,7 @@ def test_no_stretch_is_busier_than_announced(pacing, start, happenings):
 
 @pytest.mark.parametrize("limit", [8, 0.5])
 @given(start=at_leisure, happenings=steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_rate_cap_holds_where_there_is_time(limit, start, happenings):
     """Where the limit meets the deadline no stretch has more than limit x seconds and two, and it finishes early."""
     start["count"] = min(start["count"], int(limit * 20))
@@ -233,7 +233,7 @@ def test_rate_cap_holds_where_there_is_time(limit, start, happenings):
     start=crowd_of(100), happenings=[Step(2.5, "hold", 0.99), *[Step(2, "poke", 0.0)] * 5, Step(0, "release", 0.99)]
 )
 @example(start=crowd_of(100), happenings=[Step(9, "stall", 0.0)])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_one_batch_an_interval_of_the_announced_size(pacing, start, happenings):
     """In any stretch shorter than the interval there is one batch, no greater than announced, before the deadline."""
     play = live(pacing, start, happenings).play
@@ -247,7 +247,7 @@ def test_one_batch_an_interval_of_the_announced_size(pacing, start, happenings):
 
 @every_strategy
 @given(start=on_time, happenings=steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_undisturbed_drain_ends_without_a_burst(pacing, start, happenings):
     """With departures only, and a caller on time, the pace never rises, and nobody is left for the deadline."""
     course = live(pacing, start, [step for step in happenings if step.what in {"leave", "poke"}])
