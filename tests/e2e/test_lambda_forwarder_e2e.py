@@ -230,6 +230,8 @@ def test_a_task_in_bridge_mode(fake, function, event):
 def test_with_moto(server, event, monkeypatch):
     """A stand-in that is not ours: a task that moto deactivates is drained, and left alone when it has stopped."""
     moto = pytest.importorskip("moto")
+    states = pytest.importorskip("moto.moto_api").state_manager
+    states.set_transition("ecs::task", {"progression": "manual", "times": 1})
     boto3 = pytest.importorskip("boto3")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     monkeypatch.setattr(lambda_forwarder, "_clients", {})

@@ -30,7 +30,7 @@ def protection(task: FakeTask, request: Mapping[str, Any] | None) -> tuple[int, 
     Returns:
         The HTTP status and the answer.
     """
-    if task.service is None or task.desired_status == "STOPPED":
+    if task.service is None:
         failure = {"Arn": task.arn, "Detail": None, "Reason": "TASK_NOT_VALID"}
         return 200, {"failure": failure}
     now = time.time()

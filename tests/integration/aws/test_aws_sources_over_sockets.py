@@ -129,7 +129,8 @@ async def test_self_registration(fake, task, endpoint):
         await until(lambda: states() == ["draining"] and control.causes)
         await asyncio.to_thread(registration.flush, 5)
         registration.notify(DrainCancelled(0.0, "d", None))
-        await until(lambda: states() == ["healthy"])
+        await until(lambda: registration.status(0.0)["state"] == "registered")
+        assert states() == ["healthy"]
     assert states() == ["draining"]
     assert len(control.told(TriggerActed)) == 4
 
@@ -229,13 +230,16 @@ def moto(moto_url, task, endpoint, monkeypatch):
     return aioboto3.Session()
 
 
+def move_on_after(moto_url, looks):
+    """Let moto show each state of a task so many times; that holds for the whole process."""
+    wish = {"model_name": "ecs::task", "transition": {"progression": "manual", "times": looks}}
+    url = f"{moto_url}/moto-api/state-manager/set-transition"
+    urllib.request.urlopen(urllib.request.Request(url, json.dumps(wish).encode(), method="POST")).close()
+
+
 async def test_task_state_with_moto(moto, moto_url):
     """A task goes through moto's states, one after every third look: serving, leaving, stopping."""
-    slowly = {"model_name": "ecs::task", "transition": {"progression": "manual", "times": 3}}
-    request = urllib.request.Request(
-        f"{moto_url}/moto-api/state-manager/set-transition", json.dumps(slowly).encode(), method="POST"
-    )
-    await asyncio.to_thread(lambda: urllib.request.urlopen(request).close())
+    await asyncio.to_thread(move_on_after, moto_url, 3)
     async with moto.client("ecs") as ecs, moto.client("ec2") as ec2:
         await ecs.create_cluster(clusterName="main")
         boxes = [{"name": "app", "image": "app:1", "memory": 64}]
@@ -253,6 +257,7 @@ async def test_task_state_with_moto(moto, moto_url):
         control = Control(poll_interval=1, deregistration_delay=60)
         async with watching(EcsTaskTrigger(fetch=fetch, clients=moto), control):
             await until(lambda: len(control.causes) == 2, within=30)
+    await asyncio.to_thread(move_on_after, moto_url, 1)
     outcomes = [each.outcome for each in control.told(TriggerPolled)]
     assert list(dict.fromkeys(outcomes)) == ["serving", "leaving", "stopping"]
     assert [each.reason for each in control.causes] == [
