@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from starlette_drain.doctor import command as doctor
 from starlette_drain.planning import command as planning
 
 __all__ = ["main"]
@@ -12,6 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="starlette-drain", description="Look before you deploy.")
     commands = parser.add_subparsers(required=True, metavar="command")
+    doctor.add_command(commands)
     planning.add_command(commands)
     given = parser.parse_args(arguments)
     code: int = given.run(given)

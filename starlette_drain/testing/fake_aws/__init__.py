@@ -3,11 +3,13 @@
 from starlette_drain.testing.fake_aws.app import FakeAWS
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.definition import FakeDefinition
 from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 
 __all__ = [
     "FakeAWS",
+    "FakeDefinition",
     "FakeDeployment",
     "FakeEndpoint",
     "FakeRegistration",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
+from starlette_drain.testing.fake_aws.definition import FakeDefinition
 
 __all__ = ["ACCOUNT", "REGION", "FakeRegistration", "FakeService", "FakeTask"]
 
@@ -25,12 +26,30 @@ class FakeRegistration:
 
 @dataclass(slots=True)
 class FakeService:
-    """A service: its name, its cluster, and where it registers its tasks."""
+    """
+    A service: its name, its cluster, where it registers its tasks, and how it replaces them.
+
+    Attributes:
+        name: Name.
+        cluster: Name of its cluster.
+        registrations: Its ``loadBalancers``.
+        desired: Desired count.
+        min_percent: ``minimumHealthyPercent``.
+        max_percent: ``maximumPercent``.
+        strategy: Of its deployments.
+        spot: Whether its tasks may run on Fargate Spot.
+        definition: Its task definition.
+    """
 
     name: str
     cluster: str
     registrations: list[FakeRegistration]
     desired: int = 1
+    min_percent: int = 100
+    max_percent: int = 200
+    strategy: str = "ROLLING"
+    spot: bool = False
+    definition: FakeDefinition = field(default_factory=FakeDefinition)
 
     @property
     def arn(self) -> str:

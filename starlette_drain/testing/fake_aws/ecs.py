@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.definition import describe
 from starlette_drain.testing.fake_aws.faults import ApiError
 
 __all__ = ["answer", "error_json"]
@@ -16,6 +17,8 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
     Raises:
         ApiError: If the API would answer with an error.
     """
+    if action == "DescribeTaskDefinition":  # which knows no cluster
+        return describe(str(request.get("taskDefinition") or ""), [_definition(each) for each in services])
     cluster = str(request.get("cluster") or "default").rpartition("/")[2]
     services = [each for each in services if each.cluster == cluster]
     tasks = [each for each in tasks if each.cluster == cluster]
@@ -66,12 +69,25 @@ def _service(service: FakeService, running: int) -> dict[str, Any]:
         "desiredCount": service.desired,
         "runningCount": running,
         "pendingCount": 0,
-        "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:1",
-        "deploymentConfiguration": {"maximumPercent": 200, "minimumHealthyPercent": 100},
+        "taskDefinition": _definition(service)["taskDefinitionArn"],
+        "deploymentConfiguration": {
+            "deploymentCircuitBreaker": {"enable": False, "rollback": False},
+            "maximumPercent": service.max_percent,
+            "minimumHealthyPercent": service.min_percent,
+            "strategy": service.strategy,
+        },
+        "capacityProviderStrategy": [
+            {"capacityProvider": "FARGATE_SPOT" if service.spot else "FARGATE", "weight": 1, "base": 0}
+        ],
         "deployments": [],
         "events": [],
         "schedulingStrategy": "REPLICA",
     }
+
+
+def _definition(service: FakeService) -> dict[str, Any]:
+    containers = dict.fromkeys(each.container for each in service.registrations) or {"app": None}
+    return service.definition.record(f"arn:aws:ecs:{REGION}:{ACCOUNT}", containers)
 
 
 def _load_balancer(registration: FakeRegistration) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Task definitions as ECS records them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette_drain.testing.fake_aws.faults import ApiError
+
+__all__ = ["FakeDefinition", "describe"]
+
+
+@dataclass(slots=True)
+class FakeDefinition:
+    """
+    A task definition, of which all containers are alike.
+
+    Attributes:
+        revision: Of the family ``app``.
+        stop_timeout: Seconds; ``None`` where none is set.
+        entry_point: As in the definition.
+        command: As in the definition.
+        environment: As in the definition.
+    """
+
+    revision: int = 1
+    stop_timeout: int | None = None
+    entry_point: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("uvicorn", "app:app")
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def record(self, prefix: str, containers: Iterable[str]) -> dict[str, Any]:
+        """Return it as DescribeTaskDefinition shows it."""
+        return {
+            "taskDefinitionArn": f"{prefix}:task-definition/app:{self.revision}",
+            "family": "app",
+            "revision": self.revision,
+            "status": "ACTIVE",
+            "networkMode": "awsvpc",
+            "compatibilities": ["EC2", "FARGATE"],
+            "requiresCompatibilities": ["FARGATE"],
+            "cpu": "256",
+            "memory": "512",
+            "volumes": [],
+            "placementConstraints": [],
+            "containerDefinitions": [self._container(name) for name in containers],
+        }
+
+    def _container(self, name: str) -> dict[str, Any]:
+        container: dict[str, Any] = {
+            "name": name,
+            "image": "app:1",
+            "cpu": 0,
+            "essential": True,
+            "portMappings": [{"containerPort": 8000, "hostPort": 8000, "protocol": "tcp"}],
+            "entryPoint": list(self.entry_point),
+            "command": list(self.command),
+            "environment": [{"name": name, "value": value} for name, value in self.environment.items()],
+            "mountPoints": [],
+            "volumesFrom": [],
+        }
+        if self.stop_timeout is not None:
+            container["stopTimeout"] = self.stop_timeout
+        return container
+
+
+def describe(wanted: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """
+    Answer DescribeTaskDefinition: an ARN, ``family:revision``, or the family alone for its latest revision.
+
+    Raises:
+        ApiError: If there is none.
+    """
+    family, _, revision = wanted.rpartition("/")[2].partition(":")
+    found = [each for each in records if each["family"] == family and revision in ("", str(each["revision"]))]
+    if not found:
+        raise ApiError("ClientException", "Unable to describe task definition.")
+    return {"taskDefinition": max(found, key=lambda each: int(each["revision"])), "tags": []}

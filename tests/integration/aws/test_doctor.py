@@ -1,0 +1,156 @@
+"""The doctor over a real socket: on a set-up full of faults it names every one, on a right one none."""
+
+import json
+import shlex
+
+import pytest
+
+from starlette_drain.cli import main
+from starlette_drain.doctor.look import PROCESS_1
+from starlette_drain.testing import FakeRegistration
+from starlette_drain.testing.fake_aws import FakeDefinition
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def ask(endpoint, capsys, monkeypatch):
+    """Return what runs the doctor from outside a task, and gives its exit code and findings."""
+    monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
+
+    def ask(*given):
+        code = main(["doctor", "--json", "--cluster", "main", "--service", "web", *given])
+        return code, json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+def unsafe(findings):
+    """Return what is unsafe, as pairs of what and found."""
+    return [(each["what"], each["found"]) for each in findings if each["level"] == "unsafe"]
+
+
+def test_a_right_set_up_has_no_fault(fake, ask):
+    """Nothing is unsafe and nothing noted, and everything that was looked at is in the table."""
+    service = fake.add_service(delay=300)
+    service.desired = 2
+    for number in range(2):
+        fake.add_task(service, addresses=(f"10.0.0.{number + 5}",))
+    code, findings = ask("--sessions", "1000", "--rate", "50")
+    assert (code, {each["level"] for each in findings}) == (0, {"fine"})
+    seen = [each["what"] for each in findings]
+    assert seen == [
+        *("identity", "permissions", "target groups", "delay", "deployment", "poll budget", "stopTimeout", "server")
+    ]
+
+
+def test_every_fault_is_named(fake, ask):
+    """One planted in each place: all are named, each with a remedy, and nothing else is called unsafe."""
+    group = fake.add_target_group("web", delay=60, protocol="TCP", in_use=False)
+    twin = fake.add_target_group("twin", delay=20)
+    service = fake.add_service(
+        registrations=[FakeRegistration(group, "app", 8000), FakeRegistration(twin, "app", 8001)]
+    )
+    service.desired, service.max_percent, service.spot = 8, 112, True
+    service.definition = FakeDefinition(
+        stop_timeout=10,
+        entry_point=("sh", "-c"),
+        command=("cd /app; uvicorn app:app --lifespan off --reload --limit-max-requests 1000",),
+        environment={"DRAIN_WINDOW": "400", "DRAIN_GRACE": "30"},
+    )
+    code, findings = ask()
+    assert code == 1
+    assert [what for what, _ in unsafe(findings)] == [
+        *("target groups", "delay", "window", "margin", "NLB", "deployment", "poll budget", "stopTimeout"),
+        *("server", "server", "server", "server"),
+    ]
+    remedies = {each["found"]: each["remedy"] for each in findings if each["level"] != "fine"}
+    assert all(remedies.values())
+    told = " ".join([*remedies, *remedies.values()])
+    for words in (
+        "web: no load balancer uses it",
+        "maximumPercent to 113",
+        "web 60 s, twin 20 s",
+        "SIGKILL comes first",
+        "set stopTimeout to 53",
+        "a delay of 60 s",
+        "a shell is process 1",
+        "--lifespan off",
+        "--reload",
+        "a limit on requests",
+        "DRAIN_MARGIN to 32",
+        "DRAIN_LATE_ARRIVALS=accept",
+        "add events by Lambda",
+    ):
+        assert words in told, words
+
+
+def test_the_example_of_the_documentation(fake, ask):
+    """A fleet that drains all at once: the sum, and exact remedies."""
+    service = fake.add_service(delay=300)
+    service.desired = 8
+    code, findings = ask("--sessions", "100000", "--rate", "500")
+    assert code == 1
+    (fault,) = [each for each in findings if each["level"] == "unsafe"]
+    assert fault["found"] == (
+        "delay 300 s, 100,000 sessions a task, 8 tasks drain at once at 100/200: 2,888 reconnects/s over the fleet"
+    )
+    assert fault["remedy"] == (
+        "for 500/s set the deregistration delay to 1,623 s, or set maximumPercent to 113 so that one task drains at a "
+        "time, with a deregistration delay of 477 s"
+    )
+    service.definition.environment = {"DRAIN_FLEET_RATE": "100"}
+    code, findings = ask("--sessions", "100000")
+    assert "for 100/s" in next(each["remedy"] for each in findings if each["level"] == "unsafe")
+
+
+@pytest.mark.parametrize(
+    ("action", "level"),
+    [
+        ("DescribeServices", "unsafe"),
+        ("DescribeTargetHealth", "unsafe"),
+        ("DescribeTargetGroupAttributes", "unsafe"),
+        ("DescribeTargetGroups", "note"),
+        ("DescribeTaskDefinition", "note"),
+    ],
+)
+def test_a_read_that_is_refused(fake, ask, action, level):
+    """Each permission that is missing is named with the action to allow; the rest is still looked at."""
+    fake.add_task(fake.add_service())
+    fake.fail("deny", action=action)
+    _, findings = ask()
+    (refused,) = [each for each in findings if each["what"] == "permissions" and each["level"] != "fine"]
+    assert refused["level"] == level
+    assert f":{action}" in refused["found"]
+
+
+def test_inside_a_task(fake, endpoint, capsys, monkeypatch):
+    """There it finds out who it is by itself, and reads the options and the command line of the process."""
+    task = fake.add_task(fake.add_service())
+    for variable, value in endpoint.environment(task).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("DRAIN_CLOSE_CODE", "1000")
+    assert main(["doctor", "--json", "--command", "uvicorn app:app"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert findings[0]["found"].startswith(task.arn)
+    assert any("DescribeTasks" in each["found"] for each in findings if each["what"] == "permissions")
+    assert [what for what, _ in unsafe(findings)] == ["options"]
+    assert PROCESS_1.name == "cmdline"
+
+
+def test_a_target_group_alone(fake, endpoint, capsys, monkeypatch):
+    """With nothing but a target group it tells what that says."""
+    fake.add_task(fake.add_service())
+    monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
+    (arn,) = fake.groups
+    assert main(["doctor", "--target-group", arn]) == 0
+    out = capsys.readouterr().out
+    assert "1 targets, 1 healthy" in out
+    assert "Nothing is unsafe." in out
+
+
+def test_nothing_to_look_at(endpoint, capsys, monkeypatch):
+    """Off ECS and with nothing given the one fault is that."""
+    monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
+    assert main(["doctor", "--command", shlex.join(["uvicorn", "app:app"])]) == 1
+    assert "give --service or --target-group" in capsys.readouterr().out
