@@ -21,12 +21,15 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolati
 PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: help demo test lint format types unit pytest bench docs wheel wheel-test lock clean python
+.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## drain 500 real WebSockets out of a pretended ECS task, in about a minute
+demo: $(VENV)/.demo ## a rolling deployment of 4 tasks and 2,000 clients, before and after, in about a minute and a half
+	$(RUN) example_app.rollout $(ARGS)
+
+demo-task: $(VENV)/.demo ## one task: 500 real WebSockets leave, watched from its inside, in about a minute
 	$(RUN) example_app.demo $(ARGS)
 
 test: lint types pytest docs wheel-test ## everything that must hold: lint, types, all tests, docs, the built wheel
@@ -82,7 +85,7 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.
