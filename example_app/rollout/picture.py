@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from example_app.rollout.clients.records import NO_CLOSE_FRAME
 from example_app.rollout.events import Events, Kind
@@ -65,7 +66,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
 
 def _graph(axis: Axes, outcome: Outcome, counts: Sequence[tuple[float, int]], plan: Plan, top: int) -> None:
     colour = GOOD if outcome.scenario.drains else BAD
-    _dress(axis)
+    _dress(axis, top)
     seconds = [second for second, _ in counts]
     axis.bar(seconds, [count for _, count in counts], width=1.0, align="edge", color=colour, linewidth=0, zorder=2)
     above: dict[str, Any] = {"transform": axis.transAxes, "va": "baseline"}
@@ -76,7 +77,7 @@ def _graph(axis: Axes, outcome: Outcome, counts: Sequence[tuple[float, int]], pl
         _name_the_peak(axis, outcome, max(counts, key=lambda each: each[1]), plan, top)
 
 
-def _dress(axis: Axes) -> None:
+def _dress(axis: Axes, top: int) -> None:
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
     axis.spines["bottom"].set_color(GREY)
@@ -84,7 +85,7 @@ def _dress(axis: Axes) -> None:
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(axis="y", color=PALE, linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.locator_params(axis="y", nbins=4)
+    axis.set_yticks([tick for tick in MaxNLocator(4).tick_values(0, top) if tick <= top * 1.1])
 
 
 def _mark_events(axis: Axes, events: Events, top: int) -> None:
