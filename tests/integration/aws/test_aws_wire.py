@@ -57,6 +57,7 @@ async def test_answers_are_what_the_models_say(fake, endpoint, clients):
         ("elbv2", "DescribeTargetGroupAttributes", "describe_target_group_attributes", group),
         ("ecs", "DescribeTasks", "describe_tasks", {"cluster": "main", "tasks": [task.arn, "unknown"]}),
         ("ecs", "DescribeServices", "describe_services", {"cluster": task.cluster_arn, "services": ["web", "none"]}),
+        ("ecs", "DescribeTaskDefinition", "describe_task_definition", {"taskDefinition": "app:1"}),
         (
             "ecs",
             "DescribeContainerInstances",

@@ -3,7 +3,9 @@
 import json
 import shlex
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from starlette_drain.cli import main
 from starlette_drain.doctor.look import PROCESS_1
@@ -154,3 +156,56 @@ def test_nothing_to_look_at(endpoint, capsys, monkeypatch):
     monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
     assert main(["doctor", "--command", shlex.join(["uvicorn", "app:app"])]) == 1
     assert "give --service or --target-group" in capsys.readouterr().out
+
+
+@pytest.fixture
+def moto(monkeypatch):
+    """Return clients of moto, a stand-in for AWS that is not ours."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    environ = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+    }
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
+    yield lambda name: boto3.client(name, region_name="eu-central-1")
+    server.stop()
+
+
+def test_a_second_opinion(moto, capsys):
+    """What moto shows of a service is read as what FakeAWS shows: the faults planted are named."""
+    ecs, elbv2 = moto("ecs"), moto("elbv2")
+    vpc = moto("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    made = elbv2.create_target_group(Name="doctor", Protocol="HTTP", Port=8000, VpcId=vpc, TargetType="ip")
+    arn = made["TargetGroups"][0]["TargetGroupArn"]
+    delay = {"Key": "deregistration_delay.timeout_seconds", "Value": "300"}
+    elbv2.modify_target_group_attributes(TargetGroupArn=arn, Attributes=[delay])
+    ecs.create_cluster(clusterName="doctor")
+    container = {
+        "name": "app",
+        "image": "app:1",
+        "memory": 512,
+        "stopTimeout": 15,
+        "command": ["uvicorn", "app:app", "--lifespan", "off"],
+        "environment": [{"name": "DRAIN_WINDOW", "value": "299"}],
+    }
+    ecs.register_task_definition(family="app", containerDefinitions=[container])
+    ecs.create_service(
+        cluster="doctor",
+        serviceName="web",
+        taskDefinition="app",
+        desiredCount=8,
+        loadBalancers=[{"targetGroupArn": arn, "containerName": "app", "containerPort": 8000}],
+        deploymentConfiguration={"maximumPercent": 200, "minimumHealthyPercent": 100},
+    )
+    given = ["--cluster", "doctor", "--service", "web", "--sessions", "100000", "--rate", "500"]
+    assert main(["doctor", "--json", *given]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    named = [what for what, _ in unsafe(findings)]
+    assert named == ["target groups", "window", "deployment", "stopTimeout", "server"]
+    assert any("stopTimeout to 28" in each["remedy"] for each in findings)
