@@ -4,13 +4,24 @@ import asyncio
 from random import Random
 
 import pytest
-from aws_fakes import ClientError
+from aws_fakes import ON_ECS, ClientError, MetadataOf
 
 from example_app.simulations.clock import in_virtual_time
 from example_app.simulations.polling import simulate_polling
+from starlette_drain import Drain, Session
 from starlette_drain._core.facts import DrainStarted, TriggerImpaired, TriggerRestored
 from starlette_drain.aws.backoff import Backoff
+from starlette_drain.aws.health import TargetHealthTrigger
 from starlette_drain.aws.polling import fleet_interval, is_too_slow, share_used
+
+
+class Guest(Session):
+    """A session that does not go when it is asked to."""
+
+    __slots__ = ()
+
+    def leave(self, goodbye):
+        """Stay."""
 
 
 @pytest.mark.parametrize(
@@ -124,3 +135,28 @@ async def test_a_late_answer_shortens_no_drain_that_somebody_else_began(stage):
         (cause,) = control.causes
         assert cause.deadline is None
         assert "noticed late" in cause.reason
+
+
+@pytest.mark.anyio
+async def test_the_real_trigger_tells_the_real_drain_how_many_drain(stage):
+    """From the answers about the group to the pace: a pause while nobody is healthy, then a part of the budget."""
+    service = stage.fake.add_service(delay=300)
+    task = stage.fake.add_task(service)
+    group = service.registrations[0].group
+    for number in range(3):
+        group.register(f"10.1.0.{number}")
+    trigger = TargetHealthTrigger(clients=stage.clients, environ=ON_ECS, rng=Random(7), fetch=MetadataOf(task))
+    drain = Drain(triggers=[trigger], observers=[], rng=Random(7), fleet_rate=40)
+    async with drain.run():
+        for _ in range(100):
+            drain.enter(Guest("/", drain.time()))
+        await asyncio.sleep(20)
+        for target in ("10.0.0.5", "10.1.0.0", "10.1.0.1", "10.1.0.2"):
+            group.deregister(target)
+        await asyncio.sleep(6)
+        assert drain.fleet_seen == (4, 0)
+        assert drain.progress().pacing.startswith("paused")
+        group.register("10.2.0.0")
+        await asyncio.sleep(6)
+        assert drain.fleet_seen == (4, 1)
+        assert drain.progress().pacing == "at most 10/s, this task's part of the fleet's 40/s while 4 drain"
