@@ -1,7 +1,7 @@
 """The picture: new connections per second during the deployment, one graph for each scenario, under one another."""
 
 import math
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -36,8 +36,11 @@ MARKED: tuple[tuple[Kind, str, str], ...] = (
 LEAD, TAIL = 0.1, 0.14
 """Shares of the deregistration delay that are shown before it begins and, at the least, after it ends."""
 
+STEP = 0.1
+"""Seconds between two points of the graph."""
+
 ROOM = 1.5
-"""How much higher than the highest bar the graph is: the names of the events stand there."""
+"""How much higher than the highest peak the graph is: the names of the events stand there."""
 
 
 def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
@@ -47,9 +50,9 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     figure = Figure(figsize=(WIDTH, height), dpi=150, facecolor="white")
     figure.text(LEFT / WIDTH, 1 - 0.28 / height, _headline(plan), fontsize=14.5, fontweight="bold", va="top")
     figure.text(LEFT / WIDTH, 1 - 0.64 / height, _subtitle(plan), fontsize=9.5, color=GREY, va="top", linespacing=1.35)
-    series = [_by_second(each) for each in outcomes]
+    series = [_rate(each) for each in outcomes]
     top = max((count for each in series for _, count in each), default=1)
-    last = max([plan.times.delay * (1 + TAIL)] + [second + 1 for each in series for second, _ in each])
+    last = max([plan.times.delay * (1 + TAIL)] + [second for each in series for second, _ in each])
     for place, (outcome, counts) in enumerate(zip(outcomes, series, strict=True)):
         above = HEADER + place * (PANEL_HEADER + GRAPH + FOOTER) + PANEL_HEADER
         box = (LEFT / WIDTH, 1 - (above + GRAPH) / height, 1 - (LEFT + RIGHT) / WIDTH, GRAPH / height)
@@ -68,7 +71,7 @@ def _graph(axis: Axes, outcome: Outcome, counts: Sequence[tuple[float, int]], pl
     colour = GOOD if outcome.scenario.drains else BAD
     _dress(axis, top)
     seconds = [second for second, _ in counts]
-    axis.bar(seconds, [count for _, count in counts], width=1.0, align="edge", color=colour, linewidth=0, zorder=2)
+    axis.fill_between(seconds, [count for _, count in counts], color=colour, linewidth=1.0, zorder=2)
     above: dict[str, Any] = {"transform": axis.transAxes, "va": "baseline"}
     axis.text(0, 1 + 0.42 / GRAPH, outcome.scenario.title, fontsize=12.5, fontweight="bold", color=colour, **above)
     axis.text(0, 1 + 0.16 / GRAPH, _verdict(outcome), fontsize=10, **above)
@@ -108,7 +111,7 @@ def _mark_events(axis: Axes, events: Events, top: int) -> None:
 
 
 def _name_the_peak(axis: Axes, outcome: Outcome, peak: tuple[float, int], plan: Plan, top: int) -> None:
-    """Write the highest bar's number beside a spike, or above a plain."""
+    """Write the highest peak's number beside a spike, or above a plain."""
     second, count = peak
     figures = outcome.figures
     text = f"{figures.peak:,} new connections\nin the busiest second"
@@ -168,9 +171,13 @@ def _time_axis(plan: Plan) -> str:
     return f"seconds since the first target was deregistered{scaled}"
 
 
-def _by_second(outcome: Outcome) -> list[tuple[float, int]]:
-    """Return the start of every second of the deployment and how many connections it brought."""
+def _rate(outcome: Outcome) -> list[tuple[float, int]]:
+    """Return how many connections the second before each moment of the deployment has brought."""
     zero = outcome.events.times("deregistered")[0]
     began = outcome.events.times("deployment began")[0]
-    counts = Counter(math.floor(moment - zero) for moment in outcome.records.connected if moment >= began)
-    return [(float(second), count) for second, count in sorted(counts.items())]
+    moments = sorted(moment - zero for moment in outcome.records.connected if moment >= began)
+    if not moments:
+        return []
+    first, last = math.floor(moments[0] / STEP), math.ceil((moments[-1] + 1.0) / STEP)
+    grid = [place * STEP for place in range(first, last + 1)]
+    return [(at, bisect_right(moments, at) - bisect_right(moments, at - 1.0)) for at in grid]
