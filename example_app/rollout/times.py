@@ -29,7 +29,7 @@ class Times:
     ecs_cut: float = 8.0
     ecs_stop_timeout: float = 30.0
     ecs_margin: float = 15.0
-    ecs_sigterm_window: float = 10.0
+    ecs_sigterm_window: float = 6.0
 
     @property
     def delay(self) -> float:

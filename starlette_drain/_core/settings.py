@@ -127,7 +127,7 @@ class Settings:
         sound=lambda value: value == "auto" or isinstance(value, bool),
         remedy="use 'auto', True or False",
     )
-    sigterm_window: float = seconds(10.0)
+    sigterm_window: float = seconds(6.0)  # an ALB cuts about 8 s after SIGTERM
     cancel_transfers: bool = switch()
     exit_when_drained: bool = switch()
     workers_dir: str | None = option(
