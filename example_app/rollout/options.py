@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     times.add_argument("--scale", type=float, default=0.1, help="real seconds for each of them")
     times.add_argument("--delay", type=float, default=300.0, help="deregistration delay")
     times.add_argument("--margin", type=float, default=15.0, help="DRAIN_MARGIN")
-    times.add_argument("--sigterm-window", type=float, default=10.0, help="DRAIN_SIGTERM_WINDOW")
+    times.add_argument("--sigterm-window", type=float, default=6.0, help="DRAIN_SIGTERM_WINDOW")
     times.add_argument("--cut", type=float, default=8.0, help="from SIGTERM to the balancer's cut")
     times.add_argument("--stop-timeout", type=float, default=30.0, help="from SIGTERM to SIGKILL")
     service = parser.add_argument_group("the service's deployment configuration")
