@@ -74,7 +74,7 @@ def test_every_fault_is_named(fake, ask):
         "maximumPercent to 113",
         "web 60 s, twin 20 s",
         "SIGKILL comes first",
-        "set stopTimeout to 53",
+        "set stopTimeout to 49",
         "a delay of 60 s",
         "a shell is process 1",
         "--lifespan off",
@@ -208,4 +208,4 @@ def test_a_second_opinion(moto, capsys):
     findings = json.loads(capsys.readouterr().out)
     named = [what for what, _ in unsafe(findings)]
     assert named == ["target groups", "window", "deployment", "stopTimeout", "server"]
-    assert any("stopTimeout to 28" in each["remedy"] for each in findings)
+    assert any("stopTimeout to 24" in each["remedy"] for each in findings)

@@ -42,7 +42,7 @@ def test_a_right_record_has_no_fault():
         ({"desired": 8, "max_percent": 100}, "none of 8 tasks may be replaced"),
         ({"desired": 8, "max_percent": 112}, "set maximumPercent to 113"),
         ({"desired": 200}, "poll budget: 400 targets in a deployment: each asks every 200 s, 20% of the account's"),
-        ({"stop_timeout": 26.0}, "stopTimeout to 28 (Fargate allows 120), or DRAIN_SIGTERM_WINDOW to 8"),
+        ({"stop_timeout": 22.0}, "stopTimeout to 24 (Fargate allows 120), or DRAIN_SIGTERM_WINDOW to 4"),
         ({"command": ("sh", "-c", "uvicorn app:app")}, "put 'exec' before the server"),
         ({"command": ("uvicorn", "app:app", "--lifespan=off")}, "--lifespan off"),
         ({"command": ("uvicorn", "app:app", "--reload")}, "leave --reload out"),
