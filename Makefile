@@ -85,7 +85,7 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.

@@ -1,0 +1,1 @@
+"""What all benchmarks share: servers whose CPU and memory are read, clients that load them, figures that are kept."""
