@@ -5,17 +5,17 @@ import logging
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.options import DrainOptions
-from starlette_drain._core.session import Session
 from starlette_drain._core.settings import Settings
 from starlette_drain.agreement import Agreement, TriggerAndObserver
 from starlette_drain.exceptions import DrainInUse, SettingsError
+from starlette_drain.farewells import Farewell, Farewells
 from starlette_drain.fleet import FleetShedding
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
@@ -27,8 +27,6 @@ FLUSH_TIMEOUT = 5.0
 """Seconds the observers may take to send what they hold."""
 
 logger = logging.getLogger("starlette_drain")
-
-Farewell = Callable[[Any], Awaitable[None]]
 
 FarewellT = TypeVar("FarewellT", bound=Farewell)
 
@@ -63,10 +61,10 @@ class Drain(FleetShedding):
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
+        self.farewells = Farewells(settings.farewell_timeout)
         self._triggers = None if triggers is None else tuple(triggers)
         self._agreement: Agreement | None = None
         self._is_equipped = False
-        self._farewells: list[Farewell] = []
         self._watching: list[asyncio.Task[None]] | None = None
         self._former_loop: asyncio.AbstractEventLoop | None = None
 
@@ -107,7 +105,7 @@ class Drain(FleetShedding):
         It may take ``farewell_timeout`` seconds for each session. Sessions do not wait for one another, and a farewell
         that fails or takes too long is logged and the session closed all the same.
         """
-        self._farewells.append(farewell)
+        self.farewells.add(farewell)
         return farewell
 
     @asynccontextmanager
@@ -234,29 +232,6 @@ class Drain(FleetShedding):
         if self._report:
             await self.flush()
         self._loop = None
-
-    async def bid_farewell(self, session: Session) -> None:
-        """Let the application say goodbye to *session* in its own words, within ``farewell_timeout``."""
-        try:
-            async with asyncio.timeout(self.settings.farewell_timeout):
-                for farewell in self._farewells:
-                    await self._bid_one(farewell, session)
-        except TimeoutError:
-            logger.warning(
-                "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
-                session.path,
-                self.settings.farewell_timeout,
-            )
-
-    async def _bid_one(self, farewell: Farewell, session: Session) -> None:
-        task = asyncio.current_task()
-        try:
-            await farewell(session)
-        except (Exception, asyncio.CancelledError):
-            if task is not None and task.cancelling():
-                raise
-            # A CancelledError gets here from something that the farewell waited for.
-            logger.exception("A farewell on %s failed; the session is closed all the same", session.path)
 
     def trigger_status(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""

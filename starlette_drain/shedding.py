@@ -4,20 +4,9 @@ import asyncio
 import logging
 from random import Random
 
+from starlette_drain._core import facts
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.episode import DrainProgress, Episode
-from starlette_drain._core.facts import (
-    DrainCancelled,
-    DrainFinished,
-    DrainProgressed,
-    DrainReplanned,
-    DrainStarted,
-    Fact,
-    SessionClosed,
-    SessionOpened,
-    SessionRefused,
-    SessionShed,
-)
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Goodbye, Outcome, RegistryStatistics, Session, SessionRegistry
@@ -100,9 +89,14 @@ class Shedding:
 
     # What triggers and the application call
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it belongs to, or would belong to here."""
+        return self._loop or asyncio.get_running_loop()
+
     def time(self) -> float:
         """Return the event loop's monotonic clock, in seconds."""
-        return (self._loop or asyncio.get_running_loop()).time()
+        return self.loop.time()
 
     def request(self, cause: DrainCause) -> None:
         """Begin to drain, or let *cause* join the drain under way."""
@@ -129,7 +123,7 @@ class Shedding:
                 self._episode.plan.divide(self.time(), share)
                 self._schedule(self._episode)
 
-    def tell(self, fact: Fact) -> None:
+    def tell(self, fact: facts.Fact) -> None:
         """Tell the observers."""
         if self._observers:
             self._observers.notify(fact)
@@ -151,7 +145,7 @@ class Shedding:
         self._state, self._episode = following, None
         self._set_timer(None)
         self._report = episode.report(self.time())
-        self.tell(DrainCancelled(self.time(), episode.drain_id, self._report))
+        self.tell(facts.DrainCancelled(self.time(), episode.drain_id, self._report))
         self._over.set()
         self._over.clear()
 
@@ -180,13 +174,13 @@ class Shedding:
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
         session.is_open = True
-        self.tell(SessionOpened(self.time(), session))
+        self.tell(facts.SessionOpened(self.time(), session))
 
     def refused(self, kind: str, path: str) -> None:
         """Take note that a late arrival was turned away."""
         if self._episode:
             self._episode.tally.refused += 1
-        self.tell(SessionRefused(self.time(), kind, path))
+        self.tell(facts.SessionRefused(self.time(), kind, path))
 
     def closed(self, session: Session, *, forced: bool) -> None:
         """Forget a session that is over. One that was never tracked does no harm."""
@@ -196,7 +190,7 @@ class Shedding:
         self._registry.discard(session)
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self.tell(SessionClosed(self.time(), session, outcome))
+            self.tell(facts.SessionClosed(self.time(), session, outcome))
         if self._episode:
             self._episode.tally.forced += forced
             self._episode.tally.left += not was_shed
@@ -226,7 +220,9 @@ class Shedding:
         self._over.clear()
         episode = self._episode = Episode(cause, self._registry, self.pacing, self._rng, now=now, deadline=deadline)
         episode.plan.divide(now, self._share)
-        self.tell(DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now)))
+        self.tell(
+            facts.DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now))
+        )
 
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
         known = episode.causes
@@ -234,7 +230,9 @@ class Shedding:
         if episode.causes is not known and self._state is DrainState.DRAINING:
             plan, remaining = episode.plan, self._registry.remaining
             self.tell(
-                DrainReplanned(now, episode.drain_id, cause, episode.deadline, shortened, remaining, plan.describe(now))
+                facts.DrainReplanned(
+                    now, episode.drain_id, cause, episode.deadline, shortened, remaining, plan.describe(now)
+                )
             )
 
     def _recount(self) -> None:
@@ -271,7 +269,9 @@ class Shedding:
             episode.tally.count_shed(now)
             self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window, len(due) - place))
         if self._state is DrainState.DRAINING and (percent := episode.milestone()):
-            self.tell(DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining))
+            self.tell(
+                facts.DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining)
+            )
         self._schedule(episode)
 
     def _due(self, episode: Episode, now: float) -> list[Session]:
@@ -285,7 +285,7 @@ class Shedding:
     def _shed(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self.tell(SessionShed(now, session))
+        self.tell(facts.SessionShed(now, session))
         try:
             session.leave(self.goodbye)
         except Exception:
@@ -295,5 +295,5 @@ class Shedding:
         self._state = advance(self._state, DrainEvent.FINISH)
         self._set_timer(None)
         self._report = episode.report(self.time())
-        self.tell(DrainFinished(self.time(), episode.drain_id, self._report))
+        self.tell(facts.DrainFinished(self.time(), episode.drain_id, self._report))
         self._over.set()

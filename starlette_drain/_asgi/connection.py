@@ -51,6 +51,7 @@ class Connection(Session):
         "_grace_timer",
         "_heard",
         "_interrupted",
+        "_loop",
         "_notes_activity",
         "_parked",
         "_raw_receive",
@@ -66,7 +67,9 @@ class Connection(Session):
         self._raw_send = send
         # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
         self._context = contextvars.copy_context()
-        self._task = asyncio.current_task()
+        # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
+        self._loop = drain.loop
+        self._task = asyncio.current_task(self._loop)
         # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
         self._cancelled_before = _cancelling(self._task)
         self._parked: asyncio.Task[object] | None = None
@@ -133,14 +136,14 @@ class Connection(Session):
         if self._shed_event:
             self._shed_event.set()
         coroutine = self._say_goodbye(goodbye)
-        self._goodbye_task = asyncio.get_running_loop().create_task(coroutine, context=self._context)
+        self._goodbye_task = self._loop.create_task(coroutine, context=self._context)
 
     async def receive(self) -> Message:
         """Receive the next message; once parted, a disconnect."""
         if self._disconnect is not None:
             return self.receive_parted(self._disconnect)
         # Marking the parked task costs a tenth of a timeout around every receive; only a shed cancels it.
-        self._parked = task = asyncio.current_task()
+        self._parked = task = asyncio.current_task(self._loop)
         before = task.cancelling() if task is not None else 0
         try:
             message = await self._raw_receive()
@@ -184,14 +187,14 @@ class Connection(Session):
 
     async def _say_goodbye(self, goodbye: Goodbye) -> None:
         if self.has_ears():
-            await self._drain.bid_farewell(self)
+            await self._drain.farewells.bid(self)
         await self._part(goodbye)
 
     async def _part(self, goodbye: Goodbye) -> None:
         self._disconnect = self.disconnect_message(goodbye)
         self._interrupt()
         if self._task is not None:
-            self._grace_timer = asyncio.get_running_loop().call_later(goodbye.grace, self.abort)
+            self._grace_timer = self._loop.call_later(goodbye.grace, self.abort)
         try:
             async with asyncio.timeout(goodbye.close_timeout):
                 await self.send_goodbye(goodbye)

@@ -653,7 +653,7 @@ async def test_farewells_are_said_in_order_and_by_decorator(make):
     assert (first.__name__, second.__name__) == ("first", "second")
     async with drain.run():
         session = FakeSession(drain)
-        await drain.bid_farewell(session)
+        await drain.farewells.bid(session)
     assert said == [("first", session), ("second", session)]
 
 
@@ -682,7 +682,7 @@ async def test_a_farewell_that_fails_does_not_silence_the_next(make, caplog):
         drain.before_close(farewell)
     async with drain.run():
         session = FakeSession(drain)
-        await drain.bid_farewell(session)
+        await drain.farewells.bid(session)
 
     assert said == [session]
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
@@ -702,7 +702,7 @@ async def test_a_slow_farewell_is_cut_short(make, caplog):
     drain.before_close(slow)
     async with drain.run():
         began = drain.time()
-        await drain.bid_farewell(FakeSession(drain))
+        await drain.farewells.bid(FakeSession(drain))
         assert drain.time() - began == 2
     assert said == [began + 1.5]
     assert "more than 2 s" in caplog.text
@@ -713,7 +713,7 @@ async def test_who_cancels_a_farewell_from_outside_is_obeyed(make, caplog):
     drain = make()
     drain.before_close(lambda _: asyncio.sleep(1.5))
     async with drain.run():
-        task = asyncio.create_task(drain.bid_farewell(FakeSession(drain)))
+        task = asyncio.create_task(drain.farewells.bid(FakeSession(drain)))
         await asyncio.sleep(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
