@@ -1,14 +1,13 @@
 """Clients of AWS: made off the event loop when first needed, opened once, and closed at the end."""
 
-import asyncio
 import contextlib
 import importlib
-import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from starlette_drain.aws.errors import AwsCallFailed, classify
+from starlette_drain.aws.loop_thread import LoopThread
 
 __all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
 
@@ -19,10 +18,6 @@ TIME_LIMITS: Mapping[str, Any] = {
     "read_timeout": 2,
     "retries": {"total_max_attempts": 1},
 }
-
-# What botocore reads from its data folder to make a client: JSON of many megabytes, parsed by the thread that asks.
-SHARED_DATA = ("endpoints", "partitions", "sdk-default-configuration", "_retry")
-SERVICE_DATA = ("service-2", "endpoint-rule-set-1", "paginators-1")
 
 
 @runtime_checkable
@@ -61,15 +56,15 @@ class Aioboto3Clients:
     """
     Clients made by aioboto3, or by aiobotocore alone where only that is installed.
 
-    Importing it and reading botocore's data would stop the event loop for a third of a second, so a thread does both
-    on first use. Short time limits and a single attempt are set: see `TIME_LIMITS`.
+    They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
+    third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
+    time limits and a single attempt are set: see `TIME_LIMITS`.
     """
 
     def __init__(self) -> None:
+        self._thread = LoopThread()
         self._session: Any = None
         self._config: Any = None
-        self._warming = threading.Lock()
-        self._warm: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:
@@ -79,26 +74,33 @@ class Aioboto3Clients:
         Raises:
             ImportError: If neither aioboto3 nor aiobotocore is installed.
         """
-        if service not in self._warm:
-            await asyncio.to_thread(self._warm_up, service)
-        create = getattr(self._session, "client", None) or self._session.create_client
-        async with create(service, region_name=region_name, config=self._config) as opened:
-            yield opened
+        async with self._thread as thread:
+            stack = contextlib.AsyncExitStack()
+            opened = await thread.run(self._open(stack, service, region_name))
+            try:
+                yield _Elsewhere(opened, thread)
+            finally:
+                await thread.run(stack.aclose())
 
-    def _warm_up(self, service: str) -> None:
-        with self._warming:
-            if self._session is None:
-                session, config = _import_session()
-                self._config = config(**TIME_LIMITS)
-                self._session = session
-            # aioboto3's session wraps an aiobotocore session.
-            core = getattr(self._session, "_session", self._session)
-            loader = core.get_component("data_loader")
-            for name in SHARED_DATA:
-                loader.load_data(name)
-            for kind in SERVICE_DATA:
-                loader.load_service_model(service, kind)
-            self._warm.add(service)
+    async def _open(self, stack: contextlib.AsyncExitStack, service: str, region_name: str | None) -> Any:
+        if self._session is None:
+            session, config = _import_session()
+            self._config = config(**TIME_LIMITS)
+            self._session = session
+        create = getattr(self._session, "client", None) or self._session.create_client
+        return await stack.enter_async_context(create(service, region_name=region_name, config=self._config))
+
+
+class _Elsewhere:
+    """A client whose calls are made on the loop where it lives."""
+
+    def __init__(self, client: Any, thread: LoopThread) -> None:
+        self._client = client
+        self._thread = thread
+
+    def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, operation)
+        return lambda **parameters: self._thread.run(method(**parameters))
 
 
 def _import_session() -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from starlette_drain._core.facts import TriggerImpaired, TriggerPolled, TriggerRestored
 from starlette_drain._core.settings import Settings
+from starlette_drain.aws import client
 from starlette_drain.aws.calls import AwsCalls
 from starlette_drain.aws.client import Aioboto3Clients, AwsClients, GivenClients
 from starlette_drain.aws.errors import AwsCallFailed, TroubleKind
@@ -216,19 +217,20 @@ async def test_a_session_and_open_clients_can_be_handed_in(fake, task, endpoint)
         assert (await elbv2.describe_target_groups())["TargetGroups"], "lent clients are not closed"
 
 
-async def test_the_warm_up_stays_off_the_event_loop(task, endpoint, monkeypatch):
-    """The library is imported, and botocore's data is read, by another thread than the loop's."""
-    clients = Aioboto3Clients()
-    threads = []
-    warm_up = clients._warm_up
+async def test_clients_live_off_the_event_loop(task, endpoint, monkeypatch):
+    """The library is imported by another thread than the loop's, once, and clients can be opened again."""
+    importers = []
+    import_session = client._import_session
     monkeypatch.setattr(
-        clients, "_warm_up", lambda service: (threads.append(threading.current_thread()), warm_up(service))
+        client, "_import_session", lambda: importers.append(threading.current_thread()) or import_session()
     )
-    async with clients.client("elbv2"), clients.client("elbv2"), clients.client("ecs"):
-        pass
+    clients = Aioboto3Clients()
+    for _ in range(2):
+        async with clients.client("elbv2") as one, clients.client("elbv2"), clients.client("ecs"):
+            assert (await one.describe_target_groups())["TargetGroups"]
 
-    assert len(threads) == 2
-    assert threading.current_thread() not in threads
+    assert len(importers) == 1
+    assert threading.current_thread() not in importers
 
 
 def get(url, *, method="GET", body=None):
