@@ -56,6 +56,7 @@ class Connection(Session):
         "_parked",
         "_raw_receive",
         "_raw_send",
+        "_scope",
         "_shed_event",
         "_task",
     )
@@ -63,6 +64,8 @@ class Connection(Session):
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["path"], drain.time())
         self._drain = drain
+        # Servers keep it in the object whose methods we hold: with the session in it that is a cycle until the end.
+        self._scope = scope
         self._raw_receive = receive
         self._raw_send = send
         # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
@@ -112,23 +115,22 @@ class Connection(Session):
 
     # What the middleware and the drain call
 
-    def arrive(self, scope: Scope) -> None:
+    def arrive(self) -> None:
         """Begin: the application is about to be called."""
-        scope[SCOPE_KEY] = self
+        self._scope[SCOPE_KEY] = self
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""
         return self._is_our_doing(error, self._app_ended())
 
-    async def depart(self, scope: Scope) -> None:
+    async def depart(self) -> None:
         """End: the application has ended, and the server shall hear of it once the goodbye has been sent."""
         self._app_ended()
         try:
             if self._goodbye_task is not None:
                 await self._goodbye_task
         finally:
-            # Servers keep the scope in the object whose methods we hold; a cycle would keep both from being freed.
-            scope.pop(SCOPE_KEY, None)
+            self._scope.pop(SCOPE_KEY, None)
             self._drain.closed(self, forced=self._forced)
 
     def leave(self, goodbye: Goodbye) -> None:

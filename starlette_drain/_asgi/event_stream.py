@@ -92,15 +92,15 @@ class EventStreamSession(Connection):
         """Send *value* as JSON, as the data of one event."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
-    def arrive(self, scope: Scope) -> None:
+    def arrive(self) -> None:
         """Begin: it is a transfer until its response turns out to be an event stream."""
-        super().arrive(scope)
+        super().arrive()
         self._drain.transfers.began(self)
 
-    async def depart(self, scope: Scope) -> None:
+    async def depart(self) -> None:
         """End."""
         self._drain.transfers.ended(self)
-        await super().depart(scope)
+        await super().depart()
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""

@@ -69,14 +69,14 @@ class DrainMiddleware:
             case _:
                 return await self.app(scope, receive, send)
         # Not in a coroutine of its own: a frame more for each of 100,000 idle sessions is a few hundred bytes each.
-        connection.arrive(scope)
+        connection.arrive()
         try:
             return await self.app(scope, connection.receive, connection.send)
         except BaseException as error:
             if not connection.absorbs(error):
                 raise
         finally:
-            await connection.depart(scope)
+            await connection.depart()
 
     def _show_in(self, scope: Scope) -> None:
         """

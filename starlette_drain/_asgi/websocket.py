@@ -51,27 +51,18 @@ class WebSocketSession(Connection):
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
-    __slots__ = ("_can_deny", "_phase", "_scope")
+    __slots__ = ("_phase",)
 
     kind = "websocket"
 
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(drain, scope, receive, send)
         self._phase = _Phase.HANDSHAKE
-        self._can_deny = can_deny(scope)
-        # Where Starlette writes down that it serves.
-        self._scope: Scope | None = None
 
-    def arrive(self, scope: Scope) -> None:
+    def arrive(self) -> None:
         """Begin: it is tracked from its handshake on."""
-        super().arrive(scope)
-        self._scope = scope
+        super().arrive()
         self._drain.enter(self)
-
-    async def depart(self, scope: Scope) -> None:
-        """End."""
-        self._scope = None
-        await super().depart(scope)
 
     async def send_text(self, text: str) -> None:
         """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
@@ -118,7 +109,7 @@ class WebSocketSession(Connection):
         elif self._phase is _Phase.HANDSHAKE:
             if not self._heard:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
-            await deny(self._raw_send, self._drain.retry_after(), can_deny=self._can_deny)
+            await deny(self._raw_send, self._drain.retry_after(), can_deny=can_deny(self._scope))
 
     async def _close(self, goodbye: Goodbye) -> None:
         close = {"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason}
@@ -156,8 +147,7 @@ class WebSocketSession(Connection):
             raise error(disconnect["code"], disconnect["reason"])
 
     def _is_starlettes(self) -> bool:
-        scope = self._scope or {}
-        return isinstance(scope.get("app"), Starlette) or isinstance(scope.get("router"), Router)
+        return isinstance(self._scope.get("app"), Starlette) or isinstance(self._scope.get("router"), Router)
 
 
 def can_deny(scope: Scope) -> bool:
