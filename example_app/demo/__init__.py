@@ -1,0 +1,1 @@
+"""One task leaves, on this machine and without AWS: ``python -m example_app.demo``."""

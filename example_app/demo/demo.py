@@ -1,0 +1,170 @@
+"""One run of the demo: a task is started, deregistered, watched and stopped."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import secrets
+import signal
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+from example_app.demo.devices import Devices
+from example_app.demo.report import Course, conclude
+from example_app.demo.screen import Screen
+from example_app.processes import Child, Children, allow_open_files, ask, free_port, sealed_environment
+from starlette_drain.testing import FakeAWS
+
+__all__ = ["Demo"]
+
+STOP_TIMEOUT = 30.0
+"""Seconds between SIGTERM and SIGKILL: ECS's default."""
+
+LONG_DELAY = 60.0
+"""Seconds; with a shorter delay the task looks at its target every second, and not every five."""
+
+
+class Demo:
+    """
+    One run.
+
+    Args:
+        clients: How many devices connect.
+        delay: The target group's deregistration delay in seconds.
+    """
+
+    def __init__(self, clients: int, delay: float) -> None:
+        self._clients = clients
+        self._delay = delay
+        self._port = free_port()
+        self._token = secrets.token_urlsafe(24)
+        self._screen = Screen()
+        self._devices = Devices(self._port)
+        self._commands = Counter[bool]()
+        self._noticed: float | None = None
+        self._report: dict[str, Any] | None = None
+
+    async def run(self) -> bool:
+        """Play it all through; return whether every device was let go gently."""
+        fake = FakeAWS()
+        task = fake.add_task(fake.add_service("streams", delay=self._delay, port=self._port), addresses=("127.0.0.1",))
+        with fake.serve() as aws:
+            async with Children() as children:
+                server = await self._start(children, aws.environment(task))
+                try:
+                    await self._devices.connect(self._clients)
+                    self._screen.say(f"{self._clients} devices are connected")
+                    await self._until_watching(server)
+                    fake.deactivate(task)
+                    deregistered = self._screen.zero = time.monotonic()
+                    self._screen.say(f"ECS deregisters the task's target: {self._delay:g} s until SIGTERM")
+                    await self._drain(server, deregistered + self._delay)
+                    left = len(self._devices.open)
+                    self._screen.say(f"The delay is over: ECS sends SIGTERM. {left} devices are still connected")
+                    status = await self._stop(server)
+                finally:
+                    await self._devices.disconnect()
+        return conclude(
+            Course(
+                clients=self._clients,
+                closes=self._devices.closes,
+                farewells=self._devices.farewells,
+                commands=self._commands,
+                deregistered=deregistered,
+                delay=self._delay,
+                noticed=self._noticed,
+                report=self._report,
+                status=status,
+                written=server.lines,
+            )
+        )
+
+    async def _start(self, children: Children, aws: dict[str, str]) -> Child:
+        allow_open_files(self._clients)
+        own = {"DRAIN_ADMIN_TOKEN": self._token}
+        if self._delay < LONG_DELAY:
+            own["DRAIN_POLL_INTERVAL"] = "1"
+        command = [sys.executable, "-m", "uvicorn", "example_app.server:app", "--host", "127.0.0.1"]
+        command += ["--port", str(self._port), "--log-level", "warning", "--timeout-graceful-shutdown", "5"]
+        environ = sealed_environment(**aws, **own)
+        server = await children.start("the task", command, environ=environ, on_line=self._overhear)
+        await server.answers(self._port, "/healthz")
+        self._screen.say(f"The task serves on 127.0.0.1:{self._port}, as process {server.pid}")
+        return server
+
+    async def _drain(self, server: Child, ends: float) -> None:
+        """Show what happens until the deregistration delay is over, and go on publishing commands meanwhile."""
+        publishing = asyncio.create_task(self._publish())
+        try:
+            while (left := ends - time.monotonic()) > 0:
+                drain = await self._look(server)
+                self._report = drain.get("report")
+                if self._noticed is None and drain["state"] != "serving":
+                    self._noticed = time.monotonic()
+                self._screen.show(_progress(drain, len(self._devices.open), self._clients, left))
+                await asyncio.sleep(min(0.25, max(left, 0)))
+        finally:
+            publishing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await publishing
+
+    async def _publish(self) -> None:
+        """Publish a command every second, to whoever is there: a task that drains still works."""
+        for number in itertools.count():
+            if not self._devices.open:
+                return
+            device = random.choice(list(self._devices.open))
+            path = f"/devices/{device}/commands"
+            with contextlib.suppress(OSError):
+                _, answer = await ask(self._port, "POST", path, body={"light": "on" if number % 2 else "off"})
+                self._commands[bool(answer.get("acknowledged"))] += 1
+            await asyncio.sleep(1)
+
+    async def _stop(self, server: Child) -> int | None:
+        server.signal(signal.SIGTERM)
+        status = await server.wait(STOP_TIMEOUT)
+        if status is None:
+            self._screen.say(f"The stop timeout of {STOP_TIMEOUT:g} s is over: ECS sends SIGKILL")
+            server.signal(signal.SIGKILL)
+            status = await server.wait(STOP_TIMEOUT)
+        await asyncio.sleep(0.2)  # the last closes are read
+        return status
+
+    async def _until_watching(self, server: Child) -> None:
+        """Wait until the task has found out who it is, and has seen its target in service."""
+        async with asyncio.timeout(20):
+            while not _is_watching(await self._look(server)):  # noqa: ASYNC110 - a process cannot set our events
+                await asyncio.sleep(0.1)
+
+    async def _look(self, server: Child) -> dict[str, Any]:
+        if server.returncode is not None:
+            raise RuntimeError("\n".join([f"the task ended with {server.returncode}; it wrote:", *server.lines]))
+        _, drain = await ask(self._port, "GET", "/drain", token=self._token)
+        return dict(drain)
+
+    def _overhear(self, line: str) -> None:
+        """Show what the package logs in the task."""
+        level, _, text = line.partition(" starlette_drain: ")
+        if text:
+            self._screen.say(f"  task | {level} {text}")
+
+
+def _is_watching(drain: dict[str, Any]) -> bool:
+    groups = drain["triggers"]["target-health"].get("target_groups", ())
+    return any(each["verdict"] == "serving" for each in groups)
+
+
+def _progress(drain: dict[str, Any], still_open: int, clients: int, left: float) -> str:
+    width = 12
+    gone = width * (clients - still_open) // clients
+    bar = f"[{'#' * gone}{'-' * (width - gone)}] {still_open:>4} open"
+    match drain["state"]:
+        case "serving":
+            return f"{bar}; it is draining; the task has not looked yet"
+        case "draining":
+            progress = drain["drain"]
+            doing = f"{progress['shed']} shed, {progress['rate']:.1f}/s, {progress['time_left']:.0f} s left"
+            return f"{bar}, {doing}; SIGTERM in {left:.0f} s"
+    return f"{bar}; drained; SIGTERM in {left:.0f} s"
