@@ -1,6 +1,7 @@
 """Figures: with their spread, beside the bare server's, judged by a goal, printed and kept."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -10,20 +11,28 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 __all__ = ["Figure", "Report", "Spread", "interleave"]
 
 PACKAGES = ("starlette-drain", "starlette", "uvicorn", "uvloop", "websockets", "wsproto", "httptools", "aioboto3")
 
+Measured = TypeVar("Measured")
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some repetitions, and the quartiles around it."""
+    """
+    The median of some repetitions, and the quartiles around it.
+
+    Attributes:
+        error: By how much the median itself may be off (95 %, for independent repetitions: the notch of a box plot).
+    """
 
     median: float
     low: float
     high: float
+    error: float = 0.0
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
@@ -31,12 +40,12 @@ class Spread:
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
+        return cls(median, low, high, 1.57 * (high - low) / math.sqrt(len(values)))
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return f"{self.median:,.4g}"
-        return f"{self.median:,.4g} ({self.low:,.4g}-{self.high:,.4g})"
+            return _short(self.median)
+        return f"{_short(self.median)} ± {_short(self.error)} ({_short(self.low)}-{_short(self.high)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +134,23 @@ class Report:
         (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def interleave(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleave(variants: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
     """
     Measure each variant once a round, forwards and backwards by turns, so that a machine growing slower favours none.
 
     One round before the first is not counted.
     """
-    values: dict[str, list[float]] = {name: [] for name in variants}
+    values: dict[str, list[Measured]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name in list(variants)[:: 1 if number % 2 else -1]:
             value = variants[name]()
             if number:
                 values[name].append(value)
     return values
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def machine() -> dict[str, object]:

@@ -33,9 +33,9 @@ class Load:
         """Open WebSockets and keep them; *first* numbers them, among all processes, for their source addresses."""
         self._ask("open", port=port, path=path, number=number, first=first, deflate=deflate)
 
-    def echo(self, number: int) -> None:
-        """Exchange *number* messages over all that are open."""
-        self._ask("echo", number=number)
+    def echo(self, number: int, path: str | None = None) -> None:
+        """Exchange *number* messages over all that are open, or over those that were opened on *path*."""
+        self._ask("echo", number=number, path=path)
 
     def handshakes(self, port: int, number: int, path: str = "/ws") -> None:
         """Open and close WebSockets."""

@@ -28,8 +28,9 @@ class Client(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, request: bytes, heard: Callable[[Self], None] | None = None) -> None:
+    def __init__(self, request: bytes, path: str, heard: Callable[[Self], None] | None = None) -> None:
         self.request = request
+        self.path = path
         self.heard = heard
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed: tuple[float, int] | None = None
@@ -123,11 +124,10 @@ class Clients:
         clients: list[Client] = []
         while len(clients) < number:
             some = range(len(clients), min(number, len(clients) + AT_ONCE))
+            sources = ((f"127.2.{(first + each) // 10000}.1", 0) for each in some)
             connecting = (
-                loop.create_connection(
-                    lambda: Client(request), "127.0.0.1", port, local_addr=(f"127.2.{(first + each) // 10000}.1", 0)
-                )
-                for each in some
+                loop.create_connection(lambda: Client(request, path), "127.0.0.1", port, local_addr=source)
+                for source in sources
             )
             connected = [client for _, client in await asyncio.gather(*connecting)]
             await asyncio.gather(*(client.opened for client in connected))
@@ -139,8 +139,9 @@ class Clients:
         self.all += await self.connect(port, path, number, first, deflate=deflate)
         return {"open": len(self.all)}
 
-    async def echo(self, number: int) -> dict[str, Any]:
-        """Exchange *number* messages over all connections, one at a time on each."""
+    async def echo(self, number: int, path: str | None = None) -> dict[str, Any]:
+        """Exchange *number* messages over all connections, or those to *path*, one at a time on each."""
+        clients = [client for client in self.all if path in (None, client.path)]
         unsent = unheard = number
         done = asyncio.get_running_loop().create_future()
 
@@ -153,9 +154,9 @@ class Clients:
             elif not unheard:
                 done.set_result(None)
 
-        for client in self.all:
+        for client in clients:
             client.heard = say_on
-        for client in self.all[:number]:
+        for client in clients[:number]:
             unsent -= 1
             client.transport.write(MESSAGE)
         await done
