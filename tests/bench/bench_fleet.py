@@ -1,0 +1,132 @@
+"""
+A fleet: eight servers with 16,000 real WebSockets each, drained one after the other, and all at once.
+
+What a backend feels of it are the new connections per second. It takes eight minutes; with BENCH_FLEET_SESSIONS=500 (a
+server) less than two. Beside it stands what SIGTERM does to a server without us: all are closed in one instant.
+"""
+
+import os
+import statistics
+import time
+from contextlib import ExitStack
+
+import pytest
+from harness.crew import Crew, Flow
+from harness.evenness import busiest, deviation
+from server_process import eventually
+
+SERVERS = 8
+SESSIONS = int(os.environ.get("BENCH_FLEET_SESSIONS", "16000"))
+FLOW = 800.0
+"""Sessions per second that move: a close and a handshake, server's and client's, take about half of two cores."""
+
+ONE_BY_ONE = max(4.0, SESSIONS / FLOW)
+ALL_AT_ONCE = max(8.0, SERVERS * SESSIONS / FLOW)
+PATIENCE = 60.0
+
+# A ping to each of 128,000 every 20 s, uvicorn's default, would take as much CPU as the flow.
+OPTIONS = ("--ws", "websockets-sansio", "--ws-ping-interval", "3600", "--ws-ping-timeout", "3600")
+
+
+@pytest.fixture
+def crews():
+    """Start the processes with the clients."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Crew()) for _ in range(SERVERS)]
+
+
+def together(crews, do, orders):
+    """Give each crew its order, and wait for all."""
+    for crew, order in zip(crews, orders, strict=True):
+        crew.start(do, **order)
+    return [crew.finish() for crew in crews]
+
+
+def board(crews, servers, number=SESSIONS):
+    """Open *number* WebSockets from each crew to its server."""
+    orders = [{"port": server.port, "number": number, "first": place * number} for place, server in enumerate(servers)]
+    together(crews, "board", orders)
+
+
+def move(crews, homes, window, leave, number=SESSIONS):
+    """Let *leave* begin what closes all clients, *number* of each crew, and wait until they are back, on *homes*."""
+    together(crews, "head", [{"ports": [server.port for server in homes]}] * len(crews))
+    started = leave()
+    flow = Flow.of(together(crews, "flow", [{"number": number, "within": window + PATIENCE}] * len(crews)))
+    assert len(flow.closed) == len(flow.opened) == number * len(crews)
+    return flow, started
+
+
+def drain(servers, window):
+    """Begin to drain *servers*; return when that began, on the average, as they see it."""
+    starts = []
+    for server in servers:
+        status, answer = server.drain("POST", window=window)
+        assert status == 202
+        starts.append(time.monotonic() + answer["drain"]["time_left"] - window)
+    return statistics.mean(starts)
+
+
+def in_busiest_second(moments):
+    """Return how many there were in the busiest second, wherever it begins."""
+    return busiest(moments, 1.0, 0.0, len(moments))
+
+
+def cut_one(servers, crews, report):
+    """Send SIGTERM to the first server, whose clients are of all crews, so that they are as quick as can be."""
+    first, *others = servers
+    share = SESSIONS // SERVERS
+    board(crews, [first] * SERVERS, share)
+    cut, _ = move(crews, others, 0.0, first.signal, share)
+    together(crews, "leave", [{}] * SERVERS)
+    how = "one bare server gets SIGTERM"
+    report.add(f"{how}: closes in the busiest second", "1/s", [in_busiest_second(cut.closed)])
+    report.add(f"{how}: new connections in the busiest second", "1/s", [in_busiest_second(cut.asked)])
+    report.add(f"{how}: new WebSockets in the busiest second", "1/s", [in_busiest_second(cut.opened)])
+    report.add(f"{how}: until the last client is back", "s", [cut.opened[-1] - cut.closed[0]])
+    for code, number in sorted(cut.codes.items()):
+        report.add(f"{how}: closed with {code}", "sessions", [number])
+    return cut
+
+
+def tell(report, how, moves, window, cut):
+    """Report on some drains that took *window* seconds each."""
+    flows = [flow for flow, _ in moves]
+    means = [len(flow.closed) / window for flow in flows]
+    asked = [in_busiest_second(flow.asked) for flow in flows]
+    opened = [in_busiest_second(flow.opened) for flow in flows]
+    instead = [in_busiest_second(cut.asked)] * len(moves)
+    evenly = [deviation(flow.closed, start, start + window) for flow, start in moves]
+    closes = [busiest(flow.closed, 1.0, start, start + window) for flow, start in moves]
+    tenths = [busiest(flow.closed, 0.1, start, start + window) for flow, start in moves]
+    report.add(f"{how}: new connections in the busiest second (bare: one server cut)", "1/s", asked, instead)
+    report.add(f"{how}: new connections, busiest second", "x mean", [a / b for a, b in zip(asked, means, strict=True)])
+    report.add(f"{how}: new WebSockets, busiest second", "x mean", [a / b for a, b in zip(opened, means, strict=True)])
+    report.add(f"{how}: closes, busiest second", "x mean", closes, goal=1.05, judged="ours")
+    report.add(f"{how}: closes, busiest 100 ms", "x mean", tenths, goal=1.3, judged="ours")
+    report.add(f"{how}: closes, largest deviation from the straight line", "%", evenly, goal=0.3, judged="ours")
+    report.add(f"{how}: attempts to connect that failed", "attempts", [flow.failures.total() for flow in flows])
+    for code in sorted({code for flow in flows for code in flow.codes} | {1006, 1012}):
+        report.add(f"{how}: closed with {code}", "sessions", [flow.codes[code] for flow in flows])
+    assert all(flow.codes == {1012: len(flow.closed)} for flow in flows)
+
+
+def test_a_fleet_of_servers(serve, crews, report):
+    """Clients come back within a second: to the server that is empty, or to eight that have just been started."""
+    cut = cut_one([serve("echo:bare", *OPTIONS) for _ in range(SERVERS)], crews, report)
+    first, *others = [serve("echo:watched", *OPTIONS) for _ in range(SERVERS + 1)]
+    full, empty = others, first
+    board(crews, full)
+    moves = []
+    for place, crew in enumerate(crews):
+        server = full[place]
+        moves.append(move([crew], [empty], ONE_BY_ONE, lambda server=server: drain([server], ONE_BY_ONE)))
+        drained = lambda server=server: server.drain()[1]["state"] == "drained"  # noqa: E731
+        eventually(drained, "the drain does not end")
+        assert server.drain("DELETE")[0] == 200
+        full[place], empty = empty, server
+    tell(report, "one after the other", moves, ONE_BY_ONE, cut)
+
+    fresh = [empty, *(serve("echo:watched", *OPTIONS) for _ in range(SERVERS - 1))]
+    moves = [move(crews, fresh, ALL_AT_ONCE, lambda: drain(full, ALL_AT_ONCE))]
+    tell(report, "all at once", moves, ALL_AT_ONCE, cut)
