@@ -165,8 +165,8 @@ class Shedding:
     def enter(self, session: Session) -> None:
         """Track a session that begins its handshake."""
         self._registry.add(session)
-        self._state = advance(self._state, DrainEvent.ARRIVE)
         if self._episode:
+            self._state = advance(self._state, DrainEvent.ARRIVE)
             self._episode.tally.arrived += 1
             self._over.clear()
             self._recount()

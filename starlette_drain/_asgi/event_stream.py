@@ -61,7 +61,7 @@ class EventStreamSession(Connection):
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
-    __slots__ = ("_dropped", "_is_plain_text", "_method", "_phase", "_raises_on_send", "_speaks_http1", "_tail")
+    __slots__ = ("_dropped", "_is_plain_text", "_phase", "_tail")
 
     kind = "event-stream"
 
@@ -70,11 +70,7 @@ class EventStreamSession(Connection):
         self._phase = _Phase.REQUEST
         self._tail = b""
         self._dropped = 0
-        self._method = scope.get("method", "GET")
         self._is_plain_text = True
-        self._speaks_http1 = scope.get("http_version", "1.1").startswith("1")
-        # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
-        self._raises_on_send = _spec_version(scope) >= (2, 4)
 
     @property
     def is_session(self) -> bool:
@@ -135,7 +131,7 @@ class EventStreamSession(Connection):
         drain = self._drain
         if not isinstance(message.get("headers", ()), list | tuple):
             message = {**message, "headers": list(message["headers"])}  # an iterator can be read only once
-        if drain.state is not DrainState.SERVING and self._speaks_http1:
+        if drain.state is not DrainState.SERVING and self._scope.get("http_version", "1.1").startswith("1"):
             # The client's next request shall find another task (RFC 9112 section 9.6).
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
@@ -144,7 +140,7 @@ class EventStreamSession(Connection):
                 self._start_stream(message)
                 drain.enter(self)
                 drain.opened(self)
-            elif self._method in ("GET", "HEAD"):
+            elif self._method() in ("GET", "HEAD"):
                 return self._turn_away(message)
         if self._phase is _Phase.REQUEST:
             self._phase = _Phase.TRANSFER
@@ -153,7 +149,7 @@ class EventStreamSession(Connection):
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
         is_encoded = any(name.lower() == b"content-encoding" for name, _ in message["headers"])
-        self._is_plain_text = self._method != "HEAD" and not is_encoded
+        self._is_plain_text = self._method() != "HEAD" and not is_encoded
         self._drain.transfers.ended(self)
 
     async def _turn_away(self, message: Message) -> None:
@@ -164,13 +160,17 @@ class EventStreamSession(Connection):
         await self._part(self._drain.goodbye)
 
     async def _send_parted(self) -> None:
-        if self._raises_on_send:
+        # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
+        if _spec_version(self._scope) >= (2, 4):
             raise ConnectionResetError
         # The cancellation by the application's framework shall meet it where it waits by itself: a generator that is
         # left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1
         if self._dropped > DROPPED_AT_ONCE:
             await asyncio.sleep(DROP_TIME)
+
+    def _method(self) -> str:
+        return str(self._scope.get("method", "GET"))
 
     def _may_add_text(self) -> bool:
         return self._is_plain_text and (not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))
@@ -181,9 +181,16 @@ class EventStreamSession(Connection):
 
 
 def _is_event_stream(message: Message) -> bool:
-    headers = {name.lower(): value for name, value in message.get("headers", ())}
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return kind == b"text/event-stream" and message.get("status") == HTTP_200_OK and b"content-length" not in headers
+    if message.get("status") != HTTP_200_OK:
+        return False
+    kind = b""
+    for name, value in message.get("headers", ()):
+        match name.lower():
+            case b"content-length":
+                return False
+            case b"content-type":
+                kind = value
+    return kind.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 
-from starlette_drain._core.facts import Fact
+from starlette_drain._core.facts import Fact, SessionClosed, SessionOpened, SessionShed
 from starlette_drain.telemetry.otel.instruments import Instruments
 from starlette_drain.telemetry.otel.spans import Spans
 
@@ -34,9 +34,10 @@ class OpenTelemetryObserver:
         self._instruments = Instruments(meter_provider)
 
     def notify(self, fact: Fact) -> None:
-        """Put *fact* into metrics and spans."""
+        """Put *fact* into metrics, and into spans unless it is one of those that come for every session."""
         self._instruments.notify(fact)
-        self._spans.notify(fact)
+        if not isinstance(fact, SessionOpened | SessionShed | SessionClosed):
+            self._spans.notify(fact)
 
     def flush(self, timeout: float) -> None:
         """
