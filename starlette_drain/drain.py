@@ -17,6 +17,7 @@ from starlette_drain.agreement import Agreement, TriggerAndObserver
 from starlette_drain.exceptions import DrainInUse, SettingsError
 from starlette_drain.farewells import Farewell, Farewells
 from starlette_drain.fleet import FleetShedding
+from starlette_drain.garbage import Freeze
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
 from starlette_drain.triggers.base import Trigger
@@ -133,6 +134,8 @@ class Drain(FleetShedding):
         if self._observers is None:
             self._observers = Observers(observers())
         self._observers.add(self.transfers)
+        if self.settings.freeze_gc:
+            self._observers.add(Freeze())
         if self._triggers is None:
             self._triggers = tuple(triggers())
         for each in self._triggers:

@@ -28,6 +28,7 @@ class DrainOptions(TypedDict, total=False):
     sigterm_window: float
     cancel_transfers: bool
     exit_when_drained: bool
+    freeze_gc: bool
     workers_dir: str | None
     admin_token: str | None
     admin_path: str

@@ -58,6 +58,8 @@ class Settings:
         cancel_transfers: Whether responses that are no sessions, such as downloads, are cancelled at the deadline.
         exit_when_drained: Whether the process (with several workers: their supervisor) is told to stop, by SIGTERM, as
             soon as the last session has gone, so that a deployment need not wait out the delay.
+        freeze_gc: Whether garbage collections pass over all that was there when a drain began (``gc.freeze``), until it
+            is over: a full one stops a server with many sessions for longer than anything else does.
         workers_dir: The directory in which the workers of one task agree, private to the user; by default one in the
             temporary directory.
         admin_token: Bearer token of the admin route; without one there is no such route.
@@ -130,6 +132,7 @@ class Settings:
     sigterm_window: float = seconds(6.0)  # an ALB cuts about 8 s after SIGTERM
     cancel_transfers: bool = switch()
     exit_when_drained: bool = switch()
+    freeze_gc: bool = switch()
     workers_dir: str | None = option(
         None,
         sound=lambda value: value is None or (isinstance(value, str) and value.startswith("/")),
