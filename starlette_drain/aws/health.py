@@ -1,9 +1,7 @@
 """The trigger that watches what the load balancer does with this task's target."""
 
 import asyncio
-import os
 from collections.abc import Mapping
-from random import Random
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
@@ -12,21 +10,19 @@ from starlette_drain._core.facts import (
     DrainStarted,
     Fact,
     TriggerImpaired,
-    TriggerStoodDown,
     WindowTooLong,
 )
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.calls import AwsCalls, region_of, unobserved
-from starlette_drain.aws.client import Aioboto3Clients, AwsClients
+from starlette_drain.aws.calls import AwsCalls
 from starlette_drain.aws.deadline import deadline, effective_margin, fitting_window
 from starlette_drain.aws.ecs import EcsRecords
 from starlette_drain.aws.errors import AwsCallFailed, TroubleKind
 from starlette_drain.aws.group import GroupWatch
 from starlette_drain.aws.identity import TaskIdentity, discover
 from starlette_drain.aws.impairment import Impairment
-from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.metadata import METADATA_VARIABLE, TaskMetadata
 from starlette_drain.aws.polling import is_too_slow
-from starlette_drain.aws.source import Search
+from starlette_drain.aws.source import AwsSource, Search
 from starlette_drain.aws.task_state import TaskVerdict, judge
 from starlette_drain.aws.verdict import Verdict
 from starlette_drain.triggers.base import Control
@@ -39,7 +35,7 @@ ADD_A_SOURCE = (
 )
 
 
-class TargetHealthTrigger:
+class TargetHealthTrigger(AwsSource):
     """
     Asks for a drain when the balancer deregisters this task's target.
 
@@ -47,55 +43,34 @@ class TargetHealthTrigger:
     asks for a drain; the shortest deregistration delay of all groups rules. It asks once, and again only after the
     target has been seen back in service. A poll that fails changes nothing. The more targets there are the less often
     each task asks, so that the fleet keeps to ``poll_share`` of the account's budget.
-
-    Args:
-        clients: Who makes the AWS clients; aioboto3 by default.
-        environ: The environment; the process's own by default.
-        rng: The source of luck.
-        fetch: Who gets a JSON document from the task metadata endpoint; a thread with urllib by default.
     """
 
     name = "target-health"
-    once_per_task = True
-    """Runs in one worker of a task: the Describe calls are budgeted for the whole account and Region."""
 
-    def __init__(
-        self,
-        *,
-        clients: AwsClients | None = None,
-        environ: Mapping[str, str] | None = None,
-        rng: Random | None = None,
-        fetch: Fetch = fetch_json,
-    ) -> None:
-        self._clients = clients
-        self._environ = os.environ if environ is None else environ
-        self._rng = rng or Random()
-        self._fetch = fetch
-        self._control: Control | None = None
-        self._state = "not started"
-        self._search: Search | None = None
-        self._watches: tuple[GroupWatch, ...] = ()
-        self._leaving: set[str] = set()
-        self._slowness: Impairment | None = None
-        self._advised: float | None = None
-        self._is_draining = False
-        self.identity: TaskIdentity | None = None
+    _control: Control | None = None
+    _search: Search | None = None
+    _watches: tuple[GroupWatch, ...] = ()
+    _slowness: Impairment | None = None
+    _advised: float | None = None
+    _is_draining = False
+    identity: TaskIdentity | None = None
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
         self._control = control
+        self._leaving = set[str]()
         settings = control.settings
-        if not settings.target_group_arn and not self._environ.get(METADATA_VARIABLE):
-            self._stand_down(f"this is no ECS task: {METADATA_VARIABLE} is not set")
+        if not settings.target_group_arn and not self._is_on_ecs:
+            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
             return
         self._state = "discovering"
         self._search = search = Search(self.name, control, self._rng)
-        task = await search.until_found(lambda: self._read_task(settings))
+        task = await search.until_found(lambda: self._read_task_if_needed(settings))
         arn = settings.target_group_arn[0] if settings.target_group_arn else (task.task_arn if task else "")
-        async with AwsCalls(self._clients or Aioboto3Clients(), region_of(arn)) as calls:
+        async with self._calls(arn) as calls:
             self.identity = await search.until_found(lambda: discover(calls, settings, task))
             if not self.identity.targets:
-                self._stand_down(*self.identity.notes)
+                self._stand_down(control, "; ".join(self.identity.notes))
                 return
             await self._poll(self.identity, calls, control)
 
@@ -130,12 +105,10 @@ class TargetHealthTrigger:
         """Seconds after which a deregistration is noticed, at the latest."""
         return max(each.lag for each in self._watches)
 
-    async def _read_task(self, settings: Settings) -> TaskMetadata | None:
-        uri = self._environ.get(METADATA_VARIABLE)
-        if not uri or (settings.target_group_arn and settings.target_id and settings.target_port):
+    async def _read_task_if_needed(self, settings: Settings) -> TaskMetadata | None:
+        if not self._is_on_ecs or (settings.target_group_arn and settings.target_id and settings.target_port):
             return None
-        with unobserved():
-            return await read_task(uri, self._fetch)
+        return await self._read_task()
 
     async def _is_inherited(self, calls: AwsCalls) -> bool:
         """
@@ -244,8 +217,3 @@ class TargetHealthTrigger:
         if settings.window is not None:
             ends = min(ends, now + settings.window)
         return DrainCause(self.name, reason, at=now, deadline=now if refuted else ends, lag=now - began)
-
-    def _stand_down(self, *why: str) -> None:
-        self._state = "stood down"
-        if self._control:
-            self._control.tell(TriggerStoodDown(self._control.time(), self.name, "; ".join(why)))
