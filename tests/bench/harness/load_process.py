@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 from typing import Any, Self, cast
 
 AT_ONCE = 50
@@ -161,6 +162,19 @@ class Clients:
             client.transport.write(MESSAGE)
         await done
         return {"messages": number}
+
+    async def chatter(self, rate: float, seconds: float) -> dict[str, Any]:
+        """Say something *rate* times a second, on any connection that is open; wait for no echo."""
+        rng = Random(0)
+        loop = asyncio.get_running_loop()
+        started, said = loop.time(), 0
+        while (passed := loop.time() - started) < seconds:
+            for client in rng.choices(self.all, k=int(passed * rate) - said):
+                if client.closed is None:
+                    client.transport.write(MESSAGE)
+            said = int(passed * rate)
+            await asyncio.sleep(0.01)
+        return {"messages": said}
 
     async def handshakes(self, port: int, path: str, number: int) -> dict[str, Any]:
         """Open and close *number* WebSockets, fifty at a time; each ends with a close frame of the client's."""
