@@ -18,6 +18,9 @@ PATH = "/ws"
 WAIT = 1.0
 """Seconds that a client waits at the most: the shorter, the less it hides how uneven the closes are."""
 
+PATIENCE = 10.0
+"""Seconds that an attempt to connect may take."""
+
 AT_ONCE = 50
 PER_ADDRESS = 4000
 """Clients that share a source address: one has 28,000 ports, and those just closed are not free at once."""
@@ -26,12 +29,13 @@ PER_ADDRESS = 4000
 class Returning(Client):
     """One WebSocket of a client that comes back."""
 
+    transport: asyncio.Transport | None = None  # type: ignore[assignment]
     crew: "Crew"
     number: int
 
     def connection_lost(self, error: Exception | None) -> None:
         """Come back, unless it has never been open: then whoever connects tries again."""
-        was_open = self.opened.done() and not self.opened.exception()
+        was_open = self.opened.done() and not self.opened.cancelled() and not self.opened.exception()
         super().connection_lost(error)
         if was_open:
             self.crew.lost(self)
@@ -103,15 +107,18 @@ class Crew:
             client.crew, client.number = self, number
             self.asked.append(time.monotonic())
             try:
-                await asyncio.get_running_loop().create_connection(
-                    lambda client=client: client,  # type: ignore[misc]
-                    "127.0.0.1",
-                    port,
-                    local_addr=(f"127.3.{number // PER_ADDRESS}.1", 0),
-                )
-                await client.opened
-            except OSError as error:
-                self.failures[str(error)[:100]] += 1
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.get_running_loop().create_connection(
+                        lambda client=client: client,  # type: ignore[misc]
+                        "127.0.0.1",
+                        port,
+                        local_addr=(f"127.3.{number // PER_ADDRESS}.1", 0),
+                    )
+                    await client.opened
+            except OSError as error:  # which a TimeoutError is too
+                self.failures[repr(error)[:100]] += 1
+                if client.transport:
+                    client.transport.abort()
                 await asyncio.sleep(random.uniform(0, WAIT))
             else:
                 self.clients[number] = client
