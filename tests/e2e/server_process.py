@@ -81,7 +81,7 @@ class ServerProcess:
                 start_new_session=True,
             )
         # The leash: should the tests be killed themselves, its input ends and the whole group goes with them.
-        leash = f"cat >/dev/null; kill -KILL -- -{self._process.pid}"
+        leash = f"cat >/dev/null; kill -s KILL -- -{self._process.pid}"
         self._leash = subprocess.Popen(["sh", "-c", leash], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
             eventually(self._answers, f"the server does not answer:\n{self.log[-4000:]}")
