@@ -21,8 +21,8 @@ SESSIONS = int(os.environ.get("BENCH_FLEET_SESSIONS", "16000"))
 PACE = float(os.environ.get("BENCH_FLEET_PACE", "1"))
 """Less than 1 for a machine that cannot carry the flow, which is seen when attempts to connect fail."""
 
-# To move cost a session 0.4 ms of CPU in the server it left, 0.9 in the new one and 0.4 in the client, on a machine that
-# was busy otherwise. One after the other, a single process takes all of the flow.
+# To move cost a session 0.4 ms of CPU in the server it left, 0.9 in the new one and 0.4 in the client, on a machine
+# that was busy otherwise. One after the other, a single process takes all of the flow.
 ONE_BY_ONE = max(4.0, SESSIONS / (640 * PACE))
 ALL_AT_ONCE = max(8.0, SERVERS * SESSIONS / (800 * PACE))
 PATIENCE = 120.0
