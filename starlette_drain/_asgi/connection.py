@@ -39,7 +39,13 @@ logger = logging.getLogger("starlette_drain")
 
 
 class Connection(Session):
-    """One session on an ASGI server. A subclass knows the messages of its protocol."""
+    """
+    One session on an ASGI server. A subclass knows the messages of its protocol.
+
+    Args:
+        task: The one in which the application runs.
+        opened_at: When the request arrived, in seconds on the event loop's clock.
+    """
 
     __slots__ = (
         "_cancelled_before",
@@ -61,8 +67,17 @@ class Connection(Session):
         "_task",
     )
 
-    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(scope["path"], drain.time())
+    def __init__(
+        self,
+        drain: Drain,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        task: asyncio.Task[object] | None,
+        opened_at: float,
+    ) -> None:
+        super().__init__(scope["path"], opened_at)
         self._drain = drain
         # Servers keep it in the object whose methods we hold: with the session in it that is a cycle until the end.
         self._scope = scope
@@ -72,9 +87,9 @@ class Connection(Session):
         self._context = contextvars.copy_context()
         # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
         self._loop = drain.loop
-        self._task = asyncio.current_task(self._loop)
+        self._task = task
         # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
-        self._cancelled_before = _cancelling(self._task)
+        self._cancelled_before = _cancelling(task)
         self._parked: asyncio.Task[object] | None = None
         self._interrupted: asyncio.Task[object] | None = None
         self._heard = ""

@@ -1,6 +1,6 @@
 # How a server-sent event stream is ended (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 #
-#   - A stream is known by its content type, so every HTTP exchange is watched until its response starts.
+#   - A stream is known by its content type, so every HTTP exchange is watched until its response starts: exchange.py.
 #   - It ends with a clean final chunk. A dropped socket would be a broken body to the client and a 5xx at an ALB
 #     (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html).
 #   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
@@ -28,7 +28,7 @@ from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
 
-__all__ = ["EventStreamSession"]
+__all__ = ["EventStreamSession", "is_event_stream"]
 
 
 DROP_TIME = 0.1
@@ -65,8 +65,17 @@ class EventStreamSession(Connection):
 
     kind = "event-stream"
 
-    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(drain, scope, receive, send)
+    def __init__(
+        self,
+        drain: Drain,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        task: asyncio.Task[object] | None,
+        opened_at: float,
+    ) -> None:
+        super().__init__(drain, scope, receive, send, task=task, opened_at=opened_at)
         self._phase = _Phase.REQUEST
         self._tail = b""
         self._dropped = 0
@@ -135,7 +144,7 @@ class EventStreamSession(Connection):
             # The client's next request shall find another task (RFC 9112 section 9.6).
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
-        if _is_event_stream(message):
+        if is_event_stream(message):
             if drain.admits():
                 self._start_stream(message)
                 drain.enter(self)
@@ -180,7 +189,8 @@ class EventStreamSession(Connection):
         return is_disconnect or super()._is_our_doing(error, is_cancellation_ours)
 
 
-def _is_event_stream(message: Message) -> bool:
+def is_event_stream(message: Message) -> bool:
+    """Tell whether a response that starts so is an event stream that can be ended early."""
     if message.get("status") != HTTP_200_OK:
         return False
     kind = b""

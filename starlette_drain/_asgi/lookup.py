@@ -8,6 +8,7 @@ from starlette.websockets import WebSocket
 
 from starlette_drain._asgi.connection import SCOPE_KEY, Connection
 from starlette_drain._asgi.event_stream import EventStreamSession
+from starlette_drain._asgi.exchange import Exchange
 from starlette_drain._asgi.websocket import WebSocketSession
 from starlette_drain.exceptions import NotTracked
 
@@ -31,13 +32,13 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     """
     scope = connection if isinstance(connection, Mapping) else connection.scope
     session = scope.get(SCOPE_KEY)
-    if not isinstance(session, Connection):
+    if not isinstance(session, Connection | Exchange):
         msg = (
             f"this {scope.get('type', 'connection')} is not tracked; add DrainMiddleware to the application, and make "
             "sure that its lifespan runs or the Drain is not used on two event loops"
         )
         raise NotTracked(msg)
-    if not session.is_session:
+    if isinstance(session, Exchange) or not session.is_session:
         msg = "this request is no session: it becomes one when a response of type text/event-stream starts; ask then"
         raise NotTracked(msg)
     return session

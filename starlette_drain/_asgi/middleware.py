@@ -7,9 +7,9 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
-from starlette_drain._asgi.connection import SCOPE_KEY, App, Connection
+from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.defaults import equip
-from starlette_drain._asgi.event_stream import EventStreamSession
+from starlette_drain._asgi.exchange import Exchange
 from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
 from starlette_drain._core.options import DrainOptions
@@ -53,7 +53,7 @@ class DrainMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection, or the lifespan; return what the application returns."""
-        connection: Connection
+        connection: WebSocketSession | Exchange
         self._show_in(scope)
         match scope["type"]:
             case "lifespan":
@@ -65,7 +65,7 @@ class DrainMiddleware:
             case "http" if self._is_ready(scope):
                 if self._admin and self._admin.matches(scope):
                     return await self._admin(scope, receive, send)
-                connection = EventStreamSession(self.drain, scope, receive, send)
+                connection = Exchange(self.drain, scope, receive, send)
             case _:
                 return await self.app(scope, receive, send)
         # Not in a coroutine of its own: a frame more for each of 100,000 idle sessions is a few hundred bytes each.

@@ -56,7 +56,8 @@ class WebSocketSession(Connection):
     kind = "websocket"
 
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(drain, scope, receive, send)
+        loop = drain.loop
+        super().__init__(drain, scope, receive, send, task=asyncio.current_task(loop), opened_at=loop.time())
         self._phase = _Phase.HANDSHAKE
 
     def arrive(self) -> None:

@@ -12,6 +12,8 @@ from starlette_drain.telemetry.otel.spans import Spans
 
 __all__ = ["OpenTelemetryObserver"]
 
+PER_SESSION = (SessionOpened, SessionShed, SessionClosed)
+
 
 class OpenTelemetryObserver:
     """
@@ -36,7 +38,7 @@ class OpenTelemetryObserver:
     def notify(self, fact: Fact) -> None:
         """Put *fact* into metrics, and into spans unless it is one of those that come for every session."""
         self._instruments.notify(fact)
-        if not isinstance(fact, SessionOpened | SessionShed | SessionClosed):
+        if not isinstance(fact, PER_SESSION):
             self._spans.notify(fact)
 
     def flush(self, timeout: float) -> None:

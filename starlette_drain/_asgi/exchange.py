@@ -1,0 +1,84 @@
+"""An ordinary request, of which there are thousands a second: watched, and nothing else until it needs more."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from starlette.types import Message, Receive, Scope, Send
+
+from starlette_drain._asgi.connection import SCOPE_KEY
+from starlette_drain._asgi.event_stream import EventStreamSession, is_event_stream
+from starlette_drain._core.state import DrainState
+from starlette_drain.drain import Drain
+
+__all__ = ["Exchange"]
+
+COLLECTIONS = (list, tuple)
+"""What headers usually are. They may be an iterator, which can be read only once."""
+
+
+class Exchange:
+    """
+    One HTTP exchange.
+
+    An `EventStreamSession` takes over as soon as one is needed: the response is an event stream or starts during a
+    drain, or the application listens to its client, or has to be cancelled.
+    """
+
+    __slots__ = ("_began", "_drain", "_raw_receive", "_raw_send", "_scope", "_session", "_task")
+
+    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+        self._drain = drain
+        self._scope = scope
+        self._raw_receive = receive
+        self._raw_send = send
+        # Whoever listens may be another task than the application's own.
+        loop = drain.loop
+        self._task = asyncio.current_task(loop)
+        self._began = loop.time()
+        self._session: EventStreamSession | None = None
+
+    def arrive(self) -> None:
+        """Begin: the application is about to be called."""
+        self._scope[SCOPE_KEY] = self
+        self._drain.transfers.began(self)
+
+    def absorbs(self, error: BaseException) -> bool:
+        """Tell whether the application ended with *error* only because of what we did."""
+        return self._session is not None and self._session.absorbs(error)
+
+    async def depart(self) -> None:
+        """End: the application has ended."""
+        if self._session is not None:
+            await self._session.depart()
+        else:
+            self._drain.transfers.ended(self)
+            self._scope.pop(SCOPE_KEY, None)
+
+    def abort(self) -> None:
+        """Cancel the application."""
+        self._take_over().abort()
+
+    def receive(self) -> Awaitable[Message]:
+        """Receive the next message, in a way that a drain can interrupt."""
+        return (self._session or self._take_over()).receive()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message of the application."""
+        if self._session is not None:
+            return self._session.send(message)
+        if message["type"] == "http.response.start" and self._needs_session(message):
+            return self._take_over().send(message)
+        return self._raw_send(message)
+
+    def _needs_session(self, start: Message) -> bool:
+        if self._drain.state is not DrainState.SERVING:
+            return True
+        return not isinstance(start.get("headers", ()), COLLECTIONS) or is_event_stream(start)
+
+    def _take_over(self) -> EventStreamSession:
+        self._drain.transfers.ended(self)
+        self._session = EventStreamSession(
+            self._drain, self._scope, self._raw_receive, self._raw_send, task=self._task, opened_at=self._began
+        )
+        self._session.arrive()
+        return self._session
