@@ -24,7 +24,7 @@ PACE = float(os.environ.get("BENCH_FLEET_PACE", "1"))
 # To move cost a session 0.4 ms of CPU in the server it left, 0.9 in the new one and 0.4 in the client, on a machine
 # that was busy otherwise. One after the other, a single process takes all of the flow.
 ONE_BY_ONE = max(4.0, SESSIONS / (640 * PACE))
-ALL_AT_ONCE = max(8.0, SERVERS * SESSIONS / (800 * PACE))
+ALL_AT_ONCE = max(8.0, SERVERS * SESSIONS / (450 * PACE))
 PATIENCE = 120.0
 
 # Pings to 128,000 idle clients are a load of their own, and not what is measured.
