@@ -38,11 +38,12 @@ def test_real_requests(serve, load, report, implementation, loop):
         rate = load.http(server.port, REQUESTS, path, connections=CONNECTIONS)
         return (cpu_seconds(server.pid) - before) / REQUESTS * 1e6, rate
 
-    values = interleave({name: partial(measure, f"/?{name}") for name in ("bare", "same", "ours")}, ROUNDS)
+    values = interleave({name: partial(measure, f"/?{name}") for name in ("bare", "same", "nothing", "ours")}, ROUNDS)
     cpu = {name: [used for used, _ in each] for name, each in values.items()}
     rates = {name: [rate for _, rate in each] for name, each in values.items()}
     what = f"{implementation}, {loop}"
     report.add(what, "µs per request", cpu["ours"], cpu["bare"], goal=1.02)
+    report.add(f"{what}: a middleware that does nothing", "µs per request", cpu["nothing"], cpu["bare"])
     report.add(f"{what}: bare against bare", "µs per request", cpu["same"], cpu["bare"])
     report.add(f"{what}: rate", "requests/s", rates["ours"], rates["bare"])
     report.add(f"{what}: rate, bare against bare", "requests/s", rates["same"], rates["bare"])
