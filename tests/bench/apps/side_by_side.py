@@ -10,7 +10,6 @@ much as we look for. Serve with ``--interface asgi3``: `app` is no coroutine fun
 from echo import application, bare, watched
 
 
-
 class Nothing:
     """Hands everything on: what any middleware costs."""
 
