@@ -32,6 +32,7 @@ class Ageing:
     """
 
     name = "ageing"
+    hears = (SessionOpened, SessionShed, SessionClosed)
 
     def __init__(self, drain: Drain, age: float, rng: Random) -> None:
         self._drain = drain

@@ -18,6 +18,8 @@ class Freeze:
     is left as it is. Neither the thresholds nor that switch are ever touched.
     """
 
+    hears = (DrainStarted, DrainFinished, DrainCancelled)
+
     _lock = threading.Lock()
     _under_way: ClassVar[set["Freeze"]] = set()
     """Those of the whole process, as the collector is."""

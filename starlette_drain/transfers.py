@@ -23,6 +23,8 @@ class Transfers:
         cancels: Whether those still under way at the deadline are cancelled.
     """
 
+    hears = (DrainStarted, DrainReplanned, DrainCancelled)
+
     def __init__(self, *, cancels: bool) -> None:
         self._cancels = cancels
         self._under_way: dict[Transfer, None] = {}
@@ -41,12 +43,12 @@ class Transfers:
 
     def notify(self, fact: Fact) -> None:
         """Follow the deadline."""
-        if not self._cancels or not isinstance(fact, DrainStarted | DrainReplanned | DrainCancelled):
+        if not self._cancels:
             return
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if not isinstance(fact, DrainCancelled):
+        if isinstance(fact, DrainStarted | DrainReplanned):
             self._timer = asyncio.get_running_loop().call_at(fact.deadline, self._abort_all)
 
     def flush(self, timeout: float) -> None:

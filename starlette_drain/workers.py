@@ -58,6 +58,7 @@ class Workers:
     """
 
     name = "workers"
+    hears = (DrainStarted, DrainReplanned, DrainCancelled)
 
     def __init__(self, drain: Drain, environ: Mapping[str, str] = os.environ, *, pid: int | None = None) -> None:
         self._drain = drain

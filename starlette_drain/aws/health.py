@@ -46,6 +46,7 @@ class TargetHealthTrigger(AwsSource):
     """
 
     name = "target-health"
+    hears = (DrainStarted, DrainCancelled)
 
     _control: Control | None = None
     _search: Search | None = None

@@ -111,6 +111,7 @@ class TaskProtection(AwsSource):
     """
 
     name = "task-protection"
+    hears = (DrainStarted, DrainReplanned, DrainCancelled, DrainFinished)
 
     def __init__(self, *, put: Put | None = None, **source: Any) -> None:
         super().__init__(**source)
@@ -176,8 +177,6 @@ class TaskProtection(AwsSource):
                 self._drains = False
             case DrainCancelled() | DrainFinished():
                 self._drains = False
-            case _:
-                return
         self._news.set()
 
     def flush(self, timeout: float) -> None:

@@ -72,6 +72,7 @@ class SelfRegistration(AwsSource):
     """
 
     name = "self-registration"
+    hears = (DrainStarted, DrainReplanned, DrainCancelled)
 
     def __init__(self, *, registers: bool = True, **source: Any) -> None:
         super().__init__(**source)

@@ -13,10 +13,19 @@ logger = logging.getLogger("starlette_drain")
 
 @runtime_checkable
 class Observer(Protocol):
-    """Somebody who is told what happened. Both methods must return soon: they run on the event loop's thread."""
+    """
+    Somebody who is told what happened.
+
+    An attribute ``hears``, a tuple of fact classes, spares an observer all other facts. Three of them come for every
+    session: `SessionOpened`, `SessionShed` and `SessionClosed`.
+    """
 
     def notify(self, fact: Fact) -> None:
-        """Hear of one fact. An observer that raises is logged, dropped, and hears no more."""
+        """
+        Hear of one fact, on the event loop's thread: return soon.
+
+        An observer that raises is logged, dropped, and hears no more.
+        """
 
     def flush(self, timeout: float) -> None:
         """
@@ -32,22 +41,27 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
+        self._listeners: dict[type[Fact], tuple[Observer, ...]] = {}
+        """Who hears facts of a class, by classes told of so far."""
 
     def __iter__(self) -> "Iterable[Observer]":
         return iter(self._observers)
 
     def add(self, observer: Observer) -> None:
         """Let one more listen."""
-        self._observers = (*self._observers, observer)
+        self._let_listen((*self._observers, observer))
 
     def notify(self, fact: Fact) -> None:
-        """Tell every observer of *fact*."""
-        for observer in self._observers:
+        """Tell every observer that hears facts of this class."""
+        kind = type(fact)
+        if (listeners := self._listeners.get(kind)) is None:
+            listeners = self._listeners[kind] = tuple(each for each in self._observers if _hears(each, kind))
+        for observer in listeners:
             try:
                 observer.notify(fact)
             except Exception:
                 logger.exception("Observer %r failed and is dropped; the drain goes on", observer)
-                self._observers = tuple(each for each in self._observers if each is not observer)
+                self._let_listen(each for each in self._observers if each is not observer)
 
     def flush(self, timeout: float) -> None:
         """Let every observer send what it holds."""
@@ -56,3 +70,11 @@ class Observers:
                 observer.flush(timeout)
             except Exception:
                 logger.exception("Observer %r could not be flushed", observer)
+
+    def _let_listen(self, observers: Iterable[Observer]) -> None:
+        self._observers = tuple(observers)
+        self._listeners.clear()
+
+
+def _hears(observer: Observer, kind: type[Fact]) -> bool:
+    return issubclass(kind, getattr(observer, "hears", Fact))
