@@ -185,8 +185,8 @@ class Drain(FleetShedding):
 
     @property
     def is_running(self) -> bool:
-        """Whether it belongs to the running event loop."""
-        return self._loop is not None and self._loop is _running_loop()
+        """Whether it belongs to the running event loop. Asked for each request; where there is no loop, False."""
+        return self._loop is not None and self._loop is asyncio._get_running_loop()
 
     def attach(self) -> bool:
         """
@@ -195,7 +195,7 @@ class Drain(FleetShedding):
         Raises:
             DrainInUse: If the drain already runs on another event loop, or this one is not asyncio's.
         """
-        loop = _running_loop()
+        loop = asyncio._get_running_loop()
         if loop is None:
             msg = "there is no asyncio event loop here (trio has its own kind), and a Drain runs on no other"
             raise DrainInUse(msg)
@@ -259,13 +259,6 @@ class Drain(FleetShedding):
         except Exception as error:
             logger.exception("Trigger %r does not tell its status", trigger.name)
             return {"error": type(error).__name__}
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _flush(observers: Observers) -> None:

@@ -40,6 +40,8 @@ class Shedding:
         self.settings = settings
         self.goodbye = Goodbye(settings.close_code, settings.close_reason, settings.close_timeout, settings.grace)
         self.pacing = settings.pacing
+        self.notes_activity = settings.shed_first == "idle"
+        """Whether sessions keep account of when their last message passed."""
         self._observers = observers
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,7 +98,7 @@ class Shedding:
 
     def time(self) -> float:
         """Return the event loop's monotonic clock, in seconds."""
-        return self.loop.time()
+        return (self._loop or asyncio.get_running_loop()).time()
 
     def request(self, cause: DrainCause) -> None:
         """Begin to drain, or let *cause* join the drain under way."""
@@ -184,10 +186,9 @@ class Shedding:
 
     def closed(self, session: Session, *, forced: bool) -> None:
         """Forget a session that is over. One that was never tracked does no harm."""
-        if not session.is_tracked:
+        if not self._registry.discard(session):
             return
         was_shed = session.shed_at is not None
-        self._registry.discard(session)
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
             self.tell(facts.SessionClosed(self.time(), session, outcome))

@@ -44,7 +44,6 @@ class Connection(Session):
 
     Args:
         task: The one in which the application runs.
-        opened_at: When the request arrived, in seconds on the event loop's clock.
     """
 
     __slots__ = (
@@ -58,7 +57,6 @@ class Connection(Session):
         "_heard",
         "_interrupted",
         "_loop",
-        "_notes_activity",
         "_parked",
         "_raw_receive",
         "_raw_send",
@@ -73,11 +71,11 @@ class Connection(Session):
         scope: Scope,
         receive: Receive,
         send: Send,
-        *,
         task: asyncio.Task[object] | None,
-        opened_at: float,
     ) -> None:
-        super().__init__(scope["path"], opened_at)
+        # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
+        self._loop = loop = drain.loop
+        super().__init__(scope["path"], loop.time())
         self._drain = drain
         # Servers keep it in the object whose methods we hold: with the session in it that is a cycle until the end.
         self._scope = scope
@@ -85,11 +83,9 @@ class Connection(Session):
         self._raw_send = send
         # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
         self._context = contextvars.copy_context()
-        # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
-        self._loop = drain.loop
         self._task = task
         # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
-        self._cancelled_before = _cancelling(task)
+        self._cancelled_before = task.cancelling() if task is not None else 0
         self._parked: asyncio.Task[object] | None = None
         self._interrupted: asyncio.Task[object] | None = None
         self._heard = ""
@@ -98,7 +94,6 @@ class Connection(Session):
         self._grace_timer: asyncio.TimerHandle | None = None
         self._shed_event: asyncio.Event | None = None
         self._forced = False
-        self._notes_activity = drain.settings.shed_first == "idle"
 
     # What an application calls
 
@@ -138,15 +133,13 @@ class Connection(Session):
         """Tell whether the application ended with *error* only because of what we did."""
         return self._is_our_doing(error, self._app_ended())
 
-    async def depart(self) -> None:
-        """End: the application has ended, and the server shall hear of it once the goodbye has been sent."""
+    def depart(self) -> Awaitable[None] | None:
+        """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
         self._app_ended()
-        try:
-            if self._goodbye_task is not None:
-                await self._goodbye_task
-        finally:
-            self._scope.pop(SCOPE_KEY, None)
-            self._drain.closed(self, forced=self._forced)
+        if self._goodbye_task is not None:
+            return self._depart_after(self._goodbye_task)
+        self._close()
+        return None
 
     def leave(self, goodbye: Goodbye) -> None:
         """Begin to say goodbye, and return at once."""
@@ -174,7 +167,7 @@ class Connection(Session):
             self._was_only_interrupted(task, before)
             return self.receive_parted(self._disconnect)
         self._heard = message["type"]
-        if self._notes_activity:
+        if self._drain.notes_activity:
             self.active_at = self._drain.time()
         return message
 
@@ -201,6 +194,16 @@ class Connection(Session):
         raise NotImplementedError
 
     # The works
+
+    async def _depart_after(self, goodbye_task: asyncio.Task[None]) -> None:
+        try:
+            await goodbye_task
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._scope.pop(SCOPE_KEY, None)
+        self._drain.closed(self, forced=self._forced)
 
     async def _say_goodbye(self, goodbye: Goodbye) -> None:
         if self.has_ears():
@@ -258,7 +261,3 @@ class Connection(Session):
                 return all(self._is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
             case _:
                 return isinstance(error, WebSocketDisconnect | OSError)
-
-
-def _cancelling(task: asyncio.Task[object] | None) -> int:
-    return task.cancelling() if task is not None else 0

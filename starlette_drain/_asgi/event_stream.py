@@ -56,7 +56,7 @@ class EventStreamSession(Connection):
 
     Attributes:
         path: The path of its request.
-        opened_at: When its request arrived, in seconds on the event loop's clock.
+        opened_at: When its response started, in seconds on the event loop's clock.
         is_open: Whether it is an event stream.
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
@@ -71,11 +71,9 @@ class EventStreamSession(Connection):
         scope: Scope,
         receive: Receive,
         send: Send,
-        *,
         task: asyncio.Task[object] | None,
-        opened_at: float,
     ) -> None:
-        super().__init__(drain, scope, receive, send, task=task, opened_at=opened_at)
+        super().__init__(drain, scope, receive, send, task)
         self._phase = _Phase.REQUEST
         self._tail = b""
         self._dropped = 0
@@ -102,10 +100,10 @@ class EventStreamSession(Connection):
         super().arrive()
         self._drain.transfers.began(self)
 
-    async def depart(self) -> None:
+    def depart(self) -> Awaitable[None] | None:
         """End."""
         self._drain.transfers.ended(self)
-        await super().depart()
+        return super().depart()
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
@@ -114,7 +112,7 @@ class EventStreamSession(Connection):
         if message["type"] == "http.response.start":
             return self._start(message)
         if self._phase is _Phase.STREAM:
-            if self._notes_activity:
+            if self._drain.notes_activity:
                 self.active_at = self._drain.time()
             self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:]
             if not message.get("more_body", False):
@@ -157,6 +155,7 @@ class EventStreamSession(Connection):
 
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
+        self.opened_at = self.active_at = self._drain.time()
         is_encoded = any(name.lower() == b"content-encoding" for name, _ in message["headers"])
         self._is_plain_text = self._method() != "HEAD" and not is_encoded
         self._drain.transfers.ended(self)

@@ -24,7 +24,7 @@ class Exchange:
     drain, or the application listens to its client, or has to be cancelled.
     """
 
-    __slots__ = ("_began", "_drain", "_raw_receive", "_raw_send", "_scope", "_session", "_task")
+    __slots__ = ("_drain", "_raw_receive", "_raw_send", "_scope", "_session", "_task")
 
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
         self._drain = drain
@@ -32,9 +32,7 @@ class Exchange:
         self._raw_receive = receive
         self._raw_send = send
         # Whoever listens may be another task than the application's own.
-        loop = drain.loop
-        self._task = asyncio.current_task(loop)
-        self._began = loop.time()
+        self._task = asyncio.current_task(drain.loop)
         self._session: EventStreamSession | None = None
 
     def arrive(self) -> None:
@@ -46,13 +44,13 @@ class Exchange:
         """Tell whether the application ended with *error* only because of what we did."""
         return self._session is not None and self._session.absorbs(error)
 
-    async def depart(self) -> None:
-        """End: the application has ended."""
+    def depart(self) -> Awaitable[None] | None:
+        """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
         if self._session is not None:
-            await self._session.depart()
-        else:
-            self._drain.transfers.ended(self)
-            self._scope.pop(SCOPE_KEY, None)
+            return self._session.depart()
+        self._drain.transfers.ended(self)
+        self._scope.pop(SCOPE_KEY, None)
+        return None
 
     def abort(self) -> None:
         """Cancel the application."""
@@ -77,8 +75,6 @@ class Exchange:
 
     def _take_over(self) -> EventStreamSession:
         self._drain.transfers.ended(self)
-        self._session = EventStreamSession(
-            self._drain, self._scope, self._raw_receive, self._raw_send, task=self._task, opened_at=self._began
-        )
+        self._session = EventStreamSession(self._drain, self._scope, self._raw_receive, self._raw_send, self._task)
         self._session.arrive()
         return self._session

@@ -76,7 +76,8 @@ class DrainMiddleware:
             if not connection.absorbs(error):
                 raise
         finally:
-            await connection.depart()
+            if (goodbye := connection.depart()) is not None:
+                await goodbye
 
     def _show_in(self, scope: Scope) -> None:
         """

@@ -56,8 +56,7 @@ class WebSocketSession(Connection):
     kind = "websocket"
 
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = drain.loop
-        super().__init__(drain, scope, receive, send, task=asyncio.current_task(loop), opened_at=loop.time())
+        super().__init__(drain, scope, receive, send, asyncio.current_task(drain.loop))
         self._phase = _Phase.HANDSHAKE
 
     def arrive(self) -> None:
@@ -83,7 +82,7 @@ class WebSocketSession(Connection):
             return self._send_parted(message, self._disconnect)
         if message["type"] != "websocket.send":
             self._note(message["type"])
-        elif self._notes_activity:
+        elif self._drain.notes_activity:
             self.active_at = self._drain.time()
         # Not a coroutine of our own: the message path holds nothing that is not needed there.
         return self._raw_send(message)
@@ -106,13 +105,13 @@ class WebSocketSession(Connection):
     async def send_goodbye(self, goodbye: Goodbye) -> None:
         """Send the close frame, or answer the handshake with 503."""
         if self.has_ears():
-            await self._close(goodbye)
+            await self._send_close(goodbye)
         elif self._phase is _Phase.HANDSHAKE:
             if not self._heard:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
             await deny(self._raw_send, self._drain.retry_after(), can_deny=can_deny(self._scope))
 
-    async def _close(self, goodbye: Goodbye) -> None:
+    async def _send_close(self, goodbye: Goodbye) -> None:
         close = {"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason}
         try:
             await self._raw_send(close)

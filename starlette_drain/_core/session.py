@@ -92,11 +92,6 @@ class Session:
         """Whether the application asked not to disturb it for now."""
         return self._holds > 0
 
-    @property
-    def is_tracked(self) -> bool:
-        """Whether it is in a registry."""
-        return self._standing is not Standing.OUTSIDE
-
     def leave(self, goodbye: Goodbye) -> None:
         """Begin to say goodbye, and return at once. Called once, on the event loop's thread."""
         raise NotImplementedError
@@ -181,11 +176,11 @@ class SessionRegistry:
         else:
             self._stand_in_line(session)
 
-    def discard(self, session: Session) -> None:
-        """Forget a session that is over. Doing it twice does no harm."""
+    def discard(self, session: Session) -> bool:
+        """Forget a session that is over; return whether it was there."""
         match session._standing:
             case Standing.OUTSIDE:
-                return
+                return False
             case Standing.WAITING:
                 self._step_out_of_line(session)
             case Standing.HELD:
@@ -194,6 +189,7 @@ class SessionRegistry:
                 self._leaving -= 1
         session._standing = Standing.OUTSIDE
         self._closed += 1
+        return True
 
     def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:
         """

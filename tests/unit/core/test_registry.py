@@ -97,7 +97,7 @@ def test_discard_from_every_standing(standing):
         registry.discard(session)
         assert registry.statistics().open == 3
         assert registry.statistics().closed == (standing != "outside")
-    assert not session.is_tracked
+    assert not registry.discard(session)
     assert len(pick_all(registry)) == 3
 
 
