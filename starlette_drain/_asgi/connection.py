@@ -17,6 +17,7 @@
 import asyncio
 import contextvars
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,7 +28,7 @@ from starlette.websockets import WebSocketDisconnect
 from starlette_drain._core.session import Goodbye, Session
 from starlette_drain.drain import Drain
 
-__all__ = ["SCOPE_KEY", "App", "Connection"]
+__all__ = ["SCOPE_KEY", "App", "Connection", "retry_after_header"]
 
 App = Callable[[Scope, Receive, Send], Awaitable[Any]]
 """An ASGI application. It should return nothing; servers complain of what it returns, and shall go on to."""
@@ -47,6 +48,7 @@ class Connection(Session):
     """
 
     __slots__ = (
+        "_beside",
         "_cancelled_before",
         "_context",
         "_disconnect",
@@ -87,7 +89,8 @@ class Connection(Session):
         # How often a task was asked to cancel itself before we did: only what exceeds it is ours to take back.
         self._cancelled_before = task.cancelling() if task is not None else 0
         self._parked: asyncio.Task[object] | None = None
-        self._interrupted: asyncio.Task[object] | None = None
+        self._beside: tuple[asyncio.Task[object], ...] = ()
+        self._interrupted: tuple[asyncio.Task[object], ...] = ()
         self._heard = ""
         self._disconnect: Message | None = None
         self._goodbye_task: asyncio.Task[None] | None = None
@@ -153,7 +156,11 @@ class Connection(Session):
         if self._disconnect is not None:
             return self.receive_parted(self._disconnect)
         # Marking the parked task costs a tenth of a timeout around every receive; only a shed cancels it.
-        self._parked = task = asyncio.current_task(self._loop)
+        task = asyncio.current_task(self._loop)
+        if self._parked is None:
+            self._parked = task
+        elif task is not None:  # one listens, say, and another asks whether the client is still there
+            self._beside = (*self._beside, task)
         before = task.cancelling() if task is not None else 0
         try:
             message = await self._raw_receive()
@@ -161,7 +168,9 @@ class Connection(Session):
             if not self._was_only_interrupted(task, before):
                 raise
         finally:
-            if self._parked is task:
+            if self._beside:
+                self._step_aside(task)
+            elif self._parked is task:
                 self._parked = None
         if self._disconnect is not None:
             self._was_only_interrupted(task, before)
@@ -226,14 +235,20 @@ class Connection(Session):
     def _interrupt(self) -> None:
         """End a pending `receive` without a trace: it takes the cancellation back."""
         if self._parked is not None:
-            self._interrupted = self._parked
-            self._parked.cancel()
+            self._interrupted = (self._parked, *self._beside)
+            for task in self._interrupted:
+                task.cancel()
+
+    def _step_aside(self, task: asyncio.Task[object] | None) -> None:
+        """Forget one of several tasks that are parked in `receive`."""
+        others = [each for each in (self._parked, *self._beside) if each is not None and each is not task]
+        self._parked, self._beside = (others[0], tuple(others[1:])) if others else (None, ())
 
     def _was_only_interrupted(self, task: asyncio.Task[object] | None, before: int) -> bool:
         """Take back our cancellation of the parked task; False if somebody else cancelled it, or did so too."""
-        if task is None or self._interrupted is not task:
+        if task is None or task not in self._interrupted:
             return False
-        self._interrupted = None
+        self._interrupted = tuple(each for each in self._interrupted if each is not task)
         return task.uncancel() <= before
 
     def abort(self) -> None:
@@ -261,3 +276,8 @@ class Connection(Session):
                 return all(self._is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
             case _:
                 return isinstance(error, WebSocketDisconnect | OSError)
+
+
+def retry_after_header(seconds: float) -> tuple[bytes, bytes]:
+    """Return the header that says when to come back, in whole seconds (RFC 9110 section 10.2.3)."""
+    return b"retry-after", str(math.ceil(seconds)).encode()

@@ -20,10 +20,10 @@ from enum import Enum
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.status import HTTP_200_OK
+from starlette.status import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Message, Receive, Scope, Send
 
-from starlette_drain._asgi.connection import Connection
+from starlette_drain._asgi.connection import Connection, retry_after_header
 from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
@@ -42,6 +42,10 @@ DROPPED_AT_ONCE = 3
 """Messages sent after the disconnect that are dropped without a pause."""
 
 
+IN_BETWEEN = b"?"
+"""The end of a body of which a part is being sent: it may arrive, or its sending be cancelled."""
+
+
 class _Phase(Enum):
     REQUEST = 0
     TRANSFER = 1
@@ -53,6 +57,9 @@ class _Phase(Enum):
 class EventStreamSession(Connection):
     """
     One HTTP exchange, which becomes a session when its response turns out to be an event stream.
+
+    Args:
+        has_started: Whether the response has started, as something else than an event stream.
 
     Attributes:
         path: The path of its request.
@@ -72,9 +79,11 @@ class EventStreamSession(Connection):
         receive: Receive,
         send: Send,
         task: asyncio.Task[object] | None,
+        *,
+        has_started: bool,
     ) -> None:
         super().__init__(drain, scope, receive, send, task)
-        self._phase = _Phase.REQUEST
+        self._phase = _Phase.TRANSFER if has_started else _Phase.REQUEST
         self._tail = b""
         self._dropped = 0
         self._is_plain_text = True
@@ -103,7 +112,10 @@ class EventStreamSession(Connection):
     def depart(self) -> Awaitable[None] | None:
         """End."""
         self._drain.transfers.ended(self)
-        return super().depart()
+        ending = super().depart()
+        if self._forced and self._phase is _Phase.REQUEST:
+            return self._answer_unstarted()
+        return ending
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
@@ -111,12 +123,8 @@ class EventStreamSession(Connection):
             return self._send_parted()
         if message["type"] == "http.response.start":
             return self._start(message)
-        if self._phase is _Phase.STREAM:
-            if self._drain.notes_activity:
-                self.active_at = self._drain.time()
-            self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:]
-            if not message.get("more_body", False):
-                self._phase = _Phase.ENDED
+        if self._phase is _Phase.STREAM and message["type"] == "http.response.body":
+            return self._send_part(message)
         return self._raw_send(message)
 
     def disconnect_message(self, goodbye: Goodbye) -> Message:  # noqa: ARG002
@@ -131,7 +139,7 @@ class EventStreamSession(Connection):
         """End the body, with ``retry:`` where it can be added."""
         if self._phase is _Phase.STREAM:
             self._phase = _Phase.ENDED
-            retry = f"retry: {self.reconnect_after_ms}\n\n".encode() if self._may_add_text() else b""
+            retry = _retry(self.reconnect_after_ms / 1000) if self._may_add_text() else b""
             await self._raw_send({"type": "http.response.body", "body": retry, "more_body": False})
 
     def _start(self, message: Message) -> Awaitable[None]:
@@ -144,14 +152,28 @@ class EventStreamSession(Connection):
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
         if is_event_stream(message):
             if drain.admits():
-                self._start_stream(message)
-                drain.enter(self)
-                drain.opened(self)
-            elif self._method() in ("GET", "HEAD"):
+                return self._open(message)
+            if self._method() in ("GET", "HEAD"):
                 return self._turn_away(message)
         if self._phase is _Phase.REQUEST:
             self._phase = _Phase.TRANSFER
         return self._raw_send(message)
+
+    async def _send_part(self, message: Message) -> None:
+        if self._drain.notes_activity:
+            self.active_at = self._drain.time()
+        if not message.get("more_body", False):
+            self._phase = _Phase.ENDED
+        tail, self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:], IN_BETWEEN
+        await self._raw_send(message)
+        self._tail = tail
+
+    async def _open(self, message: Message) -> None:
+        self._start_stream(message)
+        await self._raw_send(message)
+        # Not before: whoever is asked to leave gets an end of the body, for which the head must have gone.
+        self._drain.enter(self)
+        self._drain.opened(self)
 
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
@@ -166,6 +188,20 @@ class EventStreamSession(Connection):
         await self._raw_send(message)
         self._drain.refused(self.kind, self.path)
         await self._part(self._drain.goodbye)
+
+    async def _answer_unstarted(self) -> None:
+        """Answer for an application that was cancelled before it did; a server would say 500."""
+        after = self._drain.retry_after()
+        status, header, body = HTTP_503_SERVICE_UNAVAILABLE, retry_after_header(after), b""
+        if self._asks_for_events():
+            status, header, body = HTTP_200_OK, (b"content-type", b"text/event-stream"), _retry(after)
+        with suppress(OSError):  # the client has gone
+            await self._raw_send({"type": "http.response.start", "status": status, "headers": [header]})
+            await self._raw_send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _asks_for_events(self) -> bool:
+        headers = self._scope.get("headers", ())
+        return any(name == b"accept" and b"text/event-stream" in value for name, value in headers)
 
     async def _send_parted(self) -> None:
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
@@ -190,7 +226,7 @@ class EventStreamSession(Connection):
 
 def is_event_stream(message: Message) -> bool:
     """Tell whether a response that starts so is an event stream that can be ended early."""
-    if message.get("status") != HTTP_200_OK:
+    if message.get("status") != HTTP_200_OK or message.get("trailers"):
         return False
     kind = b""
     for name, value in message.get("headers", ()):
@@ -200,6 +236,10 @@ def is_event_stream(message: Message) -> bool:
             case b"content-type":
                 kind = value
     return kind.partition(b";")[0].strip().lower() == b"text/event-stream"
+
+
+def _retry(seconds: float) -> bytes:
+    return f"retry: {round(seconds * 1000)}\n\n".encode()
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ class Exchange:
     drain, or the application listens to its client, or has to be cancelled.
     """
 
-    __slots__ = ("_drain", "_raw_receive", "_raw_send", "_scope", "_session", "_task")
+    __slots__ = ("_drain", "_has_started", "_raw_receive", "_raw_send", "_scope", "_task", "session")
 
     def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
         self._drain = drain
@@ -33,7 +33,9 @@ class Exchange:
         self._raw_send = send
         # Whoever listens may be another task than the application's own.
         self._task = asyncio.current_task(drain.loop)
-        self._session: EventStreamSession | None = None
+        self._has_started = False
+        self.session: EventStreamSession | None = None
+        """Who has taken over, if anybody."""
 
     def arrive(self) -> None:
         """Begin: the application is about to be called."""
@@ -42,12 +44,12 @@ class Exchange:
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""
-        return self._session is not None and self._session.absorbs(error)
+        return self.session is not None and self.session.absorbs(error)
 
     def depart(self) -> Awaitable[None] | None:
         """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
-        if self._session is not None:
-            return self._session.depart()
+        if self.session is not None:
+            return self.session.depart()
         self._drain.transfers.ended(self)
         self._scope.pop(SCOPE_KEY, None)
         return None
@@ -58,14 +60,16 @@ class Exchange:
 
     def receive(self) -> Awaitable[Message]:
         """Receive the next message, in a way that a drain can interrupt."""
-        return (self._session or self._take_over()).receive()
+        return (self.session or self._take_over()).receive()
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application."""
-        if self._session is not None:
-            return self._session.send(message)
-        if message["type"] == "http.response.start" and self._needs_session(message):
-            return self._take_over().send(message)
+        if self.session is not None:
+            return self.session.send(message)
+        if message["type"] == "http.response.start":
+            if self._needs_session(message):
+                return self._take_over().send(message)
+            self._has_started = True
         return self._raw_send(message)
 
     def _needs_session(self, start: Message) -> bool:
@@ -75,6 +79,8 @@ class Exchange:
 
     def _take_over(self) -> EventStreamSession:
         self._drain.transfers.ended(self)
-        self._session = EventStreamSession(self._drain, self._scope, self._raw_receive, self._raw_send, self._task)
-        self._session.arrive()
-        return self._session
+        self.session = EventStreamSession(
+            self._drain, self._scope, self._raw_receive, self._raw_send, self._task, has_started=self._has_started
+        )
+        self.session.arrive()
+        return self.session

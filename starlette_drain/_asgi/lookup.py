@@ -32,6 +32,8 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     """
     scope = connection if isinstance(connection, Mapping) else connection.scope
     session = scope.get(SCOPE_KEY)
+    if isinstance(session, Exchange):  # as in a copy of the scope that was made before the response started
+        session = session.session or session
     if not isinstance(session, Connection | Exchange):
         msg = (
             f"this {scope.get('type', 'connection')} is not tracked; add DrainMiddleware to the application, and make "

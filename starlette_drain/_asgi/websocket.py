@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 from collections.abc import Awaitable
 from contextlib import suppress
 from enum import Enum
@@ -13,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import Connection
+from starlette_drain._asgi.connection import Connection, retry_after_header
 from starlette_drain._core.session import Goodbye
 from starlette_drain.drain import Drain
 
@@ -157,7 +156,7 @@ def can_deny(scope: Scope) -> bool:
 
 async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
     """
-    Answer a handshake with 503 and ``Retry-After`` (RFC 9110 section 10.2.3).
+    Answer a handshake with 503 and ``Retry-After``.
 
     Where the server has no denial extension a close is all there is; servers turn it into 403, which some clients take
     for final.
@@ -169,7 +168,7 @@ async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(math.ceil(retry_after)).encode()),
+        retry_after_header(retry_after),
         (b"connection", b"close"),
     ]
     await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
@@ -183,4 +182,5 @@ async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> No
     """Turn a late arrival away."""
     await receive()  # websocket.connect: servers answer nothing before it was taken
     drain.refused(WebSocketSession.kind, scope["path"])
-    await deny(send, drain.retry_after(), can_deny=can_deny(scope))
+    with suppress(OSError):  # the client has gone
+        await deny(send, drain.retry_after(), can_deny=can_deny(scope))

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from random import Random
 
@@ -126,12 +127,29 @@ def endless(framework: str, log: list[str]):
         app = FastAPI()
         app.add_api_route("/events", endpoint)
         return app
+    if framework == "fastapi.sse":
+        from fastapi.sse import EventSourceResponse, ServerSentEvent  # noqa: PLC0415
+
+        app = FastAPI()
+
+        @app.get("/events", response_class=EventSourceResponse)
+        async def _() -> AsyncIterator[ServerSentEvent]:
+            async for event in events(ServerSentEvent(raw_data="x")):
+                yield event
+
+        return app
     middleware = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)] if framework == "base-http-middleware" else []
     return Starlette(routes=[Route("/events", endpoint, methods=["GET", "POST"])], middleware=middleware)
 
 
 NEEDS_SSE_STARLETTE = pytest.mark.skipif(find_spec("sse_starlette") is None, reason="sse-starlette is not installed")
-FRAMEWORKS = ("starlette", "fastapi", pytest.param("sse-starlette", marks=NEEDS_SSE_STARLETTE), "base-http-middleware")
+FRAMEWORKS = (
+    "starlette",
+    "fastapi",
+    "fastapi.sse",
+    pytest.param("sse-starlette", marks=NEEDS_SSE_STARLETTE),
+    "base-http-middleware",
+)
 
 
 # --- Before a drain ---
@@ -197,6 +215,25 @@ async def test_what_is_no_stream_of_events_is_let_be(status, headers):
     server.deliver({"type": "http.disconnect"})
     await server.task
     assert len(house.drain.transfers) == 0
+
+
+async def test_a_response_that_announces_trailers_is_let_be():
+    """They are the application's own, and a server waits for them after the body."""
+    start = {**START, "trailers": True}
+
+    async def app(scope, receive, send):
+        await send(start)
+        await receive()
+        await asyncio.sleep(3)
+        await send(END)
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert server.sent == [start, END]
+    assert house.outcomes() == []
 
 
 async def test_a_stream_that_ends_by_itself_has_left():
@@ -272,6 +309,87 @@ async def test_retry_is_told_only_after_a_whole_event(sent, expected):
     await house.shed()
     assert [START, *map(chunk, sent), chunk(expected, more=False)] == server.sent
     await server.task
+
+
+async def test_nothing_is_added_while_a_part_may_or_may_not_arrive():
+    """A send that waits for a slow client may still be cancelled: nobody knows where the body ends."""
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send(chunk(b"data: half"))
+        sending = asyncio.create_task(send(chunk(b" of it\n\n")))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        sending.cancel()
+
+    house = House(app)
+    server = house.serve()
+    server.blocked = lambda message: message.get("body", b"").endswith(b"\n\n")
+    await settle()
+    await house.shed()
+    await server.task
+    assert server.sent == [START, chunk(b"data: half"), END]
+
+
+async def test_only_parts_of_the_body_are_parts_of_the_stream():
+    """Whatever else an application sends (a server push) passes, and the stream is ended all the same."""
+    push = {"type": "http.response.push", "path": "/style.css", "headers": []}
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send(push)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert server.sent == [START, push, retry(5000)]
+
+
+async def test_a_stream_whose_head_is_still_on_its_way_is_no_session_yet():
+    """An end of the body before its head would be no HTTP; it is shed once the head has gone."""
+    house = House(bare(b"data: x\n\n"))
+    house.drain.begin()
+    server = house.serve()
+    server.blocked = lambda message: message["type"] == "http.response.start"
+    await settle()
+    assert house.drain.statistics().open == 0
+    await house.shed()
+    assert server.sent == []
+    server.task.cancel()
+    await asyncio.wait([server.task])
+
+
+async def test_a_task_that_asks_for_the_client_does_not_hide_one_that_listens():
+    """Starlette's ``is_disconnected`` receives beside the task that waits for the disconnect, which is interrupted."""
+    log = []
+
+    async def events(request):
+        try:
+            while not await request.is_disconnected():
+                yield "data: x\n\n"
+                await asyncio.sleep(1)
+        finally:
+            log.append("finally")
+
+    async def ended():
+        log.append("background")
+
+    async def endpoint(request: Request):
+        return StreamingResponse(events(request), media_type="text/event-stream", background=BackgroundTask(ended))
+
+    house = House(Starlette(routes=[Route("/events", endpoint)]))
+    server = house.serve()
+    await asyncio.sleep(2.5)
+    at = house.drain.time()
+    await house.shed()
+    await server.task
+    assert log == ["finally", "background"]
+    assert house.outcomes() == [Outcome.SHED]
+    assert house.drain.time() - at < 1
 
 
 async def test_nothing_is_added_to_an_encoded_body():
@@ -489,6 +607,21 @@ async def test_the_session_is_found_from_inside_the_generator():
     assert house.outcomes() == [Outcome.SHED]
 
 
+async def test_the_session_is_found_in_a_copy_of_the_scope():
+    """Frameworks and middleware copy the scope before the response starts."""
+    seen = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        seen.append(session_of(scope))
+
+    async def copying(scope, receive, send):
+        await app(dict(scope), receive, send)
+
+    await House(copying).serve().task
+    assert isinstance(seen[0], EventStreamSession)
+
+
 async def test_an_ordinary_response_is_no_session():
     """session_of in an ordinary endpoint says what would make it one."""
 
@@ -671,3 +804,41 @@ async def test_transfers_may_finish_and_are_cancelled_at_the_deadline_only_where
     assert (30 if cancels else 100) == pytest.approx(ended[0] - at, abs=0.1)
     assert len(house.drain.transfers) == 0
     assert len(server.sent) == 1  # what was cut must not look complete
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        (b"*/*", [503, b"retry-after", b""]),
+        (b"text/event-stream", [200, b"content-type", b"retry: "]),
+    ],
+)
+async def test_a_transfer_cancelled_before_its_response_is_answered(accept, expected):
+    """Come back, says the answer; to an EventSource in its own language, since it takes 503 for final."""
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(100)
+
+    house = House(app, cancel_transfers=True)
+    server = house.serve({**http_scope(), "headers": [(b"accept", accept)]})
+    await settle()
+    await house.drain.start(window=30)
+    await server.task
+    head, body = server.sent
+    assert expected == [head["status"], head["headers"][0][0], body["body"][:7]]
+    assert not body["more_body"]
+
+
+async def test_the_answer_for_a_cancelled_transfer_may_come_too_late():
+    """Where the client has gone meanwhile nothing is raised."""
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(100)
+
+    house = House(app, cancel_transfers=True)
+    server = house.serve()
+    server.refusing = OSError("the client has gone")
+    await settle()
+    await house.drain.start(window=30)
+    await server.task
+    assert server.sent == []

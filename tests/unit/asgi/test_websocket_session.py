@@ -1013,6 +1013,16 @@ async def test_a_late_arrival_is_refused_and_the_application_never_called(denial
     assert house.drain.progress().refused == 2
 
 
+async def test_a_late_arrival_may_have_gone_before_it_is_refused():
+    """A send that the server refuses since the client has gone is nobody's error."""
+    house = House(accept_and_wait)
+    await house.drain.start()
+    server = house.serve()
+    server.refusing = OSError("gone")
+    await server.task
+    assert house.drain.progress().refused == 1
+
+
 async def test_retry_after_is_whole_seconds_rounded_up():
     """Retry-After is a whole number (RFC 9110 section 10.2.3): a fraction is rounded up."""
     house = House(accept_and_wait, retry_after=0.2)
