@@ -5,6 +5,7 @@ import dataclasses
 import hmac
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -68,13 +69,15 @@ class AdminRoute:
         except ClientDisconnect:
             return
         response.headers["cache-control"] = "no-store"
+        if self._drain.state is not DrainState.SERVING and scope.get("http_version", "1.1").startswith("1"):
+            response.headers["connection"] = "close"  # like every other response while draining
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         self._authorize(request)
         match request.method:
             case "GET" | "HEAD":
-                await self._wait(_seconds_to_wait(request))
+                await self._wait(_seconds_to_wait(request), request)
                 return JSONResponse(describe(self._drain))
             case "POST":
                 return await self._start(request)
@@ -101,7 +104,7 @@ class AdminRoute:
         window, reason = _read_order(await _read_body(request))
         was_serving = self._drain.state is DrainState.SERVING
         await self._drain.start(window=window, reason=reason)
-        await self._wait(wait)
+        await self._wait(wait, request)
         return JSONResponse(describe(self._drain), 202 if was_serving else 200)
 
     async def _cancel(self) -> Response:
@@ -111,13 +114,27 @@ class AdminRoute:
             raise _Refusal(409, str(error)) from None
         return JSONResponse(describe(self._drain))
 
-    async def _wait(self, seconds: float) -> None:
-        if seconds:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._drain.wait_all_drained()
-            except TimeoutError:
-                pass
+    async def _wait(self, seconds: float, request: Request) -> None:
+        """
+        Wait until drained, for *seconds* at the most; a server waits for a request when it ends, so not for nobody.
+
+        Raises:
+            ClientDisconnect: If the client has gone.
+        """
+        if not seconds:
+            return
+        drained = asyncio.create_task(self._drain.wait_all_drained())
+        gone = asyncio.create_task(_wait_gone(request.receive))
+        try:
+            await asyncio.wait({drained, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise ClientDisconnect
+            if drained.done():
+                drained.result()
+        finally:
+            for task in (drained, gone):
+                task.cancel()
+            await asyncio.gather(drained, gone, return_exceptions=True)
 
 
 def describe(drain: Drain) -> dict[str, Any]:
@@ -129,8 +146,22 @@ def describe(drain: Drain) -> dict[str, Any]:
         answer["drain"] = _plain(progress, now)
     if drain.report and drain.state is not DrainState.DRAINING:
         answer["report"] = _plain(drain.report, now)
-    answer["triggers"] = {name: dict(status) for name, status in drain.trigger_status().items()}
+    answer["triggers"] = {name: _status(dict(status)) for name, status in drain.trigger_status().items()}
     return answer
+
+
+async def _wait_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _status(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a trigger says of itself, unless it would spoil the whole answer: JSON knows no infinity."""
+    try:
+        json.dumps(status, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return {"error": f"its status is no JSON: {error}"}
+    return status
 
 
 def _plain(value: Any, now: float) -> Any:

@@ -326,6 +326,14 @@ async def test_a_trigger_that_cannot_tell_does_not_spoil_the_answer():
 # --- POST ---
 
 
+async def test_a_status_that_is_no_json_does_not_spoil_the_answer():
+    """JSON knows no infinity, and none of the objects that a trigger may think of."""
+    house = House()
+    for value in (float("inf"), float("nan"), object()):
+        house.trigger.status = lambda _now, value=value: {"value": value}
+        assert "no JSON" in (await house.ask()).json()["triggers"]["switch"]["error"]
+
+
 async def test_post_starts_with_202_and_the_plan():
     """202: accepted, and the plan to look at."""
     house = House()
@@ -576,3 +584,27 @@ async def test_wait_when_drained_answers_at_once():
     began = house.drain.time()
     assert (await house.ask(path="/drain?wait=600")).status == 200
     assert house.drain.time() == began
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_wait_ends_with_its_client(method):
+    """A server that ends waits for its requests, so none goes on when nobody is there to be told."""
+    house = House()
+    await house.open(10)
+    await house.drain.start(window=100)
+    began = house.drain.time()
+    answer = await house.ask(method, "/drain?wait=600", body=[b"", None])
+
+    assert answer is None
+    assert house.drain.time() == began
+    assert house.drain.state is DrainState.DRAINING
+
+
+@pytest.mark.parametrize(("version", "expected"), [("1.1", "close"), ("2", None)])
+async def test_connections_end_with_the_answer_while_draining(version, expected):
+    """As with every other response, where the protocol knows such a header."""
+    house = House()
+    assert "connection" not in (await house.ask(http_version=version)).headers
+    await house.open(10)
+    await house.drain.start(window=100)
+    assert expected == (await house.ask(http_version=version)).headers.get("connection")
