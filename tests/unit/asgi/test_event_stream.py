@@ -128,18 +128,23 @@ def endless(framework: str, log: list[str]):
         app.add_api_route("/events", endpoint)
         return app
     if framework == "fastapi.sse":
-        from fastapi.sse import EventSourceResponse, ServerSentEvent  # noqa: PLC0415
-
-        app = FastAPI()
-
-        @app.get("/events", response_class=EventSourceResponse)
-        async def _() -> AsyncIterator[ServerSentEvent]:
-            async for event in events(ServerSentEvent(raw_data="x")):
-                yield event
-
-        return app
+        return fastapi_sse(events)
     middleware = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)] if framework == "base-http-middleware" else []
     return Starlette(routes=[Route("/events", endpoint, methods=["GET", "POST"])], middleware=middleware)
+
+
+def fastapi_sse(events):
+    """Make an application with FastAPI's own event streams."""
+    from fastapi.sse import EventSourceResponse, ServerSentEvent  # noqa: PLC0415 - older versions have none
+
+    app = FastAPI()
+
+    @app.get("/events", response_class=EventSourceResponse)
+    async def _() -> AsyncIterator[ServerSentEvent]:
+        async for event in events(ServerSentEvent(raw_data="x")):
+            yield event
+
+    return app
 
 
 NEEDS_SSE_STARLETTE = pytest.mark.skipif(find_spec("sse_starlette") is None, reason="sse-starlette is not installed")
