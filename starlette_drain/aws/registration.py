@@ -4,13 +4,17 @@
 # then knows no deregistration delay, and sends SIGTERM at once; but a drain by hand, by an event or by the task's own
 # state may take as long as the delay allows, because the balancer cuts nothing before.
 #
-# There are two wishes, IN and OUT. A drain, whoever asked for it, wishes OUT; that it is cancelled wishes IN. What is
-# wished is compared with what DescribeTargetHealth shows and brought about, with back-off, for as long as it takes.
-# Then nobody asks any more, so an operator who takes the target out by hand is not contradicted.
+# A drain, whoever asked for it, wishes OUT. That it is cancelled wishes IN, or for a task that ECS registered AS_WAS:
+# what was taken out from here is put back, and nothing else. What is wished is compared with what DescribeTargetHealth
+# shows and brought about, with back-off, for as long as it takes. Then nobody asks any more, so an operator who takes
+# the target out by hand is not contradicted.
 #
-# The order is the one in which ECS does it: deregister, shed within the delay, end. The sheds need not wait for the
-# balancer: a drain has begun, and whoever still comes is a late arrival. Only the end of the process waits, by `flush`,
-# until the target is seen `draining`: before that the balancer may send more.
+# The order is the one in which ECS does it: deregister, shed within the delay, end. Only the end of the process waits,
+# by `flush`, until the target is seen `draining`: before that the balancer may send more. The sheds do not:
+#   - `draining` is seen with the next call, in some 0.3 s, in which an even drain asks one session in a thousand; what
+#     of these comes straight back is a late arrival, answered 503, and tries again
+#   - it says that AWS has taken note; the balancer's nodes follow when they do (an NLB's in up to two minutes)
+#   - a drain that waited for a call would stand still where AWS does not answer, and spend a window that does not wait
 #
 # What wishes nothing:
 #   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
@@ -54,9 +58,13 @@ STOP_LIMIT = 5.0
 class Wish(Enum):
     """Where this task's targets shall be."""
 
-    AS_IS = "as it is"
+    AS_WAS = "as it was"
     IN = "in"
     OUT = "out"
+
+
+COME_ABOUT = {Wish.AS_WAS: "watching", Wish.IN: "registered", Wish.OUT: "deregistered"}
+"""What the state is called when a wish has come about."""
 
 
 class SelfRegistration(AwsSource):
@@ -67,7 +75,7 @@ class SelfRegistration(AwsSource):
 
     Args:
         registers: False for tasks that ECS registers: only a drain takes such a task out, and a cancelled one puts it
-            back. Meant for a drain by hand, which ECS does not expect.
+            back, exactly as it was. Meant for a drain by hand, which ECS does not expect.
         **source: See `AwsSource`.
     """
 
@@ -77,15 +85,16 @@ class SelfRegistration(AwsSource):
     def __init__(self, *, registers: bool = True, **source: Any) -> None:
         super().__init__(**source)
         self._registers = registers
-        self._wish = Wish.IN if registers else Wish.AS_IS
+        self._home = Wish.IN if registers else Wish.AS_WAS
+        self._wish = self._home
         self._control: Control | None = None
         self._identity: TaskIdentity | None = None
+        self._groups: list[TargetEntries] = []
         self._impairment: Impairment | None = None
-        self._last_error: str | None = None
+        self._problems: dict[str, str] = {}
         self._news = asyncio.Event()
         self._settled = threading.Event()
         self._sent: dict[str, float] = {}
-        self._out_since: float | None = None
         self._has_asked = False
 
     async def watch(self, control: Control) -> None:
@@ -107,23 +116,25 @@ class SelfRegistration(AwsSource):
             self._identity = identity
             self._impairment = Impairment(self.name, control)
             control.advise(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
-            groups = [TargetEntries(calls, each) for each in identity.targets]
+            self._problems = {}
+            self._groups = [TargetEntries(calls, each, registers=self._registers) for each in identity.targets]
             try:
-                await self._keep(groups, control)
+                await self._keep(control)
             finally:
-                await self._leave_at_stop(groups, control)
+                await self._leave_at_stop(control)
                 self._control = None
-                self._wish = Wish.IN if self._registers else Wish.AS_IS
+                self._wish = self._home
                 self._settled.set()
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return what is wished, whether it has come about, and what went wrong."""
+        out_since = self._out_since()
         return {
             "state": self._state,
             "wish": self._wish.value,
-            "deregistered_ago": None if self._out_since is None else round(now - self._out_since, 3),
-            "targets": [str(each) for each in self._identity.targets] if self._identity else [],
-            "last_error": self._last_error,
+            "deregistered_ago": None if out_since is None else round(now - out_since, 3),
+            "targets": [str(each.target) for each in self._groups],
+            "last_error": next(iter(self._problems.values()), None),
         }
 
     def notify(self, fact: Fact) -> None:
@@ -132,7 +143,7 @@ class SelfRegistration(AwsSource):
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
                 self._wish_for(Wish.OUT)
             case DrainCancelled() if self._wish is Wish.OUT:
-                self._wish_for(Wish.IN if self._registers or self._out_since is not None else Wish.AS_IS)
+                self._wish_for(self._home)
 
     def flush(self, timeout: float) -> None:
         """Hold up the end of the process, for *timeout* seconds at the most, while the balancer may still send."""
@@ -153,16 +164,16 @@ class SelfRegistration(AwsSource):
     async def _discover(self, calls: AwsCalls, control: Control, task: TaskMetadata | None) -> TaskIdentity:
         return await discover(calls, control.settings, task)
 
-    async def _keep(self, groups: list[TargetEntries], control: Control) -> None:
+    async def _keep(self, control: Control) -> None:
         backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
         while True:
             self._news.clear()
             wish = self._wish
-            results = [await self._bring_about(wish, each, control) for each in groups]
+            results = await asyncio.gather(*(self._bring_about(wish, each, control) for each in self._groups))
             if wish is not self._wish:
                 backoff.reset()
             elif all(results):
-                self._state = "registered" if wish is Wish.IN else "deregistered" if wish is Wish.OUT else "watching"
+                self._state = COME_ABOUT[wish]
                 self._settled.set()
                 backoff.reset()
                 await self._news.wait()
@@ -172,32 +183,31 @@ class SelfRegistration(AwsSource):
 
     async def _bring_about(self, wish: Wish, group: TargetEntries, control: Control) -> bool:
         """Go one step towards *wish*; return whether it has come about."""
-        is_done = True
         try:
-            if wish is Wish.OUT:
-                is_done = await self._go_out(group, control)
-            elif wish is Wish.IN:
-                await self._go_in(group, control)
+            is_done = await (self._go_out if wish is Wish.OUT else self._go_home)(group, control)
         except AwsCallFailed as failed:
-            self._last_error = failed.problem
+            self._problems[group.arn] = failed.problem
             if self._impairment:
                 self._impairment.failed(group.arn, failed.trouble)
             return False
-        self._last_error = None
+        self._problems.pop(group.arn, None)
         if self._impairment:
             self._impairment.worked(group.arn)
         return is_done
 
-    async def _go_in(self, group: TargetEntries, control: Control) -> None:
-        if await group.register():
-            self._tell(control, "registered", group.target)
-        self._out_since = None
+    async def _go_home(self, group: TargetEntries, control: Control) -> bool:
+        if group.out_since is not None:
+            if not await group.put_back(control.time()):
+                return False
+        elif not self._registers or not await group.put_in():
+            return True
+        self._tell(control, "registered", group.target)
+        return True
 
     async def _go_out(self, group: TargetEntries, control: Control) -> bool:
         if group.arn not in self._sent:
             asked = control.time()
-            if await group.deregister():
-                self._out_since = asked if self._out_since is None else self._out_since
+            if await group.take_out(asked):
                 self._tell(control, "deregistered", group.target)
                 self._ask(control)
             self._sent[group.arn] = asked
@@ -212,30 +222,40 @@ class SelfRegistration(AwsSource):
         del self._sent[group.arn]  # it is in, against our wish
         return False
 
+    def _out_since(self) -> float | None:
+        return min((each.out_since for each in self._groups if each.out_since is not None), default=None)
+
     def _ask(self, control: Control) -> None:
         """Let the drain under way know when the balancer will cut, if it still goes on."""
-        if self._wish is not Wish.OUT or self._has_asked or self._identity is None or self._out_since is None:
+        out_since = self._out_since()
+        if self._wish is not Wish.OUT or self._has_asked or self._identity is None or out_since is None:
             return
         self._has_asked = True
         settings, now = control.settings, control.time()
-        ends = deadline(now, self._out_since, self._identity.shortest_delay, settings.margin)
+        ends = deadline(now, out_since, self._identity.shortest_delay, settings.margin)
         reason = f"this task has deregistered itself, and the shortest delay is {self._identity.shortest_delay:g} s"
-        control.request(DrainCause(self.name, reason, at=now, deadline=ends, lag=now - self._out_since))
+        control.request(DrainCause(self.name, reason, at=now, deadline=ends, lag=now - out_since))
 
-    async def _leave_at_stop(self, groups: list[TargetEntries], control: Control) -> None:
+    async def _leave_at_stop(self, control: Control) -> None:
         """Take the task out although nothing drains, or what was begun is not done: the application ends."""
         if self._settled.is_set() and self._wish is Wish.OUT:
             return
         if self._wish is not Wish.OUT and (control.workers > 1 or not self._registers):
             return
         self._wish = Wish.OUT
+        await asyncio.gather(*(self._leave(each, control) for each in self._groups))
+
+    async def _leave(self, group: TargetEntries, control: Control) -> None:
+        was_out = group.out_since is not None
         try:
             async with asyncio.timeout(STOP_LIMIT):
-                for each in groups:
-                    if await each.deregister():
-                        self._tell(control, "deregistered", each.target)
+                # A task that registers itself knows its entries, and one just registered may not be listed yet.
+                is_out = await group.take_out(control.time(), looks=not self._registers)
         except (AwsCallFailed, TimeoutError) as error:
-            self._last_error = f"could not deregister at the end ({type(error).__name__})"
+            self._problems[group.arn] = f"could not deregister at the end ({type(error).__name__})"
+            return
+        if is_out and not was_out:
+            self._tell(control, "deregistered", group.target)
 
     def _tell(self, control: Control, done: str, target: OwnTarget) -> None:
         where = "from" if done == "deregistered" else "with"

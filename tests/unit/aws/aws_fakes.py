@@ -84,13 +84,17 @@ class ScriptedClients:
     Clients that answer from a FakeAWS without a wire.
 
     ``failures`` maps an operation to what it raises, for as long as it is there; ``taking`` is the virtual time a call
-    takes; ``calls`` lists when and what was called.
+    takes; ``lost`` maps an operation to the seconds after which AWS does what nobody hears the answer to;
+    ``hanging`` holds the ARNs of target groups about which nothing is answered; ``calls`` lists when and what was
+    called.
     """
 
     def __init__(self, fake):
         self.fake = fake
         self.failures = {}
         self.taking = 0.0
+        self.lost = {}
+        self.hanging = set()
         self.calls = []
         self.regions = []
         self.opened = []
@@ -130,7 +134,12 @@ class ScriptedClient:
 
         async def call(**parameters):
             owner = self._owner
-            owner.calls.append((asyncio.get_running_loop().time(), operation, parameters))
+            loop = asyncio.get_running_loop()
+            owner.calls.append((loop.time(), operation, parameters))
+            if operation in owner.lost:
+                loop.call_later(owner.lost[operation], self._answer, operation, parameters)
+            if operation in owner.lost or parameters.get("TargetGroupArn") in owner.hanging:
+                await loop.create_future()
             await asyncio.sleep(owner.taking)
             error = owner.failures.get(operation) or owner.failures.get("*")
             if error:

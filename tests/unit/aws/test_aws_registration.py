@@ -23,6 +23,7 @@ from starlette_drain.aws.registration import SelfRegistration
 from starlette_drain.aws.targets import find_own, is_out
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import ManualTrigger, RecordingObserver
+from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.triggers.base import Trigger
 
 pytestmark = pytest.mark.anyio
@@ -202,10 +203,7 @@ async def test_a_task_that_ecs_registered(stage):
     service = stage.fake.add_service(delay=300)
     task = stage.fake.add_task(service)
 
-    def kind(**source):
-        return SelfRegistration(registers=False, **source)
-
-    async with stage.watching(task, kind=kind) as control:
+    async with stage.watching(task, kind=taking_out) as control:
         await asyncio.sleep(60)
         assert not set(stage.clients.operations()) & {IN, OUT, LOOK}
         stage.trigger.notify(started())
@@ -222,10 +220,7 @@ async def test_a_target_that_ecs_took_out(stage):
     """Where the balancer takes the task out already there is nothing to do, and nothing is put back."""
     task = stage.fake.add_task(stage.fake.add_service())
 
-    def kind(**source):
-        return SelfRegistration(registers=False, **source)
-
-    async with stage.watching(task, kind=kind) as control:
+    async with stage.watching(task, kind=taking_out) as control:
         await asyncio.sleep(1)
         stage.fake.deactivate(task)
         stage.trigger.notify(started(DrainCause("target-health", "draining", at=1.0)))
@@ -234,6 +229,128 @@ async def test_a_target_that_ecs_took_out(stage):
         await asyncio.sleep(10)
         assert not set(stage.clients.operations()) & {IN, OUT}
         assert control.causes == []
+
+
+def taking_out(**source):
+    """Make a SelfRegistration for a task that ECS registers."""
+    return SelfRegistration(registers=False, **source)
+
+
+async def drain_and_cancel(registration, seconds=10.0):
+    """Let a drain begin, and be cancelled after a while."""
+    registration.notify(started())
+    await asyncio.sleep(seconds)
+    registration.notify(cancelled())
+    await asyncio.sleep(60)
+
+
+def entries_of(group):
+    """Return what of a group gets traffic, as (id, port)."""
+    return [(each.id, each.port) for each in group.listed() if group.health(each).state == "healthy"]
+
+
+@pytest.mark.parametrize("registers", [True, False])
+async def test_a_cancelled_drain_registers_nothing_new(stage, registers):
+    """Of a blue and a green group that name the task, only the one that it was in gets it back."""
+    service = stage.fake.add_service()
+    blue, green = service.registrations[0].group, stage.fake.add_target_group("green")
+    task = stage.fake.add_task(service)
+    groups = (blue.arn,) if registers else (blue.arn, green.arn)
+
+    def kind(**source):
+        return SelfRegistration(registers=registers, **source)
+
+    async with stage.watching(task, kind=kind, target_group_arn=groups):
+        await asyncio.sleep(1)
+        before = entries_of(blue)
+        await drain_and_cancel(stage.trigger)
+        assert (entries_of(blue), entries_of(green)) == (before, [])
+
+
+@pytest.mark.parametrize("registers", [True, False])
+async def test_a_cancelled_drain_puts_back_the_same_port(scene, registers):
+    """Where no port is given, the entry comes back with the port that it had, not with the group's."""
+    scene.group.port = 80
+    scene.group.register("10.0.0.5", 8000)
+    async with scene.watching(registers=registers) as (_, registration):
+        await drain_and_cancel(registration)
+        assert entries_of(scene.group) == [("10.0.0.5", 8000)]
+
+
+@pytest.mark.parametrize("registers", [True, False])
+async def test_a_cancelled_drain_puts_back_the_same_address(scene, registers):
+    """A task of both families that is registered by its IPv6 address, however spelled, is put back by that one."""
+    scene.task.ipv6_addresses = ("2001:db8::5",)
+    scene.group.register("2001:DB8:0::5", 8000)
+    async with scene.watching(registers=registers) as (_, registration):
+        await drain_and_cancel(registration)
+        assert entries_of(scene.group) == [("2001:DB8:0::5", 8000)]
+
+
+@pytest.mark.parametrize("taking", [0.0, 2.0])
+@pytest.mark.parametrize("after", [0.0, 1.0, 2.5, 3.5, 4.5])
+async def test_cancelled_at_any_moment_a_task_of_ecs_is_in(stage, taking, after):
+    """Whenever the drain is cancelled, also while it is being deregistered, the task is in a minute later."""
+    service = stage.fake.add_service()
+    task = stage.fake.add_task(service)
+    async with stage.watching(task, kind=taking_out):
+        await asyncio.sleep(20)
+        stage.clients.taking = taking
+        await drain_and_cancel(stage.trigger, after)
+        assert entries_of(service.registrations[0].group) == [("10.0.0.5", 8000)]
+
+
+@pytest.mark.parametrize("done_after", [0.0, 9.0, 15.0])
+async def test_a_deregistration_whose_answer_was_lost_is_undone(stage, done_after):
+    """A call that timed out may be done all the same, even after the task was put back; in the end the task is in."""
+    service = stage.fake.add_service()
+    task = stage.fake.add_task(service)
+    async with stage.watching(task, kind=taking_out) as control:
+        await asyncio.sleep(1)
+        stage.clients.lost[OUT] = done_after
+        await drain_and_cancel(stage.trigger, 5.0)
+        assert entries_of(service.registrations[0].group) == [("10.0.0.5", 8000)]
+        assert control.causes == []
+        assert stage.trigger.status(control.time())["state"] == "watching"
+        settled = len(stage.clients.calls)
+        await asyncio.sleep(300)
+        assert len(stage.clients.calls) == settled, "nobody asks for ever"
+
+
+async def test_a_lost_answer_counts_from_the_call(scene):
+    """A deregistration that was done although its answer was lost brings the deadline of its first moment."""
+    async with scene.watching() as (control, registration):
+        scene.clients.lost[OUT] = 0.0
+        began = control.time()
+        registration.notify(started())
+        await asyncio.sleep(20)
+        (cause,) = control.causes
+        assert cause.deadline == pytest.approx(began + 300 - 15, abs=0.1)
+        assert registration.status(control.time())["deregistered_ago"] == pytest.approx(20, abs=0.1)
+
+
+async def test_a_refused_deregistration_is_no_deregistration(scene):
+    """Time passes for nobody while AWS refuses; the deadline counts from the call that worked."""
+    async with scene.watching() as (control, registration):
+        scene.clients.failures[OUT] = ClientError("AccessDenied")
+        registration.notify(started())
+        await asyncio.sleep(200)
+        assert registration.status(control.time())["deregistered_ago"] is None
+        scene.clients.failures.clear()
+        await asyncio.sleep(40)
+        assert control.causes[0].deadline > control.time() + 300 - 15 - 40
+
+
+async def test_what_ecs_registered_is_not_taken_out_unseen(stage):
+    """Where nobody may look, nothing could be put back as it was, so the task stays in, and it is said why."""
+    service = stage.fake.add_service()
+    task = stage.fake.add_task(service)
+    async with stage.watching(task, kind=taking_out) as control:
+        await asyncio.sleep(1)
+        stage.clients.failures[LOOK] = ClientError("AccessDenied")
+        await drain_and_cancel(stage.trigger)
+        assert not {IN, OUT} & set(stage.clients.operations())
+        assert "DescribeTargetHealth" in control.told(TriggerImpaired)[0].problem
 
 
 @pytest.mark.parametrize("error", ["ThrottlingException", "AccessDenied", "TargetGroupNotFound", "ServiceUnavailable"])
@@ -284,6 +401,54 @@ async def test_stop_is_not_held_up(scene):
         scene.clients.taking = 1e6
         ended = control.time()
     assert asyncio.get_running_loop().time() - ended <= 5.1
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_a_group_that_fails_keeps_no_other_at_stop(scene, hangs):
+    """Each group is left by itself: one that is gone, or hangs, keeps the task in no other."""
+    others = [scene.fake.add_target_group(name) for name in ("first", "last")]
+    arns = (others[0].arn, scene.group.arn, others[1].arn)
+    async with scene.watching(target_group_arn=arns) as (control, registration):
+        assert [entries_of(each) for each in others] == [[("10.0.0.5", 8000)]] * 2
+        if hangs:
+            scene.clients.hanging.add(scene.group.arn)
+        else:
+            del scene.fake.groups[scene.group.arn]
+    assert [entries_of(each) for each in others] == [[], []]
+    assert "could not deregister" in registration.status(control.time())["last_error"]
+
+
+async def test_a_group_that_hangs_keeps_no_other(scene):
+    """While one group's calls hang, the task gets out of the others, and the error stays to be seen."""
+    other = scene.fake.add_target_group("other")
+    async with scene.watching(target_group_arn=(scene.group.arn, other.arn)) as (control, registration):
+        scene.clients.hanging.add(scene.group.arn)
+        registration.notify(started())
+        await asyncio.sleep(1)
+        assert entries_of(other) == []
+        await asyncio.sleep(60)
+        assert "cannot be reached" in registration.status(control.time())["last_error"]
+
+
+async def test_stopped_while_registering(scene, monkeypatch):
+    """A registration under way at the end is taken back, although the balancer does not list it yet."""
+    scene.clients.lost[IN] = 0.0
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeTargetGroup, "described", lambda _self, _named: [])
+        async with scene.watching():
+            assert scene.called(IN)
+    assert scene.states == ["draining"]
+
+
+async def test_drained_while_registering(scene, monkeypatch):
+    """A drain takes out what was registered a moment ago, although the balancer does not list it yet."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeTargetGroup, "described", lambda _self, _named: [])
+        async with scene.watching() as (control, registration):
+            registration.notify(started(SIGTERM))
+            await asyncio.sleep(1)
+            assert scene.states == ["draining"]
+            assert len(control.causes) == 1
 
 
 async def test_one_worker_of_several_ends(scene):
