@@ -6,7 +6,8 @@
 #
 #   - it is asked for in short leases (5 minutes) and renewed at half-time: a process that is killed blocks for minutes;
 #   - no lease ends later than `protection_limit` after the need began, and the limit begins anew only when there was no
-#     need for five minutes: sessions that come and go around the threshold do not add up to more;
+#     need for so long that a lease has ended: neither sessions that come and go around the threshold, nor workers that
+#     do, nor a process that starts again add up to more;
 #   - it is given back when the need is over, when ECS ends the task all the same, and when the application ends.
 #
 # Needed is it while a drain goes on that ECS did not ask for (by hand, or for a deployment's bake time), and while more
@@ -14,6 +15,7 @@
 """Task scale-in protection: held while the task is slow to leave, and never for longer than it said."""
 
 import asyncio
+import http.client
 import json
 import math
 import urllib.error
@@ -34,6 +36,7 @@ from starlette_drain.aws.backoff import Backoff
 from starlette_drain.aws.calls import unobserved
 from starlette_drain.aws.errors import Incomplete
 from starlette_drain.aws.impairment import Impairment
+from starlette_drain.aws.need import Need
 from starlette_drain.aws.source import AwsSource
 from starlette_drain.triggers.base import Control
 
@@ -46,16 +49,16 @@ TIME_LIMIT = 5.0
 LEASE = 5
 """Minutes."""
 
-PAUSE = 300.0
-"""Seconds without a need after which the limit begins anew."""
-
 LOOK = 10.0
 """Seconds between two looks at whether protection is needed."""
 
+PAUSE = LEASE * 60.0 + LOOK
+"""Seconds without a need after which the limit begins anew: a lease that nobody gave back has ended."""
+
 ENDED_BY_ECS = frozenset({"target-health", "task-state"})
 
-Put = Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, Mapping[str, Any]]]]
-"""Something that puts a JSON object to a URL, and returns the status and the JSON object of the answer."""
+Put = Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, object]]]
+"""Something that puts a JSON object to a URL, and returns the status and the JSON value of the answer."""
 
 
 class NotProtectable(Incomplete):
@@ -74,7 +77,7 @@ def lease(limit: float, since: float, now: float) -> int:
     return max(0, min(LEASE, math.floor((since + limit - now - TIME_LIMIT) / 60)))
 
 
-def read_answer(status: int, answer: Mapping[str, Any], *, wanted: bool) -> None:
+def read_answer(status: int, answer: object, *, wanted: bool) -> None:
     """
     Read what the agent answered to the wish for protection, or for none.
 
@@ -82,13 +85,13 @@ def read_answer(status: int, answer: Mapping[str, Any], *, wanted: bool) -> None
         NotProtectable: If this task can never be protected.
         Incomplete: If it was not done.
     """
-    failure, error = answer.get("failure") or {}, answer.get("error") or {}
+    failure, error, protection = (_part(answer, name) for name in ("failure", "error", "protection"))
     if failure.get("Reason") == "TASK_NOT_VALID":
         raise NotProtectable(
             problem="ECS protects no task that belongs to no service or is ending (TASK_NOT_VALID)",
             remedy="leave DRAIN_PROTECTION_LIMIT unset for such tasks",
         )
-    if (answer.get("protection") or {}).get("ProtectionEnabled") is wanted:
+    if protection.get("ProtectionEnabled") is wanted:
         return
     code = str(failure.get("Reason") or error.get("Code") or f"HTTP status {status}")
     if code.startswith("AccessDenied"):
@@ -96,6 +99,11 @@ def read_answer(status: int, answer: Mapping[str, Any], *, wanted: bool) -> None
     else:
         remedy = "it is tried again; what is held ends by itself within minutes"
     raise Incomplete(problem=f"the ECS agent did not change the task's protection ({code})", remedy=remedy)
+
+
+def _part(answer: object, name: str) -> Mapping[str, Any]:
+    part = answer.get(name) if isinstance(answer, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 class TaskProtection(AwsSource):
@@ -118,8 +126,8 @@ class TaskProtection(AwsSource):
         self._put = put or put_json
         self._news = asyncio.Event()
         self._drains = False
+        self._need: Need | None = None
         self._since: float | None = None
-        self._over_at: float | None = None
         self._until: float | None = None
         self._is_held = False
         self._renew_at = 0.0
@@ -135,6 +143,7 @@ class TaskProtection(AwsSource):
             self._stand_down(control, f"there is no ECS agent: {AGENT_VARIABLE} is not set")
             return
         self._news = asyncio.Event()
+        self._need = Need(f"protection {self._environ[AGENT_VARIABLE]}", control.settings.workers_dir, PAUSE)
         self._state = "watching"
         impairment = Impairment(self.name, control)
         backoff = Backoff(LOOK, 60.0, self._rng)
@@ -142,7 +151,7 @@ class TaskProtection(AwsSource):
             while True:
                 self._news.clear()
                 try:
-                    await self._settle(limit, control)
+                    await self._settle(limit, self._need, control)
                 except NotProtectable as never:
                     self._last_error = never.problem
                     self._stand_down(control, str(never))
@@ -160,11 +169,12 @@ class TaskProtection(AwsSource):
             await self._release_at_stop(control)
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return for how much longer the task is protected, and for how long it has needed to be."""
+        """Return for how much longer the task is protected, how long it has needed to be, and whose limit it is."""
         return {
             "state": self._state,
             "protected_for": None if self._until is None else round(max(0.0, self._until - now), 3),
-            "needed_for": None if self._since is None or self._over_at is not None else round(now - self._since, 3),
+            "needed_for": None if self._since is None else round(now - self._since, 3),
+            "scope": "task" if self._need is None or self._need.is_lasting else "process",
             "last_error": self._last_error,
         }
 
@@ -186,17 +196,15 @@ class TaskProtection(AwsSource):
         threshold = control.settings.protection_sessions
         return self._drains or (threshold is not None and control.open_sessions() > threshold)
 
-    async def _settle(self, limit: float, control: Control) -> None:
+    async def _settle(self, limit: float, need: Need, control: Control) -> None:
         """Ask for protection, renew it or give it back, as things stand."""
         now = control.time()
         if not self._is_needed(control):
-            self._over_at = now if self._over_at is None else self._over_at
+            self._since = None
             if self._until is not None:
                 await self._ask(control, 0)
             return
-        if self._since is None or (self._over_at is not None and now - self._over_at >= PAUSE):
-            self._since = now
-        self._over_at = None
+        self._since = need.note(now)
         if self._until is not None and now >= self._until:
             self._until, self._is_held = None, False
         minutes = lease(limit, self._since, now)
@@ -216,7 +224,7 @@ class TaskProtection(AwsSource):
         try:
             with unobserved():
                 status, answer = await self._put(url, body)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             problem = f"the ECS agent does not answer ({type(error).__name__})"
             raise Incomplete(problem=problem, remedy=f"see whether {AGENT_VARIABLE} is what ECS has set") from error
         read_answer(status, answer, wanted=wanted)
@@ -246,12 +254,12 @@ class TaskProtection(AwsSource):
             pass
 
 
-async def put_json(url: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+async def put_json(url: str, body: Mapping[str, Any]) -> tuple[int, object]:
     """Put a JSON object to *url*, in a thread."""
     return await asyncio.to_thread(_put, url, body)
 
 
-def _put(url: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+def _put(url: str, body: Mapping[str, Any]) -> tuple[int, object]:
     if not url.startswith(("http://", "https://")):
         raise ValueError(url)
     headers = {"Content-Type": "application/json"}

@@ -135,9 +135,9 @@ async def test_self_registration(fake, task, endpoint):
     assert len(control.told(TriggerActed)) == 4
 
 
-async def test_task_protection(fake, task, endpoint):
+async def test_task_protection(fake, task, endpoint, tmp_path):
     """Over the wire: protected when a drain begins, and given back when the application ends."""
-    control = Control(protection_limit=600)
+    control = Control(protection_limit=600, workers_dir=str(tmp_path))
     protection = TaskProtection()
     async with watching(protection, control):
         protection.notify(DrainStarted(0.0, "d", DrainCause("manual", "asked", at=0.0), 1.0, 0, ""))

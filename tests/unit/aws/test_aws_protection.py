@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 from random import Random
 
@@ -61,6 +62,9 @@ def test_answers_that_say_yes(wanted):
         (500, {"requestID": "x", "error": {"Code": "ServerException"}}, Incomplete, "ServerException"),
         (200, {"protection": {"ProtectionEnabled": False}}, Incomplete, "HTTP status 200"),
         (503, {}, Incomplete, "HTTP status 503"),
+        (200, {"failure": "TASK_NOT_VALID", "protection": [], "error": 7}, Incomplete, "HTTP status 200"),
+        (200, ["no object"], Incomplete, "HTTP status 200"),
+        (200, None, Incomplete, "HTTP status 200"),
     ],
 )
 def test_answers_that_say_no(status, answer, kind, words):
@@ -80,11 +84,12 @@ class Agent:
         self.held = []
         self.error = None
         self.answer = None
+        self.url = "http://169.254.170.2/api/0123/task-protection/v1/state"
 
     async def __call__(self, url, body):
         """Answer as the agent does, and note until when the task is protected."""
         now = asyncio.get_running_loop().time()
-        assert url == "http://169.254.170.2/api/0123/task-protection/v1/state"
+        assert url == self.url
         self.asked.append((now, body))
         if self.error:
             raise self.error
@@ -101,10 +106,17 @@ class Agent:
         return until if until and until > asyncio.get_running_loop().time() else None
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch, tmp_path):
+    """Let each test have a temporary directory of its own: what one has needed is no need of the next."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("starlette_drain.aws.need.SHARED_MEMORY", "/nowhere")
+
+
 @contextlib.asynccontextmanager
-async def protecting(*, environ=ENVIRON, **options):
+async def protecting(*, environ=ENVIRON, put=None, **options):
     """Let a TaskProtection watch."""
-    put = Agent()
+    put = put or Agent()
     options.setdefault("protection_limit", 3600)
     control = RecordingControl(**options)
     protection = TaskProtection(put=put, environ=environ, rng=Random(7))
@@ -178,6 +190,114 @@ async def test_never_longer_than_its_limit(limit):
         assert put.until is None
 
 
+def longest_hold(put):
+    """Return when protection was first asked for, and until when it was held at the latest."""
+    return put.asked[0][0], max(until for _, until in put.held if until)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lasting", [100, 250, 540])
+async def test_another_process_goes_on_with_the_same_limit(lasting):
+    """A worker that is recycled, or a process that starts again, does not begin the limit anew."""
+    put, options = Agent(), {"protection_limit": 600, "protection_sessions": 100}
+    for _ in range(8):
+        async with protecting(put=put, **options) as (_, control, _):
+            control.open = 101
+            await asyncio.sleep(lasting)
+    began, ended = longest_hold(put)
+    assert ended <= began + 600
+
+
+@pytest.mark.anyio
+async def test_another_process_after_a_pause():
+    """A process that starts when nobody has needed protection for a lease may hold it for the whole limit."""
+    put, options = Agent(), {"protection_limit": 600, "protection_sessions": 100}
+    for _ in range(2):
+        async with protecting(put=put, **options) as (_, control, _):
+            control.open = 101
+            await asyncio.sleep(700)
+            assert put.until is None
+        await asyncio.sleep(311)
+    assert len([each for _, each in put.asked if each["ProtectionEnabled"]]) > 6
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("broken", ["a folder", "a link", "others may write it", "nonsense", "the future"])
+async def test_a_memory_that_cannot_be_trusted(tmp_path, broken):
+    """What is no private file of ours is neither read nor written, and what is no memory of ours counts for nothing."""
+    async with protecting(protection_limit=600) as (protection, control, _):
+        protection.notify(started())
+        await asyncio.sleep(1)
+        assert protection.status(control.time())["scope"] == "task"
+    (file,) = tmp_path.iterdir()
+    text = file.read_text()
+    match broken:
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+        case "a link":
+            file.rename(tmp_path / "elsewhere")
+            file.symlink_to(tmp_path / "elsewhere")
+        case "others may write it":
+            file.chmod(0o622)
+        case "nonsense":
+            file.write_text("nan inf\n\0")
+        case _:
+            file.write_text("9e15 9e15")
+    await asyncio.sleep(200)
+    async with protecting(protection_limit=600) as (protection, control, put):
+        protection.notify(started())
+        await asyncio.sleep(700)
+        began, ended = longest_hold(put)
+        assert began + 600 - 130 < ended <= began + 600
+        foreign = broken in {"a folder", "a link", "others may write it"}
+        assert protection.status(control.time())["scope"] == ("process" if foreign else "task")
+    if foreign and file.is_file():
+        assert file.read_text() == text
+
+
+@pytest.mark.anyio
+async def test_where_nothing_can_be_written(monkeypatch):
+    """Without a directory to write to the limit holds for the process, and its status says so."""
+
+    def none():
+        raise FileNotFoundError
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    async with protecting(protection_limit=600) as (protection, control, put):
+        protection.notify(started())
+        await asyncio.sleep(700)
+        began, ended = longest_hold(put)
+        assert ended <= began + 600
+        assert protection.status(control.time())["scope"] == "process"
+
+
+@pytest.mark.anyio
+async def test_a_read_only_file_system(monkeypatch, tmp_path):
+    """Where the temporary directory is read-only the memory takes its place."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    monkeypatch.setattr("starlette_drain.aws.need.SHARED_MEMORY", str(tmp_path))
+    async with protecting() as (protection, control, _):
+        protection.notify(started())
+        await asyncio.sleep(1)
+        assert protection.status(control.time())["scope"] == "task"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.anyio
+async def test_where_it_is_remembered(monkeypatch, tmp_path):
+    """In workers_dir where that is set; each task, and each of its containers, for itself."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    for container in ("0123", "4567"):
+        environ = {"ECS_AGENT_URI": f"http://169.254.170.2/api/{container}"}
+        async with protecting(environ=environ, workers_dir=str(tmp_path)) as (protection, _, put):
+            put.url = f"http://169.254.170.2/api/{container}/task-protection/v1/state"
+            protection.notify(started())
+            await asyncio.sleep(1)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+
+
 @pytest.mark.anyio
 async def test_held_while_many_sessions_are_open():
     """With a threshold the task is protected while more sessions are open, and given back when they are fewer."""
@@ -248,6 +368,23 @@ async def test_an_agent_that_fails():
         await asyncio.sleep(61)
         assert put.until
         assert len(control.told(TriggerRestored)) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [http.client.IncompleteRead(b"{"), http.client.BadStatusLine("x"), ValueError()])
+async def test_an_answer_that_breaks_off(error):
+    """An agent whose answer is cut short is an agent that does not answer: tried again, and given back at the end."""
+    async with protecting() as (protection, control, put):
+        put.error = error
+        protection.notify(started())
+        await asyncio.sleep(60)
+        assert type(error).__name__ in control.told(TriggerImpaired)[0].problem
+        put.error = None
+        await asyncio.sleep(61)
+        assert put.until
+        put.error = error
+    assert put.asked[-1][1] == {"ProtectionEnabled": False}
+    assert "could not be given back" in protection.status(control.time())["last_error"]
 
 
 @pytest.mark.anyio
