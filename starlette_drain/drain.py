@@ -27,6 +27,9 @@ __all__ = ["Drain"]
 FLUSH_TIMEOUT = 5.0
 """Seconds the observers may take to send what they hold."""
 
+SAME_MOMENT = 1.0
+"""Seconds by which two deadlines differ that come from one event told twice: ages are measured, and travel."""
+
 logger = logging.getLogger("starlette_drain")
 
 FarewellT = TypeVar("FarewellT", bound=Farewell)
@@ -71,23 +74,31 @@ class Drain(FleetShedding):
 
     # What a user calls
 
-    async def start(self, *, window: float | None = None, reason: str = "asked for by the application") -> None:
+    async def start(
+        self, *, window: float | None = None, reason: str = "asked for by the application", age: float = 0.0
+    ) -> None:
         """
         Begin to drain; while draining, join the drain under way, which that can only shorten.
 
         Args:
             window: Seconds over which the sheds spread; by default the option, or what AWS leaves.
             reason: One sentence for logs, spans and answers.
+            age: Seconds since that has happened, for whoever hears of it late; they are taken off the window.
 
         Raises:
-            SettingsError: If *window* cannot work.
+            SettingsError: If *window* or *age* cannot work.
             DrainInUse: If the drain already runs on another event loop.
         """
         if window is not None and not (math.isfinite(window) and window >= 0):
             raise SettingsError("window", window, "give seconds, 0 or more, or None for the window of the options")
+        if not (math.isfinite(age) and age >= 0):
+            raise SettingsError("age", age, "give seconds, 0 or more, since what it is asked for has happened")
         self.begin()
         now = self.time()
-        self.request(DrainCause("manual", reason, now, None if window is None else now + window))
+        deadline = None if window is None else now + window
+        if age:
+            deadline = self._deadline_since(now - age, window)
+        self.request(DrainCause("manual", reason, now, deadline, lag=age))
 
     async def cancel(self) -> None:
         """
@@ -246,6 +257,12 @@ class Drain(FleetShedding):
             await asyncio.to_thread(_flush, self._observers)
 
     # The works
+
+    def _deadline_since(self, began: float, window: float | None) -> float:
+        """Return the deadline of what began a while ago; that of the drain under way, where it is the same event."""
+        deadline = began + (self.settings.usual_window(self.advised_window) if window is None else window)
+        known = self._episode.deadline if self._episode else math.inf
+        return known if abs(deadline - known) < SAME_MOMENT else deadline
 
     async def _watch(self, trigger: Trigger) -> None:
         try:

@@ -17,9 +17,6 @@ from starlette_drain.telemetry.base import Observers
 
 __all__ = ["Shedding"]
 
-DEFAULT_WINDOW = 285.0
-"""Seconds for a drain that nobody gave a deadline: ELBv2's default deregistration delay of 300 s less the margin."""
-
 SLICE = 100
 """Sessions asked to leave in one pass of the event loop, so that a burst does not hold up everybody else."""
 
@@ -105,7 +102,7 @@ class Shedding:
         now = self.time()
         deadline = cause.deadline
         if deadline is None:
-            deadline = now + (self.settings.window or self.advised_window or DEFAULT_WINDOW)
+            deadline = now + self.settings.usual_window(self.advised_window)
         self._state = advance(self._state, DrainEvent.START)
         if self._episode is None:
             self._begin_episode(cause, now, max(now, deadline))

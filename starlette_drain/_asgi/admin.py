@@ -101,9 +101,9 @@ class AdminRoute:
 
     async def _start(self, request: Request) -> Response:
         wait = _seconds_to_wait(request)
-        window, reason = _read_order(await _read_body(request))
+        order = _read_order(await _read_body(request))
         was_serving = self._drain.state is DrainState.SERVING
-        await self._drain.start(window=window, reason=reason)
+        await self._drain.start(**order)
         await self._wait(wait, request)
         return JSONResponse(describe(self._drain), 202 if was_serving else 200)
 
@@ -207,22 +207,25 @@ async def _read_body(request: Request) -> bytes:
     return body
 
 
-def _read_order(body: bytes) -> tuple[float | None, str]:
-    """Return the window and the reason that a body asks for."""
+def _read_order(body: bytes) -> dict[str, Any]:
+    """Return the window, the age and the reason that a body gives."""
     try:
         order = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         raise _Refusal(400, 'the body is not JSON; send an object such as {"window": 60}') from None
     if not isinstance(order, dict):
         raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
-    for name in order.keys() - {"window", "reason"}:
-        raise _Refusal(400, f"{name!r:.80} means nothing here: give 'window' or 'reason'", field=f"{name!r:.80}"[1:-1])
-    window, reason = order.get("window"), order.get("reason", "asked for on the admin route")
-    if window is not None and not (_is_number(window) and 0 <= window <= MAX_WAIT):
-        raise _Refusal(400, f"window={window!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field="window")
+    for name in order.keys() - {"window", "age", "reason"}:
+        remedy = f"{name!r:.80} means nothing here: give 'window', 'age' or 'reason'"
+        raise _Refusal(400, remedy, field=f"{name!r:.80}"[1:-1])
+    for name in ("window", "age"):
+        seconds = order.get(name)
+        if seconds is not None and not (_is_number(seconds) and 0 <= seconds <= MAX_WAIT):
+            raise _Refusal(400, f"{name}={seconds!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field=name)
+    reason = order.get("reason", "asked for on the admin route")
     if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
         raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
-    return window, reason
+    return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason}
 
 
 def _is_number(value: Any) -> bool:

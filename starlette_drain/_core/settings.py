@@ -22,6 +22,9 @@ from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Settings", "environment_name"]
 
+DEFAULT_WINDOW = 285.0
+"""Seconds for a drain that nobody gave a deadline: ELBv2's default deregistration delay of 300 s less the margin."""
+
 SOURCES = ("target-health", "task-state", "service-deployment")
 
 
@@ -267,6 +270,10 @@ class Settings:
     def tail(self) -> float:
         """Seconds that the last session asked to leave may take to be gone: farewell, close and grace."""
         return self.farewell_timeout + max(self.close_timeout, self.grace)
+
+    def usual_window(self, advised: float | None) -> float:
+        """Return the seconds of a drain that nobody gives a deadline; *advised* is what somebody has found out."""
+        return self.window or advised or DEFAULT_WINDOW
 
 
 def environment_name(option: str) -> str:

@@ -193,6 +193,8 @@ async def test_a_window_that_cannot_work_is_refused_and_starts_nothing(drain, wi
     """A negative window would close everyone at once, an endless one nobody: both are mistakes."""
     with pytest.raises(SettingsError, match="window"):
         await drain.start(window=window)
+    with pytest.raises(SettingsError, match="age"):
+        await drain.start(age=window)
     assert drain.state is DrainState.SERVING
 
 

@@ -369,6 +369,49 @@ async def test_post_again_is_200_and_the_running_plan():
     assert len(house.recording.of(DrainReplanned)) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "window"),
+    [
+        (b'{"age": 60}', 140),
+        (b'{"age": 60.5, "window": 100}', 39.5),
+        (b'{"age": 0}', 200),
+        (b'{"age": null, "window": null}', 200),
+        (b'{"age": 300}', 0),
+    ],
+)
+async def test_an_age_is_taken_off_the_window(body, window):
+    """Who tells of something that happened a while ago says so, and the drain still ends in time."""
+    house = House(window=200)
+    await house.open(10)
+    answer = await house.ask("POST", headers=JSON, body=body)
+    assert answer.json()["drain"]["window"] == window
+    assert house.drain.progress().causes[0].lag == (json.loads(body)["age"] or 0)
+
+
+async def test_an_age_is_taken_off_what_a_trigger_has_found_out():
+    """Without a window of one's own the age counts within what AWS leaves."""
+    house = House()
+    await house.open(10)
+    house.drain.advise(100)
+    answer = await house.ask("POST", headers=JSON, body=b'{"age": 60}')
+    assert answer.json()["drain"]["window"] == 40
+
+
+@pytest.mark.parametrize("earlier", [0.0, 0.4, -0.4])
+async def test_an_event_told_twice_changes_nothing(earlier):
+    """Told again a minute later, with an age that is measured a little otherwise, it is the same event."""
+    house = House()
+    await house.open(10)
+    first = await house.ask("POST", headers=JSON, body=b'{"age": 5}')
+    await asyncio.sleep(60)
+    again = await house.ask("POST", headers=JSON, body=json.dumps({"age": 65 + earlier}).encode())
+    assert first.json()["drain"]["window"] == again.json()["drain"]["window"] == 280
+    assert len(again.json()["drain"]["causes"]) == 1
+    assert house.recording.of(DrainReplanned) == []
+    older = await house.ask("POST", headers=JSON, body=b'{"age": 75}')
+    assert older.json()["drain"]["window"] == 270
+
+
 async def test_post_without_sessions_is_over_at_once():
     """202 and the report: there was nobody to ask."""
     answer = await House().ask("POST")
@@ -401,6 +444,11 @@ async def test_post_in_chunks():
         (b'{"window": Infinity}', "window"),
         (b'{"window": 1' + b"0" * 400 + b"}", "window"),
         (b'{"window": [60]}', "window"),
+        (b'{"age": "60"}', "age"),
+        (b'{"age": true}', "age"),
+        (b'{"age": -0.1}', "age"),
+        (b'{"age": 3600.5}', "age"),
+        (b'{"age": NaN}', "age"),
         (b'{"reason": ""}', "reason"),
         (b'{"reason": 1}', "reason"),
         (b'{"reason": null}', "reason"),
@@ -435,6 +483,8 @@ async def test_the_error_names_field_value_and_remedy():
     """The sentence of a 400 says what was given and what to give."""
     answer = await House().ask("POST", headers=JSON, body=b'{"window": -5}')
     assert answer.json() == {"error": "window=-5 cannot work: give seconds from 0 to 3600", "field": "window"}
+    answer = await House().ask("POST", headers=JSON, body=b'{"age": 7200}')
+    assert answer.json() == {"error": "age=7200 cannot work: give seconds from 0 to 3600", "field": "age"}
 
 
 @pytest.mark.parametrize("wait", ["x", "", "-1", "nan", "inf", "3601", "1e9"])
