@@ -10,16 +10,17 @@ no harm: a task that is asked twice answers 200, and one that is gone is left al
 address by now. What may be over soon (throttling, a task that does not answer) raises, and Lambda tries again.
 
 Environment: ``TOKEN_SECRET`` (name or ARN; the token as it is, or ``{"token": ...}``), ``DRAIN_PORT`` (8000),
-``DRAIN_PATH`` (/drain), ``DRAIN_WINDOW`` (seconds that are left when ECS decides; by default the task's own).
+``DRAIN_PATH`` (/drain), ``DRAIN_WINDOW`` (seconds that are left when ECS decides; by default the task's own). The task
+is told how long ago that was, and takes it off.
 """
 
+import http.client
 import importlib
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,25 +45,20 @@ class NotAskedYet(Exception):
 def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
     """Handle one event; return what became of it."""
     detail: Mapping[str, Any] = event.get("detail") or {}
-    arn = str(detail.get("taskArn") or "")
+    arn, cluster = str(detail.get("taskArn") or ""), str(detail.get("clusterArn") or "")
     if event.get("detail-type") != "ECS Task State Change" or not arn or not _is_leaving(detail):
         return _told(arn, "ignored")
-    task = _describe(str(detail["clusterArn"]), arn)
-    if task is None or not _is_leaving(task):
+    if (task := _find_leaving(cluster, arn)) is None:
         return _told(arn, "gone")
-    address = _address(task) or _address(detail)
-    if address is None:
+    if (address := _address(task) or _address(detail)) is None:
         return _told(arn, "no address of its own: only tasks in awsvpc mode can be asked")
     try:
-        status = _post(address, _order(event, task))
-    except OSError as error:
-        # It may have ended between the look and the question.
-        task = _describe(str(detail["clusterArn"]), arn)
-        if task is None or not _is_leaving(task):
+        return _told(arn, "asked", _post(address, _order(event, task)))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if _find_leaving(cluster, arn) is None:  # it has ended between the look and the question
             return _told(arn, "gone")
         message = f"{arn} at {address} was not asked to leave: {error}"
         raise NotAskedYet(message) from error
-    return _told(arn, "asked", status)
 
 
 def _is_leaving(task: Mapping[str, Any]) -> bool:
@@ -71,10 +67,10 @@ def _is_leaving(task: Mapping[str, Any]) -> bool:
     return last == "DEACTIVATING" or (last in ("ACTIVATING", "RUNNING") and desired == "STOPPED")
 
 
-def _describe(cluster: str, arn: str) -> Mapping[str, Any] | None:
-    answer = _client("ecs").describe_tasks(cluster=cluster, tasks=[arn])
-    tasks: list[Mapping[str, Any]] = answer.get("tasks") or []
-    return tasks[0] if tasks else None
+def _find_leaving(cluster: str, arn: str) -> Mapping[str, Any] | None:
+    """Return the task, if ECS knows it and wants its end."""
+    tasks = _client("ecs").describe_tasks(cluster=cluster, tasks=[arn]).get("tasks") or []
+    return next(filter(_is_leaving, tasks), None)
 
 
 def _address(task: Mapping[str, Any]) -> str | None:
@@ -91,48 +87,52 @@ def _address(task: Mapping[str, Any]) -> str | None:
 
 
 def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the task is told: why, and how many seconds are left."""
+    """Return what the task is told: why, how long ago, and how many seconds it had then where that is known here."""
     windows = [float(text)] if (text := os.environ.get("DRAIN_WINDOW")) else []
     if task.get("stopCode") in SPOT_CODES:
         windows.append(SPOT_WINDOW)
     why = str(task.get("stopCode") or "no stop code")
-    order: dict[str, Any] = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})"}
-    if windows:
-        order["window"] = round(max(0.0, min(windows) - _age(event)), 1)
-    return order
+    order = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})", "age": _age(event)}
+    return {**order, "window": min(windows)} if windows else order
 
 
 def _age(event: Mapping[str, Any]) -> float:
-    """Return how many seconds ago it happened, as far as the event tells."""
+    """Return how many seconds ago it happened, as far as the event tells; the task takes 3600 at the most."""
     try:
         at = datetime.fromisoformat(str(event["time"]))
     except (KeyError, ValueError):
         return 0.0
-    return max(0.0, (datetime.now(UTC) - at).total_seconds())
+    return min(max(0.0, round((datetime.now(UTC) - at).total_seconds(), 1)), 3600.0)
 
 
 def _post(address: str, order: Mapping[str, Any]) -> int:
     """Post to ``/drain`` and return the status; with a fresh token once more where the one at hand is refused."""
-    url = f"http://{address}:{os.environ.get('DRAIN_PORT', '8000')}{os.environ.get('DRAIN_PATH', '/drain')}"
+    port, path, status = int(os.environ.get("DRAIN_PORT", "8000")), os.environ.get("DRAIN_PATH", "/drain"), 401
     for fresh in (False, True):
         headers = {"Authorization": f"Bearer {_read_token(fresh=fresh)}", "Content-Type": "application/json"}
-        request = urllib.request.Request(url, json.dumps(order).encode(), headers, method="POST")
-        # No proxy: the task is in the same VPC.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=TIME_LIMIT) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as refusal:
-            if fresh or refusal.code != 401:
-                raise
-    raise AssertionError
+        # Not urllib: that follows redirects, with the token, to any host. No proxy either: the task is in the same VPC.
+        with closing(http.client.HTTPConnection(address, port, timeout=TIME_LIMIT)) as connection:
+            connection.request("POST", path, json.dumps(order).encode(), headers)
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read()
+        told = json.loads(text) if status in (200, 202) else None
+        if isinstance(told, dict) and told.get("state") in ("draining", "drained"):
+            return status
+        if status != 401:
+            break
+    message = f"the answer is {status}, and none of a task that drains"
+    raise OSError(message)
 
 
 def _read_token(*, fresh: bool) -> str:
     global _token  # noqa: PLW0603 - what outlives one call of a function in Lambda is global
     if _token is None or fresh or time.monotonic() - _token[0] > KEEP_TOKEN:
-        text = str(_client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])["SecretString"])
-        _token = time.monotonic(), str(json.loads(text)["token"]) if text.startswith("{") else text
+        text = _client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])["SecretString"].strip()
+        token = str(json.loads(text)["token"]).strip() if text.startswith("{") else text
+        if not (token and all("!" <= each <= "~" for each in token)):
+            message = "the secret holds no token that a header can carry"  # whose error would show it in the log
+            raise NotAskedYet(message)
+        _token = time.monotonic(), token
     return _token[1]
 
 

@@ -1,9 +1,13 @@
 """The Lambda function against the example server on a real uvicorn, with FakeAWS in the place of AWS, and with moto."""
 
+import contextlib
 import copy
 import json
 import logging
+import threading
+import traceback
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -51,18 +55,24 @@ def server(serve):
 
 
 @pytest.fixture
-def function(fake, server, monkeypatch):
-    """Return the handler in the environment of a cold start."""
+def cold(fake, monkeypatch):
+    """Return the handler in the environment of a cold start, for a port that a test has to set."""
     monkeypatch.setattr(lambda_forwarder, "_clients", {})
     monkeypatch.setattr(lambda_forwarder, "_token", None)
     monkeypatch.setenv("TOKEN_SECRET", "drain-token")
-    monkeypatch.setenv("DRAIN_PORT", str(server.port))
-    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "DRAIN_WINDOW", "DRAIN_PATH"):
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "DRAIN_WINDOW", "DRAIN_PATH", "DRAIN_PORT"):
         monkeypatch.delenv(variable, raising=False)
     with fake.serve() as endpoint:
         for variable, value in endpoint.environment().items():
             monkeypatch.setenv(variable, value)
         yield lambda_forwarder.handler
+
+
+@pytest.fixture
+def function(cold, server, monkeypatch):
+    """Return the handler, and let it reach the example server."""
+    monkeypatch.setenv("DRAIN_PORT", str(server.port))
+    return cold
 
 
 def state_of(server):
@@ -107,6 +117,17 @@ def test_the_window_of_the_function(fake, server, function, event, monkeypatch):
     event["time"] = (datetime.now(UTC) - timedelta(seconds=60)).isoformat()
     function(event)
     assert state_of(server)["report"]["window"] == pytest.approx(225, abs=3)
+
+
+@pytest.mark.parametrize("age", [0, 20, 45])
+def test_a_late_event(fake, server, function, event, age):
+    """Without a window of the function the task takes its own, less the time that has passed since ECS decided."""
+    fake.deactivate(fake.tasks[0])
+    event["time"] = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+    assert function(event)["outcome"] == "asked"
+    report = state_of(server)["report"]
+    assert report["window"] == pytest.approx(max(0, 30 - age), abs=3)
+    assert report["detection_lag"] == pytest.approx(age, abs=3)
 
 
 def test_repeated_events(fake, server, function, event):
@@ -205,6 +226,112 @@ def test_a_token_that_was_rotated(fake, server, function, event):
     fake.secrets["drain-token"] = json.dumps({"token": TOKEN})
     assert function(event)["status"] == 202
     assert fake.calls["GetSecretValue"] == 3
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Somebody else at the address of the task, who writes down what is asked and gives a fixed answer."""
+
+    asked: list
+    answer: tuple
+
+    def do_POST(self):
+        """Answer."""
+        self.asked.append(self.headers["Authorization"])
+        status, headers, body = self.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        """Answer; what is redirected comes as a GET."""
+        self.do_POST()
+
+    def log_message(self, *_arguments):
+        """Be quiet."""
+
+
+@contextlib.contextmanager
+def a_stranger(*answer):
+    """Let a stranger answer; yields its port and what it is asked."""
+    kind = type("Stranger", (Stranger,), {"asked": [], "answer": answer})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield http.server_address[1], kind.asked
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(fake, cold, event, monkeypatch, status):
+    """A redirect is a failure like any other, and the token goes nowhere else."""
+    fake.deactivate(fake.tasks[0])
+    with (
+        a_stranger(200, {}, b'{"state": "draining"}') as (elsewhere, leaked),
+        a_stranger(status, {"Location": f"http://localhost:{elsewhere}/drain"}, b"") as (port, asked),
+    ):
+        monkeypatch.setenv("DRAIN_PORT", str(port))
+        with pytest.raises(lambda_forwarder.NotAskedYet, match=str(status)):
+            cold(event)
+        assert (len(asked), leaked) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"welcome"),
+        (200, b""),
+        (200, b'["draining"]'),
+        (200, b'{"state": "serving"}'),
+        (202, b"{}"),
+        (201, b'{"state": "draining"}'),
+        (204, b""),
+        (403, b'{"error": "through a proxy"}'),
+        (404, b"not here"),
+        (500, b"sorry"),
+    ],
+)
+def test_another_application_was_not_asked(fake, cold, event, monkeypatch, answer):
+    """Only the answer of a task that drains counts: any other is raised, so that Lambda tries again."""
+    fake.deactivate(fake.tasks[0])
+    status, body = answer
+    with a_stranger(status, {}, body) as (port, asked):
+        monkeypatch.setenv("DRAIN_PORT", str(port))
+        with pytest.raises(lambda_forwarder.NotAskedYet, match="was not asked to leave"):
+            cold(event)
+        assert len(asked) == 1
+
+
+def test_an_answer_that_breaks_off(fake, cold, event, monkeypatch):
+    """A connection that is lost in the middle of the answer is a failure like any other."""
+    fake.deactivate(fake.tasks[0])
+    with a_stranger(200, {"Content-Length": "1000"}, b'{"state": "draining"}') as (port, _):
+        monkeypatch.setenv("DRAIN_PORT", str(port))
+        with pytest.raises(lambda_forwarder.NotAskedYet, match="IncompleteRead"):
+            cold(event)
+
+
+@pytest.mark.parametrize("secret", ["{}\n", " {}\r\n", '{{"token": "{}\\n"}}\n'])
+def test_a_secret_that_ends_in_a_newline(fake, function, event, secret):
+    """What an editor or a shell has put around the token is taken off."""
+    fake.deactivate(fake.tasks[0])
+    fake.secrets["drain-token"] = secret.format(TOKEN)
+    assert function(event)["status"] == 202
+
+
+@pytest.mark.parametrize("secret", ["first-line-of-it\nsecond-line", "tokén-tokén-tokén", "two-words of-it", ""])
+def test_a_secret_that_is_no_token(fake, cold, event, capsys, secret):
+    """A secret that cannot be sent is said to be wrong, and never shown: what is raised stands in the log."""
+    fake.deactivate(fake.tasks[0])
+    fake.secrets["drain-token"] = secret
+    with pytest.raises(lambda_forwarder.NotAskedYet, match="no token") as raised:
+        cold(event)
+    logged = "".join(traceback.format_exception(raised.value)) + "".join(capsys.readouterr())
+    assert not any(part in logged for part in secret.split())
 
 
 def test_addresses():
