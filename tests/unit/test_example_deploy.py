@@ -18,6 +18,12 @@ if not DEPLOY.exists():
 BY_THE_AGENT = {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
 """What the ECS agent calls with the role of the task, when the task asks it to."""
 
+ALB_CUTS_AFTER = 8.0
+"""Seconds after SIGTERM, in a deployment: the deregistration delay is over by then."""
+
+PATIENCE = 1.0
+"""Seconds that a drain waits for the last session beyond what it may take."""
+
 IAM_PREFIX = {"ecs": "ecs", "elbv2": "elasticloadbalancing"}
 
 
@@ -51,6 +57,11 @@ def actions(statement):
     """Return the actions of a statement of a policy."""
     listed = statement["Action"]
     return {listed} if isinstance(listed, str) else set(listed)
+
+
+def environment_of(container):
+    """Return the environment variables that a container is given."""
+    return {each["name"]: each["value"] for each in container.get("environment", [])}
 
 
 def calls_of_the_code():
@@ -120,14 +131,20 @@ def test_aws_knows_every_field_of_the_task_definition(task_definition):
 def test_the_stop_timeout_holds_what_follows_sigterm(task_definition, command):
     """The window, the last session's tail, the telemetry and uvicorn's own limit end before SIGKILL."""
     (container,) = task_definition["containerDefinitions"]
-    environ = {each["name"]: each["value"] for each in container["environment"]}
-    settings = Settings.load({}, environ)
+    settings = Settings.load({}, environment_of(container))
     graceful = float(command[command.index("--timeout-graceful-shutdown") + 1])
-    assert settings.sigterm_window + settings.tail + FLUSH_TIMEOUT + graceful < container["stopTimeout"] <= 120
+    at_worst = settings.sigterm_window + settings.tail + PATIENCE + FLUSH_TIMEOUT + graceful
+    assert at_worst < container["stopTimeout"] <= 120
+
+
+def test_after_sigterm_everybody_is_asked_before_the_balancer_cuts(task_definition):
+    """A task that could not see that it was being deregistered sheds within what an ALB leaves."""
+    (container,) = task_definition["containerDefinitions"]
+    assert Settings.load({}, environment_of(container)).sigterm_window < ALB_CUTS_AFTER
 
 
 def test_every_variable_of_the_task_definition_is_an_option(task_definition):
     """A slip in the name of a variable would go unnoticed in production."""
     (container,) = task_definition["containerDefinitions"]
     known = {f"DRAIN_{name.upper()}" for name in Settings.__dataclass_fields__}
-    assert {each["name"] for each in container["environment"] + container["secrets"]} <= known
+    assert {*environment_of(container), *(each["name"] for each in container["secrets"])} <= known
