@@ -155,10 +155,11 @@ async def test_deregistering_a_task_that_ecs_registered(fake, start):
     assert "self-registration" in causes(server)
 
 
-async def test_task_protection(fake, start):
+async def test_task_protection(fake, start, tmp_path):
     """A drain by hand is protected from its beginning to its end; a process that ends gives protection back."""
     task = fake.tasks[0]
-    server = start(DRAIN_SOURCES="none", DRAIN_PROTECTION_LIMIT="600", DRAIN_PROTECTION_SESSIONS="40")
+    limits = {"DRAIN_PROTECTION_LIMIT": "600", "DRAIN_PROTECTION_SESSIONS": "40"}
+    server = start(DRAIN_SOURCES="none", TMPDIR=str(tmp_path), **limits)
     async with listeners(devices_of(server)) as clients:
         await shown(server, "triggers.task-protection.state", "watching")
         await asyncio.to_thread(server.drain, "POST", window=5)
