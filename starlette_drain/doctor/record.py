@@ -5,7 +5,8 @@ from typing import Literal
 
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.errors import Trouble
-from starlette_drain.planning.sums import Deployment, Fleet
+from starlette_drain.planning.deployment import Deployment
+from starlette_drain.planning.sums import Fleet
 
 __all__ = ["Finding", "Group", "SetUp"]
 

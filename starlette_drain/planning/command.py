@@ -9,10 +9,12 @@ from typing import Any
 
 from starlette_drain._core.pacing import EvenPacing, Pacing, parse_pacing
 from starlette_drain.exceptions import SettingsError
+from starlette_drain.planning.allowance import LONGEST_DELAY
 from starlette_drain.planning.clients import CLIENTS
+from starlette_drain.planning.deployment import Deployment
 from starlette_drain.planning.plot import PlotNotPossible, draw
 from starlette_drain.planning.rehearsal import Course, rehearse
-from starlette_drain.planning.sums import LONGEST_DELAY, Deployment, Fleet
+from starlette_drain.planning.sums import Fleet
 
 __all__ = ["add_command"]
 
@@ -30,7 +32,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--sessions", type=_whole, default=10_000, help="on each task (10,000)")
     parser.add_argument("--tasks", type=_whole, default=8, help="desired count of the service (8)")
     parser.add_argument("--delay", type=_delay, default=300.0, help="deregistration delay in seconds (300)")
-    parser.add_argument("--min-percent", type=_whole, default=100, help="minimumHealthyPercent (100)")
+    parser.add_argument("--min-percent", type=_percent, default=100, help="minimumHealthyPercent (100)")
     parser.add_argument("--max-percent", type=_whole, default=200, help="maximumPercent (200)")
     parser.add_argument("--blue-green", action="store_true", help="all old tasks go together, as in blue/green")
     parser.add_argument("--clients", choices=sorted(CLIENTS), default="full-jitter", help="how they come back")
@@ -91,6 +93,8 @@ def _say(text: str) -> None:
 
 def _troubles(fleet: Fleet, course: Course, given: argparse.Namespace) -> list[str]:
     found = []
+    if not fleet.deployment.healthy:
+        found.append("No task serves until the old ones are gone: raise maximumPercent or minimumHealthyPercent.")
     if fleet.fits <= 0:
         found.append(f"No time is left: noticed {fleet.lag:g} s late, of {fleet.delay:g} s. Raise the delay.")
     elif course.at_deadline > max(100, 0.02 * fleet.sessions) * course.stands_for:
@@ -101,8 +105,8 @@ def _troubles(fleet: Fleet, course: Course, given: argparse.Namespace) -> list[s
             f"{left:,.0f} sessions do not fit into {fleet.fits:.0f} s at {given.fleet_rate:g}/s, so the "
             f"budget gives way: {fleet.rate:,.0f}/s. To keep it, {_or(fleet.remedies(given.fleet_rate))}."
         )
-    if given.window is not None and given.window > fleet.fits:
-        found.append(f"The window of {given.window:g} s does not fit under the delay: {fleet.fits:.0f} s do.")
+    if given.window is not None and given.window > fleet.room:
+        found.append(f"The window of {given.window:g} s does not fit under the delay: {fleet.room:.0f} s do.")
     if given.wish is not None and fleet.rate > given.wish:
         found.append(
             f"{fleet.rate:,.0f} reconnects/s are more than the {given.wish:g}/s wished for: "
@@ -170,6 +174,12 @@ def _plain(fleet: Fleet, course: Course, troubles: list[str], given: argparse.Na
 
 def _whole(text: str) -> int:
     if (number := int(text.replace(",", "").replace("_", ""))) < 1:
+        raise ValueError
+    return number
+
+
+def _percent(text: str) -> int:
+    if not 0 <= (number := int(text)) <= 100:
         raise ValueError
     return number
 

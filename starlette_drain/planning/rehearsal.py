@@ -36,7 +36,7 @@ class Course:
         arrivals: Attempts to come back, per second, refused ones included.
         peak_closes: The highest of `closes`.
         peak_arrivals: The highest of `arrivals`.
-        refused: Attempts that met a service which took no more in that moment.
+        refused: Attempts that met a service which took no more in that moment, or of which no task was healthy.
         shed_twice: Sessions asked to leave more than once, because they had come back to an old task.
         at_deadline: Sessions asked to leave in the instant of the deadline.
         seconds: Until the last one is back.
@@ -121,7 +121,7 @@ class _Stage:
         for task in self.old:
             for _ in range(seats):
                 task.registry.add(_Client(rng.random()))
-        self.new = plan.at_once
+        self.new = plan.ahead
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = count()
         self.closes: Counter[int] = Counter()
@@ -134,8 +134,11 @@ class _Stage:
         """Let it all happen."""
         plan, sequence = self.fleet.deployment, list(self.old)
         for batch in range(plan.batches):
-            for task in sequence[batch * plan.at_once : (batch + 1) * plan.at_once]:
+            leaving = sequence[batch * plan.at_once : (batch + 1) * plan.at_once]
+            for task in leaving:
                 self._at(batch * self.fleet.delay, lambda now, task=task: self._deregister(task, now))  # type: ignore[misc]
+            # Before the next batch, which is put down after this: in one moment the order is that of putting down.
+            self._at((batch + 1) * self.fleet.delay, lambda _, leaving=leaving: self._replace(len(leaving)))  # type: ignore[misc]
         while self.events:
             now, _, event = heapq.heappop(self.events)
             event(now)
@@ -146,11 +149,13 @@ class _Stage:
 
     def _deregister(self, task: _Task, now: float) -> None:
         self.old.remove(task)
-        done = self.fleet.deployment.tasks - len(self.old)
-        self.new = max(self.new, min(self.fleet.deployment.tasks, done))
         lag = self.fleet.lag
         noticed = now + self.rng.uniform(0.0, lag)
         self._at(noticed, lambda at: self._begin(task, at, at - lag))
+
+    def _replace(self, gone: int) -> None:
+        """Start new tasks in the place of those that are gone."""
+        self.new = min(self.fleet.deployment.tasks, self.new + gone)
 
     def _begin(self, task: _Task, now: float, clear: float) -> None:
         ends = deadline(now, clear, self.fleet.delay, self.fleet.margin)
@@ -182,7 +187,7 @@ class _Stage:
 
     def _arrive(self, client: _Client, attempt: int, now: float) -> None:
         self.arrivals[int(now)] += 1
-        if not self._takes_in(now):
+        if not (self.old or self.new) or not self._takes_in(now):
             self.refused += 1
             self._come(client, attempt + 1, now)
             return

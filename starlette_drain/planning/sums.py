@@ -1,66 +1,17 @@
-# How many tasks drain at once?
-#
-# ECS keeps at least ceil(desired x minimumHealthyPercent / 100) tasks running and at most
-# floor(desired x maximumPercent / 100):
-# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html. So it can be ahead by the
-# difference of the two: as many old tasks as that are taken out together. At 100/200 these are all of them. Where the
-# difference is 0 the deployment cannot begin at all. Blue/green, linear and canary deployments take the whole old fleet
-# out together at their end.
 """The sums behind a deployment: exact, and pure."""
 
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from starlette_drain.aws.deadline import fitting_window
 from starlette_drain.aws.polling import fleet_interval
+from starlette_drain.planning.allowance import DELAY, Allowance
+from starlette_drain.planning.deployment import Deployment
 
-__all__ = ["LONGEST_DELAY", "Deployment", "Fleet", "smallest_percent"]
+__all__ = ["Fleet"]
 
-LONGEST_DELAY = 3600.0
-"""Seconds: no deregistration delay is longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """
-    How ECS replaces the tasks of a service.
-
-    Attributes:
-        tasks: The desired count.
-        min_percent: ``minimumHealthyPercent``.
-        max_percent: ``maximumPercent``.
-        whole_fleet: Whether all old tasks go together whatever the percentages say.
-    """
-
-    tasks: int
-    min_percent: int = 100
-    max_percent: int = 200
-    whole_fleet: bool = False
-
-    @property
-    def at_once(self) -> int:
-        """How many old tasks may drain at the same time; 0 if the deployment cannot begin."""
-        if self.whole_fleet:
-            return self.tasks
-        most, least = self.tasks * self.max_percent // 100, -(-self.tasks * self.min_percent // 100)
-        return max(0, min(self.tasks, most - least))
-
-    @property
-    def batches(self) -> int:
-        """How many times that happens, one after another."""
-        return math.ceil(self.tasks / self.at_once) if self.at_once else 0
-
-    @property
-    def targets(self) -> int:
-        """How many targets are listed at the most, old ones that drain included."""
-        most = 2 * self.tasks if self.whole_fleet else self.tasks * self.max_percent // 100
-        return max(self.tasks, most)
-
-
-def smallest_percent(tasks: int, min_percent: int, at_once: int) -> int:
-    """Return the smallest ``maximumPercent`` with which *at_once* of *tasks* may drain at the same time."""
-    return math.ceil(Fraction(100 * (at_once - (-tasks * min_percent // 100)), tasks))
+TOLERANCE = 1e-9
+"""Seconds that two sums of the same numbers may differ by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +22,15 @@ class Fleet:
     Attributes:
         deployment: How its tasks are replaced.
         sessions: On each task.
-        delay: Deregistration delay in seconds.
+        delay: Seconds that a task has to leave, such as the deregistration delay.
         margin: As the option.
         poll_interval: As the option.
         poll_share: As the option.
         groups: Target groups that each task polls.
         window: As the option.
+        noticed: Seconds after which it is known that the time has begun, where it is not the polls of the target's
+            health that tell.
+        allowance: What gives the time, which is the deregistration delay as a rule.
     """
 
     deployment: Deployment
@@ -87,17 +41,28 @@ class Fleet:
     poll_share: float = 0.2
     groups: int = 1
     window: float | None = None
+    noticed: float | None = None
+    allowance: Allowance = DELAY
 
     @property
     def lag(self) -> float:
         """Seconds after which a deregistration is noticed, at the latest."""
+        return self.poll_lag if self.noticed is None else self.noticed
+
+    @property
+    def poll_lag(self) -> float:
+        """Seconds between two looks at the target's health while a deployment goes on."""
         return fleet_interval(self.poll_interval, self.deployment.targets, self.groups, self.poll_share)
+
+    @property
+    def room(self) -> float:
+        """Seconds over which the sheds could spread if no window were set."""
+        return fitting_window(self.delay, self.lag, self.margin)
 
     @property
     def fits(self) -> float:
         """Seconds over which the sheds may spread."""
-        fits = fitting_window(self.delay, self.lag, self.margin)
-        return fits if self.window is None else min(fits, self.window)
+        return self.room if self.window is None else min(self.room, self.window)
 
     @property
     def heaviest(self) -> float:
@@ -105,13 +70,13 @@ class Fleet:
         Sessions that drain at once, in the batch that has most.
 
         Clients that come back while old tasks are left land on those too, and are shed again with them: each batch
-        finds more than the one before, by a part of ``at_once / tasks``.
+        finds more than the one before, by a part of ``at_once / healthy``.
         """
         plan, each, most, left = self.deployment, float(self.sessions), 0.0, self.deployment.tasks
         for _ in range(plan.batches):
             most = max(most, each * min(left, plan.at_once))
             left -= plan.at_once
-            each *= 1 + plan.at_once / plan.tasks
+            each *= 1 + plan.at_once / max(1, plan.healthy)
         return most
 
     @property
@@ -122,34 +87,49 @@ class Fleet:
         return self.heaviest / self.fits if self.fits > 0 else math.inf
 
     def delay_for(self, rate: float) -> int:
-        """Return the deregistration delay, in whole seconds, with which no more than *rate* come back a second."""
-        spread = self.heaviest / rate
+        """Return the delay, in whole seconds (or steps of its setting), with which no more than *rate* come back."""
         # A delay shorter than twice the margin gives half of itself: see aws/deadline.py.
-        return math.ceil(min(spread + self.lag + self.margin, 2 * (spread + self.lag)) - 1e-9)
+        needed = self._spread(rate) + self.lag
+        step = self.allowance.step
+        return int(step * math.ceil(min(needed + self.margin, 2 * needed) / step - TOLERANCE))
 
     def at(self, at_once: int) -> "Fleet":
-        """Return the same service with a ``maximumPercent`` at which *at_once* drain at a time."""
-        plan = self.deployment
-        percent = smallest_percent(plan.tasks, plan.min_percent, at_once)
-        return replace(self, deployment=replace(plan, max_percent=percent))
+        """Return the same service with percentages at which *at_once* drain at a time."""
+        return replace(self, deployment=self.deployment.at(at_once))
 
     def remedies(self, rate: float) -> list[str]:
         """Return what to set so that no more than *rate* come back a second: any one of them will do."""
-        found = []
-        if self.window is None and (delay := self.delay_for(rate)) <= LONGEST_DELAY:
-            found.append(f"set the deregistration delay to {delay:,} s")
+        time = self._time_for(rate)
+        found = [f"set {time}"] if time else []
         slower = [] if self.deployment.whole_fleet else [self.at(each) for each in range(1, self.deployment.at_once)]
+        slower = [each for each in slower if each.deployment.at_once < self.deployment.at_once]
         fitting = [each for each in slower if each.rate <= rate]
         if fitting:
-            found.append(_in_words(fitting[-1]))
-        elif self.window is None and slower:
-            delay, least = min((each.delay_for(rate), number) for number, each in enumerate(slower))
-            if self.delay < delay <= LONGEST_DELAY:
-                found.append(f"{_in_words(slower[least])}, with a deregistration delay of {delay:,} s")
-        return found or ["run more tasks with fewer sessions each: no deregistration delay is long enough"]
+            found.append(f"set {self._percentages(fitting[-1])}")
+        elif slower:
+            quickest = min(slower, key=lambda each: each.delay_for(rate))
+            if time := quickest._time_for(rate):
+                found.append(f"set {self._percentages(quickest)}, and {time}")
+        return found or [f"run more tasks with fewer sessions each: {self.allowance.setting} can be no longer"]
 
+    def _spread(self, rate: float) -> float:
+        """Return the seconds over which the sheds must spread; whole ones where a window has to be set to them."""
+        spread = self.heaviest / rate
+        return spread if self.window is None or self.window >= spread else math.ceil(spread - TOLERANCE)
 
-def _in_words(fleet: Fleet) -> str:
-    plan = fleet.deployment
-    what = "one task drains" if plan.at_once == 1 else f"{plan.at_once} tasks drain"
-    return f"set maximumPercent to {plan.max_percent} so that {what} at a time"
+    def _time_for(self, rate: float) -> str:
+        """Return what to set so that there is time enough; nothing where no time is, or none is needed."""
+        spread, found = self._spread(rate), []
+        if self.room < spread - TOLERANCE:
+            delay = self.delay_for(rate)
+            if delay > self.allowance.longest:
+                return ""
+            found.append(self.allowance.setting_to(delay))
+        if self.window is not None and self.window < spread:
+            found.append(f"the window to {spread:,.0f} s")
+        return " and ".join(found)
+
+    def _percentages(self, slower: "Fleet") -> str:
+        then = slower.deployment
+        what = "one task drains" if then.at_once == 1 else f"{then.at_once} tasks drain"
+        return f"{self.deployment.changes_to(then)} so that {what} at a time"

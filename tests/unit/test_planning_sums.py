@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from starlette_drain.cli import main
+from starlette_drain.planning.allowance import BAKE_TIME
 from starlette_drain.planning.clients import CLIENTS
+from starlette_drain.planning.deployment import Deployment, smallest_percent
 from starlette_drain.planning.rehearsal import rehearse
-from starlette_drain.planning.sums import Deployment, Fleet, smallest_percent
+from starlette_drain.planning.sums import Fleet
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,16 @@ def test_blue_green_takes_all():
     assert Deployment(8, 100, 113, whole_fleet=True).at_once == 8
 
 
+@pytest.mark.parametrize(
+    ("least", "most", "ahead", "healthy"),
+    [(100, 200, 8, 8), (100, 113, 1, 8), (50, 100, 0, 4), (50, 150, 4, 4), (75, 125, 2, 6), (0, 100, 0, 0)],
+)
+def test_who_takes_in_those_who_are_shed(least, most, ahead, healthy):
+    """At first there are as many new tasks as the maximum allows above the desired count, at 50/100 none."""
+    plan = Deployment(8, least, most)
+    assert (plan.ahead, plan.healthy) == (ahead, healthy)
+
+
 @pytest.mark.parametrize("tasks", [1, 2, 3, 7, 8, 100])
 @pytest.mark.parametrize("least", [0, 50, 66, 100])
 def test_smallest_percent_is_the_smallest(tasks, least):
@@ -62,9 +74,27 @@ def test_the_example_of_the_documentation():
     assert one.heaviest == pytest.approx(100_000 * 1.125**7)
     assert fleet.remedies(500) == [
         "set the deregistration delay to 1,623 s",
-        "set maximumPercent to 113 so that one task drains at a time, with a deregistration delay of 477 s",
+        "set maximumPercent to 113 so that one task drains at a time, and the deregistration delay to 477 s",
     ]
     assert fleet.remedies(1000)[1] == "set maximumPercent to 113 so that one task drains at a time"
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "at_once", "then", "words"),
+    [
+        (100, 200, 1, (100, 113), "maximumPercent to 113"),
+        (50, 100, 1, (87, 100), "minimumHealthyPercent to 87"),
+        (50, 150, 4, (100, 150), "minimumHealthyPercent to 100"),
+        (50, 150, 1, (100, 113), "minimumHealthyPercent to 100 and maximumPercent to 113"),
+    ],
+)
+def test_no_remedy_takes_a_service_below_its_desired_count(least, most, at_once, then, words):
+    """A maximum below 100 percent is never advised: the minimum is raised instead."""
+    plan = Deployment(8, least, most)
+    changed = plan.at(at_once)
+    assert (changed.min_percent, changed.max_percent) == then
+    assert changed.at_once == at_once
+    assert plan.changes_to(changed) == words
 
 
 @pytest.mark.parametrize("delay", [12, 30, 60, 300, 3600])
@@ -76,6 +106,58 @@ def test_the_delay_named_keeps_the_wish(delay, tasks):
     named = fleet.delay_for(wished)
     assert Fleet(Deployment(tasks), 500, delay=float(named)).rate <= wished * (1 + 1e-9)
     assert Fleet(Deployment(tasks), 500, delay=float(named - 1)).rate > wished
+
+
+def test_where_no_task_may_be_ahead_the_second_half_is_twice_as_heavy():
+    """At 50/100 everybody whom the first half sheds lands on the other half, which sheds twice as many."""
+    assert Fleet(Deployment(8, 50, 100), 10_000).heaviest == 80_000
+    fleet = Fleet(Deployment(8, 50, 100), 2000, delay=600)
+    course = rehearse(fleet, CLIENTS["at-once"])
+    assert course.shed_twice == pytest.approx(8000, rel=0.02)
+    assert course.peak_closes == pytest.approx(fleet.rate, rel=0.25)
+
+
+def test_the_remedy_at_50_100_is_exact_too():
+    """With what is advised the heaviest batch keeps to the wish, and one percent less would not do."""
+    fleet = Fleet(Deployment(8, 50, 100), 10_000)
+    assert fleet.remedies(100)[0] == f"set the deregistration delay to {fleet.delay_for(100):,} s"
+    slower = fleet.at(2)
+    assert fleet.remedies(slower.rate)[1].startswith("set minimumHealthyPercent to 75 so that 2 tasks drain at a time")
+
+
+def test_nobody_to_come_back_to():
+    """At 0/100 every attempt is refused until the old tasks are gone and new ones there; nobody is lost."""
+    course = rehearse(Fleet(Deployment(2, 0, 100), 50, delay=60), CLIENTS["reconnecting-websocket"])
+    assert course.refused > 100
+    assert sum(course.arrivals) - course.refused == 100
+    assert course.seconds > 60
+
+
+@pytest.mark.parametrize(
+    ("now", "advice", "cured"),
+    [
+        ({"delay": 3600, "window": 60}, "set the window to 800 s", {"delay": 3600, "window": 800}),
+        ({"delay": 300, "window": 900}, "set the deregistration delay to 823 s", {"delay": 823, "window": 900}),
+        (
+            {"delay": 300, "window": 60},
+            "set the deregistration delay to 823 s and the window to 800 s",
+            {"delay": 823, "window": 800},
+        ),
+    ],
+)
+def test_a_window_that_is_too_short_is_named(now, advice, cured):
+    """A window holds the sheds as tight as a delay does: the advice names each that has to grow, and is exact."""
+    assert Fleet(Deployment(8), 10_000, **now).remedies(100)[0] == advice
+    assert Fleet(Deployment(8), 10_000, **cured).rate <= 100
+
+
+def test_a_bake_time_is_set_in_minutes():
+    """Where the bake time of a blue/green deployment gives the time, the advice is in whole minutes of it."""
+    fleet = Fleet(Deployment(8, whole_fleet=True), 100_000, delay=600, noticed=15.0, allowance=BAKE_TIME)
+    (advice,) = fleet.remedies(100)
+    assert advice == "set bakeTimeInMinutes to 134"
+    assert Fleet(Deployment(8, whole_fleet=True), 100_000, delay=134 * 60, noticed=15.0).rate <= 100
+    assert "bakeTimeInMinutes can be no longer" in fleet.remedies(1)[0]
 
 
 def test_no_time_and_no_way():
@@ -144,6 +226,8 @@ def test_the_table_as_json(capsys):
     ("given", "words"),
     [
         (["--max-percent", "100"], "No task may be taken out"),
+        (["--min-percent", "0", "--max-percent", "100", "--sessions", "10"], "No task serves until"),
+        (["--delay", "3600", "--window", "60", "--wish", "50"], "set the window to 160 s"),
         (["--delay", "5"], "No time is left"),
         (["--fleet-rate", "5"], "do not fit into"),
         (["--window", "290"], "does not fit under the delay"),
