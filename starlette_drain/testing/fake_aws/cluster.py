@@ -37,6 +37,9 @@ class FakeService:
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
         strategy: Of its deployments.
+        bake: Minutes, of its deployments.
+        controller: Who deploys: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
+        status: ``"ACTIVE"``, ``"DRAINING"`` or ``"INACTIVE"``.
         spot: Whether its tasks may run on Fargate Spot.
         definition: Its task definition.
     """
@@ -48,6 +51,9 @@ class FakeService:
     min_percent: int = 100
     max_percent: int = 200
     strategy: str = "ROLLING"
+    bake: int | None = None
+    controller: str = "ECS"
+    status: str = "ACTIVE"
     spot: bool = False
     definition: FakeDefinition = field(default_factory=FakeDefinition)
 

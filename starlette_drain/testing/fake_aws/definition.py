@@ -25,7 +25,7 @@ class FakeDefinition:
     revision: int = 1
     stop_timeout: int | None = None
     entry_point: tuple[str, ...] = ()
-    command: tuple[str, ...] = ("uvicorn", "app:app")
+    command: tuple[str, ...] = ("uvicorn", "app:app", "--timeout-graceful-shutdown", "5")
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def record(self, prefix: str, containers: Iterable[str]) -> dict[str, Any]:

@@ -59,13 +59,13 @@ def _arn(name: str, path: str) -> str:
 
 
 def _service(service: FakeService, running: int) -> dict[str, Any]:
-    return {
+    record: dict[str, Any] = {
         "serviceArn": service.arn,
         "serviceName": service.name,
         "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{service.cluster}",
         "loadBalancers": [_load_balancer(each) for each in service.registrations],
         "serviceRegistries": [],
-        "status": "ACTIVE",
+        "status": service.status,
         "desiredCount": service.desired,
         "runningCount": running,
         "pendingCount": 0,
@@ -82,7 +82,11 @@ def _service(service: FakeService, running: int) -> dict[str, Any]:
         "deployments": [],
         "events": [],
         "schedulingStrategy": "REPLICA",
+        "deploymentController": {"type": service.controller},
     }
+    if service.bake is not None:
+        record["deploymentConfiguration"]["bakeTimeInMinutes"] = service.bake
+    return record
 
 
 def _definition(service: FakeService) -> dict[str, Any]:
