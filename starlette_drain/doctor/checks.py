@@ -1,21 +1,23 @@
 """The checks: each a pure function of what was found, which names the remedy where something will go wrong."""
 
-import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
-from starlette_drain.aws.errors import TroubleKind
-from starlette_drain.aws.polling import is_too_slow, share_used
+from starlette_drain.aws.errors import AwsCallFailed, Trouble, TroubleKind
+from starlette_drain.doctor.needs import Use, untried, use_of
+from starlette_drain.doctor.outlook import replacing
 from starlette_drain.doctor.record import Finding, SetUp
 from starlette_drain.doctor.server_checks import check_server
+from starlette_drain.doctor.time_checks import (
+    check_bake_time,
+    check_delay,
+    check_deployment,
+    check_network_balancer,
+    check_polling,
+    check_spot,
+    check_stop_timeout,
+)
 
 __all__ = ["CHECKS", "examine"]
-
-NLB_DELAY = 120.0
-"""Seconds, at least, that AWS advises: an NLB may send new connections for about two minutes after a deregistration."""
-
-SPOT_NOTICE = 120.0
-"""Seconds between the notice of a Spot interruption and the end."""
 
 
 def examine(found: SetUp) -> list[Finding]:
@@ -30,156 +32,93 @@ def check_options(found: SetUp) -> Iterator[Finding]:
 
 
 def check_identity(found: SetUp) -> Iterator[Finding]:
-    """Without a service or a target group nobody tells the task to leave."""
-    who = found.task_arn or found.service
-    if who:
-        yield Finding("fine", "identity", f"{who} in {found.cluster or 'the default cluster'}")
+    """Without a service or a target group nobody tells the task to leave, and the service must be there."""
+    who, where = found.task_arn or found.service, found.cluster or "the default cluster"
+    if found.service_status == "MISSING":
+        text = f"ECS knows no service {found.service} in {where}"
+        yield Finding("unsafe", "identity", text, "see whether the name, the cluster and the Region are right")
+    elif found.service_status not in (None, "ACTIVE"):
+        text = f"the service {found.service} in {where} is {found.service_status}: it has been deleted"
+        yield Finding("unsafe", "identity", text, "name the service that has taken its place")
+    elif who:
+        yield Finding("fine", "identity", f"{who} in {where}")
     elif not found.groups:
         yield Finding("unsafe", "identity", "no task, no service, no target group", "give --service or --target-group")
+    if found.stuck is not None and not isinstance(found.stuck, AwsCallFailed):
+        yield Finding("unsafe", "identity", found.stuck.problem, found.stuck.remedy)
 
 
 def check_reads(found: SetUp) -> Iterator[Finding]:
     """Each read that the package makes must be allowed, or made needless by a setting."""
     for trouble in found.troubles:
-        kind = TroubleKind.DENIED
-        optional = trouble.operation in ("DescribeTaskDefinition", "DescribeTargetGroups")
-        level: Literal["note", "unsafe"] = "note" if trouble.kind is kind and optional else "unsafe"
-        remedy = trouble.remedy
-        if trouble.operation == "DescribeTaskDefinition":
-            remedy = "only this command needs it; allow it where you run it"
-        yield Finding(level, "permissions", trouble.problem, remedy)
-    if found.reads:
-        yield Finding("fine", "permissions", f"allowed: {', '.join(found.reads)}")
+        yield _refused(trouble, found)
+    tried = frozenset((*found.reads, *(each.operation for each in found.troubles)))
+    missing = [*untried(found.options, tried)]
+    told = [f"allowed: {', '.join(found.reads)}"] if found.reads else []
+    told += [f"not tried: {', '.join(missing)}"] if missing else []
+    if told:
+        yield Finding("fine", "permissions", "; ".join(told))
+
+
+def _refused(trouble: Trouble, found: SetUp) -> Finding:
+    use, remedy = use_of(trouble.operation, found.options), trouble.remedy
+    if isinstance(found.stuck, AwsCallFailed) and found.stuck.trouble == trouble:
+        use = Use.NEEDED
+    if use is Use.NONE:
+        remedy = "only this command needs it; allow it where you run it"
+    elif trouble.kind is TroubleKind.NOT_FOUND and trouble.service == "ecs":
+        remedy = "see whether the name, the cluster and the Region are right"
+    return Finding("unsafe" if use is Use.NEEDED else "note", "permissions", trouble.problem, remedy)
+
+
+def check_protection(found: SetUp) -> Iterator[Finding]:
+    """Where the task shall be protected, the ECS agent must answer for it."""
+    if not found.protection:
+        return
+    remedy = "it is tried again; see whether ECS_AGENT_URI is what ECS has set"
+    if found.protection.startswith("AccessDenied"):
+        remedy = "allow ecs:GetTaskProtection and ecs:UpdateTaskProtection in the task role"
+    elif found.protection == "TASK_NOT_VALID":
+        remedy = "leave DRAIN_PROTECTION_LIMIT unset for tasks that belong to no service"
+    text = f"the ECS agent does not tell whether the task is protected ({found.protection})"
+    yield Finding("unsafe", "task protection", text, remedy)
 
 
 def check_groups(found: SetUp) -> Iterator[Finding]:
     """A service must register its tasks with target groups that a balancer uses, of a kind that can be watched."""
-    if found.service and not found.groups and not found.troubles:
-        remedy = "without a load balancer set DRAIN_SOURCES=task-state"
-        yield Finding("unsafe", "target groups", f"the service {found.service} registers with none", remedy)
+    if found.service_status == "ACTIVE" and not found.groups:
+        yield _no_group(found)
+    # Of a pair only one is in use between deployments.
+    is_pair = replacing(found).whole_fleet and any(each.in_use for each in found.groups)
     for group in found.groups:
         if group.target_type in ("lambda", "alb"):
             remedy = "watch the target group that the tasks are in"
             yield Finding("unsafe", "target groups", f"{group.name}: targets of type {group.target_type}", remedy)
-        elif group.in_use is False:
+        elif group.in_use is False and not is_pair:
             yield Finding("unsafe", "target groups", f"{group.name}: no load balancer uses it", "add a listener rule")
         elif group.targets is not None:
             text = f"{group.name}: {group.targets} targets, {group.healthy} healthy"
             yield Finding("fine", "target groups", text)
 
 
-def check_delay(found: SetUp) -> Iterator[Finding]:
-    """The delay must leave time to spread, and more than one group should agree on it."""
-    delay, options, fleet = found.delay, found.options, found.fleet
-    if delay is None:
-        return
-    if fleet.fits <= 0 or delay < 2 * options.margin:
-        remedy = f"set deregistration_delay.timeout_seconds to {math.ceil(2 * options.margin + fleet.lag)} or more"
-        yield Finding("unsafe", "delay", f"{delay:g} s, which leaves {fleet.fits:.0f} s to spread", remedy)
-    else:
-        text = f"{delay:g} s, noticed within {fleet.lag:.3g} s: {fleet.fits:.0f} s to spread"
-        yield Finding("fine", "delay", text)
-    delays = {each.name: each.delay for each in found.groups if each.delay is not None}
-    if len(set(delays.values())) > 1:
-        text = ", ".join(f"{name} {each:g} s" for name, each in delays.items())
-        yield Finding("note", "delay", f"they differ: {text}", "the shortest rules; give all the same")
-    fits = fleet.delay - fleet.lag - min(options.margin, fleet.delay / 2)
-    if options.window is not None and options.window > fits:
-        text = f"DRAIN_WINDOW={options.window:g} does not fit under the delay, of which {fits:.0f} s may be used"
-        yield Finding("unsafe", "window", text, "lower it, or leave it out and let it follow the delay")
-    tail = options.tail
-    if tail > options.margin:
-        text = f"the last goodbye may take {tail:g} s, and the margin is {options.margin:g} s"
-        yield Finding("unsafe", "margin", text, f"set DRAIN_MARGIN to {math.ceil(tail)} or more")
-
-
-def check_network_balancer(found: SetUp) -> Iterator[Finding]:
-    """An NLB goes on sending for a while, and does not cut by itself."""
-    for group in found.groups:
-        if not group.is_network:
-            continue
-        if group.delay is not None and group.delay < NLB_DELAY:
-            remedy = f"set it to {NLB_DELAY:g} s or more, as AWS advises"
-            yield Finding("unsafe", "NLB", f"{group.name}: a delay of {group.delay:g} s", remedy)
-        if found.options.late_arrivals == "refuse":
-            text = f"{group.name}: new connections may come for two minutes after the deregistration, and are refused"
-            yield Finding("note", "NLB", text, "set DRAIN_LATE_ARRIVALS=accept")
-        if group.termination is not None:
-            how = "cut when the delay ends" if group.termination else "not cut when the delay ends"
-            yield Finding("fine", "connection termination", f"{group.name}: connections are {how}")
-
-
-def check_deployment(found: SetUp) -> Iterator[Finding]:
-    """A deployment must be able to begin, and all that drain at once must not be more than the service can take."""
-    if found.desired is None:
-        return
-    plan, fleet = found.deployment, found.fleet
-    how = found.strategy.lower() if plan.whole_fleet else f"{plan.min_percent}/{plan.max_percent}"
-    if not plan.at_once:
-        text = f"at {how} none of {plan.tasks} tasks may be replaced: deployments cannot begin"
-        yield Finding("unsafe", "deployment", text, f"set maximumPercent to {fleet.at(1).deployment.max_percent}")
-        return
-    who = "task drains" if plan.at_once == 1 else "tasks drain"
-    text = f"delay {fleet.delay:g} s, {fleet.sessions:,} sessions a task, {plan.at_once} {who} at once at {how}"
-    rate = f"{fleet.rate:,.0f} reconnects/s over the fleet" if math.isfinite(fleet.rate) else "all in one instant"
-    wish = found.wish or found.options.fleet_rate
-    if wish is not None and found.sessions is not None and fleet.rate > wish:
-        yield Finding("unsafe", "deployment", f"{text}: {rate}", f"for {wish:g}/s {', or '.join(fleet.remedies(wish))}")
-        return
-    if found.sessions is None:
-        text, rate = text.replace("1,000 sessions", "each 1,000 sessions"), f"{rate}; give --sessions and --rate"
-    yield Finding("fine", "deployment", f"{text}: {rate}")
-
-
-def check_polling(found: SetUp) -> Iterator[Finding]:
-    """The fleet's polls must be frequent enough for the delay."""
-    fleet, delay = found.fleet, found.delay
-    targets, groups = fleet.deployment.targets, fleet.groups
-    used = share_used(fleet.lag, targets, groups)
-    text = f"{targets} targets in a deployment: each asks every {fleet.lag:.3g} s, {used:.0%} of the account's budget"
-    if "target-health" not in found.options.sources or not found.groups:
-        return
-    if delay is not None and fleet.lag > found.options.poll_interval and is_too_slow(fleet.lag, delay):
-        remedy = "add events by Lambda, which need no polling, or raise the delay"
-        yield Finding("unsafe", "poll budget", f"{text}; too late for a delay of {delay:g} s", remedy)
-    else:
-        yield Finding("fine", "poll budget", text)
-
-
-def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
-    """After SIGTERM the sheds and the last goodbye must fit under the container's stopTimeout."""
-    options = found.options
-    if found.stop_timeout is None or options.sigterm is False:
-        return
-    needed = found.stopping
-    text = f"{found.stop_timeout:g} s"
-    if needed > found.stop_timeout:
-        text += f", and from SIGTERM to the end it may take {needed:g} s: SIGKILL comes first"
-        remedy = f"set stopTimeout to {math.ceil(needed)} (Fargate allows 120)"
-        room = options.sigterm_window - needed + found.stop_timeout
-        if room > 0:
-            remedy += f", or DRAIN_SIGTERM_WINDOW to {room:g}"
-        yield Finding("unsafe", "stopTimeout", text, remedy)
-    else:
-        yield Finding("fine", "stopTimeout", f"{text}, of which SIGTERM takes {needed:g} s at worst")
-
-
-def check_spot(found: SetUp) -> Iterator[Finding]:
-    """A Spot interruption leaves two minutes whatever the delay is."""
-    if found.is_spot and found.delay is not None and found.delay > SPOT_NOTICE:
-        text = (
-            f"an interruption gives {SPOT_NOTICE:g} s and sends SIGTERM at once; the delay of {found.delay:g} s is void"
-        )
-        yield Finding("note", "Fargate Spot", text, "run long sessions on FARGATE, or add events by Lambda")
+def _no_group(found: SetUp) -> Finding:
+    text = f"the service {found.service} registers with none"
+    if found.options.self_registration:
+        return Finding("unsafe", "target groups", text, "set DRAIN_TARGET_GROUP_ARN, so that the task can")
+    if "target-health" in found.options.sources:
+        return Finding("unsafe", "target groups", text, "without a load balancer set DRAIN_SOURCES=task-state")
+    return Finding("fine", "target groups", f"{text}, and none is watched")
 
 
 CHECKS: tuple[Callable[[SetUp], Iterator[Finding]], ...] = (
     check_identity,
     check_reads,
+    check_protection,
     check_options,
     check_groups,
     check_delay,
     check_network_balancer,
+    check_bake_time,
     check_deployment,
     check_polling,
     check_stop_timeout,

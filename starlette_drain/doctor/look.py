@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.calls import AwsCalls, region_of
+from starlette_drain.aws.calls import region_of
 from starlette_drain.aws.client import AwsClients
+from starlette_drain.aws.deployment import bake_time
 from starlette_drain.aws.ecs import EcsRecords
-from starlette_drain.aws.errors import AwsCallFailed, Incomplete, Trouble
+from starlette_drain.aws.errors import Incomplete
 from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.protection import AGENT_VARIABLE
+from starlette_drain.doctor.attempts import ask_protection, find_out, try_deployments
 from starlette_drain.doctor.record import Group, SetUp
+from starlette_drain.doctor.recorded import RecordedCalls
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Given", "look"]
@@ -35,6 +39,21 @@ class Given:
     sessions: int | None = None
     wish: float | None = None
 
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """The cluster and the name of the service; an ARN names both."""
+        kind, _, path = (self.service or "").rpartition(":service/") if self.service else ("", "", "")
+        if not kind:
+            return self.cluster, self.service
+        cluster, _, name = path.rpartition("/")  # the ARNs of before 2018 name no cluster
+        return self.cluster or cluster or None, name
+
+    @property
+    def region(self) -> str | None:
+        """The Region that an ARN names."""
+        arns = (*self.target_groups, self.service or "", self.cluster or "")
+        return next(filter(None, map(region_of, arns)), None)
+
 
 async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fetch: Fetch = fetch_json) -> SetUp:
     """
@@ -51,70 +70,60 @@ async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fe
     if uri and not given.service and not given.target_groups:
         with suppress(Incomplete):
             task = await read_task(uri, fetch)
-    arn = given.target_groups[0] if given.target_groups else task.task_arn if task else given.cluster or ""
-    async with AwsCalls(clients, region_of(arn)) as calls:
-        return await _Look(given, calls, environ, task).run()
+    region = given.region or (region_of(task.task_arn) if task else None)
+    async with RecordedCalls(clients, region) as calls:
+        return await _Look(given, calls, environ, fetch, task).run()
 
 
 @dataclass(slots=True)
 class _Look:
     given: Given
-    calls: AwsCalls
+    calls: RecordedCalls
     environ: Mapping[str, str]
+    fetch: Fetch
     task: TaskMetadata | None
     found: dict[str, Any] = field(default_factory=dict)
-    reads: dict[str, None] = field(default_factory=dict)
-    troubles: list[Trouble] = field(default_factory=list)
 
     async def run(self) -> SetUp:
         given = self.given
-        cluster = given.cluster or (self.task.cluster if self.task else None)
-        service = given.service or await self._own_service()
+        cluster, service = given.place
+        cluster = cluster or (self.task.cluster if self.task else None)
+        service = service or await self._own_service()
         record = await self._service(cluster, service) if service else {}
         container = await self._container(record) if record else {}
-        groups = [await self._group(arn) for arn in given.target_groups or _groups_of(record)]
-        self._options(container)
+        options = self._options(container)
+        groups = given.target_groups or options.target_group_arn or _groups_of(record)
+        self.found["groups"] = tuple([await self._group(arn) for arn in groups])
+        if service and "service-deployment" in options.sources:
+            await try_deployments(self.calls, cluster, service)
+        if self.task is not None:
+            self.found["stuck"] = await find_out(self.calls, options, self.task)
+            if options.protection_limit is not None:
+                self.found["protection"] = await ask_protection(self.environ.get(AGENT_VARIABLE), self.fetch)
+        self._command(container)
         return SetUp(
             cluster=cluster,
             service=service,
             task_arn=self.task.task_arn if self.task else None,
-            groups=tuple(groups),
-            reads=tuple(self.reads),
-            troubles=tuple(self.troubles),
-            command=given.command or self._command(container),
+            reads=tuple(self.calls.allowed),
+            troubles=tuple(self.calls.troubles),
             sessions=given.sessions,
             wish=given.wish,
             **self.found,
         )
 
-    async def _ask(self, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
-        """Return the answer, or nothing where there is none."""
-        try:
-            answer = await self.calls.call(service, operation, **parameters)
-        except AwsCallFailed as failed:
-            if failed.trouble not in self.troubles:
-                self.troubles.append(failed.trouble)
-            return {}
-        self.reads[operation] = None
-        return answer
-
     async def _own_service(self) -> str | None:
-        if self.task is None:
-            return None
-        try:
-            name = await EcsRecords(self.calls, self.task).service_name()
-        except AwsCallFailed as failed:
-            self.troubles.append(failed.trouble)
-            return None
-        except Incomplete:
-            return None
-        self.reads["DescribeTasks"] = None
-        return name
+        if self.task is not None:
+            with suppress(Incomplete):
+                return await EcsRecords(self.calls, self.task).service_name()
+        return None
 
     async def _service(self, cluster: str | None, service: str) -> Mapping[str, Any]:
         where = {"cluster": cluster} if cluster else {}
-        answer = await self._ask("ecs", "DescribeServices", services=[service], **where)
+        answer = await self.calls.ask("ecs", "DescribeServices", services=[service], **where)
         record: Mapping[str, Any] = next(iter(answer.get("services") or ()), {})
+        if answer:  # an unknown name is no error, but a failure in the answer
+            self.found["service_status"] = record.get("status") or ("ACTIVE" if record else "MISSING")
         if not record:
             return {}
         deploying = record.get("deploymentConfiguration") or {}
@@ -124,12 +133,15 @@ class _Look:
             "min_percent": deploying.get("minimumHealthyPercent", 100),
             "max_percent": deploying.get("maximumPercent", 200),
             "strategy": deploying.get("strategy") or "ROLLING",
+            "controller": (record.get("deploymentController") or {}).get("type") or "ECS",
+            "bake_time": bake_time(record),
+            "is_tied": bool(_entries_of(record)),
             "is_spot": "FARGATE_SPOT" in providers,
         }
         return record
 
     async def _container(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = await self._ask("ecs", "DescribeTaskDefinition", taskDefinition=record.get("taskDefinition", ""))
+        answer = await self.calls.ask("ecs", "DescribeTaskDefinition", taskDefinition=record.get("taskDefinition", ""))
         boxes = (answer.get("taskDefinition") or {}).get("containerDefinitions") or ()
         names = [each.get("containerName") for each in record.get("loadBalancers") or ()]
         wanted = self.given.container or next(iter(names), None)
@@ -139,11 +151,11 @@ class _Look:
         return container
 
     async def _group(self, arn: str) -> Group:
-        answer = await self._ask("elbv2", "DescribeTargetGroups", TargetGroupArns=[arn])
+        answer = await self.calls.ask("elbv2", "DescribeTargetGroups", TargetGroupArns=[arn])
         record: Mapping[str, Any] = next(iter(answer.get("TargetGroups") or ()), {})
-        answer = await self._ask("elbv2", "DescribeTargetGroupAttributes", TargetGroupArn=arn)
+        answer = await self.calls.ask("elbv2", "DescribeTargetGroupAttributes", TargetGroupArn=arn)
         attributes = {each["Key"]: each.get("Value") for each in answer.get("Attributes") or ()}
-        health = await self._ask("elbv2", "DescribeTargetHealth", TargetGroupArn=arn)
+        health = await self.calls.ask("elbv2", "DescribeTargetHealth", TargetGroupArn=arn)
         states = [each["TargetHealth"].get("State") for each in health.get("TargetHealthDescriptions") or ()]
         delay = attributes.get("deregistration_delay.timeout_seconds")
         termination = attributes.get("deregistration_delay.connection_termination.enabled")
@@ -158,30 +170,37 @@ class _Look:
             healthy=states.count("healthy"),
         )
 
-    def _options(self, container: Mapping[str, Any]) -> None:
+    def _options(self, container: Mapping[str, Any]) -> Settings:
         """Read the options: the task's own, or those in its definition."""
         environ = self.environ
         if self.task is None:
             environ = {each["name"]: each.get("value") or "" for each in container.get("environment") or ()}
         try:
-            self.found["settings"] = Settings.load({}, environ)
+            options = self.found["settings"] = Settings.load({}, environ)
         except SettingsError as error:
             self.found["settings_error"] = str(error)
+            return Settings()
+        return options
 
-    def _command(self, container: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def _command(self, container: Mapping[str, Any]) -> None:
+        words: tuple[str, ...] = (*(container.get("entryPoint") or ()), *(container.get("command") or ()))
         if self.task is not None:
             with suppress(OSError):
-                words = PROCESS_1.read_bytes().decode(errors="replace").split("\0")
-                return tuple(each for each in words if each) or None
-        return (*(container.get("entryPoint") or ()), *(container.get("command") or ())) or None
+                words = tuple(filter(None, PROCESS_1.read_bytes().decode(errors="replace").split("\0")))
+                self.found["is_process"] = not self.given.command
+        self.found["command"] = self.given.command or words or None
 
 
-def _groups_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _entries_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     entries = [*(record.get("loadBalancers") or ())]
     for task_set in record.get("taskSets") or ():
         entries += task_set.get("loadBalancers") or ()
+    return entries
+
+
+def _groups_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for entry in entries:
+    for entry in _entries_of(record):
         alternate = (entry.get("advancedConfiguration") or {}).get("alternateTargetGroupArn")
         found |= dict.fromkeys(arn for arn in (entry.get("targetGroupArn"), alternate) if arn)
     return tuple(found)

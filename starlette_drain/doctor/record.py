@@ -4,15 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.errors import Trouble
-from starlette_drain.planning.deployment import Deployment
-from starlette_drain.planning.sums import Fleet
+from starlette_drain.aws.errors import Incomplete, Trouble
 
 __all__ = ["Finding", "Group", "SetUp"]
-
-DEFAULT_DELAY = 300.0
-AFTER_THE_LAST = 11.0
-"""Seconds after the last goodbye, at worst: 1 of patience, 5 for telemetry, 5 for the server to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +71,24 @@ class SetUp:
     Attributes:
         cluster: Name or ARN.
         service: Name.
+        service_status: Such as ``"ACTIVE"``; ``"MISSING"`` where ECS knows no such service.
+        is_tied: Whether ECS registers the service's tasks with a balancer, and so waits for it before SIGTERM.
         task_arn: ARN, where the doctor runs inside a task.
         groups: The target groups.
         reads: The reads that were tried and allowed.
         troubles: The reads that failed.
+        stuck: Why the package does not find out who it is, where it was tried.
+        protection: Why the ECS agent does not tell of the task's protection; empty where it does.
         desired: Desired count.
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
         strategy: Of deployments, such as ``"ROLLING"`` or ``"BLUE_GREEN"``.
+        controller: Who deploys: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
+        bake_time: Seconds that the old tasks run on after all traffic has shifted; 0 where none shifts.
         is_spot: Whether tasks may run on Fargate Spot.
         stop_timeout: Of the container, in seconds, 30 where none is set; ``None`` where not told.
         command: What runs in the container.
+        is_process: Whether that is what process 1 shows, and not what a definition says.
         settings: The options of the drain there; ``None`` where they cannot work.
         settings_error: Why not.
         sessions: On each task, as whoever asked says.
@@ -96,17 +97,24 @@ class SetUp:
 
     cluster: str | None = None
     service: str | None = None
+    service_status: str | None = None
+    is_tied: bool | None = None
     task_arn: str | None = None
     groups: tuple[Group, ...] = ()
     reads: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    stuck: Incomplete | None = None
+    protection: str | None = None
     desired: int | None = None
     min_percent: int = 100
     max_percent: int = 200
     strategy: str = "ROLLING"
+    controller: str = "ECS"
+    bake_time: float = 0.0
     is_spot: bool = False
     stop_timeout: float | None = None
     command: tuple[str, ...] | None = None
+    is_process: bool = False
     settings: Settings | None = None
     settings_error: str | None = None
     sessions: int | None = None
@@ -123,31 +131,3 @@ class SetUp:
         if self.options.deregistration_delay is not None:
             return self.options.deregistration_delay
         return min((each.delay for each in self.groups if each.delay is not None), default=None)
-
-    @property
-    def stopping(self) -> float:
-        """Seconds from SIGTERM to the end of the process, at worst."""
-        return self.options.sigterm_window + self.options.tail + AFTER_THE_LAST
-
-    @property
-    def deployment(self) -> Deployment:
-        """How tasks are replaced; one task where their number is not known."""
-        known = [each.targets for each in self.groups if each.targets]
-        tasks = self.desired if self.desired is not None else max(known, default=1)
-        whole = self.strategy in ("BLUE_GREEN", "LINEAR", "CANARY")
-        return Deployment(max(1, tasks), self.min_percent, self.max_percent, whole)
-
-    @property
-    def fleet(self) -> Fleet:
-        """The sums of a deployment, for the sessions given or for 1,000 on each task."""
-        options = self.options
-        return Fleet(
-            self.deployment,
-            self.sessions or 1000,
-            DEFAULT_DELAY if self.delay is None else self.delay,
-            options.margin,
-            options.poll_interval,
-            options.poll_share,
-            max(1, len(self.groups)),
-            options.window,
-        )

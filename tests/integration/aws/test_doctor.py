@@ -20,11 +20,22 @@ def ask(endpoint, capsys, monkeypatch):
     """Return what runs the doctor from outside a task, and gives its exit code and findings."""
     monkeypatch.delenv("ECS_CONTAINER_METADATA_URI_V4", raising=False)
 
-    def ask(*given):
-        code = main(["doctor", "--json", "--cluster", "main", "--service", "web", *given])
+    def told(*given):
+        code = main(["doctor", "--json", *given])
         return code, json.loads(capsys.readouterr().out)
 
+    def ask(*given):
+        return told("--cluster", "main", "--service", "web", *given)
+
+    ask.told = told
     return ask
+
+
+def inside(endpoint, task, environ, monkeypatch, told, *given):
+    """Run the doctor inside *task*, with *environ*; return its exit code and findings."""
+    for variable, value in {**endpoint.environment(task), **environ}.items():
+        monkeypatch.setenv(variable, value)
+    return told("--command", "uvicorn app:app --timeout-graceful-shutdown 5", *given)
 
 
 def unsafe(findings):
@@ -46,6 +57,140 @@ def test_a_right_set_up_has_no_fault(fake, ask):
     ]
 
 
+def blue_green(fake):
+    """Set up a service whose old tasks leave over the bake time: judged by the delay it would be far too fast."""
+    blue, green = fake.add_target_group("blue"), fake.add_target_group("green")
+    service = fake.add_service(registrations=[FakeRegistration(blue, "app", 8000, green)])
+    service.desired, service.strategy, service.bake = 50, "BLUE_GREEN", 60
+    fake.deploy(service)
+    return service, {"DRAIN_SOURCES": "target-health,service-deployment", "DRAIN_LATE_ARRIVALS": "accept"}
+
+
+def by_lambda(fake):
+    """Set up a large service whose tasks ask nobody anything."""
+    service = fake.add_service()
+    service.desired = 400
+    return service, {"DRAIN_SOURCES": "none", "DRAIN_ADMIN_TOKEN": "a-token-of-sixteen"}
+
+
+def self_registered(fake):
+    """Set up a service that ECS registers with nothing."""
+    group = fake.add_target_group("web")
+    return fake.add_service(registrations=[]), {"DRAIN_SELF_REGISTRATION": "1", "DRAIN_TARGET_GROUP_ARN": group.arn}
+
+
+def without_balancer(fake):
+    """Set up a service behind no balancer."""
+    return fake.add_service(registrations=[]), {"DRAIN_SOURCES": "task-state", "DRAIN_PROTECTION_LIMIT": "600"}
+
+
+RATES = {blue_green: ("10000", "200"), by_lambda: ("10", "50")}
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+@pytest.mark.parametrize("make", [blue_green, by_lambda, self_registered, without_balancer])
+def test_another_right_set_up_has_no_fault(fake, endpoint, ask, monkeypatch, make, is_inside):  # noqa: PLR0917
+    """What the pages about the sources describe is all fine, from inside a task and from outside."""
+    service, environ = make(fake)
+    service.definition.environment = environ
+    task = fake.add_task(service)
+    sessions, rate = RATES.get(make, ("1000", "1000"))
+    given = ["--sessions", sessions, "--rate", rate]
+    code, findings = inside(endpoint, task, environ, monkeypatch, ask.told, *given) if is_inside else ask(*given)
+    assert [each for each in findings if each["level"] != "fine"] == []
+    assert code == 0
+
+
+def test_tasks_that_may_ask_nobody(fake, endpoint, ask, monkeypatch):
+    """With events alone a task needs no permission: what the doctor could not see is noted, and nothing is unsafe."""
+    service, environ = by_lambda(fake)
+    task = fake.add_task(service)
+    for action in ("DescribeTasks", "DescribeServices", "DescribeTargetHealth"):
+        fake.fail("deny", action=action)
+    code, findings = inside(endpoint, task, environ, monkeypatch, ask.told)
+    assert code == 0
+    assert [(each["what"], each["level"]) for each in findings if each["level"] != "fine"] == [("permissions", "note")]
+
+
+@pytest.mark.parametrize(
+    ("environ", "action", "is_found"),
+    [
+        ({}, "DescribeContainerInstances", True),
+        ({"DRAIN_TARGET_ID": "i-1"}, "DescribeContainerInstances", False),
+        ({}, "DescribeTasks", True),
+        ({"DRAIN_SOURCES": "task-state"}, "DescribeContainerInstances", False),
+        ({"DRAIN_SOURCES": "service-deployment"}, "ListServiceDeployments", True),
+        ({"DRAIN_SOURCES": "service-deployment"}, "DescribeServiceDeployments", True),
+        ({"DRAIN_SOURCES": "service-deployment"}, "DescribeServiceRevisions", True),
+        ({}, "ListServiceDeployments", False),
+        ({"DRAIN_PROTECTION_LIMIT": "600"}, "task-protection", True),
+        ({}, "task-protection", False),
+    ],
+)
+def test_every_read_is_tried(fake, endpoint, ask, monkeypatch, environ, action, is_found):  # noqa: PLR0917
+    """On an instance in bridge mode too: a refusal is unsafe where the options make the package ask, else nothing."""
+    service = fake.add_service(target_type="instance")
+    task = fake.add_task(service, network_mode="bridge", instance_id="i-1", host_ports={8000: 32768})
+    fake.deploy(service)
+    fake.fail("deny", action=action)
+    code, findings = inside(endpoint, task, environ, monkeypatch, ask.told)
+    assert (code, len(unsafe(findings))) == (int(is_found), int(is_found))
+    wanted = "AccessDeniedException" if action == "task-protection" else action
+    assert any(wanted in found for _, found in unsafe(findings)) is is_found
+
+
+def test_a_task_that_cannot_find_itself(fake, endpoint, ask, monkeypatch):
+    """Everything is allowed, and still the search does not end: the fault is the one that the package would log."""
+    service = fake.add_service(target_type="instance")
+    task = fake.add_task(service, network_mode="bridge", instance_id="i-1", host_ports={8000: 32768})
+    task.containers = {"app": (9000,)}
+    code, findings = inside(endpoint, task, {}, monkeypatch, ask.told)
+    assert code == 1
+    assert [(what, found.partition(" port")[0]) for what, found in unsafe(findings)] == [("identity", "no host")]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--cluster", "main", "--service", "wbe"], "ECS knows no service wbe in main"),
+        (["--cluster", "nowhere", "--service", "web"], "ecs:DescribeServices does not know"),
+    ],
+)
+def test_a_mistyped_name(fake, ask, given, words):
+    """It is said that there is no such service, and not that it has no target group."""
+    fake.add_service()
+    code, findings = ask.told(*given)
+    assert code == 1
+    assert words in unsafe(findings)[0][1]
+    assert not [each for each in findings if each["what"] == "target groups"]
+
+
+def test_a_service_that_was_deleted(fake, ask):
+    """It can still be described for a while, and is not taken for alive."""
+    fake.add_service().status = "INACTIVE"
+    code, findings = ask()
+    assert code == 1
+    assert "is INACTIVE" in unsafe(findings)[0][1]
+
+
+def test_an_arn_is_enough(fake, ask, monkeypatch):
+    """The ARN of a service names its cluster and Region."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.delenv("AWS_REGION")
+    service = fake.add_service()
+    fake.add_task(service)
+    code, findings = ask.told("--service", service.arn)
+    assert (code, findings[0]["found"]) == (0, "web in main")
+
+
+def test_code_deploy_takes_the_whole_fleet(fake, ask):
+    """CodeDeploy ends the old task set in one go, whatever the percentages say."""
+    service = fake.add_service()
+    service.desired, service.max_percent, service.controller = 8, 113, "CODE_DEPLOY"
+    _, findings = ask("--sessions", "1000", "--rate", "10")
+    assert "8 tasks drain at once at code_deploy" in dict(unsafe(findings))["deployment"]
+
+
 def test_every_fault_is_named(fake, ask):
     """One planted in each place: all are named, each with a remedy, and nothing else is called unsafe."""
     group = fake.add_target_group("web", delay=60, protocol="TCP", in_use=False)
@@ -64,8 +209,10 @@ def test_every_fault_is_named(fake, ask):
     assert code == 1
     assert [what for what, _ in unsafe(findings)] == [
         *("target groups", "delay", "window", "margin", "NLB", "deployment", "poll budget", "stopTimeout"),
-        *("server", "server", "server", "server"),
+        *("server", "server", "server"),
     ]
+    noted = [each["what"] for each in findings if each["level"] == "note"]
+    assert noted == ["delay", "NLB", "server", "server"]
     remedies = {each["found"]: each["remedy"] for each in findings if each["level"] != "fine"}
     assert all(remedies.values())
     told = " ".join([*remedies, *remedies.values()])
@@ -76,15 +223,42 @@ def test_every_fault_is_named(fake, ask):
         "SIGKILL comes first",
         "set stopTimeout to 49",
         "a delay of 60 s",
-        "a shell is process 1",
+        "a shell stands before the server",
         "--lifespan off",
         "--reload",
         "a limit on requests",
         "DRAIN_MARGIN to 32",
         "DRAIN_LATE_ARRIVALS=accept",
         "add events by Lambda",
+        "add --timeout-graceful-shutdown 5",
     ):
         assert words in told, words
+
+
+def test_every_fault_inside_a_task_is_named(fake, endpoint, ask, monkeypatch):
+    """The same for what only a task can try: three refusals, a bake time that is too short, a shell, a server."""
+    blue, green = (fake.add_target_group(name, target_type="instance") for name in ("blue", "green"))
+    service = fake.add_service(registrations=[FakeRegistration(blue, "app", 8000, green)])
+    service.desired, service.strategy, service.bake = 8, "BLUE_GREEN", 1
+    task = fake.add_task(service, network_mode="bridge", instance_id="i-1", host_ports={8000: 32768})
+    for action in ("DescribeContainerInstances", "ListServiceDeployments", "task-protection"):
+        fake.fail("deny", action=action)
+    environ = {"DRAIN_SOURCES": "target-health,service-deployment", "DRAIN_PROTECTION_LIMIT": "600"}
+    command = shlex.join(["docker-init", "--", "bash", "-lc", "gunicorn app:app --graceful-timeout 9"])
+    given = ("--sessions", "10000", "--rate", "100", "--command", command)
+    code, findings = inside(endpoint, task, environ, monkeypatch, ask.told, *given)
+    assert code == 1
+    faults = unsafe(findings)
+    assert [what for what, _ in faults] == [
+        *("permissions", "permissions", "task protection", "deployment", "server", "server", "server")
+    ]
+    told = " ".join(found for _, found in faults)
+    for words in (
+        *("ecs:DescribeContainerInstances", "ecs:ListServiceDeployments", "AccessDenied", "bake time 60 s"),
+        *("a shell stands before", "kills its workers 9 s after", "run no ASGI application"),
+    ):
+        assert words in told, words
+    assert any("set bakeTimeInMinutes to 14" in each["remedy"] for each in findings)
 
 
 def test_the_example_of_the_documentation(fake, ask):
@@ -99,7 +273,7 @@ def test_the_example_of_the_documentation(fake, ask):
     )
     assert fault["remedy"] == (
         "for 500/s set the deregistration delay to 1,623 s, or set maximumPercent to 113 so that one task drains at a "
-        "time, with a deregistration delay of 477 s"
+        "time, and the deregistration delay to 477 s"
     )
     service.definition.environment = {"DRAIN_FLEET_RATE": "100"}
     code, findings = ask("--sessions", "100000")
@@ -207,5 +381,6 @@ def test_a_second_opinion(moto, capsys):
     assert main(["doctor", "--json", *given]) == 1
     findings = json.loads(capsys.readouterr().out)
     named = [what for what, _ in unsafe(findings)]
-    assert named == ["target groups", "window", "deployment", "stopTimeout", "server"]
+    assert named == ["target groups", "window", "deployment", "stopTimeout"]
+    assert any("--lifespan off" in each["found"] for each in findings if each["level"] == "note")
     assert any("stopTimeout to 24" in each["remedy"] for each in findings)

@@ -1,0 +1,58 @@
+"""Which calls the options make the package make, and which of them it can do without: pure."""
+
+from collections.abc import Iterator
+from enum import Enum
+
+from starlette_drain._core.settings import Settings
+
+__all__ = ["DEPLOYMENT_READS", "Use", "finds_targets", "untried", "use_of"]
+
+DEPLOYMENT_READS = ("ListServiceDeployments", "DescribeServiceDeployments", "DescribeServiceRevisions")
+
+
+class Use(Enum):
+    """What the package makes of a call."""
+
+    NEEDED = "it does not work without"
+    SPARED = "it asks, and does without where it is refused"
+    NONE = "it does not ask"
+
+
+def finds_targets(options: Settings) -> bool:
+    """Tell whether the package has to find its own targets."""
+    return "target-health" in options.sources or bool(options.self_registration)
+
+
+def use_of(operation: str, options: Settings) -> Use:
+    """Return what the package, with *options*, makes of *operation*: see aws/identity.py and the sources."""
+    finds, sources = finds_targets(options), options.sources
+    by_hand = bool(options.target_group_arn)
+    # Task state looks for a delay, and takes the drain's own window where it finds none.
+    tries = "task-state" in sources and options.deregistration_delay is None
+    match operation:
+        case "DescribeTaskDefinition":
+            needed, asked = False, False
+        case "DescribeTasks":
+            needed = "task-state" in sources or "service-deployment" in sources or (finds and not by_hand)
+            asked = finds
+        case "DescribeServices":
+            needed, asked = finds and not by_hand, tries and not by_hand
+        case "DescribeTargetGroups":
+            needed, asked = False, (finds or tries) and not (options.target_id and options.target_port)
+        case "DescribeTargetGroupAttributes":
+            needed, asked = finds and options.deregistration_delay is None, tries
+        case "DescribeTargetHealth":
+            needed, asked = "target-health" in sources, bool(options.self_registration)
+        case _:  # tried only where the options ask for it
+            needed, asked = True, True
+    return Use.NEEDED if needed else Use.SPARED if asked else Use.NONE
+
+
+def untried(options: Settings, tried: frozenset[str]) -> Iterator[str]:
+    """Yield the calls that nobody can try: they change something, or there is nothing yet to ask about."""
+    if options.self_registration:
+        yield from ("RegisterTargets", "DeregisterTargets")
+    if options.protection_limit is not None:
+        yield "UpdateTaskProtection"
+    if "service-deployment" in options.sources:
+        yield from (each for each in DEPLOYMENT_READS if each not in tried)
