@@ -57,6 +57,11 @@ class Times:
         return max(SHORTEST_POLL, 5.0 * self.scale)
 
     @property
+    def poll_share(self) -> float:
+        """The fleet's share of the account's calls per second, which are more where a second is shorter."""
+        return min(1.0, 0.2 / self.scale)
+
+    @property
     def initial(self) -> float:
         """Between registration and health."""
         return HEALTH_CHECKS * self.scale
@@ -66,6 +71,7 @@ class Times:
         return {
             "DRAIN_MARGIN": f"{self.margin:g}",
             "DRAIN_POLL_INTERVAL": f"{self.poll_interval:g}",
+            "DRAIN_POLL_SHARE": f"{self.poll_share:g}",
             "DRAIN_SIGTERM_WINDOW": f"{self.ecs_sigterm_window * self.scale:g}",
             "DRAIN_GRACE": f"{5 * self.scale:g}",
             "DRAIN_FAREWELL_TIMEOUT": f"{2 * self.scale:g}",

@@ -18,15 +18,28 @@ BUDGETS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+FLEETS: list[tuple[str, dict[str, Any]]] = [
+    ("10", {"tasks": 10}),
+    ("200", {"tasks": 200}),
+    ("2000", {"tasks": 2000, "intervals": 2}),
+    ("200, all in one half of a blue/green pair", {"tasks": 200, "layout": "pair"}),
+    ("200, half of them in each half of a pair", {"tasks": 200, "layout": "shifting pair"}),
+    ("200, all in both of two groups", {"tasks": 200, "layout": "both"}),
+    ("200, the group given by hand", {"tasks": 200, "by_hand": True}),
+]
+
+
 def show_polling() -> None:
-    """Print what fleets of three sizes take of the Describe budget."""
-    print("| tasks | interval | calls/s | of the budget | throttled | lag, mean | lag, worst | throttled at start |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for tasks in (10, 200, 2000):
-        each = in_virtual_time(simulate_polling(tasks, intervals=3 if tasks < 2000 else 2))
+    """Print what fleets take of the Describe budget."""
+    print("| tasks | interval | calls/s | of the budget | throttled | lag, mean | lag, worst ", end="")
+    print("| at the start: of the budget | throttled | all know after |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name, given in FLEETS:
+        each = in_virtual_time(simulate_polling(**given))
         print(
-            f"| {tasks} | {each.interval:.0f} s | {each.calls:.2f} | {each.share:.1%} | {each.throttled:.1%} "
-            f"| {each.mean_lag:.1f} s | {each.worst_lag:.1f} s | {each.throttled_at_start:.0%} |"
+            f"| {name} | {each.interval:.0f} s | {each.calls:.2f} | {each.share:.1%} | {each.throttled:.1%} "
+            f"| {each.mean_lag:.1f} s | {each.worst_lag:.1f} s "
+            f"| {each.share_at_start:.0%} | {each.throttled_at_start:.0%} | {each.armed:.0f} s |"
         )
 
 

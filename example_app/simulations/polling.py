@@ -1,27 +1,27 @@
 """A fleet that polls: what it takes of the account's Describe budget, and how late it notices a deregistration."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from example_app.simulations.balancer import Account
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.facts import Fact
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.calls import AwsCalls
 from starlette_drain.aws.client import GivenClients
-from starlette_drain.aws.group import GroupWatch
-from starlette_drain.aws.identity import OwnTarget
-from starlette_drain.aws.impairment import Impairment
+from starlette_drain.aws.health import TargetHealthTrigger
+from starlette_drain.aws.metadata import METADATA_VARIABLE
 from starlette_drain.aws.polling import REFILL, fleet_interval
-from starlette_drain.testing.fake_aws.faults import TokenBucket
 
 __all__ = ["PollingFigures", "simulate_polling"]
 
-ARN = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/web/0123456789abcdef"
 LAUNCHES = 500 / 60
 """Tasks that ECS starts for one service in a second, on Fargate: a quota of 500 a minute."""
+
+ENVIRON = {METADATA_VARIABLE: "http://169.254.170.2/v4/0123"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,15 @@ class PollingFigures:
 
     Attributes:
         tasks: Its size.
-        interval: Seconds between two polls of one task.
+        interval: Seconds between two polls of one group by one task.
         calls: Calls per second, on average.
         busiest: Calls in the busiest second.
         share: Part of the budget's refill that they used.
         throttled: Part of the calls that were throttled.
-        throttled_at_start: Part of the calls that were throttled while the tasks were started.
+        share_at_start: Part of the refill that they used while the fleet started, discovery included, in the busiest
+            minute.
+        throttled_at_start: Part of the calls that were throttled meanwhile.
+        armed: Seconds from the start of the first task until every one had seen its own target.
         mean_lag: Seconds from a deregistration until its task noticed, on average.
         worst_lag: The longest of them.
     """
@@ -47,51 +50,27 @@ class PollingFigures:
     busiest: int
     share: float
     throttled: float
+    share_at_start: float
     throttled_at_start: float
+    armed: float
     mean_lag: float
     worst_lag: float
 
 
-class _Throttled(Exception):
-    response: Mapping[str, Any] = {"Error": {"Code": "ThrottlingException"}}
-
-
-class _Balancer:
-    """The target group, behind the real token bucket."""
-
-    def __init__(self, tasks: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.bucket = TokenBucket(loop.time)
-        self.targets = [_target(number) for number in range(tasks)]
-        self.registered = 0
-        self.asked: list[float] = []
-        self.throttled: list[float] = []
-
-    async def describe_target_health(self, **_: Any) -> Mapping[str, Any]:
-        now = asyncio.get_running_loop().time()
-        self.asked.append(now)
-        if not self.bucket.take():
-            self.throttled.append(now)
-            raise _Throttled
-        return {"TargetHealthDescriptions": self.targets[: self.registered]}
-
-    def rate_throttled(self, begin: float, end: float) -> float:
-        asked = sum(begin <= at < end for at in self.asked)
-        return sum(begin <= at < end for at in self.throttled) / asked if asked else 0.0
-
-
 class _Control:
-    """A drain that only keeps the clock."""
+    """A drain that keeps the clock, and notes when it is asked for."""
 
     workers = 1
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.noticed: float | None = None
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def request(self, cause: DrainCause) -> None: ...
+    def request(self, cause: DrainCause) -> None:
+        self.noticed = self.noticed or cause.at
 
     def retract(self, trigger: str) -> bool:  # noqa: ARG002
         return False
@@ -112,89 +91,82 @@ class _Control:
 
 
 class _Task:
-    """One task of the fleet, with the package's own poll loop."""
+    """One task of the fleet, with the package's own trigger."""
 
-    def __init__(self, number: int, balancer: _Balancer, control: _Control, noticed: dict[int, float]) -> None:
-        self._number = number
-        self._noticed = noticed
-        own = OwnTarget(ARN, frozenset({_address(number)}), frozenset({8000}), 3600.0)
-        self.watch = GroupWatch(
-            target=own,
-            calls=AwsCalls(GivenClients(elbv2=balancer)),
-            control=control,
-            impairment=Impairment("target-health", control),
-            rng=Random(number),
-            trigger="target-health",
-            groups=1,
-            on_reading=self._conclude,
-            is_inherited=_no,
-        )
+    def __init__(self, number: int, account: Account, settings: Settings) -> None:
+        async def fetch(_: str) -> Mapping[str, Any]:
+            return account.metadata(number)
 
-    def _conclude(self, watch: GroupWatch) -> None:
-        if watch.reading.verdict.leaving:
-            self._noticed.setdefault(self._number, asyncio.get_running_loop().time())
+        clients = GivenClients(elbv2=account, ecs=account)
+        self.control = _Control(settings)
+        self.trigger = TargetHealthTrigger(clients=clients, environ=ENVIRON, rng=Random(number), fetch=fetch)
+
+    def interval(self) -> float | None:
+        """Return the seconds between two polls, once its own target was seen."""
+        status = self.trigger.status(self.control.time())
+        seen = any(each["verdict"] == "serving" for each in status["target_groups"])
+        return status["detection_lag"] if seen else None
 
 
-async def simulate_polling(tasks: int, *, intervals: int = 3, samples: int = 200, seed: int = 7) -> PollingFigures:
+async def simulate_polling(
+    tasks: int, *, layout: str = "one", intervals: int = 3, samples: int = 200, by_hand: bool = False, seed: int = 7
+) -> PollingFigures:
     """
     Start *tasks* tasks as fast as ECS does, let them poll, and take some out at random moments.
 
     Args:
         tasks: How many.
+        layout: Which target groups list them, a key of `GROUPS`.
         intervals: For how many of their intervals to look, more than 1.
         samples: How many are taken out, at the most.
+        by_hand: Whether the target groups are given by a setting, so that nobody asks ECS how large the service is.
         seed: Of the luck.
     """
     rng, loop = Random(seed), asyncio.get_running_loop()
-    balancer, control = _Balancer(tasks), _Control(Settings())
-    noticed: dict[int, float] = {}
-    fleet = [_Task(number, balancer, control, noticed) for number in range(tasks)]
+    account = Account(tasks, layout)
+    settings = Settings(target_group_arn=account.arns if by_hand else ())
+    fleet = [_Task(number, account, settings) for number in range(tasks)]
     running = []
     for each in fleet:
-        balancer.registered += 1
-        running.append(asyncio.create_task(each.watch.run()))
+        account.registered += 1
+        running.append(asyncio.create_task(each.trigger.watch(each.control)))
         await asyncio.sleep(1 / LAUNCHES)
-    started = loop.time()
-    # Until every task has heard how many they are, and has asked once at the interval that follows.
-    interval = fleet_interval(control.settings.poll_interval, tasks, 1, control.settings.poll_share)
-    while True:
-        if all(each.watch.lag == interval for each in fleet):
-            break
-        await asyncio.sleep(interval / 4)
+    # Until every task has heard how many they are, and a whole interval more, in which the phases spread.
+    interval = fleet_interval(settings.poll_interval, tasks, len(account.arns), settings.poll_share)
+    await _wait_for(lambda: all(each.interval() for each in fleet))
+    armed = loop.time()
+    await _wait_for(lambda: all(each.interval() == interval for each in fleet))
+    await asyncio.sleep(interval)
     begin = loop.time()
     end = begin + intervals * interval
     chosen = rng.sample(range(tasks), min(tasks, samples))
     taken_out = {number: rng.uniform(begin, end - interval) for number in chosen}
     for number, at in sorted(taken_out.items(), key=lambda each: each[1]):
         await asyncio.sleep(at - loop.time())
-        balancer.targets[number] = _target(number, "draining")
+        account.deregister(number)
     await asyncio.sleep(end - loop.time() + 1.0)
     for polling in running:
         polling.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    lags = [noticed[number] - at for number, at in taken_out.items()]
-    seconds = [int(at) for at in balancer.asked if begin <= at < end]
+    lags = [(fleet[number].control.noticed or end) - at for number, at in taken_out.items()]
+    seconds = [int(at) for at in account.asked if begin <= at < end]
     rate = len(seconds) / (end - begin)
+    minutes = Counter(int(at / 60) for at in account.asked if at < armed)
     return PollingFigures(
         tasks=tasks,
         interval=interval,
         calls=rate,
-        busiest=max(seconds.count(second) for second in set(seconds)),
+        busiest=max(Counter(seconds).values()),
         share=rate / REFILL,
-        throttled=balancer.rate_throttled(begin, end),
-        throttled_at_start=balancer.rate_throttled(0, started),
+        throttled=account.part_throttled(begin, end),
+        share_at_start=max(minutes.values()) / 60 / REFILL,
+        throttled_at_start=account.part_throttled(0, begin),
+        armed=armed,
         mean_lag=sum(lags) / len(lags),
         worst_lag=max(lags),
     )
 
 
-async def _no() -> bool:
-    return False
-
-
-def _address(number: int) -> str:
-    return f"10.0.{number // 256}.{number % 256}"
-
-
-def _target(number: int, state: str = "healthy") -> Mapping[str, Any]:
-    return {"Target": {"Id": _address(number), "Port": 8000}, "TargetHealth": {"State": state}}
+async def _wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - virtual time; the poll loops tell nobody
+        await asyncio.sleep(1.0)

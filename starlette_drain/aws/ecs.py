@@ -27,6 +27,7 @@ class EcsRecords:
         self._calls = calls
         self._task = task
         self._record: Mapping[str, Any] | None = None
+        self._services: dict[str, Mapping[str, Any]] = {}
 
     async def task(self) -> Mapping[str, Any]:
         """Return the task as DescribeTasks shows it."""
@@ -51,12 +52,17 @@ class EcsRecords:
         them: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AdvancedConfiguration.html. With the
         controllers CODE_DEPLOY and EXTERNAL the entries are those of the task sets.
         """
-        answer = await self._calls.call("ecs", "DescribeServices", cluster=self._task.cluster, services=[service])
-        record = _only(answer, "services", "DescribeServices", service)
+        record = await self._service(service)
         entries = [*(record.get("loadBalancers") or ())]
         for task_set in record.get("taskSets") or ():
             entries += task_set.get("loadBalancers") or ()
         return list(dict.fromkeys(each for entry in entries for each in _registrations(entry)))
+
+    async def size(self, service: str) -> int:
+        """Return how many tasks *service* has or is to have, the old and the new ones of a deployment together."""
+        record = await self._service(service)
+        there = (record.get("runningCount") or 0) + (record.get("pendingCount") or 0)
+        return int(max(record.get("desiredCount") or 0, there))
 
     async def addresses(self) -> set[str]:
         """Return the addresses of the task's network interfaces."""
@@ -99,6 +105,12 @@ class EcsRecords:
         )
         record = _only(answer, "containerInstances", "DescribeContainerInstances", instance)
         return str(record.get("ec2InstanceId") or "")
+
+    async def _service(self, name: str) -> Mapping[str, Any]:
+        if name not in self._services:
+            answer = await self._calls.call("ecs", "DescribeServices", cluster=self._task.cluster, services=[name])
+            self._services[name] = _only(answer, "services", "DescribeServices", name)
+        return self._services[name]
 
 
 def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Mapping[str, Any]:

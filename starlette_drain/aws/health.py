@@ -21,18 +21,20 @@ from starlette_drain.aws.group import GroupWatch
 from starlette_drain.aws.identity import TaskIdentity, discover
 from starlette_drain.aws.impairment import Impairment
 from starlette_drain.aws.metadata import METADATA_VARIABLE, TaskMetadata
-from starlette_drain.aws.polling import is_too_slow
+from starlette_drain.aws.polling import (
+    ADD_A_SOURCE,
+    fleet_interval,
+    is_too_slow,
+    share_used,
+    start_spread,
+    tasks_listed,
+)
 from starlette_drain.aws.source import AwsSource, Search
 from starlette_drain.aws.task_state import TaskVerdict, judge
 from starlette_drain.aws.verdict import Verdict
 from starlette_drain.triggers.base import Control
 
 __all__ = ["TargetHealthTrigger"]
-
-ADD_A_SOURCE = (
-    "add the source that needs no polling, ECS events sent on by a Lambda function; or raise the deregistration delay, "
-    "or DRAIN_POLL_SHARE if little else in the account calls ELBv2"
-)
 
 
 class TargetHealthTrigger(AwsSource):
@@ -41,8 +43,8 @@ class TargetHealthTrigger(AwsSource):
 
     It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
     asks for a drain; the shortest deregistration delay of all groups rules. It asks once, and again only after the
-    target has been seen back in service. A poll that fails changes nothing. The more targets there are the less often
-    each task asks, so that the fleet keeps to ``poll_share`` of the account's budget.
+    target has been seen back in service. A poll that fails changes nothing. The more tasks there are the less often
+    each of them asks, so that the fleet keeps to ``poll_share`` of the account's budget.
     """
 
     name = "target-health"
@@ -53,13 +55,18 @@ class TargetHealthTrigger(AwsSource):
     _watches: tuple[GroupWatch, ...] = ()
     _slowness: Impairment | None = None
     _advised: float | None = None
+    _tasks = 0
+    _lag = 0.0
     _is_draining = False
+    _needed: asyncio.Event | None = None
+    """Set when a drain makes it urgent to know who we are."""
     identity: TaskIdentity | None = None
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
         self._control = control
         self._leaving = set[str]()
+        self._needed = asyncio.Event()
         settings = control.settings
         if not settings.target_group_arn and not self._is_on_ecs:
             self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
@@ -69,7 +76,7 @@ class TargetHealthTrigger(AwsSource):
         task = await search.until_found(lambda: self._read_task_if_needed(settings))
         arn = settings.target_group_arn[0] if settings.target_group_arn else (task.task_arn if task else "")
         async with self._calls(arn) as calls:
-            self.identity = await search.until_found(lambda: discover(calls, settings, task))
+            self.identity = await search.until_found(lambda: discover(calls, settings, task, self._wait_turn))
             if not self.identity.targets:
                 self._stand_down(control, "; ".join(self.identity.notes))
                 return
@@ -77,14 +84,16 @@ class TargetHealthTrigger(AwsSource):
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return the state, and of each target group the verdict, its age, and the number of targets."""
-        ages = [now - each.answered for each in self._watches if each.answered is not None]
-        errors = [each.last_error for each in self._watches if each.last_error]
+        questions = [each.question for each in self._watches]
+        ages = [now - each.answered for each in questions if each.answered is not None]
+        errors = [each.last_error for each in questions if each.last_error]
         return {
             "state": self._state,
             "service": self.identity.service if self.identity else None,
             "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
             "answer_age": round(max(ages), 3) if ages else None,
             "detection_lag": round(self._lag, 3) if self._watches else None,
+            "budget_used": round(share_used(self._lag, self._tasks, len(self._watches)), 3) if self._watches else None,
             "last_error": next(iter(errors), self._search and self._search.last_error),
             "notes": list(self.identity.notes) if self.identity else [],
             "target_groups": [each.status(now) for each in self._watches],
@@ -95,16 +104,19 @@ class TargetHealthTrigger(AwsSource):
         match fact:
             case DrainStarted():
                 self._is_draining = True
+                if self._needed:
+                    self._needed.set()
             case DrainCancelled():
                 self._is_draining = False
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""
 
-    @property
-    def _lag(self) -> float:
-        """Seconds after which a deregistration is noticed, at the latest."""
-        return max(each.lag for each in self._watches)
+    async def _wait_turn(self, tasks: int, groups: int) -> None:
+        if self._control and self._needed and not self._is_draining:
+            spread = start_spread(tasks, groups, self._control.settings.poll_share)
+            if spread:
+                await self._wait_spread(spread, self._needed)
 
     async def _read_task_if_needed(self, settings: Settings) -> TaskMetadata | None:
         if not self._is_on_ecs or (settings.target_group_arn and settings.target_id and settings.target_port):
@@ -130,7 +142,8 @@ class TargetHealthTrigger(AwsSource):
     async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
             control.tell(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
-        self._advise(identity, control, control.settings.poll_interval)
+        self._lag = control.settings.poll_interval
+        self._advise(identity, control, self._lag)
         impairment = Impairment(self.name, control)
         self._slowness = Impairment(self.name, control, patience=1)
         self._watches = tuple(
@@ -141,7 +154,6 @@ class TargetHealthTrigger(AwsSource):
                 impairment=impairment,
                 rng=self._rng,
                 trigger=self.name,
-                groups=len(identity.targets),
                 on_reading=self._conclude,
                 is_inherited=lambda: self._is_inherited(calls),
             )
@@ -150,7 +162,7 @@ class TargetHealthTrigger(AwsSource):
         self._state = "watching"
         async with asyncio.TaskGroup() as polling:
             for each in self._watches:
-                polling.create_task(each.run(), name=f"starlette_drain {self.name} {each.target.group}")
+                polling.create_task(each.question.run(), name=f"starlette_drain {self.name} {each.target.group}")
 
     def _advise(self, identity: TaskIdentity, control: Control, lag: float) -> None:
         """Say how long a drain may take here, and warn of a window that does not fit."""
@@ -166,6 +178,14 @@ class TargetHealthTrigger(AwsSource):
         if settings.window is not None and settings.window > fits and not was_told:
             control.tell(WindowTooLong(control.time(), settings.window, fits, delay))
 
+    def _share_budget(self, settings: Settings) -> None:
+        """Ask as often as all tasks together may: each asks about every group, whether it is in it or not."""
+        targets, own = sum(each.reading.targets for each in self._watches), sum(each.entries for each in self._watches)
+        self._tasks = tasks_listed(targets, own)
+        self._lag = fleet_interval(settings.poll_interval, self._tasks, len(self._watches), settings.poll_share)
+        for each in self._watches:
+            each.question.pace(self._lag)
+
     def _mind_the_lag(self, identity: TaskIdentity, control: Control) -> None:
         """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
         lag, delay = self._lag, identity.shortest_delay
@@ -173,10 +193,10 @@ class TargetHealthTrigger(AwsSource):
         if self._slowness is None:
             return
         if delay > 0 and lag > control.settings.poll_interval and is_too_slow(lag, delay):
-            targets = max(each.reading.targets for each in self._watches)
+            where = f" in {len(self._watches)} target groups" if len(self._watches) > 1 else ""
             problem = (
-                f"with {targets} targets it may ask once in {lag:.0f} s to keep to its share of the Describe budget, "
-                f"and a deregistration with a delay of {delay:g} s is noticed as late"
+                f"with {self._tasks} targets{where} it may ask once in {lag:.0f} s to keep to its share of the "
+                f"Describe budget, and a deregistration with a delay of {delay:g} s is noticed as late"
             )
             self._slowness.complain("lag", problem, ADD_A_SOURCE)
         else:
@@ -186,11 +206,14 @@ class TargetHealthTrigger(AwsSource):
         """Ask for a drain when the target groups begin to take the target out: the first of them, or the last."""
         if self._control is None or self.identity is None:
             return
+        self._share_budget(self._control.settings)
         self._mind_the_lag(self.identity, self._control)
         readings = [each.reading for each in self._watches]
-        if watch.reading.targets:  # an error tells nothing of the others
+        if watch.reading.targets:
             self._control.fleet(max(each.draining for each in readings), max(each.healthy for each in readings))
-        enough = 1 if self._control.settings.target_group_policy == "any" else len(self._watches)
+        # Of a blue/green pair the task is in one half only, and never leaves the other.
+        joined = sum(each.seen for each in self._watches)
+        enough = 1 if self._control.settings.target_group_policy == "any" else max(1, joined)
         was_enough = len(self._leaving) >= enough
         verdict = watch.reading.verdict
         if verdict.leaving:
@@ -203,7 +226,7 @@ class TargetHealthTrigger(AwsSource):
     def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
         now = control.time()
         settings = control.settings
-        began = watch.clear if watch.clear is not None else now - watch.lag
+        began = watch.clear if watch.clear is not None else now - self._lag
         verdict = watch.reading.verdict
         what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
         reason = f"the target {watch.target} is {what} the target group {watch.target.group}"

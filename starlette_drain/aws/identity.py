@@ -1,6 +1,6 @@
 """Who am I: from the task to its service, its target groups, and its own targets in them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,10 @@ from starlette_drain.aws.errors import AwsCallFailed, Incomplete, Trouble, Troub
 from starlette_drain.aws.metadata import TaskMetadata
 from starlette_drain.aws.verdict import canonical_id
 
-__all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "discover"]
+__all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "discover"]
+
+Turn = Callable[[int, int], Awaitable[None]]
+"""Waits before ELBv2 is asked for the first time, told how many tasks the service has, and in how many groups."""
 
 DEFAULT_DELAY = 300.0
 """Seconds: the deregistration delay of a target group where nobody has set one."""
@@ -75,7 +78,9 @@ class TaskIdentity:
         return min((each.delay for each in self.targets), default=DEFAULT_DELAY)
 
 
-async def discover(calls: AwsCalls, settings: Settings, task: TaskMetadata | None) -> TaskIdentity:
+async def discover(
+    calls: AwsCalls, settings: Settings, task: TaskMetadata | None, wait_turn: Turn | None = None
+) -> TaskIdentity:
     """
     Find this task's own targets. What *settings* give by hand is not looked up.
 
@@ -83,11 +88,12 @@ async def discover(calls: AwsCalls, settings: Settings, task: TaskMetadata | Non
         calls: The way to AWS.
         settings: What is given by hand.
         task: What the metadata endpoint tells; ``None`` off ECS.
+        wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked.
 
     Raises:
         DiscoveryError: If something is missing; it says what, and which permission or setting would help.
     """
-    return await _Discovery(calls, settings, task).run()
+    return await _Discovery(calls, settings, task, wait_turn).run()
 
 
 @dataclass(slots=True)
@@ -97,6 +103,7 @@ class _Discovery:
     calls: AwsCalls
     settings: Settings
     task: TaskMetadata | None
+    wait_turn: Turn | None = None
     service: str | None = None
     troubles: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -106,6 +113,9 @@ class _Discovery:
         if self.task:
             self.records = EcsRecords(self.calls, self.task)
         registrations = await self._registrations()
+        if self.wait_turn and self.service and self.records:
+            groups = {each.target_group_arn for each in registrations}
+            await self.wait_turn(await self.records.size(self.service), len(groups))
         types = await self._target_types(registrations)
         targets: dict[str, OwnTarget] = {}
         for each in registrations:

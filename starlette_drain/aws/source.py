@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from random import Random
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from starlette_drain.aws.impairment import Impairment
 from starlette_drain.aws.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
 from starlette_drain.triggers.base import Control
 
-__all__ = ["AwsSource", "Question", "Search"]
+__all__ = ["AwsSource", "Question", "Retries", "Search"]
 
 logger = logging.getLogger("starlette_drain")
 
@@ -25,10 +26,37 @@ Found = TypeVar("Found")
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 """Seconds between two attempts to find something out: at first, and at the most."""
 
+FIRST_THROTTLED, LAST_THROTTLED = 10.0, 120.0
+"""The same after AWS has throttled one: the tasks of a fleet that starts are throttled together, and must spread."""
+
 SLOW_DOWN = frozenset(
     {TroubleKind.THROTTLED, TroubleKind.DENIED, TroubleKind.NO_CREDENTIALS, TroubleKind.NOT_INSTALLED}
 )
-"""Where to ask more slowly helps, or cannot hurt; a network that fails is asked at the usual pace."""
+"""Where to ask more slowly helps the first, and cannot hurt the others, which need somebody to do something.
+
+A network that fails is asked at the usual pace: the sooner it is back the sooner we see again.
+"""
+
+GROWN = 1.1
+"""By what factor an interval must have grown for a new phase to be drawn."""
+
+
+class Retries:
+    """
+    How long to wait before something that failed is tried again.
+
+    Args:
+        rng: The source of luck.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._usual = Backoff(FIRST_RETRY, LAST_RETRY, rng)
+        self._throttled = Backoff(FIRST_THROTTLED, LAST_THROTTLED, rng)
+
+    async def wait(self, failure: Exception) -> None:
+        """Wait, the longer the more often it failed."""
+        throttled = isinstance(failure, AwsCallFailed) and failure.trouble.kind is TroubleKind.THROTTLED
+        await asyncio.sleep((self._throttled if throttled else self._usual).grow())
 
 
 class Search:
@@ -48,22 +76,23 @@ class Search:
 
     async def until_found(self, attempt: Callable[[], Awaitable[Found]]) -> Found:
         """Return what *attempt* finds, however often it has to be made."""
-        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        retries = Retries(self._rng)
         while True:
+            failure: Exception
             try:
                 found = await attempt()
             except Incomplete as missing:
-                self.last_error = missing.problem
+                failure, self.last_error = missing, missing.problem
                 self._impairment.complain("discovery", missing.problem, missing.remedy)
             except Exception as error:
-                self.last_error = f"discovery failed ({type(error).__name__})"
+                failure, self.last_error = error, f"discovery failed ({type(error).__name__})"
                 logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
                 self._impairment.complain("discovery", self.last_error, "please report it; it is tried again")
             else:
                 self.last_error = None
                 self._impairment.worked("discovery")
                 return found
-            await asyncio.sleep(backoff.grow())
+            await retries.wait(failure)
 
 
 class Question:
@@ -77,6 +106,8 @@ class Question:
         rng: The source of luck.
         interval: Seconds between two questions.
         longest: Seconds between two questions at the most, however long AWS throttles.
+        source: What is asked, where a trigger asks several.
+        impairment: Who tells that it fails, where several share one voice.
     """
 
     def __init__(
@@ -88,12 +119,16 @@ class Question:
         rng: Random,
         interval: float,
         longest: float = 60.0,
+        source: str | None = None,
+        impairment: Impairment | None = None,
     ) -> None:
         self._ask = ask
         self._trigger = trigger
         self._control = control
         self._rng = rng
-        self._impairment = Impairment(trigger, control)
+        self._source = source or trigger
+        self._impairment = impairment or Impairment(trigger, control)
+        self._pace = interval
         self._longest = longest
         self._backoff = Backoff(interval, longest, rng)
         self.answered: float | None = None
@@ -105,18 +140,25 @@ class Question:
         return self._backoff.wait
 
     def pace(self, interval: float) -> None:
-        """Ask once in so many seconds from now on."""
-        self._backoff = Backoff(interval, self._longest, self._rng)
+        """Ask once in so many seconds from now on; after a failure not before the wait for that is over."""
+        self._pace = interval
+        self._backoff.rebase(interval, self._longest)
 
     async def run(self) -> None:
         """Ask for ever: at once, after a random part of the interval, and then at that phase."""
         await self.ask()
         # The tasks of a fleet are started together; without a phase of its own each would ask in the same second.
         await asyncio.sleep(self._rng.uniform(0, self.interval))
+        pace = self._pace
         while True:
             asked = self._control.time()
             await self.ask()
-            await asyncio.sleep(max(self.interval / 2, asked + self.interval - self._control.time()))
+            wait = self.interval
+            if self._pace > pace * GROWN:
+                # Phases drawn from a shorter interval are crowded in this one: a fleet that has just been started.
+                wait *= self._rng.uniform(0.5, 1.0)
+            pace = self._pace
+            await asyncio.sleep(max(wait / 2, asked + wait - self._control.time()))
 
     async def ask(self) -> None:
         """Ask once."""
@@ -127,7 +169,7 @@ class Question:
             self._failed(error, asked)
             return
         self._tell(asked, outcome)
-        self._impairment.worked(self._trigger)
+        self._impairment.worked(self._source)
         self._backoff.reset()
         self.answered, self.last_error = asked, None
 
@@ -143,12 +185,12 @@ class Question:
         if isinstance(error, Incomplete) and not isinstance(error, AwsCallFailed):
             self._tell(asked, "incomplete")
             self.last_error = error.problem
-            self._impairment.complain(self._trigger, error.problem, error.remedy, passing=True)
+            self._impairment.complain(self._source, error.problem, error.remedy, passing=True)
             return
         trouble = error.trouble if isinstance(error, AwsCallFailed) else classify(error, "aws", "answer")
         self._tell(asked, trouble.kind.value)
         self.last_error = trouble.problem
-        self._impairment.failed(self._trigger, trouble)
+        self._impairment.failed(self._source, trouble)
         if trouble.kind in SLOW_DOWN:
             self._backoff.grow()
 
@@ -185,6 +227,12 @@ class AwsSource:
         self._rng = rng or Random()
         self._fetch = fetch
         self._state = "not started"
+
+    async def _wait_spread(self, seconds: float, needed: asyncio.Event) -> None:
+        """Wait for a random part of *seconds*, and no longer than until it is *needed*: a fleet starts together."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._rng.uniform(0, seconds)):
+                await needed.wait()
 
     async def _read_task(self) -> TaskMetadata:
         with unobserved():

@@ -61,12 +61,14 @@ class Reading:
         healthy: Targets of the group that are healthy.
         draining: Targets of the group that are being deregistered.
         targets: Targets of the group, in whatever state.
+        own: How many of them are ours.
     """
 
     verdict: Verdict
     healthy: int = 0
     draining: int = 0
     targets: int = 0
+    own: int = 0
 
 
 # Where one target is listed more than once (two of its ports in one group), the first of these rules.
@@ -89,9 +91,9 @@ def read(
     listed = list(descriptions)
     states = [(each.get("TargetHealth") or {}).get("State") for each in listed]
     absent = Verdict.GONE if seen else Verdict.NOT_YET
-    ours = {_judge(each, absent) for each in listed if _is_ours(each.get("Target") or {}, ids, ports)}
+    ours = [_judge(each, absent) for each in listed if _is_ours(each.get("Target") or {}, ids, ports)]
     verdict = next((each for each in PRECEDENCE if each in ours), absent)
-    return Reading(verdict, states.count("healthy"), states.count("draining"), len(listed))
+    return Reading(verdict, states.count("healthy"), states.count("draining"), len(listed), len(ours))
 
 
 def read_error(code: str, *, seen: bool) -> Verdict:

@@ -324,6 +324,70 @@ async def test_several_groups(stage):
         assert control.advice == [120 - 5 - 15]
 
 
+def pair(stage, **options):
+    """Return the two halves of a blue/green pair, and a service that registers its tasks with the first."""
+    blue, green = stage.fake.add_target_group("blue", **options), stage.fake.add_target_group("green", **options)
+    return blue, green, stage.fake.add_service(registrations=[FakeRegistration(blue, "app", 8000, alternate=green)])
+
+
+async def test_all_groups_means_all_that_the_task_is_in(stage):
+    """With the policy "all" the half of a blue/green pair that the task never was in is not waited for."""
+    blue, _, service = pair(stage)
+    task = stage.fake.add_task(service)
+    async with stage.watching(task, target_group_policy="all") as control:
+        await asyncio.sleep(30)
+        stage.fake.deregister(task, blue)
+        await asyncio.sleep(10)
+
+        (cause,) = control.causes
+        assert cause.reason.endswith("the target group blue")
+
+
+async def test_all_groups_waits_for_the_last_of_them(stage):
+    """With the policy "all" a task in two groups drains when the second takes it out, too."""
+    public, internal = stage.fake.add_target_group("public"), stage.fake.add_target_group("internal", port=9000)
+    entries = [FakeRegistration(public, "app", 8000), FakeRegistration(internal, "app", 9000)]
+    task = stage.fake.add_task(stage.fake.add_service(registrations=entries))
+    async with stage.watching(task, target_group_policy="all") as control:
+        await asyncio.sleep(30)
+        stage.fake.deregister(task, public)
+        await asyncio.sleep(20)
+        assert control.causes == []
+        stage.fake.deregister(task, internal)
+        await asyncio.sleep(10)
+        assert len(control.causes) == 1
+
+
+async def test_the_idle_half_of_a_pair_is_asked_no_more_often_than_the_other(stage):
+    """However empty a group is, it is asked as often as all tasks that ask about it may: none knows it is empty."""
+    blue, green, service = pair(stage, delay=3600)
+    task = stage.fake.add_task(service)
+    for number in range(39):
+        blue.register(f"10.1.0.{number}")
+    async with stage.watching(task) as control:
+        await asyncio.sleep(200)
+        polls = [given["TargetGroupArn"] for at, called, given in stage.clients.calls if called == POLL and at > 1100]
+        assert polls.count(green.arn) <= 100 / 40 + 1
+        assert polls.count(blue.arn) <= 100 / 40 + 1
+        status = stage.trigger.status(control.time())
+        assert status["detection_lag"] == 40
+        assert status["budget_used"] == pytest.approx(0.2)
+        assert [each["interval"] for each in status["target_groups"]] == [40, 40]
+
+
+async def test_a_task_in_two_groups_is_one_task(stage):
+    """Groups that list the same tasks do not count them twice."""
+    public, internal = stage.fake.add_target_group("public"), stage.fake.add_target_group("internal", port=9000)
+    entries = [FakeRegistration(public, "app", 8000), FakeRegistration(internal, "app", 9000)]
+    task = stage.fake.add_task(stage.fake.add_service(registrations=entries))
+    for number in range(39):
+        public.register(f"10.1.0.{number}")
+        internal.register(f"10.1.0.{number}")
+    async with stage.watching(task) as control:
+        await asyncio.sleep(300)
+        assert stage.trigger.status(control.time())["detection_lag"] == 40
+
+
 async def test_a_group_that_fails_does_not_stop_the_others(stage):
     """Where only one group can be read, it still asks for the drain."""
     service = stage.fake.add_service(

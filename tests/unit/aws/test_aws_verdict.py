@@ -91,11 +91,13 @@ def test_a_zonal_shift_or_mitigation_is_no_deregistration(more):
 
 
 def test_the_group_is_counted():
-    """One answer tells how many targets of the group are healthy and how many are draining."""
+    """One answer tells how many targets of the group are healthy, how many are draining, and how many are ours."""
     answer = [describe("healthy"), describe("healthy", target_id="a"), describe("draining", target_id="b")]
     answer.append(describe("unhealthy", "Target.Timeout", target_id="c"))
 
-    assert Reading(Verdict.SERVING, healthy=2, draining=1, targets=4) == read(answer, OURS, frozenset(), seen=False)
+    assert Reading(Verdict.SERVING, healthy=2, draining=1, targets=4, own=1) == read(
+        answer, OURS, frozenset(), seen=False
+    )
 
 
 def test_two_ports_of_ours_in_one_group():

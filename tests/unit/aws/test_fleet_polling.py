@@ -12,7 +12,7 @@ from starlette_drain import Drain, Session
 from starlette_drain._core.facts import DrainStarted, TriggerImpaired, TriggerRestored
 from starlette_drain.aws.backoff import Backoff
 from starlette_drain.aws.health import TargetHealthTrigger
-from starlette_drain.aws.polling import fleet_interval, is_too_slow, share_used
+from starlette_drain.aws.polling import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
 
 
 class Guest(Session):
@@ -25,7 +25,7 @@ class Guest(Session):
 
 
 @pytest.mark.parametrize(
-    ("poll_interval", "targets", "groups", "share", "interval"),
+    ("poll_interval", "tasks", "groups", "share", "interval"),
     [
         (5, 1, 1, 0.2, 5),
         (5, 10, 1, 0.2, 5),
@@ -37,10 +37,37 @@ class Guest(Session):
         (5, 0, 1, 0.2, 5),
     ],
 )
-def test_interval_keeps_the_share(poll_interval, targets, groups, share, interval):
-    """As many targets as are listed, each asking about every group, use no more than their share."""
-    assert fleet_interval(poll_interval, targets, groups, share) == pytest.approx(interval)
-    assert share_used(interval, targets, groups) <= share + 1e-9
+def test_interval_keeps_the_share(poll_interval, tasks, groups, share, interval):
+    """As many tasks, each asking about every group, use no more than their share."""
+    assert fleet_interval(poll_interval, tasks, groups, share) == pytest.approx(interval)
+    assert share_used(interval, tasks, groups) <= share + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("targets", "own", "tasks"),
+    [(0, 0, 0), (200, 1, 200), (400, 1, 400), (400, 2, 200), (401, 2, 201), (400, 0, 400), (3, 3, 1)],
+)
+def test_every_task_is_listed_as_often_as_this_one(targets, own, tasks):
+    """In both of two groups, in one half of a pair, with two ports in one group; not listed yet: all are tasks."""
+    assert tasks == tasks_listed(targets, own)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "groups", "share", "seconds"),
+    [
+        (1, 1, 0.2, 0),
+        (2, 1, 0.2, 0),
+        (4, 1, 0.2, 2),
+        (200, 1, 0.2, 296),
+        (200, 2, 0.2, 496),
+        (8, 1, 1.0, 0),
+        (0, 1, 0.2, 0),
+        (200, 0, 0.2, 0),
+    ],
+)
+def test_a_start_is_spread_so_that_it_keeps_to_the_share(tasks, groups, share, seconds):
+    """Two questions about each group and one more, by every task: the burst's share at once, the rest at the pace."""
+    assert start_spread(tasks, groups, share) == pytest.approx(seconds)
 
 
 def test_a_quarter_of_the_delay_is_too_late():
@@ -62,15 +89,77 @@ def test_another_base_keeps_a_wait_that_has_grown():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tasks", [10, 200, pytest.param(2000, id="2000")])
-def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks):
-    """Whatever its size a fleet takes a fifth of the refill, is never throttled, and notices within one interval."""
-    figures = in_virtual_time(simulate_polling(tasks, intervals=2))
-    assert figures.interval == pytest.approx(max(5.0, tasks / 2))
+@pytest.mark.parametrize(
+    ("tasks", "layout", "interval"),
+    [
+        (10, "one", 5),
+        (200, "one", 100),
+        (2000, "one", 1000),
+        (200, "pair", 200),
+        (200, "shifting pair", 200),
+        (200, "both", 200),
+    ],
+)
+def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks, layout, interval):
+    """
+    Whatever its size a fleet takes a fifth of the refill, is never throttled, and notices within one interval.
+
+    So it does with two target groups, whether all tasks are in both, in one half of a pair, or half of them in each;
+    and while it starts it is not throttled either, and takes no more than twice its share.
+    """
+    figures = in_virtual_time(simulate_polling(tasks, layout=layout, intervals=2))
+    assert figures.interval == pytest.approx(interval)
     assert figures.share <= 0.2 * 1.05
-    assert figures.throttled == 0
+    assert figures.throttled == figures.throttled_at_start == 0
+    assert figures.share_at_start <= 2 * 0.2 * 1.1
     assert figures.worst_lag <= figures.interval + 0.1
-    assert figures.mean_lag == pytest.approx(figures.interval / 2, rel=0.3)
+    if layout != "both":  # where the first of two groups that says so decides
+        assert figures.mean_lag == pytest.approx(figures.interval / 2, rel=0.3)
+
+
+@pytest.mark.slow
+def test_a_fleet_that_knows_nothing_of_its_size_spreads_once_it_is_throttled():
+    """With the target groups given by hand a start is throttled, a quarter of it, and learns all the same."""
+    figures = in_virtual_time(simulate_polling(200, intervals=2, by_hand=True))
+    assert figures.throttled_at_start < 0.3
+    assert figures.armed < 240
+    assert figures.throttled == 0
+    assert figures.share <= 0.2 * 1.05
+
+
+@pytest.mark.anyio
+async def test_a_task_among_many_waits_for_its_turn_and_no_longer_than_needed(stage):
+    """ELBv2 is not asked at the start of a large service before a moment drawn by lot; a drain ends that wait."""
+    service = stage.fake.add_service(delay=300)
+    service.desired = 200
+    task = stage.fake.add_task(service)
+    async with stage.watching(task) as control:
+        await asyncio.sleep(30)
+        assert set(stage.clients.operations()) == {"DescribeTasks", "DescribeServices"}
+        stage.trigger.notify(DrainStarted(control.time(), "d-1", None, 0.0, 10, "evenly"))
+        await asyncio.sleep(1)
+        assert control.advice == [280]
+        assert stage.clients.times("DescribeTargetHealth")
+
+
+@pytest.mark.anyio
+async def test_a_task_among_few_asks_at_once(stage):
+    """Two tasks are within the burst's share: nobody waits."""
+    service = stage.fake.add_service()
+    service.desired = 2
+    async with stage.watching(stage.fake.add_task(service)):
+        await asyncio.sleep(0.1)
+        assert stage.clients.times("DescribeTargetHealth")
+
+
+@pytest.mark.anyio
+async def test_a_discovery_that_is_throttled_waits_longer(stage):
+    """The tasks of a fleet that starts are throttled together: they try again ten seconds later and more."""
+    stage.clients.failures["DescribeTargetGroups"] = ClientError("ThrottlingException")
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service())):
+        await asyncio.sleep(100)
+        first, second, *_ = stage.clients.times("DescribeTargetGroups")
+        assert 10 <= second - first <= 30
 
 
 @pytest.mark.anyio
@@ -86,7 +175,7 @@ async def test_a_large_fleet_is_told_that_polls_come_too_late(stage):
         status = stage.trigger.status(control.time())
         assert status["detection_lag"] == 100
         assert status["target_groups"][0]["interval"] == 100
-        assert status["target_groups"][0]["budget_used"] == pytest.approx(0.2)
+        assert status["budget_used"] == pytest.approx(0.2)
         (impaired,) = control.told(TriggerImpaired)
         assert "200 targets it may ask once in 100 s" in impaired.problem
         assert "a delay of 300 s" in impaired.problem
