@@ -17,19 +17,21 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.backoff import Backoff
 from starlette_drain.aws.calls import AwsCalls
 from starlette_drain.aws.deadline import deadline, fitting_window
 from starlette_drain.aws.ecs import EcsRecords
 from starlette_drain.aws.errors import AwsCallFailed, Incomplete, TroubleKind
 from starlette_drain.aws.identity import discover
+from starlette_drain.aws.impairment import Impairment
 from starlette_drain.aws.metadata import METADATA_VARIABLE, TaskMetadata
-from starlette_drain.aws.source import FIRST_RETRY, LAST_RETRY, AwsSource, Question, Search
+from starlette_drain.aws.polling import ADD_A_SOURCE, ECS_REFILL, fleet_interval, is_too_slow, start_spread
+from starlette_drain.aws.source import AwsSource, Question, Retries, Search
 from starlette_drain.triggers.base import Control
 
 __all__ = ["EcsTaskTrigger", "TaskVerdict", "is_spot", "judge"]
@@ -89,7 +91,8 @@ class EcsTaskTrigger(AwsSource):
 
     It needs no load balancer, and one permission: ``ecs:DescribeTasks``. The deadline is the deregistration delay,
     where it is given or can be found out, and the drain's own window where it is not. A look-up that fails changes
-    nothing.
+    nothing. The more tasks the service has the less often each of them asks, so that they keep to ``poll_share`` of the
+    account's budget of DescribeTasks.
     """
 
     name = "task-state"
@@ -97,6 +100,8 @@ class EcsTaskTrigger(AwsSource):
     _verdict = TaskVerdict.UNKNOWN
     _delay: float | None = None
     _clear: float | None = None
+    _undated: DrainCause | None = None
+    """What was asked for without a deadline, because the delay was not known."""
     _question: Question | None = None
     _search: Search | None = None
 
@@ -105,6 +110,8 @@ class EcsTaskTrigger(AwsSource):
         if not self._is_on_ecs:
             self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
             return
+        self._control, self._ends, self._undated = control, asyncio.Event(), None
+        self._lag = control.settings.poll_interval
         self._state = "discovering"
         self._search = Search(self.name, control, self._rng)
         task = await self._search.until_found(self._read_task)
@@ -138,28 +145,43 @@ class EcsTaskTrigger(AwsSource):
     async def _find_delay(self, calls: AwsCalls, task: TaskMetadata, control: Control) -> None:
         settings = control.settings
         self._delay = settings.deregistration_delay
-        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        retries = Retries(self._rng)
         while self._delay is None:
             try:
-                identity = await discover(calls, settings, task)
+                identity = await discover(calls, settings, task, self._wait_turn)
             except Incomplete as missing:
                 # Not worth a warning: without it the drain takes its own window.
                 if isinstance(missing, AwsCallFailed) and missing.trouble.kind is TroubleKind.DENIED:
                     return
-                await asyncio.sleep(backoff.grow())
+                await retries.wait(missing)
                 continue
             if not identity.targets or not all(each.delay_known for each in identity.targets):
                 return
             self._delay = identity.shortest_delay
-        fits = fitting_window(self._delay, settings.poll_interval, settings.margin)
+        fits = fitting_window(self._delay, self._lag, settings.margin)
         if fits > 0:
             control.advise(fits)
+        if self._lag > settings.poll_interval and is_too_slow(self._lag, self._delay):
+            problem = f"the service has so many tasks that each may ask once in {self._lag:.0f} s, with a delay of "
+            Impairment(self.name, control, patience=1).complain("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
+        if (cause := self._undated) is not None:
+            now, ends = control.time(), self._ends_at(cause, self._delay, settings)
+            control.request(replace(cause, at=now, deadline=ends, lag=now - cause.at + cause.lag))
+
+    async def _wait_turn(self, tasks: int, groups: int) -> None:
+        """Ask as often as all tasks together may; and ELBv2, for the delay, not all at once."""
+        settings = self._control.settings
+        self._lag = fleet_interval(settings.poll_interval, tasks, 1, settings.poll_share, refill=ECS_REFILL)
+        if self._question:
+            self._question.pace(self._lag)
+        await self._wait_spread(start_spread(tasks, groups, settings.poll_share), self._ends)
 
     async def _look(self, calls: AwsCalls, task: TaskMetadata, control: Control) -> str:
         asked = control.time()
         record = await EcsRecords(calls, task).task()
         verdict = judge(record)
         if verdict.ends and verdict is not self._verdict:
+            self._ends.set()
             control.request(self._cause(record, verdict, control))
         if verdict is TaskVerdict.SERVING:
             self._clear = asked
@@ -169,21 +191,22 @@ class EcsTaskTrigger(AwsSource):
 
     def _cause(self, record: Mapping[str, Any], verdict: TaskVerdict, control: Control) -> DrainCause:
         now, settings = control.time(), control.settings
-        began = self._clear if self._clear is not None else now - settings.poll_interval
+        began = self._clear if self._clear is not None else now - self._lag
         why = record.get("stopCode") or "no stop code"
         reason = f"ECS wants the task to end ({record.get('lastStatus')}, {why})"
-        if verdict is TaskVerdict.STOPPING:
-            ends: float | None = now + settings.sigterm_window
-        else:
-            ends = self._leaving_until(record, now, began, settings)
         # Revocable, for only such causes are passed on to the other workers; SIGTERM is each worker's own affair.
-        return DrainCause(self.name, reason, at=now, deadline=ends, lag=now - began)
-
-    def _leaving_until(self, record: Mapping[str, Any], now: float, began: float, settings: Settings) -> float | None:
+        cause = DrainCause(self.name, reason, at=now, lag=now - began)
+        self._undated = None
+        if verdict is TaskVerdict.STOPPING:
+            return replace(cause, deadline=now + settings.sigterm_window)
         delay = self._delay
         if is_spot(record):
             delay = min(SPOT_NOTICE, delay) if delay is not None else SPOT_NOTICE
         if delay is None:
-            return None
-        ends = deadline(now, began, delay, settings.margin)
-        return ends if settings.window is None else min(ends, now + settings.window)
+            self._undated = cause
+            return cause
+        return replace(cause, deadline=self._ends_at(cause, delay, settings))
+
+    def _ends_at(self, cause: DrainCause, delay: float, settings: Settings) -> float:
+        ends = deadline(self._control.time(), cause.at - cause.lag, delay, settings.margin)
+        return ends if settings.window is None else min(ends, cause.at + settings.window)

@@ -155,6 +155,82 @@ async def test_a_delay_that_is_found_later(stage):
 
 
 @pytest.mark.anyio
+async def test_a_delay_that_is_found_while_leaving(stage):
+    """A drain that was asked for without a deadline gets it as soon as the delay is known, once."""
+    stage.clients.failures["DescribeTargetGroupAttributes"] = ClientError("ThrottlingException")
+    task = stage.fake.add_task(stage.fake.add_service(delay=60))
+    async with watching(stage, task) as control:
+        await asyncio.sleep(20)
+        deactivate(task)
+        await asyncio.sleep(6)
+        (undated,) = control.causes
+        assert undated.deadline is None
+
+        stage.clients.failures.clear()
+        await asyncio.sleep(40)
+        _, dated = control.causes
+        assert dated.deadline == pytest.approx(max(dated.at, undated.at - undated.lag + 60 - 15))
+        assert dated.at - dated.lag == pytest.approx(undated.at - undated.lag)
+
+
+@pytest.mark.anyio
+async def test_a_delay_found_after_the_end_dates_nothing(stage):
+    """Once the task is told to stop, the window after SIGTERM holds, whatever the delay was."""
+    stage.clients.failures["DescribeTargetGroupAttributes"] = ClientError("ThrottlingException")
+    task = stage.fake.add_task(stage.fake.add_service(delay=300))
+    async with watching(stage, task) as control:
+        await asyncio.sleep(20)
+        deactivate(task)
+        await asyncio.sleep(6)
+        deactivate(task, "STOPPING")
+        await asyncio.sleep(6)
+        stage.clients.failures.clear()
+        await asyncio.sleep(60)
+        assert len(control.causes) == 2
+
+
+@pytest.mark.anyio
+async def test_a_large_service_asks_less_often(stage):
+    """Two hundred tasks keep to a fifth of the 20 DescribeTasks a second that the account has."""
+    service = stage.fake.add_service(delay=3600)
+    service.desired = 200
+    task = stage.fake.add_task(service)
+    async with watching(stage, task) as control:
+        await asyncio.sleep(400)
+        assert stage.trigger.status(control.time())["interval"] == 50
+        assert control.advice == [3600 - 50 - 15]
+        assert control.told(TriggerImpaired) == []
+        deactivate(task)
+        await asyncio.sleep(51)
+        (cause,) = control.causes
+        assert cause.lag == pytest.approx(50)
+
+
+@pytest.mark.anyio
+async def test_a_service_too_large_for_its_delay_is_told(stage):
+    """One warning where a deactivation would be noticed too late, with the source to add."""
+    service = stage.fake.add_service(delay=60)
+    service.desired = 200
+    async with watching(stage, stage.fake.add_task(service)) as control:
+        await asyncio.sleep(400)
+        (impaired,) = control.told(TriggerImpaired)
+        assert "once in 50 s" in impaired.problem
+        assert "Lambda" in impaired.remedy
+
+
+@pytest.mark.anyio
+async def test_a_task_that_leaves_waits_for_no_turn(stage):
+    """In a large service the delay is looked up when it is needed, at the latest."""
+    service = stage.fake.add_service(delay=60)
+    service.desired = 200
+    task = stage.fake.add_task(service)
+    deactivate(task)
+    async with watching(stage, task) as control:
+        await asyncio.sleep(7)
+        assert [each.deadline is None for each in control.causes] == [True, False]
+
+
+@pytest.mark.anyio
 async def test_a_task_on_its_own(stage):
     """A task without a service, or without a target group, is watched as well."""
     task = stage.fake.add_task(None)
