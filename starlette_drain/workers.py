@@ -116,15 +116,16 @@ class Workers:
 
     def notify(self, fact: Fact) -> None:
         """
-        Give an order when a drain begins here, is brought forward, or is taken back.
+        Give an order when a drain begins here, another cause joins it, or it is taken back.
 
+        A cause that shortens nothing counts too: a trigger takes back only the drain that it alone has asked for.
         Being told to stop (SIGTERM) is each worker's own affair: a supervisor that wants all to stop tells all, and one
         that restarts them in turn (uvicorn's SIGHUP) must not find the others drained.
         """
         if self._is_obeying or self._place is None:
             return
         match fact:
-            case DrainStarted() | DrainReplanned(shortened=True):
+            case DrainStarted() | DrainReplanned():
                 if fact.cause.revocable or fact.cause.trigger in self._elected:
                     self._give_order(self._place, fact.cause, fact.deadline)
             case DrainCancelled():
@@ -169,7 +170,8 @@ class Workers:
             place.write_status(self._pid, self._own_status())
             if not self._has_come:
                 self._has_come = True
-                self._obeyed = max(0, place.last_number() - 1)  # what was over before we came is no news
+                taken_back = (order.number for order in place.read_orders(0) if order.cause is None)
+                self._obeyed = max(taken_back, default=0)  # what was over before we came is no news
             for order in place.read_orders(self._obeyed):
                 self._obey(order)
             self._others = place.read_statuses()

@@ -145,6 +145,46 @@ async def test_a_drain_taken_back_by_one_worker_is_taken_back_by_all(crowd):
     assert [len(worker.recording.of(DrainCancelled)) for worker in workers] == [1, 1, 1]
 
 
+def cause(worker, trigger, window):
+    """Return what *trigger* would say in *worker* now."""
+    now = worker.drain.time()
+    return DrainCause(trigger, f"{trigger} says so", now, now + window)
+
+
+async def test_a_rollback_does_not_take_back_what_somebody_asked_of_another_worker(crowd):
+    """A cause that joins without shortening is known to all, so that a trigger takes back only what it alone wanted."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(10)
+    other.seat(10)
+    await soon()
+    one.drain.request(cause(one, "service-deployment", 60))
+    await soon()
+    await other.drain.start(window=100, reason="maintenance")
+    await soon()
+    assert [each.trigger for each in one.drain.progress().causes] == ["service-deployment", "manual"]
+    assert one.drain.retract("service-deployment") is False
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING] * 2
+    assert round(deadline(one), 6) == round(deadline(other), 6)
+
+
+async def test_a_worker_that_comes_half_way_knows_every_cause(crowd):
+    """Whoever is elected next must not take for its own what somebody else has asked for, too."""
+    old = crowd.hire()
+    old.seat(10)
+    await soon()
+    await old.drain.start(window=100)
+    await old.drain.cancel()
+    await old.drain.start(window=100)
+    old.drain.request(cause(old, "service-deployment", 200))
+    await soon()
+    new = crowd.hire(late_arrivals="accept")
+    await soon()
+    assert [each.trigger for each in new.drain.progress().causes] == ["manual", "service-deployment"]
+    assert new.drain.retract("service-deployment") is False
+    assert round(deadline(old), 6) == round(deadline(new), 6)
+
+
 async def test_drains_begin_and_are_cancelled_again_and_again(crowd):
     """Every order is obeyed once, and in the order given."""
     one, other = crowd.hire(), crowd.hire()
