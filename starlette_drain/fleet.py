@@ -3,7 +3,7 @@
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.episode import Episode
 from starlette_drain._core.facts import PaceChanged
-from starlette_drain._core.fleet_pacing import FleetPacing
+from starlette_drain._core.fleet_pacing import FleetPacing, FleetView
 from starlette_drain._core.pacing import Pacing
 from starlette_drain._core.start_delay import StartDelay, may_be_next, time_to_wait
 from starlette_drain._core.state import DrainState
@@ -15,41 +15,44 @@ __all__ = ["FleetShedding"]
 class FleetShedding(Shedding):
     """Adapts the pace to what a trigger sees of the other tasks, with ``fleet_rate`` and ``start_delay``."""
 
-    fleet_seen: tuple[int, int] | None = None
+    fleet_seen: FleetView | None = None
     """How many targets drain and how many are healthy, as far as somebody has told."""
     _start_before = 0.0
     _stance: str | None = None
 
-    def fleet(self, draining: int, healthy: int) -> None:
+    def fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """
         Take note how many tasks there are.
 
         Args:
-            draining: Targets that are being deregistered, this task's included.
+            draining: Targets that are being deregistered.
             healthy: Targets that could take new connections in.
+            counted: Whether this task's target is among those that drain.
         """
-        if self.fleet_seen == (draining, healthy):
+        seen = FleetView(draining, healthy, counted)
+        if seen == self.fleet_seen:
             return
-        self.fleet_seen = draining, healthy
+        self.fleet_seen = seen
         self.pacing = self._choose()
         if self._episode:
             self._episode.plan.repace(self.time(), self.pacing)
             self._schedule(self._episode)
 
     def _choose(self) -> Pacing:
-        """Return the pace that suits what is known of the fleet."""
-        draining, healthy = self.fleet_seen or (1, None)
-        pacing, limit = self.settings.pacing, self.settings.fleet_rate
+        """Return the pace that suits what is known of the fleet: without a word of it, the gentlest there is."""
+        seen, limit, pacing = self.fleet_seen, self.settings.fleet_rate, self.settings.pacing
+        if seen is None:
+            return pacing
         if limit is not None:
-            pacing = FleetPacing(limit, max(1, draining), healthy)
-        if self._episode and self._start_before and healthy is not None and may_be_next(draining, healthy):
-            return StartDelay(pacing, self._start_before, healthy)
+            pacing = FleetPacing(limit, seen.draining, seen.healthy, seen.to_follow)
+        if self._episode and self._start_before and may_be_next(seen.draining, seen.healthy):
+            return StartDelay(pacing, self._start_before, seen.healthy)
         return pacing
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
         self._start_before = 0.0
         self.pacing = pacing = self._choose()
-        draining, healthy = self.fleet_seen or (0, 0)
+        draining, healthy, _ = self.fleet_seen or FleetView(0, 0)
         if self.settings.start_delay and cause.revocable and may_be_next(draining, healthy):
             time_left, needed = deadline - now, 0.0
             if isinstance(pacing, FleetPacing):

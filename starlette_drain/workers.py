@@ -197,7 +197,7 @@ class Workers:
             if each["advised"] is not None and not self._elected:
                 self._drain.advise(each["advised"])
             if each["fleet"] is not None and not self._elected:
-                self._drain.fleet(*each["fleet"])
+                self._drain.fleet(**each["fleet"])
 
     def _impair(self, error: Exception) -> None:
         if self._impaired_at is None:
@@ -235,6 +235,7 @@ class Workers:
         counts, progress = self._drain.statistics(), self._drain.progress()
         sessions = {name: getattr(counts, name) for name in ("open", "waiting", "held", "leaving")}
         sums = {name: getattr(progress, name) if progress else 0 for name in ("shed", "left", "refused", "forced")}
+        seen = self._drain.fleet_seen if self._elected else None
         state, transfers = self._drain.state.value, len(self._drain.transfers)
         return {
             "shown": {"state": state, "sessions": sessions, "transfers": transfers, **sums},
@@ -242,7 +243,7 @@ class Workers:
             "order": self._obeyed,
             "elected": sorted(self._elected),
             "advised": self._drain.advised_window if self._elected else None,
-            "fleet": self._drain.fleet_seen if self._elected else None,
+            "fleet": seen._asdict() if seen else None,
             "is_done": self._is_done(),
         }
 

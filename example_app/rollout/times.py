@@ -72,6 +72,7 @@ class Times:
             "DRAIN_MARGIN": f"{self.margin:g}",
             "DRAIN_POLL_INTERVAL": f"{self.poll_interval:g}",
             "DRAIN_POLL_SHARE": f"{self.poll_share:g}",
+            "DRAIN_START_DELAY": f"{10 * self.scale:g}",
             "DRAIN_SIGTERM_WINDOW": f"{self.ecs_sigterm_window * self.scale:g}",
             "DRAIN_GRACE": f"{5 * self.scale:g}",
             "DRAIN_FAREWELL_TIMEOUT": f"{2 * self.scale:g}",

@@ -13,6 +13,8 @@ BUDGETS: list[tuple[str, dict[str, Any]]] = [
     ("100 at once", {"tasks": 100, "sessions": 60_000, "delay": 900.0}),
     ("8 within 30 s", {"tasks": 8, "spread": 30.0}),
     ("100 within 60 s", {"tasks": 100, "sessions": 60_000, "delay": 900.0, "spread": 60.0}),
+    ("100 at once, told by events", {"tasks": 100, "sessions": 60_000, "delay": 900.0, "cause": "events"}),
+    ("100 at once, over a bake", {"tasks": 100, "sessions": 60_000, "delay": 900.0, "cause": "bake"}),
     ("8, the new ones healthy after 120 s", {"tasks": 8, "healthy_from": 120.0}),
     ("8, eight times the sessions", {"tasks": 8, "sessions": 160_000}),
 ]

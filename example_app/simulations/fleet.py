@@ -1,6 +1,7 @@
 """A fleet that drains with one budget: what its sheds add up to."""
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
@@ -76,11 +77,14 @@ class _Ledger:
 class _Group:
     """The target group: who is taken out when, and when somebody new is healthy."""
 
-    def __init__(self, taken_out: list[float], healthy_from: float) -> None:
+    def __init__(self, taken_out: list[float], healthy_from: float, *, takes_out: bool) -> None:
         self.taken_out = taken_out
         self._healthy_from = healthy_from
+        self._takes_out = takes_out
 
     def seen(self, now: float) -> tuple[int, int]:
+        if not self._takes_out:  # two halves of a pair, and in the fuller one as many are healthy as there are tasks
+            return 0, len(self.taken_out)
         draining = sum(at <= now for at in self.taken_out)
         new = len(self.taken_out) if now >= self._healthy_from else 0
         return draining, new + len(self.taken_out) - draining
@@ -93,8 +97,9 @@ async def simulate_fleet(
     sessions: int = 20_000,
     delay: float = 600.0,
     spread: float = 0.0,
-    healthy_from: float = 0.0,
-    start_delay: float = 0.0,
+    healthy_from: float = -math.inf,
+    start_delay: float = 10.0,
+    cause: str = "target-health",
     seed: int = 7,
 ) -> FleetFigures:
     """
@@ -108,33 +113,46 @@ async def simulate_fleet(
         spread: Seconds from the first deregistration to the last.
         healthy_from: When the new tasks are healthy; before, nobody is besides those not yet taken out.
         start_delay: As the option.
+        cause: Who asks for the drains: ``"target-health"``; ``"events"``, which come at once, while polls see what
+            became of the target at their own time; or ``"bake"``, during which no target is taken out.
         seed: Of the luck.
     """
-    rng, loop, ledger = Random(seed), asyncio.get_running_loop(), _Ledger()
+    rng, loop = Random(seed), asyncio.get_running_loop()
     interval = fleet_interval(5.0, 2 * tasks, 1, 0.2)
-    group = _Group(sorted(rng.uniform(0, spread) for _ in range(tasks)), healthy_from)
-    deadlines: list[float] = []
+    group = _Group(sorted(rng.uniform(0, spread) for _ in range(tasks)), healthy_from, takes_out=cause != "bake")
+    words: list[str] = []
+    sheds: list[float] = []
+    late = 0
 
     async def live(at: float, seats: int) -> None:
+        nonlocal late
+        ledger = _Ledger()
         drain = Drain(
             triggers=[], observers=[ledger], rng=Random(rng.random()), fleet_rate=budget, start_delay=start_delay
         )
         async with drain.run():
             for _ in range(seats):
                 drain.enter(_Guest(drain))
-            await asyncio.sleep(at + rng.uniform(0, interval))
-            deadline = at - interval + delay - 15.0
-            deadlines.append(deadline)
-            drain.fleet(*group.seen(loop.time()))
-            drain.request(DrainCause("target-health", "the target is draining", loop.time(), deadline))
+            polls = at + rng.uniform(0, interval)
+            drain.fleet(*group.seen(polls - interval), counted=False)
+            await asyncio.sleep(polls if cause == "target-health" else at)
+            deadline = at - (interval if cause == "target-health" else 0.0) + delay - 15.0
+            if cause == "target-health":
+                drain.fleet(*group.seen(loop.time()))
+            drain.request(DrainCause(cause, "the task is taken out", loop.time(), deadline))
             drained = asyncio.create_task(drain.wait_drained())
             while not drained.done():
-                await asyncio.wait([drained], timeout=interval)
-                drain.fleet(*group.seen(loop.time()))
+                if loop.time() >= polls:
+                    drain.fleet(*group.seen(loop.time()), counted=cause != "bake")
+                    polls += interval
+                await asyncio.wait([drained], timeout=polls - loop.time())
+        words.extend(ledger.words)
+        sheds.extend(ledger.sheds)
+        late += sum(shed > deadline + 1e-6 for shed in ledger.sheds)
 
     seats = [sessions // tasks + (number < sessions % tasks) for number in range(tasks)]
     await asyncio.gather(*(live(at, some) for at, some in zip(group.taken_out, seats, strict=True)))
-    sheds = sorted(ledger.sheds)
+    sheds.sort()
     whole = Counter(int(at) for at in sheds)
     first, last = sheds[0], sheds[-1]
     tens = [sum(whole[second + each] for each in range(10)) / 10 for second in range(int(first), int(last) + 1)]
@@ -147,8 +165,8 @@ async def simulate_fleet(
         mean=len(sheds) / (last - first),
         busiest_10s=max(tens),
         busiest_1s=max(whole.values()),
-        after_deadline=sum(at > max(deadlines) + 1e-6 for at in sheds),
-        words=tuple(dict.fromkeys(_without_numbers(each) for each in ledger.words)),
+        after_deadline=late,
+        words=tuple(dict.fromkeys(_without_numbers(each) for each in words)),
     )
 
 

@@ -221,7 +221,7 @@ class Settings:
         sound=lambda value: value is None or (is_number(value) and value > 0),
         remedy="give reconnects per second that the whole service can take, such as 500, or None",
     )
-    start_delay: float = seconds(0.0)
+    start_delay: float = seconds(10.0)
 
     @classmethod
     def load(cls, options: Mapping[str, Any], environ: Mapping[str, str]) -> "Settings":

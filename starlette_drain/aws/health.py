@@ -210,7 +210,9 @@ class TargetHealthTrigger(AwsSource):
         self._mind_the_lag(self.identity, self._control)
         readings = [each.reading for each in self._watches]
         if watch.reading.targets:
-            self._control.fleet(max(each.draining for each in readings), max(each.healthy for each in readings))
+            counted = any(each.verdict.leaving for each in readings)
+            draining, healthy = max(each.draining for each in readings), max(each.healthy for each in readings)
+            self._control.fleet(draining, healthy, counted=counted)
         # Of a blue/green pair the task is in one half only, and never leaves the other.
         joined = sum(each.seen for each in self._watches)
         enough = 1 if self._control.settings.target_group_policy == "any" else max(1, joined)

@@ -36,8 +36,8 @@ class Control(Protocol):
     def advise(self, window: float) -> None:
         """Make known how many seconds a drain may take here, for a drain that is started by hand."""
 
-    def fleet(self, draining: int, healthy: int) -> None:
-        """Make known how many targets of the service drain, this task's included, and how many are healthy."""
+    def fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
+        """Make known how many targets drain and are healthy, and whether this task's is *counted* among the former."""
 
     def tell(self, fact: Fact) -> None:
         """Tell the observers."""

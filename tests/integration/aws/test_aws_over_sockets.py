@@ -37,9 +37,9 @@ class Control:
         """Return the loop's time."""
         return asyncio.get_running_loop().time()
 
-    def fleet(self, draining, healthy):
+    def fleet(self, draining, healthy, *, counted=True):
         """Note how many there are."""
-        self.seen = draining, healthy
+        self.seen = draining, healthy, counted
 
     def advise(self, window):
         """Note nothing."""

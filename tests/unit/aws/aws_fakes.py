@@ -39,9 +39,10 @@ class RecordingControl:
         """Return what a test says."""
         return self.open
 
-    def fleet(self, draining, healthy):
+    def fleet(self, draining, healthy, *, counted=True):
         """Note how many there are."""
         self.seen = draining, healthy
+        self.counted = counted
 
     def advise(self, window):
         """Note an advice."""

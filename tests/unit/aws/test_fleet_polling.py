@@ -182,6 +182,7 @@ async def test_a_large_fleet_is_told_that_polls_come_too_late(stage):
         assert "Lambda" in impaired.remedy
         assert control.advice == [280, 285]
         assert control.seen == (0, 200)
+        assert not control.counted
 
         group._targets.clear()
         group.register("10.0.0.5")
@@ -207,6 +208,7 @@ async def test_the_deadline_counts_from_the_real_interval(stage):
         assert cause.lag == pytest.approx(20)
         assert cause.deadline == pytest.approx(cause.at - 20 + 285)
         assert control.seen == (1, 39)
+        assert control.counted
 
 
 @pytest.mark.anyio
@@ -243,9 +245,9 @@ async def test_the_real_trigger_tells_the_real_drain_how_many_drain(stage):
         for target in ("10.0.0.5", "10.1.0.0", "10.1.0.1", "10.1.0.2"):
             group.deregister(target)
         await asyncio.sleep(6)
-        assert drain.fleet_seen == (4, 0)
+        assert drain.fleet_seen == (4, 0, True)
         assert drain.progress().pacing.startswith("paused")
         group.register("10.2.0.0")
         await asyncio.sleep(6)
-        assert drain.fleet_seen == (4, 1)
+        assert drain.fleet_seen == (4, 1, True)
         assert drain.progress().pacing == "at most 10/s, this task's part of the fleet's 40/s while 4 drain"

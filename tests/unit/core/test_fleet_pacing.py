@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rehearsal import START, Rehearsal
 
-from starlette_drain._core.fleet_pacing import FleetPacing
+from starlette_drain._core.fleet_pacing import FleetPacing, FleetView
 from starlette_drain._core.pacing import EvenPacing, Pacing
 from starlette_drain._core.start_delay import StartDelay, may_be_next, time_to_wait
 from starlette_drain.exceptions import SettingsError
@@ -23,6 +23,8 @@ from starlette_drain.exceptions import SettingsError
         (FleetPacing(500, 8, healthy=0), 17_500, 280, 62.5, "within budget"),
         (FleetPacing(500, 8, healthy=0), 28_000, 280, 100, "gives way"),
         (FleetPacing(0.5, 100, healthy=1), 0, 1, 0.005, "within budget"),
+        (FleetPacing(500, 2, healthy=14, to_follow=6), 100, 280, 62.5, "within budget"),
+        (FleetPacing(500, 0, healthy=100, to_follow=100), 100, 280, 5, "within budget"),
     ],
 )
 def test_a_part_of_the_budget(pacing, remaining, time_left, rate, stance):
@@ -30,6 +32,27 @@ def test_a_part_of_the_budget(pacing, remaining, time_left, rate, stance):
     assert pacing.rate(remaining, time_left) == pytest.approx(rate)
     assert pacing.stance(remaining, time_left) == stance
     assert isinstance(pacing, Pacing)
+
+
+@pytest.mark.parametrize(
+    ("draining", "healthy", "counted", "to_follow"),
+    [
+        (1, 15, True, 7),  # 8 old and 8 new ones, the first of them taken out
+        (8, 8, True, 0),
+        (1, 7, True, 3),  # half at a time, as at 50/100
+        (4, 4, True, 0),
+        (8, 0, True, 0),
+        (1, 0, True, 0),
+        (1, 1, True, 0),
+        (1, 2, True, 1),
+        (0, 16, False, 16),
+        (8, 8, False, 8),
+        (0, 0, False, 0),
+    ],
+)
+def test_who_may_drain_besides(draining, healthy, counted, to_follow):
+    """Half of all that live may be taken out; of those that were told by others anybody may have been."""
+    assert to_follow == FleetView(draining, healthy, counted).to_follow
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan")])
