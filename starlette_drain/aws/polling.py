@@ -97,9 +97,9 @@ def start_spread(tasks: int, groups: int, share: float) -> float:
     return max(0.0, tasks * calls - BURST * share) / (REFILL * share)
 
 
-def share_used(interval: float, tasks: int, groups: int) -> float:
+def share_used(interval: float, tasks: int, groups: int, *, refill: float = REFILL) -> float:
     """Return which part of the budget *tasks* tasks use that ask at *interval*."""
-    return tasks * groups / interval / REFILL
+    return tasks * groups / interval / refill
 
 
 def is_too_slow(lag: float, delay: float) -> bool:

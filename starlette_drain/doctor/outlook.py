@@ -9,7 +9,7 @@
 # rest have to notice in time. An event needs no polling.
 """What the record of a set-up means for the time there is: pure."""
 
-from starlette_drain.aws.polling import fleet_interval
+from starlette_drain.aws.polling import ECS_REFILL, fleet_interval
 from starlette_drain.doctor.record import SetUp
 from starlette_drain.doctor.server_command import ServerCommand
 from starlette_drain.planning.allowance import BAKE_TIME, LONGEST_STOP, Allowance
@@ -17,7 +17,6 @@ from starlette_drain.planning.deployment import Deployment
 from starlette_drain.planning.sums import Fleet
 
 __all__ = [
-    "ECS_REFILL",
     "SERVER_END",
     "SHIFTING",
     "after_sheds",
@@ -37,12 +36,6 @@ AFTER_THE_LAST = 6.0
 
 SERVER_END = 5.0
 """Seconds that the server then takes to end, where its command line does not say."""
-
-ECS_REFILL = 20.0
-"""DescribeTasks calls per second that an account gets back in one Region.
-
-https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
-"""
 
 EVENT_LAG = 5.0
 """Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
@@ -89,9 +82,8 @@ def poll_lags(found: SetUp) -> dict[str, float]:
         lags["target-health"] = fleet_interval(options.poll_interval, tasks, groups, options.poll_share)
     if "task-state" in options.sources:
         # It learns how many tasks there are when it looks for the delay.
-        is_told = options.deregistration_delay is not None
-        shared = 0.0 if is_told else tasks / (ECS_REFILL * options.poll_share)
-        lags["task-state"] = max(options.poll_interval, shared)
+        known = tasks if options.deregistration_delay is None else 0
+        lags["task-state"] = fleet_interval(options.poll_interval, known, 1, options.poll_share, refill=ECS_REFILL)
     return lags
 
 

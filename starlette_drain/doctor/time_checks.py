@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from starlette_drain.aws.polling import is_too_slow, share_used
+from starlette_drain.aws.polling import ECS_REFILL, is_too_slow, share_used
 from starlette_drain.doctor.outlook import (
-    ECS_REFILL,
     SERVER_END,
     SHIFTING,
     after_sheds,
@@ -136,8 +135,10 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
         return
     source = min(lags, key=lags.__getitem__)
     lag, groups = lags[source], len(found.groups)
-    used = share_used(lag, tasks, groups) if source == "target-health" else tasks / lag / ECS_REFILL
-    whose = "the account's budget" if source == "target-health" else "ECS's budget"
+    if source == "target-health":
+        used, whose = share_used(lag, tasks, groups), "the account's budget"
+    else:
+        used, whose = share_used(lag, tasks, 1, refill=ECS_REFILL), "ECS's budget"
     when = "" if bakes(found) else " in a deployment"
     text = f"{tasks} tasks{when}: each asks every {lag:.3g} s, {used:.0%} of {whose}"
     if delay is not None and lag > found.options.poll_interval and is_too_slow(lag, delay):
