@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 WHEEL_VENV := .venv-wheel
+LOWEST_VENV := .venv-lowest
 LOCK_VENV := .venv-lock
 PINNED := .constraints.txt
 RUN := $(VENV)/bin/python -m
@@ -21,7 +22,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolati
 PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test lock clean python
+.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test lowest lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,18 @@ wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fa
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
 	"$$python" -m pytest -p no:cacheprovider tests/unit $(ARGS)
 
+# The package at its word: of what it requires, the versions that it calls the lowest. The tools of the tests are new,
+# and warn of what the old packages do; those warnings are not ours. Left out is what compares FakeAWS with a newer model.
+lowest: $(LOWEST_VENV)/.made ## unit and integration tests with the oldest versions that pyproject.toml allows
+	@$(LOWEST_VENV)/bin/python -c 'import tomllib; \
+	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	bounds = project["dependencies"] + project["optional-dependencies"]["aws"]; \
+	print(*(each.replace(">=", "==") for each in bounds), sep="\n")' >$(LOWEST_VENV)/lowest.txt
+	@$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+	  --constraint $(LOWEST_VENV)/lowest.txt --editable '.[aws]' --group test
+	$(LOWEST_VENV)/bin/python -m pytest -W ignore::DeprecationWarning tests/unit tests/integration \
+	  --deselect tests/integration/aws/test_aws_sources_over_sockets.py::test_deployments_are_what_the_model_says $(ARGS)
+
 # The lowest Python supported decides: what it can install, the later ones can. Nothing of this project is in the file.
 lock: ## pin the newest versions of everything the groups name, in .constraints.txt (needs python3.11)
 	@python3.11 -c '' || { echo 'make lock needs python3.11, the lowest version supported.' >&2; exit 1; }
@@ -84,7 +97,7 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOCK_VENV) dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.

@@ -35,7 +35,6 @@ class Instruments:
     """The instruments of one drain, and the attributes of each kind of session, made once."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
-        # The provider's method: metrics.get_meter takes no schema URL in an older API.
         provider = provider or metrics.get_meter_provider()
         meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
@@ -140,7 +139,4 @@ _gauges: WeakKeyDictionary[MeterProvider, _Gauges] = WeakKeyDictionary()
 
 
 def _histogram(meter: Meter, name: str, description: str, bounds: tuple[float, ...]) -> Histogram:
-    try:
-        return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds)
-    except TypeError:  # an API older than the advisory; there, a View can set the buckets
-        return meter.create_histogram(name, "s", description)
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=bounds)

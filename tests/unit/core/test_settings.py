@@ -1,5 +1,6 @@
 """The options of a drain: every bound, both ways in, and what an error says."""
 
+import inspect
 import math
 import re
 from dataclasses import FrozenInstanceError, fields
@@ -288,7 +289,7 @@ def test_typed_dictionary_and_dataclass_agree():
 
 def test_every_option_is_explained():
     """The docstring of `Settings` explains every option, in order, and no other."""
-    documented = re.findall(r"^        (\w+): ", Settings.__doc__, re.MULTILINE)
+    documented = re.findall(r"^    (\w+): ", inspect.getdoc(Settings), re.MULTILINE)
     assert documented == NAMES
 
 

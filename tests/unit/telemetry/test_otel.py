@@ -308,16 +308,6 @@ def test_durations_have_buckets_from_seconds_to_days(telemetry):
     assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 7 * 24 * 3600)
 
 
-def test_an_api_without_bucket_advice_is_good_enough():
-    """A meter of an older API makes the histogram without the advice."""
-
-    class OldMeter:
-        def create_histogram(self, name, unit="", description=""):
-            return name, unit, description
-
-    assert instruments_module._histogram(OldMeter(), "a.b", "What it is.", (1, 2)) == ("a.b", "s", "What it is.")
-
-
 def test_two_drains_of_one_process_are_both_seen(telemetry):
     """Two applications in one process share the instruments; neither hides the other."""
     other = telemetry.observe()
