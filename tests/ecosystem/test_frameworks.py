@@ -59,6 +59,13 @@ ENDPOINTS: dict[str, dict[str, Greeting]] = {
 }
 
 
+SAYS = {
+    "fastapi": "resource given back",
+    "bare": f"the application saw {{'type': 'websocket.disconnect', 'code': 1012, 'reason': {REASON!r}}}",
+}
+"""What the endpoints of one path log at the end of each session."""
+
+
 @pytest.mark.parametrize("framework", ENDPOINTS)
 async def test_sessions_of_every_framework_are_shed_and_come_back(serve, framework):
     """Sessions are tracked, clients see 1012 and the reason, nothing is logged, and after a cancel they come back."""
@@ -77,6 +84,8 @@ async def test_sessions_of_every_framework_are_shed_and_come_back(serve, framewo
         await asyncio.to_thread(server.wait)
     assert goodbyes == [(1012, REASON)] * len(clients)
     assert server.trouble == []
+    if framework in SAYS:
+        assert server.log.count(SAYS[framework]) == 3 + 2
 
 
 async def test_a_socketio_client_comes_back_by_itself(serve):

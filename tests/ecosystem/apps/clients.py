@@ -1,4 +1,4 @@
-"""What real clients connect to, and where a page in a browser reports what it saw."""
+"""What real clients connect to, and where it is written down what a page in a browser saw, and who was refused."""
 
 import asyncio
 import os
@@ -11,7 +11,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from starlette_drain import DrainMiddleware
+from starlette_drain import Drain, DrainMiddleware
+from starlette_drain.telemetry import SessionRefused
+from starlette_drain.telemetry.logs import LogObserver
 
 PAGE = """<!doctype html>
 <title>clients</title>
@@ -24,7 +26,7 @@ function report(...words) {
 
 const who = "Chromium's WebSocket"
 function connect() {
-  const socket = new WebSocket(`ws://${location.host}/ws`)
+  const socket = new WebSocket(`ws://${location.host}/ws/${encodeURIComponent(who)}`)
   socket.onopen = () => socket.send("hello")
   socket.onmessage = () => report(who, "heard")
   socket.onclose = (event) => {
@@ -34,7 +36,7 @@ function connect() {
 }
 connect()
 
-const stream = new EventSource("/stream")
+const stream = new EventSource(`/stream/${encodeURIComponent("Chromium's EventSource")}`)
 let hears = false
 stream.onmessage = () => {
   if (!hears) report("Chromium's EventSource", "heard")
@@ -48,6 +50,19 @@ stream.onerror = () => {
 """
 
 reports: list[list[object]] = []
+
+
+class Refusals:
+    """Writes down who was turned away: clients bear their names in the path."""
+
+    hears = (SessionRefused,)
+
+    def notify(self, fact: SessionRefused) -> None:
+        """Write down one refusal."""
+        reports.append([fact.path.rpartition("/")[2], "refused"])
+
+    def flush(self, timeout: float) -> None:
+        """Hold nothing."""
 
 
 async def websocket(socket: WebSocket) -> None:
@@ -80,7 +95,7 @@ async def report(request: Request) -> Response:
 
 
 async def tell(_request: Request) -> JSONResponse:
-    """Tell all that was reported."""
+    """Tell all that was written down."""
     return JSONResponse(reports)
 
 
@@ -91,12 +106,12 @@ async def pid(_request: Request) -> PlainTextResponse:
 
 app = Starlette(
     routes=[
-        WebSocketRoute("/ws", websocket),
-        Route("/stream", stream),
+        WebSocketRoute("/ws/{client}", websocket),
+        Route("/stream/{client}", stream),
         Route("/", page),
         Route("/report", report, methods=["POST"]),
         Route("/reports", tell),
         Route("/pid", pid),
     ],
-    middleware=[Middleware(DrainMiddleware)],
+    middleware=[Middleware(DrainMiddleware, drain=Drain(observers=[LogObserver(), Refusals()]))],
 )

@@ -8,7 +8,7 @@ const url = `${origin.replace("http", "ws")}/ws`
 const report = (...words) => console.log(JSON.stringify(words))
 
 function connect() {
-  const socket = new WebSocket(url)
+  const socket = new WebSocket(`${url}/ws`)
   socket.on("open", () => socket.send("hello"))
   socket.on("message", () => report("ws", "heard"))
   socket.on("error", () => {}) // refused: the close comes next
@@ -19,7 +19,7 @@ function connect() {
 }
 connect()
 
-const reconnecting = new ReconnectingWebSocket(url, [], {
+const reconnecting = new ReconnectingWebSocket(`${url}/reconnecting-websocket`, [], {
   WebSocket,
   minReconnectionDelay: 200,
   maxReconnectionDelay: 400,
@@ -29,7 +29,7 @@ reconnecting.addEventListener("message", () => report("reconnecting-websocket", 
 reconnecting.addEventListener("error", () => {})
 reconnecting.addEventListener("close", ({ code, reason }) => report("reconnecting-websocket", "closed", code, reason))
 
-const stream = new EventSource(`${origin}/stream`)
+const stream = new EventSource(`${origin}/stream/eventsource`)
 let hears = false
 stream.addEventListener("message", () => {
   if (!hears) report("eventsource", "heard")
