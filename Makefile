@@ -66,7 +66,7 @@ wheel: $(VENV)/.made
 wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fast tests against it
 	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
 	@python="$$PWD/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
-	cp -R tests docs example_app pyproject.toml "$$apart"; cd "$$apart"; \
+	cp -R tests docs example_app pyproject.toml README.md "$$apart"; cd "$$apart"; \
 	"$$python" -c 'import sysconfig, starlette_drain as package; \
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \

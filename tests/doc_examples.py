@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
+"""Every page of the documentation, by its path in the repository; the README is the first that anybody reads."""
 
 
 def examples(page: str) -> dict[str, str]:
     """Return the Python blocks of *page* by a name made from the heading each stands under."""
     found = {}
     heading = ""
-    text = (DOCS / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     for match in re.finditer(r"^(?:#+ ([^\n]+)|```(\w*)[^\n]*\n(.*?)^```$)", text, re.MULTILINE | re.DOTALL):
         if match[1]:
             heading = match[1]
@@ -30,5 +32,5 @@ def run(page: str, name: str, monkeypatch) -> ModuleType:
     """Run one example as a module of its own."""
     module = ModuleType(f"example_{abs(hash((page, name)))}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(examples(page)[name], str(DOCS / page), "exec"), vars(module))
+    exec(compile(examples(page)[name], str(ROOT / page), "exec"), vars(module))
     return module

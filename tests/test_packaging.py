@@ -13,7 +13,8 @@ import starlette_drain
 
 ROOT = Path(__file__).parent.parent
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_every_test_states_its_promise(path):
     assert silent == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_make_commands_exist(page):
     """Whoever types a command of the documentation finds a target for it."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
@@ -89,6 +90,6 @@ def test_make_commands_exist(page):
 
 
 def test_every_page_is_in_the_navigation():
-    """No page of the documentation is an orphan."""
-    navigation = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES if f": {page.name}" not in navigation] == []
+    """No page of the documentation is an orphan, and none is there twice."""
+    navigation = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(navigation) == sorted(str(page.relative_to(DOCS)) for page in PAGES)

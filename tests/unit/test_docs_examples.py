@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from doc_examples import DOCS, examples, run
+from doc_examples import PAGES, examples, run
 from virtual_time import VirtualTimeLoop
 
 from starlette_drain import Drain, DrainState, Observer, Pacing, Session, Trigger
@@ -42,9 +42,6 @@ def in_virtual_time(coroutine):
         loop.close()
 
 
-PAGES = sorted(page.name for page in DOCS.glob("*.md"))
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_python_on_every_page_parses(page):
     """Nobody copies a syntax error from the documentation."""
@@ -52,21 +49,23 @@ def test_python_on_every_page_parses(page):
         ast.parse(source)
 
 
-@pytest.mark.parametrize("name", list(examples("index.md")))
-def test_front_page_runs(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page in ("README.md", "docs/index.md") for name in examples(page)]
+)
+def test_front_pages_run(page, name, monkeypatch):
     """The one line, and the little more, are complete as they stand."""
-    assert run("index.md", name, monkeypatch).app
+    assert run(page, name, monkeypatch).app
 
 
 def test_endpoint_test_passes(monkeypatch):
     """The test that we recommend for an endpoint passes."""
-    module = run("testing-your-app.md", "Does my endpoint leave well?", monkeypatch)
+    module = run("docs/testing-your-app.md", "Does my endpoint leave well?", monkeypatch)
     module.test_every_session_hears_a_farewell_and_a_close()
 
 
 def test_new_trigger_fires_with_the_deadline_of_its_source(monkeypatch):
     """The pod's trigger looks until the pod is to go, and leaves the margin before it is killed."""
-    module = run("extending.md", TRIGGER, monkeypatch)
+    module = run("docs/extending.md", TRIGGER, monkeypatch)
     assert isinstance(module.drain, Drain)
     looks = []
 
@@ -95,7 +94,7 @@ def test_new_trigger_fires_with_the_deadline_of_its_source(monkeypatch):
 
 def test_new_pace_sheds_early_and_meets_the_deadline(monkeypatch):
     """With the falling pace three of four sessions are gone at half time, and all at the deadline."""
-    module = run("extending.md", PACE, monkeypatch)
+    module = run("docs/extending.md", PACE, monkeypatch)
     assert isinstance(module.FallingPacing(), Pacing)
 
     async def play():
@@ -117,7 +116,7 @@ def test_new_pace_sheds_early_and_meets_the_deadline(monkeypatch):
 
 def test_new_listener_writes_the_course_of_a_drain(monkeypatch):
     """The lines of JSON tell the course and the report, and nothing of single sessions."""
-    module = run("extending.md", LISTENER, monkeypatch)
+    module = run("docs/extending.md", LISTENER, monkeypatch)
     stream = io.StringIO()
     observer = module.JsonLines(stream)
     assert isinstance(observer, Observer)
