@@ -4,6 +4,7 @@ import ast
 import asyncio
 import io
 import json
+import signal
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -12,10 +13,12 @@ from doc_examples import PAGES, examples, run
 from virtual_time import VirtualTimeLoop
 
 from starlette_drain import Drain, DrainState, Observer, Pacing, Session, Trigger
+from starlette_drain.telemetry import TriggerImpaired, TriggerRestored
+from starlette_drain.testing import RecordingObserver
 
 TRIGGER = "A trigger: a pod of Kubernetes"
-PACE = "A pace: fast first"
-LISTENER = "A listener: lines of JSON"
+PACE = "A pacing strategy: fast first"
+LISTENER = "An observer: lines of JSON"
 
 
 class Guest(Session):
@@ -63,33 +66,72 @@ def test_endpoint_test_passes(monkeypatch):
     module.test_every_session_hears_a_farewell_and_a_close()
 
 
-def test_new_trigger_fires_with_the_deadline_of_its_source(monkeypatch):
-    """The pod's trigger looks until the pod is to go, and leaves the margin before it is killed."""
+@pytest.fixture
+def pod(monkeypatch):
+    """Run the example of a trigger, in a pod that is deleted at the third look; the first look fails."""
     module = run("docs/extending.md", TRIGGER, monkeypatch)
-    assert isinstance(module.drain, Drain)
-    looks = []
+    module.looks = []
 
     async def read_pod():
-        looks.append(None)
-        if len(looks) == 1:
+        module.looks.append(None)
+        if len(module.looks) == 1:
             raise ConnectionRefusedError
         leaving = {"deletionTimestamp": (datetime.now(UTC) + timedelta(seconds=300)).isoformat()}
-        return {"metadata": leaving if len(looks) > 2 else {}}
+        return {"metadata": leaving if len(module.looks) > 2 else {}}
+
+    module.pod.read_pod = read_pod
+    return module
+
+
+@pytest.fixture
+def server():
+    """Be told of SIGTERM in the place of a server."""
+    heard = []
+    former = signal.signal(signal.SIGTERM, lambda *_: heard.append(asyncio.get_running_loop().time()))
+    yield heard
+    signal.signal(signal.SIGTERM, former)
+
+
+def test_new_trigger_fires_with_the_deadline_of_its_source(pod, server):
+    """The pod's trigger looks until the pod is to go, and the last session leaves before the preStop hook ends."""
+    recording = RecordingObserver()
 
     async def play():
-        trigger = module.PodTrigger(read_pod)
-        drain = Drain(triggers=[trigger], observers=[])
-        async with drain.run():
-            drain.enter(Guest(drain))
-            await drain.wait_drained()
-        return trigger, drain
+        pod.drain.equip(list, lambda: [recording])
+        async with pod.drain.run():
+            pod.drain.enter(Guest(pod.drain))
+            await pod.drain.wait_drained()
 
-    trigger, drain = in_virtual_time(play())
-    assert isinstance(trigger, Trigger)
-    assert len(looks) == 3
-    assert drain.report.causes[0].trigger == "pod"
-    assert not drain.report.causes[0].revocable
-    assert drain.report.window == pytest.approx(300 - drain.settings.margin, abs=1)
+    in_virtual_time(play())
+    assert isinstance(pod.pod, Trigger)
+    assert len(pod.looks) == 3
+    report = pod.drain.report
+    assert [(cause.trigger, cause.revocable) for cause in report.causes] == [("pod", False)]
+    assert report.window == pytest.approx(270 - pod.drain.settings.margin, abs=1)
+    told = [type(fact) for fact in recording.facts if "Trigger" in type(fact).__name__]
+    assert told == [TriggerImpaired, TriggerRestored]
+
+
+def test_new_trigger_goes_with_sigterm_outside_ecs(pod, server):
+    """The server hears of SIGTERM only when the sessions have gone, although this is no task of ECS."""
+
+    async def play():
+        async with pod.drain.run():
+            guests = [Guest(pod.drain) for _ in range(100)]
+            for guest in guests:
+                pod.drain.enter(guest)
+            await asyncio.sleep(140)
+            asked, shed = pod.drain.time(), pod.drain.progress().shed
+            signal.raise_signal(signal.SIGTERM)
+            await pod.drain.wait_drained()
+            await asyncio.sleep(1)
+        return asked, shed
+
+    asked, shed = in_virtual_time(play())
+    assert 40 < shed < 60
+    assert pod.drain.report.still_open == 0
+    assert server == [pytest.approx(asked + pod.drain.settings.sigterm_window, abs=1)]
+    assert [cause.trigger for cause in pod.drain.report.causes] == ["pod", "sigterm"]
 
 
 def test_new_pace_sheds_early_and_meets_the_deadline(monkeypatch):
