@@ -1,6 +1,7 @@
 """What is published agrees with itself: versions, the wheel, the documentation, the tests."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import starlette_drain
+import starlette_drain.telemetry
+import starlette_drain.testing
 
 ROOT = Path(__file__).parent.parent
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -56,11 +59,22 @@ def test_wheel_requires_only_what_the_core_needs(wheel):
     assert sorted(required) == ["opentelemetry-api", "starlette"]
 
 
-@pytest.mark.parametrize("name", starlette_drain.__all__)
+@pytest.mark.parametrize(
+    "name", sorted({*starlette_drain.__all__, *starlette_drain.telemetry.__all__, *starlette_drain.testing.__all__})
+)
 def test_public_name_is_documented(name):
     """Every public name stands on some page, as code."""
     code = re.compile(rf"(?s)`[^`\n]*\b{name}\b[^`\n]*`|```.*?\b{name}\b.*?```")
     assert any(code.search(page.read_text(encoding="utf-8")) for page in PAGES), f"document {name} in docs/"
+
+
+def test_names_of_the_reference_are_where_it_says():
+    """Whoever imports a name from the module that the reference tells, gets it."""
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `(starlette_drain[\w.]+)` \|", page, re.MULTILINE)
+    assert len(rows) >= 10
+    for name, module in rows:
+        assert hasattr(importlib.import_module(module), name), f"there is no {name} in {module}"
 
 
 def test_public_names_are_sorted():
