@@ -11,6 +11,9 @@ __all__ = ["Farewell", "Farewells"]
 
 logger = logging.getLogger("starlette_drain")
 
+LAST_WORD = 0.1
+"""Seconds in which a farewell whose time is up may tidy up, before the session is closed all the same."""
+
 Farewell = Callable[[Any], Awaitable[None]]
 
 
@@ -31,26 +34,37 @@ class Farewells:
         self._all.append(farewell)
 
     async def bid(self, session: Session) -> None:
-        """Say everything to *session*; what fails or takes too long is logged."""
+        """Say everything to *session*; what fails or takes too long is logged, and never holds up the close."""
         if not self._all:
             return
+        # In a task of its own: a farewell that swallows its cancellation, or fails because of it, is left behind.
+        saying = asyncio.create_task(self._say_all(session))
         try:
-            async with asyncio.timeout(self._timeout):
-                for farewell in self._all:
-                    await self._bid_one(farewell, session)
-        except TimeoutError:
-            logger.warning(
-                "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
-                session.path,
-                self._timeout,
-            )
+            if not await _has_ended(saying, self._timeout):
+                logger.warning(
+                    "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
+                    session.path,
+                    self._timeout,
+                )
+                saying.cancel()
+                await _has_ended(saying, LAST_WORD)
+        except asyncio.CancelledError:
+            saying.cancel()
+            raise
 
-    async def _bid_one(self, farewell: Farewell, session: Session) -> None:
+    async def _say_all(self, session: Session) -> None:
         task = asyncio.current_task()
-        try:
-            await farewell(session)
-        except (Exception, asyncio.CancelledError):
-            if task is not None and task.cancelling():
-                raise
-            # A CancelledError gets here from something that the farewell waited for.
-            logger.exception("A farewell on %s failed; the session is closed all the same", session.path)
+        for farewell in self._all:
+            try:
+                await farewell(session)
+            except (Exception, asyncio.CancelledError) as error:
+                # A CancelledError that nobody asked for gets here from something that the farewell waited for.
+                if not (isinstance(error, asyncio.CancelledError) and task and task.cancelling()):
+                    logger.exception("A farewell on %s failed; the session is closed all the same", session.path)
+            if task and task.cancelling():
+                return
+
+
+async def _has_ended(task: asyncio.Task[None], timeout: float) -> bool:  # noqa: ASYNC109 - a timeout that raises nothing
+    ended, _ = await asyncio.wait((task,), timeout=timeout)
+    return bool(ended)
