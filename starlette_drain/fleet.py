@@ -40,7 +40,7 @@ class FleetShedding(Shedding):
 
     def _choose(self) -> Pacing:
         """Return the pace that suits what is known of the fleet: without a word of it, the gentlest there is."""
-        seen, limit, pacing = self.fleet_seen, self.settings.fleet_rate, self.settings.pacing
+        seen, limit, pacing = self.fleet_seen, self.settings.fleet_rate, self.own_pacing
         if seen is None:
             return pacing
         if limit is not None:

@@ -7,12 +7,15 @@ from random import Random
 from starlette_drain._core import facts
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.episode import DrainProgress, Episode
+from starlette_drain._core.pacing import Pacing
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Goodbye, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
+from starlette_drain.alarm import Alarm
 from starlette_drain.exceptions import TooLateToCancel
+from starlette_drain.guarded_pacing import GuardedPacing
 from starlette_drain.telemetry.base import Observers
 
 __all__ = ["Shedding"]
@@ -36,7 +39,10 @@ class Shedding:
     def __init__(self, settings: Settings, observers: Observers | None, rng: Random) -> None:
         self.settings = settings
         self.goodbye = Goodbye(settings.close_code, settings.close_reason, settings.close_timeout, settings.grace)
-        self.pacing = settings.pacing
+        self.own_pacing: Pacing = GuardedPacing(settings.pacing)
+        """The pace of the options."""
+        self.pacing: Pacing = self.own_pacing
+        """The one in force."""
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
         self._observers = observers
@@ -45,15 +51,15 @@ class Shedding:
         self.advised_window: float | None = None
         """How many seconds a drain may take here, as far as somebody has found out."""
         self._share = 1
+        self._alarm = Alarm(self._tick)
         self._reset()
 
     def _reset(self) -> None:
         self._state = DrainState.SERVING
-        self._registry = SessionRegistry(find_precedence(self.settings.shed_first))
+        self._registry = SessionRegistry(find_precedence(self.settings.shed_first), _tell_of_precedence)
         self._episode: Episode | None = None
         self._report: DrainReport | None = None
-        self._timer: asyncio.Handle | None = None
-        self._timer_at = 0.0
+        self._alarm.stop()
         self._over = asyncio.Event()
 
     # What anybody may ask
@@ -103,7 +109,6 @@ class Shedding:
         deadline = cause.deadline
         if deadline is None:
             deadline = now + self.settings.usual_window(self.advised_window)
-        self._state = advance(self._state, DrainEvent.START)
         if self._episode is None:
             self._begin_episode(cause, now, max(now, deadline))
         else:
@@ -142,7 +147,7 @@ class Shedding:
             msg = f"drain {episode.drain_id} cannot be cancelled: the process has been told to stop; let it end"
             raise TooLateToCancel(msg)
         self._state, self._episode = following, None
-        self._set_timer(None)
+        self._alarm.stop()
         self._report = episode.report(self.time())
         self.tell(facts.DrainCancelled(self.time(), episode.drain_id, self._report))
         self._over.set()
@@ -215,9 +220,10 @@ class Shedding:
     # The works
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
-        self._over.clear()
-        episode = self._episode = Episode(cause, self._registry, self.pacing, self._rng, now=now, deadline=deadline)
+        episode = Episode(cause, self._registry, self.pacing, self._rng, now=now, deadline=deadline)
         episode.plan.divide(now, self._share)
+        self._state, self._episode = advance(self._state, DrainEvent.START), episode
+        self._over.clear()
         self.tell(
             facts.DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now))
         )
@@ -245,24 +251,14 @@ class Shedding:
         moment = episode.next_moment(self.time(), self.settings.tail)
         if moment is None:
             self._finish(episode)
-        # A timer that fires too early does no harm: it asks again.
-        elif self._timer is None or moment < self._timer_at:
-            self._set_timer(moment)
-
-    def _set_timer(self, moment: float | None) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if moment is not None and self._loop:
-            # Kept apart, since uvloop returns a handle without `when` for a moment that has come.
-            self._timer, self._timer_at = self._loop.call_at(moment, self._tick), moment
+        elif self._loop:
+            self._alarm.set(self._loop, moment)  # one that rings too early does no harm: it asks again
 
     def _tick(self) -> None:
-        self._timer = None
         if (episode := self._episode) is None:
             return
         now = self.time()
-        due = self._due(episode, now)
+        due = episode.plan.due(now, SLICE)
         for place, session in enumerate(due, 1):
             episode.tally.count_shed(now)
             self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window, len(due) - place))
@@ -271,14 +267,6 @@ class Shedding:
                 facts.DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining)
             )
         self._schedule(episode)
-
-    def _due(self, episode: Episode, now: float) -> list[Session]:
-        try:
-            return episode.plan.due(now, SLICE)
-        except Exception:
-            logger.exception("shed_first failed; the drain goes on, and picks at random from here on")
-            self._registry.end_precedence()
-            return episode.plan.due(now, SLICE)
 
     def _shed(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
@@ -291,7 +279,11 @@ class Shedding:
 
     def _finish(self, episode: Episode) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
-        self._set_timer(None)
+        self._alarm.stop()
         self._report = episode.report(self.time())
         self.tell(facts.DrainFinished(self.time(), episode.drain_id, self._report))
         self._over.set()
+
+
+def _tell_of_precedence(error: Exception) -> None:
+    logger.error("shed_first failed; the drain goes on, and picks at random from here on", exc_info=error)

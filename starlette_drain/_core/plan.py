@@ -147,12 +147,7 @@ class ShedPlan:
         overdue = now >= self._deadline
         due: list[Session] = []
         while len(due) < limit and (overdue or self._is_filled()):
-            try:
-                session = self._registry.pick(self._rng, even_held=overdue)
-            except Exception:
-                if not due:
-                    raise
-                break  # those picked so far must not be lost; the next call meets the error again
+            session = self._registry.pick(self._rng, even_held=overdue)
             if session is None:
                 break
             due.append(session)

@@ -1,16 +1,14 @@
 """Sessions, and the registry that knows them all."""
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
 from typing import Any
 
-__all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
+from starlette_drain._core.ranking import Ranking
 
-LOOKS = 64
-"""Sessions whose rank is looked at again, at most, to pick one: busy clients change their rank all the time."""
+__all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
 
 
 class Outcome(Enum):
@@ -124,19 +122,23 @@ class SessionRegistry:
     All sessions of one process. Every operation is O(1).
 
     Those who wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
-    by moving the last into its place. Where there is a precedence, picking is O(log n): the first pick makes a queue,
-    in which those who have gone meanwhile are passed over. It is made anew when it has grown to twice what it needs.
+    by moving the last into its place. Where there is a precedence, picking is O(log n).
 
     Args:
-        precedence: Returns something to compare sessions by, the smallest first; by default the pick is random.
+        precedence: Returns something to compare sessions by, the smallest first; by default the pick is random. Where
+            it fails the pick is random from then on.
+        complain: Told what went wrong then.
     """
 
-    def __init__(self, precedence: Callable[[Session], Any] | None = None) -> None:
-        self._precedence = precedence
-        self._queue: list[tuple[Any, int, Session]] | None = None
+    def __init__(
+        self,
+        precedence: Callable[[Session], Any] | None = None,
+        complain: Callable[[Exception], object] = lambda _: None,
+    ) -> None:
+        self._ranking = Ranking(precedence, _is_waiting) if precedence else None
+        self._complain = complain
         self._waiting: list[Session] = []
         self._held: dict[Session, None] = {}
-        self._queued = 0
         self._leaving = 0
         self._opened = 0
         self._closed = 0
@@ -200,7 +202,7 @@ class SessionRegistry:
             even_held: Whether those who are held may be picked too, once nobody else is left.
         """
         if self._waiting:
-            session = self._first() if self._precedence else self._waiting[int(rng.random() * len(self._waiting))]
+            session = self._first() or self._waiting[int(rng.random() * len(self._waiting))]
         elif even_held and self._held:
             session = next(iter(self._held))
         else:
@@ -221,10 +223,6 @@ class SessionRegistry:
         session._standing = Standing.LEAVING
         self._leaving += 1
 
-    def end_precedence(self) -> None:
-        """Pick at random from here on."""
-        self._precedence = self._queue = None
-
     def hold(self, session: Session) -> None:
         """Do not pick this one for now. Holds nest."""
         session._holds += 1
@@ -242,31 +240,15 @@ class SessionRegistry:
             del self._held[session]
             self._stand_in_line(session)
 
-    def _first(self) -> Session:
-        """Return who comes first among those who wait, of whom there is at least one."""
-        queue, self._queue = self._queue, None  # should the precedence fail, the next pick makes it anew
-        if queue is None:
-            queue = [(self._rank(each), number, each) for number, each in enumerate(self._waiting)]
-            heapq.heapify(queue)
-        # A rank may have changed since it was queued: a message passed. So the first are looked at again, until one is
-        # still before the next, or it has been enough.
-        seen: list[tuple[Any, int, Session]] = []
-        while queue and len(seen) < LOOKS and not (seen and seen[0][0] <= queue[0][0]):
-            _, _, session = heapq.heappop(queue)
-            if session._standing is Standing.WAITING:
-                self._enqueue(seen, self._rank(session), session)
-        _, _, first = heapq.heappop(seen)
-        for each in seen:
-            heapq.heappush(queue, each)
-        self._queue = queue
-        return first
-
-    def _rank(self, session: Session) -> Any:
-        return self._precedence(session) if self._precedence else 0
-
-    def _enqueue(self, queue: list[tuple[Any, int, Session]], rank: Any, session: Session) -> None:
-        self._queued += 1
-        heapq.heappush(queue, (rank, -self._queued, session))
+    def _first(self) -> Session | None:
+        """Return who comes first among those who wait, if there is an order."""
+        if self._ranking:
+            try:
+                return self._ranking.first(self._waiting)
+            except Exception as error:  # noqa: BLE001 - the key is the application's own, and may raise anything
+                self._ranking = None
+                self._complain(error)
+        return None
 
     def _stand_aside(self, session: Session) -> None:
         session._standing = Standing.HELD
@@ -276,18 +258,15 @@ class SessionRegistry:
         session._standing = Standing.WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)
-        if self._queue is None:
-            return
-        if len(self._queue) > 2 * len(self._waiting) + LOOKS:
-            self._queue = None  # most of it has gone, or was held and stands there twice: the next pick makes it anew
-            return
-        try:
-            self._enqueue(self._queue, self._rank(session), session)
-        except Exception:  # noqa: BLE001
-            self._queue = None  # whoever picks next meets the same error, and can do something about it
+        if self._ranking:
+            self._ranking.join(session, len(self._waiting))
 
     def _step_out_of_line(self, session: Session) -> None:
         last = self._waiting.pop()
         if last is not session:
             self._waiting[session._position] = last
             last._position = session._position
+
+
+def _is_waiting(session: Session) -> bool:
+    return session._standing is Standing.WAITING
