@@ -60,6 +60,7 @@ class Session:
     __slots__ = (
         "_holds",
         "_position",
+        "_registry",
         "_standing",
         "active_at",
         "is_open",
@@ -82,6 +83,7 @@ class Session:
         self.reconnect_after: float | None = None
         """Seconds after which the client should come back, once it is asked to leave."""
         self._standing = Standing.OUTSIDE
+        self._registry: SessionRegistry | None = None
         self._position = -1
         self._holds = 0
 
@@ -169,20 +171,21 @@ class SessionRegistry:
 
     def add(self, session: Session) -> None:
         """Take in a new session."""
-        if session._standing is not Standing.OUTSIDE:
+        if session._registry is not None:
             msg = f"{session!r} is in a registry already; add each session once"
             raise ValueError(msg)
         self._opened += 1
+        session._registry = self
         if session._holds:
             self._stand_aside(session)
         else:
             self._stand_in_line(session)
 
     def discard(self, session: Session) -> bool:
-        """Forget a session that is over; return whether it was there."""
+        """Forget a session that is over; return whether it was there, and not in another registry or none."""
+        if session._registry is not self:
+            return False
         match session._standing:
-            case Standing.OUTSIDE:
-                return False
             case Standing.WAITING:
                 self._step_out_of_line(session)
             case Standing.HELD:
@@ -190,6 +193,7 @@ class SessionRegistry:
             case Standing.LEAVING:
                 self._leaving -= 1
         session._standing = Standing.OUTSIDE
+        session._registry = None
         self._closed += 1
         return True
 
@@ -212,7 +216,7 @@ class SessionRegistry:
 
     def take(self, session: Session) -> None:
         """Mark *session*, which has not been asked to leave, as leaving."""
-        match session._standing:
+        match session._standing if session._registry is self else None:
             case Standing.WAITING:
                 self._step_out_of_line(session)
             case Standing.HELD:
@@ -226,7 +230,7 @@ class SessionRegistry:
     def hold(self, session: Session) -> None:
         """Do not pick this one for now. Holds nest."""
         session._holds += 1
-        if session._standing is Standing.WAITING:
+        if session._standing is Standing.WAITING and session._registry is self:
             self._step_out_of_line(session)
             self._stand_aside(session)
 
@@ -236,7 +240,7 @@ class SessionRegistry:
             msg = f"{session!r} is not held; release each hold once"
             raise ValueError(msg)
         session._holds -= 1
-        if session._holds == 0 and session._standing is Standing.HELD:
+        if session._holds == 0 and session._standing is Standing.HELD and session._registry is self:
             del self._held[session]
             self._stand_in_line(session)
 

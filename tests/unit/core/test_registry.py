@@ -101,6 +101,34 @@ def test_discard_from_every_standing(standing):
     assert len(pick_all(registry)) == 3
 
 
+@pytest.mark.parametrize("standing", ["waiting", "held", "leaving"])
+@pytest.mark.parametrize("move", ["discard", "hold", "hold and release", "take"])
+def test_session_of_another_registry_moves_nobody_here(standing, move):
+    """A drain that has moved to another event loop has another registry; who is left of the first does it no harm."""
+    other, here = SessionRegistry(), crowd(3)
+    session = Session("/", START)
+    other.add(session)
+    if standing == "held":
+        other.hold(session)
+    elif standing == "leaving":
+        other.take(session)
+    match move:
+        case "discard":
+            assert not here.discard(session)
+        case "take":
+            with pytest.raises(ValueError, match="take each session once"):
+                here.take(session)
+        case _:
+            here.hold(session)
+            if "release" in move:
+                here.release(session)
+    assert here.statistics() == statistics(open=3, waiting=3, opened=3)
+    assert len(pick_all(here)) == 3
+    assert len(other) == 1
+    assert other.discard(session)
+    assert len(other) == 0
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_anyone_may_step_out_of_line(count):
     """First, last or in between: those who stay keep their places, and each is picked once."""
