@@ -8,6 +8,8 @@
 #   - Never `loop.add_signal_handler`: it takes uvicorn's handler out for good, and the process never exits.
 #   - Our handler is an object that shows the `__self__` of the one it stands in for: sse-starlette finds the server by
 #     `signal.getsignal(SIGTERM).__self__`, and its streams would otherwise never end.
+#   - Two applications in one process stand in for one another. Both drain at the first SIGTERM, for the balancer waits
+#     for neither, and the server hears of it once, when both have drained.
 #   - A second SIGTERM is passed on at once. SIGINT is never touched: Ctrl-C stays immediate.
 #   - At the end the former handler is put back only where ours is still in place.
 #   - Telemetry is flushed before the signal is passed on: uvicorn re-raises it at its end, and `atexit` does not run.
@@ -55,17 +57,17 @@ class SigtermTrigger:
         self._state = "in place"
         try:
             await self._wait(came, handler, control)
-            now, window = control.time(), control.settings.sigterm_window
             self._state = "received"
-            control.request(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
-            await control.wait_drained()
-            await control.flush()
-            self._state = "passed on"
-            handler.pass_on()
+            try:
+                await self._drain(control)
+            except Exception:
+                self._pass_on(handler)  # whatever went wrong, the process was told to stop
+                raise
+            self._pass_on(handler)
         finally:
             handler.retire()
             if _is_in_place(handler):
-                signal.signal(signal.SIGTERM, handler.former)
+                signal.signal(signal.SIGTERM, _in_service(handler.former))
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
         """Return whether the handler is in place, and what became of the signal."""
@@ -87,6 +89,16 @@ class SigtermTrigger:
             return "the SIGTERM handler is not uvicorn's, or was replaced (by loop.add_signal_handler?)"
         return None
 
+    async def _drain(self, control: Control) -> None:
+        now, window = control.time(), control.settings.sigterm_window
+        control.request(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
+        await control.wait_drained()
+        await control.flush()
+
+    def _pass_on(self, handler: "_StandIn") -> None:
+        self._state = "passed on"
+        handler.end_drain()
+
     async def _wait(self, came: asyncio.Event, handler: "_StandIn", control: Control) -> None:
         """Wait for the signal; say once if somebody took our place."""
         is_ours = True
@@ -107,13 +119,24 @@ def _is_in_place(handler: "_StandIn") -> bool:
     return signal.getsignal(signal.SIGTERM) is handler
 
 
+def _in_service(handler: Handler) -> Handler:
+    """Return *handler*, or what it stands in for where its application has stopped before."""
+    while isinstance(handler, _StandIn) and handler.is_retired:
+        handler = handler.former
+    return handler
+
+
 class _StandIn:
     """A signal handler that speaks up the first time and passes on every further signal."""
 
     def __init__(self, former: Handler, speak_up: Callable[[], object]) -> None:
         self.former = former
         self._speak_up = speak_up
-        self._came = False
+        self._row: _Row = former._row if isinstance(former, _StandIn) else _Row(former)
+        self._row.members.append(self)
+        self._is_listening = True
+        self.is_draining = False
+        self.is_retired = False
 
     @property
     def __self__(self) -> object:
@@ -121,20 +144,58 @@ class _StandIn:
         return self.former.__self__  # type: ignore[union-attr]
 
     def __call__(self, _signum: int, frame: FrameType | None) -> None:
-        if self._came:
-            self.pass_on(frame)
-        else:
-            self._came = True
+        if not self._is_listening:
+            self._row.pass_on(frame)
+            return
+        for each in self._row.members:
+            each.hear()
+
+    def hear(self) -> None:
+        """Speak up, the first time."""
+        if self._is_listening:
+            self._is_listening, self.is_draining = False, True
             self._speak_up()
+
+    def end_drain(self) -> None:
+        """Pass the signal on as soon as nobody in the row drains any more; not again where a second one was."""
+        if self.is_draining:
+            self.is_draining, self._row.is_owed = False, True
+            self._row.settle()
 
     def retire(self) -> None:
         """Pass on the first signal too: somebody may have kept this one to call it, and nobody listens any more."""
-        self._came = True
+        self._is_listening = self.is_draining = False
+        self.is_retired = True
+        self._row.members.remove(self)
+        self._row.settle()
 
-    def pass_on(self, frame: FrameType | None = None) -> None:
+
+class _Row:
+    """
+    Handlers that stand in for one another, as those of several applications in one process do.
+
+    Args:
+        former: What all of them stand in for.
+    """
+
+    def __init__(self, former: Handler) -> None:
+        self._former = former
+        self.members: list[_StandIn] = []
+        self.is_owed = False
+        """Whether one of them has drained, and its signal was not passed on."""
+
+    def settle(self) -> None:
+        """Pass on the signal that is owed, unless somebody still drains."""
+        if self.is_owed and not any(each.is_draining for each in self.members):
+            self.pass_on(None)
+
+    def pass_on(self, frame: FrameType | None) -> None:
         """Do what would have been done without us."""
-        if callable(self.former):
-            self.former(signal.SIGTERM, frame)
-        elif self.former == signal.SIG_DFL:
+        self.is_owed = False
+        for each in self.members:
+            each.is_draining = False
+        if callable(self._former):
+            self._former(signal.SIGTERM, frame)
+        elif self._former == signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)

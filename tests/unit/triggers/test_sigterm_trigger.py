@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -284,6 +285,75 @@ async def test_two_applications_in_one_process_both_drain_before_the_server_hear
             await until(lambda: server.heard)
         assert len(server.heard) == 1
     assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+
+
+async def two_on_duty():
+    """Return two applications that stand in one for the other, each with a session that takes three seconds to go."""
+    houses = House(sigterm_window=1, rng=Random(7)), House(sigterm_window=100, rng=Random(7))
+    for house in houses:
+        house.drain.begin()
+        await asyncio.sleep(0)
+        Slow(house.drain)
+    return houses
+
+
+async def test_two_applications_drain_at_once(server):
+    """Both begin at the signal: the balancer's cut waits for neither. The server hears once, after the later one."""
+    first, second = await two_on_duty()
+    await sigterm_arrives()
+    assert (first.drain.state, second.drain.state) == (DrainState.DRAINING, DrainState.DRAINING)
+    await first.drain.wait_drained()
+    await until(lambda: first.state == "passed on")
+    assert (second.drain.state, server.heard) == (DrainState.DRAINING, [])
+    await second.drain.wait_drained()
+    await until(lambda: server.heard)
+    for house in (second, first):
+        await house.drain.end()
+    assert len(server.heard) == 1
+    assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+
+
+async def test_two_applications_pass_a_second_sigterm_on_at_once(server):
+    """Who sends SIGTERM twice means both; the end of their drains is no third one."""
+    first, second = await two_on_duty()
+    await sigterm_arrives()
+    await sigterm_arrives()
+    assert len(server.heard) == 1
+    for house in (first, second):
+        await house.drain.wait_drained()
+        await until(lambda house=house: house.state == "passed on")
+        await house.drain.end()
+    assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("leaves", [0, 1])
+async def test_an_application_that_stops_in_its_drain_holds_nobody_up(server, leaves):
+    """The server hears when the other one has drained, whichever of the two has gone."""
+    houses = await two_on_duty()
+    await sigterm_arrives()
+    await houses[leaves].drain.end()
+    assert server.heard == []
+    await houses[1 - leaves].drain.wait_drained()
+    await until(lambda: server.heard)
+    await houses[1 - leaves].drain.end()
+    assert len(server.heard) == 1
+
+
+async def test_a_drain_that_fails_passes_the_signal_on(server, caplog):
+    """Whatever goes wrong after SIGTERM, the process was told to stop, and its server hears of it."""
+    house = House()
+
+    async def broken():
+        raise ZeroDivisionError
+
+    house.drain.flush = broken
+    async with house.drain.run():
+        await asyncio.sleep(0)
+        await sigterm_arrives()
+        await until(lambda: server.heard)
+        assert len(server.heard) == 1
+        del house.drain.flush
+    assert "Trigger 'sigterm' failed" in caplog.text
 
 
 async def test_two_applications_that_end_in_the_wrong_order_lose_no_signal(server):
