@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from starlette_drain._core.facts import Fact
+from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Observer", "Observers"]
 
@@ -37,25 +38,36 @@ class Observer(Protocol):
 
 
 class Observers:
-    """Tells every observer, and lets none of them hurt a drain."""
+    """
+    Tells every observer, and lets none of them hurt a drain.
+
+    Raises:
+        SettingsError: If an observer's ``hears`` cannot work.
+    """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
+        self._hears = {id(each): _hears(each) for each in self._observers}
         self._listeners: dict[type[Fact], tuple[Observer, ...]] = {}
         """Who hears facts of a class, by classes told of so far."""
 
-    def __iter__(self) -> "Iterable[Observer]":
-        return iter(self._observers)
-
     def add(self, observer: Observer) -> None:
-        """Let one more listen."""
+        """
+        Let one more listen.
+
+        Raises:
+            SettingsError: If its ``hears`` cannot work.
+        """
+        self._hears[id(observer)] = _hears(observer)
         self._let_listen((*self._observers, observer))
 
     def notify(self, fact: Fact) -> None:
         """Tell every observer that hears facts of this class."""
         kind = type(fact)
         if (listeners := self._listeners.get(kind)) is None:
-            listeners = self._listeners[kind] = tuple(each for each in self._observers if _hears(each, kind))
+            listeners = self._listeners[kind] = tuple(
+                each for each in self._observers if issubclass(kind, self._hears[id(each)])
+            )
         for observer in listeners:
             try:
                 observer.notify(fact)
@@ -76,5 +88,11 @@ class Observers:
         self._listeners.clear()
 
 
-def _hears(observer: Observer, kind: type[Fact]) -> bool:
-    return issubclass(kind, getattr(observer, "hears", Fact))
+def _hears(observer: Observer) -> tuple[type[Fact], ...]:
+    """Return the classes of the facts that *observer* is told of."""
+    hears = getattr(observer, "hears", Fact)
+    classes = tuple(hears) if isinstance(hears, Iterable) else (hears,)
+    if not all(isinstance(each, type) and issubclass(each, Fact) for each in classes):
+        option = f"{type(observer).__name__}.hears"
+        raise SettingsError(option, hears, "give a tuple of fact classes, or no such attribute")
+    return classes
