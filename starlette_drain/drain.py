@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
@@ -12,20 +11,19 @@ from typing import Any, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.options import DrainOptions
+from starlette_drain._core.report import DrainReport
 from starlette_drain._core.settings import Settings
 from starlette_drain.agreement import Agreement, TriggerAndObserver
 from starlette_drain.exceptions import DrainInUse, SettingsError
 from starlette_drain.farewells import Farewell, Farewells
 from starlette_drain.fleet import FleetShedding
+from starlette_drain.flushing import flush
 from starlette_drain.garbage import Freeze
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
 from starlette_drain.triggers.base import Trigger
 
 __all__ = ["Drain"]
-
-FLUSH_TIMEOUT = 5.0
-"""Seconds the observers may take to send what they hold."""
 
 SAME_MOMENT = 1.0
 """Seconds by which two deadlines differ that come from one event told twice: ages are measured, and travel."""
@@ -71,6 +69,8 @@ class Drain(FleetShedding):
         self._is_equipped = False
         self._watching: list[asyncio.Task[None]] | None = None
         self._former_loop: asyncio.AbstractEventLoop | None = None
+        self._flushed: DrainReport | None = None
+        """The report that the observers have sent, or had their time to."""
 
     # What a user calls
 
@@ -243,7 +243,7 @@ class Drain(FleetShedding):
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
         self.stop()
-        if self._report:
+        if self._report is not self._flushed:
             await self.flush()
         self._loop = None
 
@@ -252,9 +252,10 @@ class Drain(FleetShedding):
         return {trigger.name: self._status_of(trigger) for trigger in self._triggers or ()}
 
     async def flush(self) -> None:
-        """Let the observers send what they hold, in a thread, within `FLUSH_TIMEOUT` seconds."""
+        """Let the observers send what they hold, within a few seconds."""
+        self._flushed = self._report
         if self._observers:
-            await asyncio.to_thread(_flush, self._observers)
+            await flush(self._observers)
 
     # The works
 
@@ -276,12 +277,3 @@ class Drain(FleetShedding):
         except Exception as error:
             logger.exception("Trigger %r does not tell its status", trigger.name)
             return {"error": type(error).__name__}
-
-
-def _flush(observers: Observers) -> None:
-    # A thread that nobody waits for at the end: an observer that hangs holds up neither SIGTERM nor the exit.
-    thread = threading.Thread(target=observers.flush, args=(FLUSH_TIMEOUT,), name="starlette-drain-flush", daemon=True)
-    thread.start()
-    thread.join(FLUSH_TIMEOUT + 1.0)
-    if thread.is_alive():
-        logger.warning("The observers did not send what they hold within %g s; some of it may be lost", FLUSH_TIMEOUT)

@@ -13,13 +13,14 @@ class JumpingSelector(selectors.BaseSelector):
         self._real = selectors.DefaultSelector()
         self.now = 1000.0
         self.threads = 0
+        self.stands_still = True
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; where nothing is, let *timeout* pass at once."""
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
-        if self.threads or timeout is None:
+        if (self.threads and self.stands_still) or timeout is None:
             # Time stands still while a thread works (a warm-up, a flush); it wakes the loop through its self-pipe.
             return self._real.select(0.05)
         self.now += timeout
@@ -66,6 +67,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self, _: asyncio.Future[Any]) -> None:
         self._jumping.threads -= 1
+
+    def let_time_pass(self) -> None:
+        """Let time pass although a thread works: it hangs."""
+        self._jumping.stands_still = False
 
     def time(self) -> float:
         """Return the virtual time, in seconds."""

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import threading
-import time
 from itertools import pairwise
 from random import Random
 
@@ -11,7 +9,6 @@ import pytest
 
 from starlette_drain import Drain, DrainCause, DrainInUse, DrainState, IllegalTransition, Session, SettingsError
 from starlette_drain import TooLateToCancel as TooLate
-from starlette_drain import drain as drain_module
 from starlette_drain._core.facts import (
     DrainCancelled,
     DrainFinished,
@@ -545,28 +542,6 @@ async def test_an_observer_that_raises_is_dropped_and_the_drain_goes_on(recordin
     assert Broken.heard == 1
     assert len(recording.of(DrainFinished)) == 1
     assert "is dropped" in caplog.text
-
-
-async def test_an_observer_that_hangs_in_its_flush_is_left_behind(monkeypatch, caplog):
-    """A flush that never ends holds up neither the end nor SIGTERM; somebody is told."""
-    monkeypatch.setattr(drain_module, "FLUSH_TIMEOUT", -0.9)
-    release = threading.Event()
-
-    class Hanging:
-        def notify(self, _fact) -> None:
-            pass
-
-        def flush(self, _timeout) -> None:
-            release.wait(10)
-
-    drain = Drain(triggers=[], observers=[Hanging()])
-    began = time.monotonic()
-    async with drain.run():
-        await drain.start()
-        await drain.flush()
-        assert time.monotonic() - began < 5
-        release.set()
-    assert "did not send" in caplog.text
 
 
 async def test_a_trigger_that_raises_stops_watching_and_nothing_else(make, caplog):

@@ -1,0 +1,49 @@
+"""Having observers send what they hold, within a time that is kept."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from starlette_drain.telemetry.base import Observers
+
+__all__ = ["FLUSH_TIMEOUT", "flush"]
+
+FLUSH_TIMEOUT = 5.0
+"""Seconds that a flush may take, whatever the observers do."""
+
+TO_SPEAK = 0.5
+"""Seconds of these that the observers do not get: in them they say what they could not send."""
+
+logger = logging.getLogger("starlette_drain")
+
+
+async def flush(observers: Observers) -> None:
+    """Let *observers* send what they hold, in a thread, for `FLUSH_TIMEOUT` seconds at most."""
+    flushing = asyncio.get_running_loop().run_in_executor(_Aside(), observers.flush, FLUSH_TIMEOUT - TO_SPEAK)
+    ended, _ = await asyncio.wait((flushing,), timeout=FLUSH_TIMEOUT)
+    if not ended:
+        logger.warning("The observers did not send what they hold within %g s; some of it may be lost", FLUSH_TIMEOUT)
+
+
+class _Aside(Executor):
+    """
+    Runs each call at once, in a daemon thread of its own.
+
+    The default executor runs it when the application's own calls there have ended, and waits for it at the exit: an
+    observer that hangs would hold up SIGTERM, and then the end of the process.
+    """
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        outcome: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                outcome.set_result(call(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
+                outcome.set_exception(error)
+
+        threading.Thread(target=work, name="starlette-drain-flush", daemon=True).start()
+        return outcome
