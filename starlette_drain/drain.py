@@ -1,8 +1,6 @@
 """The Drain: what a user holds in hand, and what watches the triggers for as long as the application runs."""
 
 import asyncio
-import logging
-import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +8,7 @@ from random import Random
 from typing import Any, TypeVar, Unpack
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.declared import is_number
 from starlette_drain._core.options import DrainOptions
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.settings import Settings
@@ -22,13 +21,12 @@ from starlette_drain.garbage import Freeze
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
 from starlette_drain.triggers.base import Trigger
+from starlette_drain.watching import Watching, status_of
 
 __all__ = ["Drain"]
 
 SAME_MOMENT = 1.0
 """Seconds by which two deadlines differ that come from one event told twice: ages are measured, and travel."""
-
-logger = logging.getLogger("starlette_drain")
 
 FarewellT = TypeVar("FarewellT", bound=Farewell)
 
@@ -60,6 +58,7 @@ class Drain(FleetShedding):
     ) -> None:
         settings = Settings.load(options, os.environ)
         super().__init__(settings, None if observers is None else Observers(observers), rng or Random())
+        self._has_own_luck = rng is None
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
@@ -67,7 +66,7 @@ class Drain(FleetShedding):
         self._triggers = None if triggers is None else tuple(triggers)
         self._agreement: Agreement | None = None
         self._is_equipped = False
-        self._watching: list[asyncio.Task[None]] | None = None
+        self._watching: Watching | None = None
         self._former_loop: asyncio.AbstractEventLoop | None = None
         self._flushed: DrainReport | None = None
         """The report that the observers have sent, or had their time to."""
@@ -89,7 +88,7 @@ class Drain(FleetShedding):
             SettingsError: If *window* or *age* cannot work.
             DrainInUse: If the drain already runs on another event loop.
         """
-        if window is not None and not (math.isfinite(window) and window >= 0):
+        if window is not None and not (is_number(window) and window >= 0):
             raise SettingsError("window", window, "give seconds, 0 or more, or None for the window of the options")
         if not (math.isfinite(age) and age >= 0):
             raise SettingsError("age", age, "give seconds, 0 or more, since what it is asked for has happened")
@@ -152,6 +151,7 @@ class Drain(FleetShedding):
         for each in self._triggers:
             if isinstance(each, Observer):
                 self._observers.add(each)
+        self._watch_soon()
         return True
 
     def add(self, member: TriggerAndObserver) -> None:
@@ -159,6 +159,7 @@ class Drain(FleetShedding):
         self._triggers = (*(self._triggers or ()), member)
         if self._observers is not None:
             self._observers.add(member)
+        self._watch_soon()
 
     # What triggers call, besides what `Shedding` has
 
@@ -189,8 +190,11 @@ class Drain(FleetShedding):
 
     def coordinate(self, agreement: Agreement, elect: Callable[[Trigger], Trigger]) -> None:
         """Let the workers of one task agree; *elect* makes a trigger run in one of them only."""
-        triggers = self._triggers or ()
-        self._triggers = tuple(elect(each) if getattr(each, "once_per_task", False) else each for each in triggers)
+        watched = self._watching or ()
+        self._triggers = tuple(
+            elect(each) if getattr(each, "once_per_task", False) and each not in watched else each
+            for each in self._triggers or ()
+        )
         self._agreement = agreement
         self.add(agreement)
 
@@ -198,6 +202,11 @@ class Drain(FleetShedding):
     def is_running(self) -> bool:
         """Whether it belongs to the running event loop. Asked for each request; where there is no loop, False."""
         return self._loop is not None and self._loop is asyncio._get_running_loop()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has belonged to the running event loop, and was ended there."""
+        return self._loop is None and self._former_loop is not None and self._former_loop is asyncio._get_running_loop()
 
     def attach(self) -> bool:
         """
@@ -217,6 +226,8 @@ class Drain(FleetShedding):
             raise DrainInUse(msg)
         registry = self._registry
         self._reset()
+        if self._has_own_luck:
+            self._rng.seed()  # workers that were forked after the drain was made would all draw the same
         if loop is self._former_loop:
             self._registry = registry  # with the sessions that outlived its former life
         self._loop = self._former_loop = loop
@@ -233,23 +244,24 @@ class Drain(FleetShedding):
         self.attach()
         if self._watching is not None:
             return False
-        self._watching = [asyncio.create_task(self._watch(trigger)) for trigger in self._triggers or ()]
+        self._watching = Watching(self)
+        self._watch_all()
         return True
 
     async def end(self) -> None:
         """Stop watching. A drain under way ends as it stands."""
-        watching, self._watching = self._watching or [], None
-        for task in watching:
-            task.cancel()
-        await asyncio.gather(*watching, return_exceptions=True)
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            await watching.end()
         self.stop()
+        self.transfers.stop()
         if self._report is not self._flushed:
             await self.flush()
         self._loop = None
 
     def trigger_status(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""
-        return {trigger.name: self._status_of(trigger) for trigger in self._triggers or ()}
+        return {trigger.name: status_of(trigger, self.time()) for trigger in self._triggers or ()}
 
     async def flush(self) -> None:
         """Let the observers send what they hold, within a few seconds."""
@@ -265,15 +277,11 @@ class Drain(FleetShedding):
         known = self._episode.deadline if self._episode else math.inf
         return known if abs(deadline - known) < SAME_MOMENT else deadline
 
-    async def _watch(self, trigger: Trigger) -> None:
-        try:
-            await trigger.watch(self)
-        except Exception:
-            logger.exception("Trigger %r failed and watches no more; a drain under way goes on", trigger.name)
+    def _watch_soon(self) -> None:
+        """Let those watch who came after the beginning: Starlette makes its middleware when it is first used."""
+        if self._watching is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._watch_all)  # once all have come who come together
 
-    def _status_of(self, trigger: Trigger) -> Mapping[str, Any]:
-        try:
-            return trigger.status(self.time())
-        except Exception as error:
-            logger.exception("Trigger %r does not tell its status", trigger.name)
-            return {"error": type(error).__name__}
+    def _watch_all(self) -> None:
+        if self._watching is not None:
+            self._watching.begin(self._triggers or ())

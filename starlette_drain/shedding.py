@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextvars import Context
 from random import Random
 
 from starlette_drain._core import facts
@@ -231,7 +232,7 @@ class Shedding:
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
         known = episode.causes
         shortened = episode.join(cause, now=now, deadline=deadline)
-        if episode.causes is not known and self._state is DrainState.DRAINING:
+        if episode.causes is not known:
             plan, remaining = episode.plan, self._registry.remaining
             self.tell(
                 facts.DrainReplanned(
@@ -278,6 +279,10 @@ class Shedding:
             logger.exception("A session on %s could not be asked to leave; the drain goes on", session.path)
 
     def _finish(self, episode: Episode) -> None:
+        # Not in the context of whoever left last, which is over in a moment: a log would give the end its name.
+        Context().run(self._close_episode, episode)
+
+    def _close_episode(self, episode: Episode) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
         self._alarm.stop()
         self._report = episode.report(self.time())

@@ -4,6 +4,7 @@ import asyncio
 from typing import Protocol
 
 from starlette_drain._core.facts import DrainCancelled, DrainReplanned, DrainStarted, Fact
+from starlette_drain.alarm import Alarm
 
 __all__ = ["Transfer", "Transfers"]
 
@@ -28,7 +29,7 @@ class Transfers:
     def __init__(self, *, cancels: bool) -> None:
         self._cancels = cancels
         self._under_way: dict[Transfer, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._abort_all)
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -43,13 +44,13 @@ class Transfers:
 
     def notify(self, fact: Fact) -> None:
         """Follow the deadline."""
-        if not self._cancels:
-            return
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if isinstance(fact, DrainStarted | DrainReplanned):
-            self._timer = asyncio.get_running_loop().call_at(fact.deadline, self._abort_all)
+        self.stop()
+        if self._cancels and isinstance(fact, DrainStarted | DrainReplanned):
+            self._alarm.set(asyncio.get_running_loop(), fact.deadline)
+
+    def stop(self) -> None:
+        """Cancel nobody any more, until the next drain."""
+        self._alarm.stop()
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""

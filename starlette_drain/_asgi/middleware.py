@@ -93,13 +93,14 @@ class DrainMiddleware:
         """
         Begin where no lifespan did it for us (``--lifespan off``).
 
-        False where another event loop has the drain, or another middleware around this one has the connection: an
-        application and one that it mounts may both bring one.
+        Not again where one has ended: some servers stop the lifespan before they close their sockets, and what still
+        comes then meets the drain as it ended. False where another event loop has the drain, or another middleware
+        around this one has the connection: an application and one that it mounts may both bring one.
         """
         if SCOPE_KEY in scope:
             self._warn("another DrainMiddleware stands around this one and has its connections; remove one of the two")
             return False
-        if self.drain.is_running:
+        if self.drain.is_running or self.drain.has_ended:
             return True
         try:
             self.drain.begin()

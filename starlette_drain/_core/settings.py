@@ -272,8 +272,8 @@ class Settings:
         return self.farewell_timeout + max(self.close_timeout, self.grace)
 
     def usual_window(self, advised: float | None) -> float:
-        """Return the seconds of a drain that nobody gives a deadline; *advised* is what somebody has found out."""
-        return self.window or advised or DEFAULT_WINDOW
+        """Return the seconds of a drain that nobody gives a deadline: what was set, but not more than is *advised*."""
+        return min((each for each in (self.window, advised) if each is not None), default=DEFAULT_WINDOW)
 
 
 def environment_name(option: str) -> str:

@@ -117,8 +117,9 @@ class LogObserver:
                     pacing=fact.pacing,
                 )
             case DrainReplanned():
+                # Where the drain is over the cause concerns only those who have not drained.
                 self._say(
-                    logging.INFO,
+                    logging.DEBUG if fact.drain_id == self._ended and not fact.remaining else logging.INFO,
                     SHORTENED if fact.shortened else JOINED,
                     id=fact.drain_id,
                     causes=_sentence(fact.cause),

@@ -155,6 +155,18 @@ async def test_a_second_start_can_only_shorten(drain, recording):
     assert [cause.reason for cause in drain.progress().causes] == ["asked for by the application", "hurry"]
 
 
+async def test_a_cause_that_joins_when_drained_is_told_of(drain, recording):
+    """The drain is over here, and not for other workers, nor for transfers: they go by the new deadline."""
+    await drain.start(window=300)
+    assert drain.state is DrainState.DRAINED
+    now = drain.time()
+    drain.request(DrainCause("sigterm", "told to stop", now, now + 6, revocable=False))
+    drain.request(DrainCause("sigterm", "told again", now, now + 6, revocable=False))
+    (fact,) = recording.of(DrainReplanned)
+    assert (fact.shortened, fact.deadline, fact.remaining) == (True, now + 6, 0)
+    assert drain.state is DrainState.DRAINED
+
+
 async def test_causes_fuse_and_the_earliest_deadline_wins(drain, recording):
     """A cause of another trigger is recorded even where it brings no earlier deadline; the earliest one holds."""
     FakeSession(drain)
@@ -185,9 +197,9 @@ async def test_a_cause_whose_deadline_has_passed_means_now(drain):
     assert drain.progress().window == 0
 
 
-@pytest.mark.parametrize("window", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("window", [-1, float("nan"), float("inf"), "60", 10**400, True, [60]])
 async def test_a_window_that_cannot_work_is_refused_and_starts_nothing(drain, window):
-    """A negative window would close everyone at once, an endless one nobody: both are mistakes."""
+    """A negative window would close everyone at once, an endless one nobody; a switch or a text is none at all."""
     with pytest.raises(SettingsError, match="window"):
         await drain.start(window=window)
     with pytest.raises(SettingsError, match="age"):
@@ -279,12 +291,15 @@ async def test_a_drain_that_is_over_may_be_cancelled(drain):
 
 
 async def test_the_window_is_what_is_given_then_the_option_then_the_advice_then_the_default(make):
-    """An argument beats the option, the option what AWS leaves, and that the default of 285 s."""
+    """An argument beats the option, the option what AWS leaves where it fits, and that the default of 285 s."""
     for options, advised, window, expected in (
         ({}, None, None, 285),
         ({}, 100, None, 100),
         ({"window": 60}, 100, None, 60),
+        ({"window": 600}, 40, None, 40),
+        ({"window": 600}, None, None, 600),
         ({"window": 60}, 100, 7, 7),
+        ({"window": 60}, 40, 300, 300),
     ):
         drain = make(**options)
         async with drain.run():

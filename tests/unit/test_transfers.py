@@ -91,3 +91,25 @@ async def test_a_deadline_brought_forward_is_theirs_too():
     drain.request(DrainCause("sigterm", "told to stop", drain.time(), drain.time() + 5, revocable=False))
     await asyncio.sleep(20)
     assert download.aborted_at == at + 5
+
+
+async def test_a_deadline_brought_forward_when_drained_is_theirs_too():
+    """A long drain of no session is over at once; SIGTERM cuts its downloads in its own window all the same."""
+    drain, download = make(cancel_transfers=True)
+    await drain.start(window=280)
+    await asyncio.sleep(10)
+    at = drain.time()
+    drain.request(DrainCause("sigterm", "told to stop", at, at + 6, revocable=False))
+    await asyncio.sleep(300)
+    assert download.aborted_at == at + 6
+
+
+async def test_a_drain_that_has_ended_cuts_nobody_of_its_next_life():
+    """A new life on the same event loop serves; the deadline of the former one is forgotten."""
+    drain, download = make(cancel_transfers=True)
+    await drain.start(window=100)
+    await drain.end()
+    drain.begin()
+    await asyncio.sleep(200)
+    assert download.aborted_at is None
+    await drain.end()

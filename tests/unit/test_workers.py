@@ -128,6 +128,20 @@ async def test_a_later_request_to_another_worker_brings_the_deadline_forward_for
     assert [len(worker.recording.of(DrainReplanned)) for worker in workers] == [1, 1, 1]
 
 
+async def test_a_later_request_to_a_worker_without_sessions_brings_the_deadline_forward_for_all(crowd):
+    """Whichever worker gets the POST: one that is idle, and so drained at once, passes it on like the others."""
+    idle, busy = crowd.hire(), crowd.hire()
+    busy.seat(50)
+    await soon()
+    await idle.drain.start(window=200)
+    await soon()
+    assert (idle.drain.state, busy.drain.state) == (DrainState.DRAINED, DrainState.DRAINING)
+    ends = idle.drain.time() + 20
+    await idle.drain.start(window=20)
+    await soon()
+    assert busy.drain.time() + busy.drain.progress().time_left == pytest.approx(ends)
+
+
 async def test_a_drain_taken_back_by_one_worker_is_taken_back_by_all(crowd):
     """After DELETE on any worker all serve, and a worker that comes later does too."""
     workers = [crowd.hire() for _ in range(3)]

@@ -1,7 +1,7 @@
 """The promise of telemetry/logs.py: the story of a drain in sentences, at the level each deserves."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from telemetry_samples import CANCELLED, JOINED, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
@@ -199,6 +199,16 @@ def test_a_drain_that_is_over_again_is_quiet_unless_something_is_wrong(caplog):
     for fact in (finished(slack=-0.5), finished(), finished(still_open=1)):
         observer.notify(fact)
     assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "WARNING"]
+
+
+def test_a_cause_that_comes_when_all_is_over_is_quiet(caplog):
+    """After the line of the end, SIGTERM of an ordinary deployment is no news; with somebody left it is."""
+    caplog.set_level(logging.INFO, "starlette_drain")
+    observer = LogObserver()
+    for fact in (finished(), replace(SHORTENED, remaining=0), SHORTENED):
+        observer.notify(fact)
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert "300 sessions wait" in caplog.records[1].getMessage()
 
 
 def test_a_reason_of_several_lines_is_told_on_one(caplog):
