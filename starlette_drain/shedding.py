@@ -196,7 +196,7 @@ class Shedding:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
             self.tell(facts.SessionClosed(self.time(), session, outcome))
         if self._episode:
-            self._episode.tally.forced += forced
+            self._episode.tally.forced += forced and self._episode.has_shed(session)
             self._episode.tally.left += not was_shed
             if not was_shed:
                 self._recount()
@@ -225,9 +225,8 @@ class Shedding:
         episode.plan.divide(now, self._share)
         self._state, self._episode = advance(self._state, DrainEvent.START), episode
         self._over.clear()
-        self.tell(
-            facts.DrainStarted(now, episode.drain_id, cause, deadline, len(self._registry), episode.plan.describe(now))
-        )
+        sessions = episode.tally.sessions_at_start
+        self.tell(facts.DrainStarted(now, episode.drain_id, cause, deadline, sessions, episode.plan.describe(now)))
 
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
         known = episode.causes

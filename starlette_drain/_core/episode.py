@@ -7,7 +7,7 @@ from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.pacing import Pacing
 from starlette_drain._core.plan import ShedPlan
 from starlette_drain._core.report import DrainReport, Tally
-from starlette_drain._core.session import SessionRegistry
+from starlette_drain._core.session import Session, SessionRegistry
 
 __all__ = ["DrainProgress", "Episode"]
 
@@ -63,7 +63,7 @@ class Episode:
         self.causes: tuple[DrainCause, ...] = (cause,)
         self.deadline = deadline
         self.plan = ShedPlan(registry, pacing, rng, now=now, deadline=_last_moment_to_ask(now, deadline))
-        self.tally = Tally(f"{rng.getrandbits(48):012x}", now, len(registry))
+        self.tally = Tally(f"{rng.getrandbits(48):012x}", now, registry.remaining)
         self._registry = registry
         self._milestones = list(MILESTONES)
 
@@ -76,6 +76,10 @@ class Episode:
     def is_revocable(self) -> bool:
         """Whether no cause has told the process to stop."""
         return all(cause.revocable for cause in self.causes)
+
+    def has_shed(self, session: Session) -> bool:
+        """Tell whether this drain has asked *session* to leave, and not its age or a drain before."""
+        return session.shed_at is not None and session.shed_at >= self.tally.started_at
 
     def join(self, cause: DrainCause, *, now: float, deadline: float) -> bool:
         """Let a further cause join; return whether it brought the deadline forward."""

@@ -18,16 +18,17 @@ class DrainReport:
         window: Seconds from the start to the deadline as it stood at the end.
         detection_lag: Upper bound, in seconds, of how late the first cause was noticed.
         duration: Seconds from the start to the end.
-        sessions_at_start: Open when the drain began.
+        sessions_at_start: Open when the drain began, without those who were leaving already.
         arrived: Opened while it ran (only where late arrivals are accepted).
         shed: Asked to leave by the drain.
         left: Gone by themselves, unasked.
         refused: Late arrivals turned away.
         forced: Of the shed: those whose application had to be cancelled.
-        still_open: Open when the report was made.
+        still_open: Open when the report was made, whoever had asked them to leave.
         peak_rate: Sheds in the busiest second, per second.
         mean_rate: Sheds per second from the start to the last shed.
-        slack: Seconds between the last session's end and the deadline; negative when it was missed.
+        slack: Seconds from the drain's end, which is the last session's unless somebody did not go, to the deadline;
+            negative when it was missed.
     """
 
     drain_id: str

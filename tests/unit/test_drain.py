@@ -916,6 +916,26 @@ async def test_the_report_adds_up(drain, recording):
     assert [outcomes.count(each) for each in Outcome] == [3, 4, 2]
 
 
+async def test_those_who_were_leaving_already_are_in_no_figure(drain, recording):
+    """Whom an age, or a drain before, has asked to leave, this drain has not; and their cancellation is not its own."""
+    leaving = [FakeSession(drain, after=None) for _ in range(5)]
+    for session in leaving:
+        drain.shed(session)
+    await asyncio.sleep(1)
+    others = [FakeSession(drain, after=None) for _ in range(5)]
+    await drain.start(window=10)
+    await asyncio.sleep(11)
+    for session in (*leaving, *others[:2]):
+        session.go(forced=True)
+    for session in others[2:]:
+        session.go()
+    await drain.wait_drained()
+
+    report = drain.report
+    assert (report.sessions_at_start, report.shed, report.left, report.forced) == (5, 5, 0, 2)
+    assert recording.of(DrainStarted)[0].sessions == 5
+
+
 async def test_a_session_that_never_opened_is_counted_and_not_told_of(drain, recording):
     """A handshake that comes to nothing is no session to an observer."""
     FakeSession(drain, opened=False).go()

@@ -75,6 +75,7 @@ class Instruments:
                 self.state = DRAINED
             case DrainCancelled():
                 self.state = SERVING
+                self._asking = {}
 
     def _open(self, fact: SessionOpened) -> None:
         self.open += 1

@@ -252,6 +252,16 @@ def test_the_life_of_sessions_in_metrics(telemetry):
     assert telemetry.values("drain.session.duration") == [(shed, (1, 1001.0)), (forced, (1, 1005.0)), (left, (1, 10.0))]
 
 
+def test_a_session_that_leaves_for_its_age_is_of_no_trigger(telemetry):
+    """Neither before a drain nor after one that was cancelled."""
+    for before in ((), (STARTED, SessionShed(2001.0, session()), CANCELLED)):
+        telemetry.tell(*before, SessionShed(2200.0, session()))
+    assert sorted(telemetry.values("drain.sessions.shed"), key=str) == [
+        ({"drain.trigger": "target-health"}, 1),
+        ({}, 2),
+    ]
+
+
 def test_polls_in_metrics(telemetry):
     """Every answer of a source is counted by trigger and outcome, with how long it took."""
     telemetry.tell(
