@@ -22,6 +22,11 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._at = 0.0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it is going to ring."""
+        return self._handle is not None
+
     def set(self, loop: asyncio.AbstractEventLoop, moment: float) -> None:
         """Ring at *moment*, in seconds of the loop's clock, unless it rings sooner anyhow."""
         if self._handle is None or moment < self._at:

@@ -182,7 +182,7 @@ class Drain(FleetShedding):
 
     def retry_after(self) -> float:
         """Return how many seconds a client that is turned away should stay away: each something else."""
-        return self.settings.retry_after * self._rng.uniform(1.0, 2.0)
+        return self.settings.retry_after * self.rng.uniform(1.0, 2.0)
 
     async def wait_all_drained(self) -> bool:
         """Wait like `wait_drained`, for all workers of the task."""
@@ -227,7 +227,7 @@ class Drain(FleetShedding):
         registry = self._registry
         self._reset()
         if self._has_own_luck:
-            self._rng.seed()  # workers that were forked after the drain was made would all draw the same
+            self.rng.seed()  # workers that were forked after the drain was made would all draw the same
         if loop is self._former_loop:
             self._registry = registry  # with the sessions that outlived its former life
         self._loop = self._former_loop = loop

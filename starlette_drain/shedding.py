@@ -47,7 +47,8 @@ class Shedding:
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
         self._observers = observers
-        self._rng = rng
+        self.rng = rng
+        """The source of luck."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self.advised_window: float | None = None
         """How many seconds a drain may take here, as far as somebody has found out."""
@@ -221,7 +222,7 @@ class Shedding:
     # The works
 
     def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
-        episode = Episode(cause, self._registry, self.pacing, self._rng, now=now, deadline=deadline)
+        episode = Episode(cause, self._registry, self.pacing, self.rng, now=now, deadline=deadline)
         episode.plan.divide(now, self._share)
         self._state, self._episode = advance(self._state, DrainEvent.START), episode
         self._over.clear()

@@ -1,7 +1,6 @@
 """What an installation gets that says nothing about triggers and observers: decided here and nowhere else."""
 
 from collections.abc import Iterable
-from random import Random
 
 from starlette_drain._core.settings import Settings
 from starlette_drain.ageing import Ageing
@@ -20,7 +19,7 @@ def equip(drain: Drain) -> None:
         workers = Workers(drain)
         drain.coordinate(workers, lambda trigger: Elected(trigger, workers))
         if (age := drain.settings.max_session_age) is not None:
-            drain.add(Ageing(drain, age, Random()))
+            drain.add(Ageing(drain, age))
 
 
 def _triggers(settings: Settings) -> Iterable[Trigger]:

@@ -25,11 +25,12 @@
 """The plan of a drain: who is due now, and when to ask again."""
 
 from random import Random
+from typing import Protocol
 
 from starlette_drain._core.pacing import Pacing
-from starlette_drain._core.session import Session, SessionRegistry
+from starlette_drain._core.session import Session
 
-__all__ = ["CATCH_UP", "ShedPlan"]
+__all__ = ["CATCH_UP", "Candidates", "ShedPlan"]
 
 CATCH_UP = 0.1
 """Seconds of lateness that are made up for at once."""
@@ -44,19 +45,34 @@ DUST = 1e-6
 """Sessions by which the bucket may miss its level: the clock of a machine that is up for months is no finer."""
 
 
+class Candidates(Protocol):
+    """Those whom a plan may pick: all that it has to know of a `SessionRegistry`."""
+
+    @property
+    def waiting(self) -> int:
+        """How many may be picked now."""
+
+    @property
+    def remaining(self) -> int:
+        """How many have not been picked."""
+
+    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:
+        """Return one that has not been picked; ``None`` when there is none."""
+
+
 class ShedPlan:
     """
     Says who is due at a given moment and when to ask again. It reads no clock and draws no luck of its own.
 
     Args:
-        registry: The live sessions; those handed out as due are marked as leaving there.
+        registry: The live sessions, a `SessionRegistry`; those handed out as due are marked as leaving there.
         pacing: The strategy.
         rng: The source of luck.
         now: The moment the plan begins, in seconds.
         deadline: The moment by which the last session must have been asked, in the same seconds.
     """
 
-    def __init__(self, registry: SessionRegistry, pacing: Pacing, rng: Random, *, now: float, deadline: float) -> None:
+    def __init__(self, registry: Candidates, pacing: Pacing, rng: Random, *, now: float, deadline: float) -> None:
         self._registry = registry
         self._pacing = pacing
         self._rng = rng

@@ -49,7 +49,8 @@ class Settings:
         reconnect_window: Over how long, from the start of a drain, clients that obey ``reconnect_after_ms`` spread
             their return; ``None`` lets them return as they are shed.
         max_session_age: After how long a session is asked to leave although there is no drain, so that long-lived
-            sessions move to new tasks; each a little earlier, at random. ``None`` lets them stay.
+            sessions move to new tasks; each up to a fifth earlier, as a limit of the pace allows. ``None`` lets them
+            stay.
         close_code: WebSocket close code (RFC 6455 section 7.4): 1001, 1012, 1013 or 3000 to 4999.
         close_reason: WebSocket close reason, at most 123 bytes of UTF-8.
         farewell_timeout: How long a ``before_close`` hook may take for one session.

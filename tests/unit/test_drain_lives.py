@@ -216,7 +216,7 @@ async def test_the_last_session_to_leave_does_not_give_the_end_its_name():
 async def test_workers_that_were_forked_do_not_beat_in_time():
     """What was made before the fork is the same in all of them; what each draws after it is not."""
     drain, other = Drain(triggers=[], observers=[]), Drain(triggers=[], observers=[])
-    other._rng.setstate(drain._rng.getstate())
+    other.rng.setstate(drain.rng.getstate())
     names = set()
     for each in (drain, other):
         async with each.run():
