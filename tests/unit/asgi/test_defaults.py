@@ -35,7 +35,7 @@ def test_how_it_registers(option, registers):
     """Only with self_registration=True does a task put itself in."""
     drain = Drain(observers=[], sources=(), self_registration=option)
     DrainMiddleware(lambda *_: None, drain=drain)
-    (registration,) = (each for each in drain._observers if getattr(each, "name", "") == "self-registration")
+    (registration,) = (each for each in drain._observers._observers if getattr(each, "name", "") == "self-registration")
     assert registration._registers is registers
 
 

@@ -1,0 +1,71 @@
+"""The tables of the log in docs/telemetry.md name every line that the package can write, at its level, and no other."""
+
+import ast
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from telemetry_samples import JOINED, finished, story
+
+import starlette_drain
+from starlette_drain.telemetry.logs import LogObserver
+
+PACKAGE = Path(starlette_drain.__file__).parent
+DOCS = Path(__file__).parents[3] / "docs" / "telemetry.md"
+COMMANDS = ("doctor", "planning", "testing", "cli.py")
+"""What speaks to a terminal, or is not part of a server."""
+LEVELS = {"exception": "ERROR", "error": "ERROR", "warning": "WARNING", "info": "INFO", "debug": "DEBUG"}
+
+pytestmark = pytest.mark.skipif(
+    not DOCS.is_file(), reason="the documentation is not here: these are the tests of a wheel"
+)
+
+
+def documented():
+    """Return the level and the pattern of each line in the tables."""
+    section = DOCS.read_text(encoding="utf-8").split("\n## The log\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| (DEBUG|INFO|WARNING|ERROR) \| (.+?) \|", section, re.MULTILINE)
+    return [(level, line) for level, lines in rows for line in re.findall(r"`([^`]+)`", lines)]
+
+
+def matches(line, text):
+    """Tell whether *text* begins as a documented *line* says; … stands for anything."""
+    return re.match(".+?".join(map(re.escape, line.rstrip("… ").split("…"))), text) is not None
+
+
+def calls():
+    """Return the level and the sentence of each call of a module's logger."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in COMMANDS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="logger"), attr=method),
+                    args=[ast.Constant(value=str(sentence)), *_],
+                ):
+                    yield LEVELS[method], re.sub(r"%[srdg]", "x", sentence)
+
+
+def told(caplog):
+    """Return the level and the text of each line that an observer writes."""
+    caplog.set_level(logging.DEBUG, "starlette_drain")
+    observer = LogObserver()
+    for fact in (JOINED, *story(), finished(slack=-5.0), finished(still_open=3), finished()):
+        observer.notify(fact)
+    return {(record.levelname, record.getMessage()) for record in caplog.records}
+
+
+def test_the_tables_of_the_log_are_complete(caplog):
+    """Every line is in one of the tables, and every entry of the tables is a line: who alerts on them misses none."""
+    written = told(caplog) | set(calls())
+    lines = documented()
+    missing = [
+        (level, text) for level, text in written if not any(level == its and matches(line, text) for its, line in lines)
+    ]
+    assert missing == []
+    idle = [
+        (level, line) for level, line in lines if not any(its == level and matches(line, text) for its, text in written)
+    ]
+    assert idle == []
