@@ -1,4 +1,4 @@
-"""The sessions of one process and the drains they go through: the only place that waits for a plan's moment."""
+"""The sessions of one process and the drains they go through: it asks the sessions at their plan's moments."""
 
 import asyncio
 import logging

@@ -7,6 +7,7 @@ place here. What the floors are is told in docs/contributing.md.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -51,6 +52,12 @@ IMPURE = {
 """What the ground floor does without: clocks, loops, threads, files, sockets, the environment, global luck."""
 PURE_PARTS = {("random", "Random")}
 """What it may import of them: a class whose luck is handed in."""
+NAMELESS = ("_core", "drain", "shedding")
+"""What knows no kind of connection and no server by name, in words neither: each is a file above."""
+NAMES = re.compile(
+    r"websocket|(?<![a-z])sse(?![a-z])|event.?(stream|source)|server.sent|uvicorn|hypercorn|granian|daphne|gunicorn",
+    re.IGNORECASE,
+)
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
 
 
@@ -159,6 +166,8 @@ def complaints(path, source):
                     found.append(f"line {node.lineno}: waits; the ground floor is told, and answers")
                 case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
                     found.append(f"line {node.lineno}: calls {name}; the ground floor touches nothing")
+    if place_of(path) in NAMELESS and (name := NAMES.search(source)):
+        found.append(f"knows of {name[0]}; that belongs to the floor that speaks with it")
     if len(source.splitlines()) > LONGEST:
         found.append(f"has more than {LONGEST} lines; make two of it")
     return [each for each in found if each]
@@ -181,6 +190,10 @@ FAULTS = [
     ("_core/plan.py", "import starlette.types", "imports starlette"),
     ("_core/plan.py", "async def due(): ...", "waits"),
     ("_core/settings.py", "open('x')", "calls open"),
+    ("_core/settings.py", "kind = 'websocket'", "knows of websocket"),
+    ("_core/session.py", "class EventStream: ...", "knows of EventStream"),
+    ("drain.py", "# uvicorn does this", "knows of uvicorn"),
+    ("shedding.py", "def end_sse(): ...", "knows of sse"),
     ("_core/new.py", "import numpy", "say in LIBRARIES"),
     ("_core/facts.py", "from starlette_drain.telemetry.base import Observer", "lies above"),
     ("_core/facts.py", "from starlette_drain import Drain", "lies above"),
@@ -217,6 +230,8 @@ SOUND = [
     ("cli.py", "from starlette_drain.drain import Drain"),
     ("testing/new.py", "import uvicorn, botocore\nfrom starlette.types import Scope"),
     ("_asgi/new.py", "pass\n" * 300),
+    ("_asgi/new.py", "kind = 'websocket'"),
+    ("_core/session.py", "def assess(): ...  # the server's event stops streaming"),
 ]
 
 

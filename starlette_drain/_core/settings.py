@@ -45,18 +45,18 @@ class Settings:
         late_arrivals: What happens to sessions that would open while draining: ``"refuse"`` (503) or ``"accept"``,
             which gives them a place in what remains.
         retry_after: How long clients are told to wait before they come back: ``Retry-After`` of a refusal (up to twice
-            that, at random), ``retry:`` of an event stream, ``reconnect_after_ms`` of a session.
+            that, at random), ``reconnect_after_ms`` of a session, and what its protocol has for it.
         reconnect_window: Over how long, from the start of a drain, clients that obey ``reconnect_after_ms`` spread
             their return; ``None`` lets them return as they are shed.
         max_session_age: After how long a session is asked to leave although there is no drain, so that long-lived
             sessions move to new tasks; each up to a fifth earlier, as a limit of the pace allows. ``None`` lets them
             stay.
-        close_code: WebSocket close code (RFC 6455 section 7.4): 1001, 1012, 1013 or 3000 to 4999.
-        close_reason: WebSocket close reason, at most 123 bytes of UTF-8.
+        close_code: Close code of sessions that have one (RFC 6455 section 7.4): 1001, 1012, 1013 or 3000 to 4999.
+        close_reason: Close reason of sessions that have one, at most 123 bytes of UTF-8.
         farewell_timeout: How long a ``before_close`` hook may take for one session.
         close_timeout: How long sending the close may take for one session.
         grace: How long an application may go on after its disconnect before it is cancelled.
-        sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, under uvicorn.
+        sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, where the server can be told.
         sigterm_window: How long the sheds may spread after SIGTERM. With the farewell, the grace and 11 s more it must
             fit into the container's ``stopTimeout`` (30 s by default).
         cancel_transfers: Whether responses that are no sessions, such as downloads, are cancelled at the deadline.
