@@ -90,7 +90,7 @@ class Drain(FleetShedding):
         """
         if window is not None and not (is_number(window) and window >= 0):
             raise SettingsError("window", window, "give seconds, 0 or more, or None for the window of the options")
-        if not (math.isfinite(age) and age >= 0):
+        if not (is_number(age) and age >= 0):
             raise SettingsError("age", age, "give seconds, 0 or more, since what it is asked for has happened")
         self.begin()
         now = self.time()
@@ -274,8 +274,9 @@ class Drain(FleetShedding):
     def _deadline_since(self, began: float, window: float | None) -> float:
         """Return the deadline of what began a while ago; that of the drain under way, where it is the same event."""
         deadline = began + (self.settings.usual_window(self.advised_window) if window is None else window)
-        known = self._episode.deadline if self._episode else math.inf
-        return known if abs(deadline - known) < SAME_MOMENT else deadline
+        if self._episode and abs(deadline - self._episode.deadline) < SAME_MOMENT:
+            return self._episode.deadline
+        return deadline
 
     def _watch_soon(self) -> None:
         """Let those watch who came after the beginning: Starlette makes its middleware when it is first used."""
