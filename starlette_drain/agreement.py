@@ -15,5 +15,8 @@ class TriggerAndObserver(Trigger, Observer, Protocol):
 class Agreement(TriggerAndObserver, Protocol):
     """What makes the drains of several processes one drain."""
 
+    def look(self) -> None:
+        """Hear now what the others say, before this process is asked for something itself. Never raises."""
+
     async def wait_others(self) -> bool:
         """Wait until the others have drained too; return False where this process serves again meanwhile."""

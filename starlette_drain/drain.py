@@ -93,6 +93,7 @@ class Drain(FleetShedding):
         if not (is_number(age) and age >= 0):
             raise SettingsError("age", age, "give seconds, 0 or more, since what it is asked for has happened")
         self.begin()
+        self.look()
         now = self.time()
         deadline = None if window is None else now + window
         if age:
@@ -107,6 +108,7 @@ class Drain(FleetShedding):
             IllegalTransition: If there is no drain.
             TooLateToCancel: If the process has been told to stop.
         """
+        self.look()
         self.withdraw()
 
     def before_close(self, farewell: FarewellT) -> FarewellT:
@@ -183,6 +185,11 @@ class Drain(FleetShedding):
     def retry_after(self) -> float:
         """Return how many seconds a client that is turned away should stay away: each something else."""
         return self.settings.retry_after * self.rng.uniform(1.0, 2.0)
+
+    def look(self) -> None:
+        """Hear what the other workers of the task were asked for, before this one is."""
+        if self._agreement:
+            self._agreement.look()
 
     async def wait_all_drained(self) -> bool:
         """Wait like `wait_drained`, for all workers of the task."""

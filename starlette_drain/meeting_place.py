@@ -1,30 +1,37 @@
 # Where the workers of one task meet.
 #
 # A directory, private to the user, named after the supervisor: its pid, and its start time against the reuse of pids.
-# What a task that was killed leaves behind is therefore never entered by another. Files survive a worker's death, need
-# no open descriptors, and can be looked at with `ls`. A lock on an open file is given back by the kernel whatever
-# becomes of its holder.
+# What a task that was killed leaves behind is therefore never entered by another, and the next one clears it up. Files
+# survive a worker's death, need no open descriptors, and can be looked at with `ls`.
 #
 # Not keyed on the parent of the process: two servers started from one shell would drain each other. Only a supervisor
 # that starts workers counts: uvicorn's (the parent in the sense of multiprocessing) and gunicorn's (which says so).
 """A private directory that the worker processes of one task share."""
 
-import fcntl
 import json
 import multiprocessing
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from starlette_drain._core.order import Order
 
 __all__ = ["MeetingPlace", "NoMeetingPlace", "find_meeting_place", "find_supervisor"]
 
 PROC = Path("/proc")
+
+ABANDONED = 3600.0
+"""Seconds without a word after which the directory of a dead supervisor counts as left behind."""
+
+WORKER = re.compile(r"worker-(\d+)-(\d+)\.json")
+ORDER = re.compile(r"order-(\d+)\.json")
+DRAFT = re.compile(r"\.draft-(\d+)")
 
 
 class NoMeetingPlace(OSError):
@@ -55,16 +62,35 @@ def find_meeting_place(supervisor: int | None, where: str | None) -> "MeetingPla
         if not place.read_statuses():
             place.clear()  # what an earlier life left behind is no order to this one
         return place
-    name = f"starlette-drain-{os.geteuid()}-{supervisor}-{_birth(supervisor) or 0}"
+    name = f"{_prefix()}{supervisor}-{_birth(supervisor) or 0}"
     if where is not None:
-        return MeetingPlace(_enter(Path(where)) / name)
+        return _place_in(_enter(Path(where)), name)
     problem: OSError = NoMeetingPlace("there is no temporary directory")
     for parent in (tempfile.gettempdir, lambda: "/dev/shm"):  # noqa: S108
         try:
-            return MeetingPlace(Path(parent()) / name)
+            return _place_in(Path(parent()), name)
         except OSError as error:  # tempfile's own, where nothing is writable
             problem = error
     raise NoMeetingPlace(str(problem))
+
+
+def _prefix() -> str:
+    return f"starlette-drain-{os.geteuid()}-"
+
+
+def _place_in(parent: Path, name: str) -> "MeetingPlace":
+    place = MeetingPlace(parent / name)
+    for path in parent.glob(f"{_prefix()}*-*"):
+        with suppress(OSError, ValueError):
+            if _is_abandoned(path):
+                MeetingPlace(path).remove()
+    return place
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Tell whether a task has left *path* behind: a supervisor in another container only seems dead, so wait long."""
+    pid, birth = path.name.split("-")[-2:]
+    return _birth(int(pid)) != birth and time.time() - path.lstat().st_mtime > ABANDONED
 
 
 def _birth(pid: int) -> str | None:
@@ -80,10 +106,6 @@ def _birth(pid: int) -> str | None:
     except OSError:
         return None
     return None if state in "ZX" else fields[18]
-
-
-def _number(file: Path) -> int:
-    return int(file.stem.removeprefix("order-"))
 
 
 def _enter(path: Path) -> Path:
@@ -112,16 +134,20 @@ class MeetingPlace:
 
     def __init__(self, path: Path) -> None:
         self.path = _enter(path)
-        self._locks: dict[str, TextIO] = {}
 
     def last_number(self) -> int:
         """Return the number of the latest order; 0 where there is none."""
-        return max((_number(file) for file in self.path.glob("order-*.json")), default=0)
+        return max(self._order_files(), default=0)
 
     def read_orders(self, after: int) -> list[Order]:
-        """Return the orders since number *after*, in order."""
-        files = sorted(file for file in self.path.glob("order-*.json") if _number(file) > after)
-        return [Order.load(file.read_text()) for file in files]
+        """
+        Return the orders since number *after*, in order.
+
+        Raises:
+            ValueError: If one cannot be read.
+        """
+        files = sorted(self._order_files().items())
+        return [Order.load(file.read_text()) for number, file in files if number > after]
 
     def write_order(self, order: Order) -> bool:
         """Give an order; return False where somebody else has given that number first."""
@@ -140,10 +166,14 @@ class MeetingPlace:
         self._draft(json.dumps(status)).replace(self._status_file(pid))
 
     def read_statuses(self) -> dict[int, dict[str, Any]]:
-        """Return how every live worker stands, by pid, and forget the dead."""
+        """
+        Return how every live worker stands, by pid, and forget the dead.
+
+        Raises:
+            ValueError: If one cannot be read.
+        """
         statuses: dict[int, dict[str, Any]] = {}
-        for file in self.path.glob("worker-*.json"):
-            pid, birth = file.stem.removeprefix("worker-").split("-")
+        for file, (pid, birth) in self._files("worker-*", WORKER):
             with suppress(FileNotFoundError):
                 if _birth(int(pid)) == birth:
                     statuses[int(pid)] = json.loads(file.read_text())
@@ -151,34 +181,40 @@ class MeetingPlace:
                     file.unlink()
         return statuses
 
-    def try_lock(self, name: str) -> bool:
-        """Take a lock for as long as this process lives, or until `leave`; return whether it is ours."""
-        if name in self._locks:
-            return True
-        lock = (self.path / f"{name}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            return False
-        self._locks[name] = lock
-        return True
+    def leave(self, pid: int, supervisor: int | None) -> None:
+        """
+        Take the worker *pid* out of the list. The last one clears the place up, unless somebody may come after it.
 
-    def leave(self, pid: int) -> None:
-        """Take the worker *pid* out of the list and give its locks back; the last one clears the place up."""
-        for lock in self._locks.values():
-            lock.close()
-        self._locks.clear()
+        Whether its *supervisor* stops them all or has this one replaced, a worker is not told. So while a drain stands
+        the last one leaves the orders to whoever takes its place; if nobody does, the next server clears them up.
+        """
         self._status_file(pid).unlink(missing_ok=True)
-        if not self.read_statuses():
-            self.clear()
-            self.path.rmdir()
+        if self.read_statuses():
+            return
+        orders = self.read_orders(0)
+        does_drain = bool(orders) and orders[-1].cause is not None
+        if supervisor is None or _birth(supervisor) is None or not does_drain:
+            self.remove()
 
     def clear(self) -> None:
         """Remove what lies there."""
-        for pattern in ("order-*.json", "worker-*.json", "*.lock", ".draft-*"):
-            for file in self.path.glob(pattern):
+        for pattern, name in (("order-*", ORDER), ("worker-*", WORKER), (".draft-*", DRAFT)):
+            for file, _ in self._files(pattern, name):
                 file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the place, with what lies there."""
+        self.clear()
+        self.path.rmdir()
+
+    def _order_files(self) -> dict[int, Path]:
+        return {int(number): file for file, (number,) in self._files("order-*", ORDER)}
+
+    def _files(self, pattern: str, name: re.Pattern[str]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+        """Yield the files that are ours; others are let be."""
+        for file in self.path.glob(pattern):
+            if match := name.fullmatch(file.name):
+                yield file, match.groups()
 
     def _status_file(self, pid: int) -> Path:
         return self.path / f"worker-{pid}-{_birth(pid)}.json"

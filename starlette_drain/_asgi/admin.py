@@ -102,6 +102,7 @@ class AdminRoute:
     async def _start(self, request: Request) -> Response:
         wait = _seconds_to_wait(request)
         order = _read_order(await _read_body(request))
+        self._drain.look()
         was_serving = self._drain.state is DrainState.SERVING
         await self._drain.start(**order)
         await self._wait(wait, request)

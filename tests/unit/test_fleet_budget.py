@@ -157,7 +157,6 @@ async def test_workers_that_do_not_poll_learn_the_fleet(tmp_path):
     for worker in workers:
         worker.seat(200)
     await soon()
-    workers[2].workers._elected.add("target-health")
     workers[2].drain.fleet(4, 4)
     await soon()
     await workers[0].drain.start(window=3000)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -182,30 +183,69 @@ def test_another_process_with_the_same_pid_is_not_the_worker(place, alive):
     assert place.read_statuses() == {}
 
 
-# --- Locks and the end ---
+def test_files_of_others_are_let_be(place, alive):
+    """In a directory of the user's choice may lie anything: it is neither read nor removed."""
+    place.write_status(alive, {})
+    place.write_order(Order(1, CAUSE))
+    foreign = [place.path / name for name in ("worker-old.json", "order-old.json", "worker-1-1.json.bak", "notes")]
+    for file in foreign:
+        file.write_text("not ours")
+    assert place.read_statuses() == {alive: {}}
+    assert place.last_number() == 1
+    assert place.read_orders(0) == [Order(1, CAUSE)]
+    place.clear()
+    assert set(foreign) == set(place.path.iterdir())
 
 
-def test_a_lock_belongs_to_one_until_it_leaves(tmp_path, alive):
-    """Taking it twice does no harm; leaving gives it back."""
-    one, other = MeetingPlace(tmp_path / "place"), MeetingPlace(tmp_path / "place")
-    one.write_status(alive, {})
-    one.write_status(os.getpid(), {})
-    assert one.try_lock("poll")
-    assert one.try_lock("poll")
-    assert not other.try_lock("poll")
-    one.leave(alive)
-    assert other.try_lock("poll")
-    other.leave(os.getpid())
+# --- The end ---
 
 
 def test_the_last_to_leave_takes_everything_along(place, alive):
-    """Orders, locks, drafts of the killed, and the directory itself."""
+    """Orders, drafts of the killed, and the directory itself."""
     place.write_status(alive, {})
     place.write_status(os.getpid(), {})
     place.write_order(Order(1, CAUSE))
-    place.try_lock("poll")
     (place.path / ".draft-1").write_text("half")
-    place.leave(alive)
+    place.leave(alive, None)
     assert place.path.exists()
-    place.leave(os.getpid())
+    place.leave(os.getpid(), None)
     assert not place.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("causes", "supervised", "stays"),
+    [([CAUSE], True, True), ([], True, False), ([CAUSE, None], True, False), ([CAUSE], False, False)],
+)
+def test_a_drain_that_stands_is_left_to_whoever_comes_next(place, alive, causes, supervised, stays):
+    """Only while there is a supervisor that may start a worker again."""
+    supervisor = subprocess.Popen(["sleep", "1000"])
+    place.write_status(alive, {})
+    for number, cause in enumerate(causes, 1):
+        place.write_order(Order(number, cause))
+    if not supervised:
+        supervisor.kill()
+        supervisor.wait()
+    place.leave(alive, supervisor.pid)
+    assert place.path.exists() is stays
+    supervisor.kill()
+    supervisor.wait()
+
+
+@pytest.mark.parametrize(("dead", "silent_for", "stays"), [(True, 4000, False), (True, 60, True), (False, 4000, True)])
+def test_the_next_server_clears_up_what_was_left_behind(tmp_path, alive, dead, silent_for, stays):
+    """What belongs to a dead supervisor, and only after long silence: it may live in another container."""
+    other = subprocess.Popen(["sleep", "1000"])
+    left = find_meeting_place(other.pid, str(tmp_path))
+    left.write_order(Order(1, CAUSE))
+    if dead:
+        other.kill()
+        other.wait()
+    then = time.time() - silent_for
+    os.utime(left.path, (then, then))
+    (tmp_path / f"starlette-drain-{os.geteuid()}-not-ours").mkdir(mode=0o700)
+
+    find_meeting_place(alive, str(tmp_path))
+    assert left.path.exists() is stays
+    other.kill()
+    other.wait()
+    assert (tmp_path / f"starlette-drain-{os.geteuid()}-not-ours").exists()

@@ -1,50 +1,16 @@
 """Several workers, one drain: what they agree on, and what happens when they cannot."""
 
 import asyncio
-import os
-import signal
 
 import pytest
-from worker_crowd import Crowd, Guest, Lookout, soon
+from virtual_time import VirtualTimeLoop
+from worker_crowd import Guest, Lookout, deadline, hang, soon, states
 
 from starlette_drain import Drain, DrainCause, DrainState, RateCapPacing, TooLateToCancel
+from starlette_drain._asgi.defaults import equip
 from starlette_drain._core.facts import DrainCancelled, DrainReplanned, DrainStarted, TriggerImpaired, TriggerRestored
-from starlette_drain.workers import SILENCE
 
 pytestmark = pytest.mark.anyio
-
-GUNICORN = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
-
-
-@pytest.fixture
-async def crowd(tmp_path):
-    """Return a task without workers."""
-    crowd = Crowd(tmp_path / "workers")
-    yield crowd
-    await crowd.dismiss()
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """Return who was told to stop, instead of telling them."""
-    told = []
-    kill = os.kill
-
-    def note(pid, number):
-        return told.append(pid) if number == signal.SIGTERM else kill(pid, number)
-
-    monkeypatch.setattr(os, "kill", note)
-    return told
-
-
-def states(crowd):
-    """Return the state of every worker."""
-    return [worker.drain.state for worker in crowd.everyone]
-
-
-def deadline(worker):
-    """Return when the drain of *worker* ends."""
-    return worker.drain.time() + worker.drain.progress().time_left
 
 
 # --- One drain ---
@@ -334,11 +300,6 @@ async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
     assert 9 < ago < 11
 
 
-def hang(worker):
-    """Let *worker* do nothing any more, and live."""
-    worker.workers._look_around = lambda _: None
-
-
 async def test_one_process_alone_is_the_task(crowd):
     """Without a supervisor there is nobody to agree with, and no directory."""
     worker = crowd.hire(workers_dir=None)
@@ -386,69 +347,13 @@ async def test_waiting_is_not_misled_by_what_was_said_before_the_order(crowd):
     await idle.drain.start(window=5)
     await soon()
     await idle.drain.cancel()
-    busy_is_back = idle.workers._others[busy.process.pid]["order"]
+    busy_is_back = idle.workers._others[busy.process.pid].order
     assert busy_is_back == 1  # it has drained, and has not heard of the cancellation yet
     busy.seat(10)
     await idle.drain.start(window=20)
     at = idle.drain.time()
     await idle.drain.wait_all_drained()
     assert idle.drain.time() - at > 15
-
-
-# --- One of them ---
-
-
-async def test_a_trigger_that_one_is_enough_of_watches_in_one_worker_and_moves_when_it_dies(crowd):
-    """One poller per task; when its worker is killed another takes over within two seconds."""
-    lookouts = [Lookout() for _ in range(3)]
-    workers = [crowd.hire(triggers=[lookout]) for lookout in lookouts]
-    await soon()
-    assert [lookout.control is not None for lookout in lookouts] == [True, False, False]
-    assert workers[0].drain.trigger_status()["lookout"] == {"state": "watching"}
-    assert workers[1].drain.trigger_status()["lookout"] == {"state": "another worker watches"}
-
-    await workers[0].die()
-    await asyncio.sleep(2)
-    assert sum(lookout.control is not None for lookout in lookouts[1:]) == 1
-
-
-async def test_the_one_that_watches_drains_all(crowd):
-    """What the elected trigger says is an order to all, even where it cannot be taken back."""
-    lookout = Lookout()
-    _, other = crowd.hire(triggers=[lookout]), crowd.hire(triggers=[Lookout()])
-    other.seat(5)
-    await soon()
-    now = lookout.control.time()
-    lookout.control.request(DrainCause("lookout", "the end is near", now, now + 30, revocable=False))
-    await soon()
-    assert other.drain.state is DrainState.DRAINING
-    assert other.drain.progress().causes[0].trigger == "lookout"
-
-
-async def test_where_the_one_that_watches_hangs_another_watches_too(crowd):
-    """A hung worker keeps its lock; after twenty seconds of silence somebody else looks as well."""
-    lookouts = [Lookout(), Lookout()]
-    hung, _ = (crowd.hire(triggers=[lookout]) for lookout in lookouts)
-    await soon()
-    assert lookouts[1].control is None
-    hang(hung)
-    await asyncio.sleep(SILENCE - 2)
-    assert lookouts[1].control is None
-    await asyncio.sleep(4)
-    assert lookouts[1].control is not None
-
-
-async def test_advice_of_the_one_that_watches_reaches_all_and_is_not_echoed(crowd):
-    """The window that AWS leaves is known in every worker; a new advice replaces the old one everywhere, for good."""
-    lookout = Lookout()
-    one, other = crowd.hire(triggers=[lookout]), crowd.hire(triggers=[Lookout()])
-    await soon()
-    lookout.control.advise(285.0)
-    await soon()
-    assert other.drain.advised_window == 285.0
-    lookout.control.advise(105.0)
-    await asyncio.sleep(3)
-    assert [one.drain.advised_window, other.drain.advised_window] == [105.0, 105.0]
 
 
 # --- When they cannot agree ---
@@ -575,98 +480,18 @@ async def test_what_an_earlier_life_ordered_is_no_order(crowd):
     assert list(crowd.directory.glob("order-*")) == []
 
 
-def test_a_drain_with_elected_triggers_lives_again_on_another_loop(caplog, tmp_path):
+def test_a_drain_with_elected_triggers_lives_again_on_another_loop(caplog):
     """One application, several event loops after each other, as under TestClient: every life watches."""
     lookout = Lookout()
     drain = Drain(triggers=[lookout], observers=[], max_session_age=10.0)
-    from starlette_drain._asgi.defaults import equip  # noqa: PLC0415
-
     equip(drain)
 
     async def live():
         async with drain.run():
-            await asyncio.sleep(0.01)
+            await soon()
             assert lookout.control is not None
 
     for _ in range(3):
-        asyncio.run(live())
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
+            loop.run(live())
     assert caplog.records == []
-
-
-# --- Early exit ---
-
-
-async def test_one_process_ends_itself_when_its_last_session_has_gone(crowd, told):
-    """exit_when_drained sends one SIGTERM to the process, soon after the drain and not before."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
-    worker.seat(10)
-    await soon()
-    assert told == []
-    await worker.drain.start(window=10)
-    await asyncio.sleep(9)
-    assert told == []
-    await asyncio.sleep(5)
-    assert [worker.process.pid] == told
-
-
-async def test_by_default_nobody_is_told_to_stop(crowd, told):
-    """Early exit is off unless asked for."""
-    worker = crowd.hire(workers_dir=None)
-    await worker.drain.start(window=1)
-    await asyncio.sleep(5)
-    assert told == []
-
-
-async def test_the_supervisor_is_told_once_when_all_have_drained(crowd, told):
-    """With several workers it is their supervisor that ends, when the last of them is empty."""
-    workers = [crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(3)]
-    workers[2].seat(20)
-    await soon()
-    await workers[0].drain.start(window=10)
-    await asyncio.sleep(8)
-    assert told == []
-    await asyncio.sleep(5)
-    assert [os.getppid()] == told
-
-
-async def test_workers_that_cannot_agree_end_nobody(crowd, told):
-    """Who does not know of the others does not end their supervisor."""
-    crowd.directory.mkdir(mode=0o755)
-    worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
-    await soon()
-    await worker.drain.start(window=1)
-    await asyncio.sleep(5)
-    assert told == []
-
-
-async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_deadline(crowd, told):
-    """An early moment without sessions is no end while new ones may come."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True, late_arrivals="accept")
-    await worker.drain.start(window=10)
-    await asyncio.sleep(9)
-    assert worker.drain.state is DrainState.DRAINED
-    assert told == []
-    await asyncio.sleep(2)
-    assert [worker.process.pid] == told
-
-
-async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
-    """A download that began before the drain may finish within the window."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
-    worker.drain.transfers.began(worker)
-    await worker.drain.start(window=10)
-    await asyncio.sleep(9)
-    assert told == []
-    await asyncio.sleep(2)
-    assert [worker.process.pid] == told
-
-
-async def test_whoever_was_told_to_stop_tells_nobody(crowd, told):
-    """A worker that a supervisor restarts (SIGTERM) does not take the supervisor with it."""
-    worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
-    await soon()
-    now = worker.drain.time()
-    worker.drain.request(DrainCause("sigterm", "SIGTERM", now, now + 5, revocable=False))
-    await asyncio.sleep(10)
-    assert worker.drain.state is DrainState.DRAINED
-    assert told == []

@@ -10,7 +10,10 @@ from starlette_drain.election import Elected
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.workers import Workers
 
-__all__ = ["Crowd", "Guest", "Lookout", "Worker"]
+__all__ = ["GUNICORN", "Crowd", "Guest", "Lookout", "Worker", "deadline", "hang", "soon", "states"]
+
+GUNICORN = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
+"""The environment of workers that have a supervisor: the parent of this process."""
 
 
 class Guest(Session):
@@ -109,3 +112,19 @@ class Crowd:
 async def soon() -> None:
     """Let pass what all need to hear of an order, and to answer it."""
     await asyncio.sleep(0.6)
+
+
+def states(crowd):
+    """Return the state of every worker."""
+    return [worker.drain.state for worker in crowd.everyone]
+
+
+def deadline(worker):
+    """Return when the drain of *worker* ends."""
+    return worker.drain.time() + worker.drain.progress().time_left
+
+
+def hang(worker):
+    """Let *worker* do nothing any more, and live; return what lets it go on."""
+    look, worker.workers.look = worker.workers.look, lambda: None
+    return lambda: setattr(worker.workers, "look", look)
