@@ -1,7 +1,7 @@
 """The metrics of a process: what its sessions do, whether it drains, and how its triggers fare."""
 
 from collections.abc import Iterator
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, finalize, ref
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -36,7 +36,8 @@ class Instruments:
 
     def __init__(self, provider: MeterProvider | None) -> None:
         provider = provider or metrics.get_meter_provider()
-        meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
+        # Kept: Logfire, configured anew, forgets the meters and instruments that nobody holds.
+        self._meter = meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
         self.open = 0
         self._kinds: dict[str, dict[str, str]] = {}
@@ -51,7 +52,7 @@ class Instruments:
         self._poll_duration = _histogram(
             meter, "drain.trigger.poll.duration", "How long the sources took to answer.", POLL_SECONDS
         )
-        _gauges.setdefault(provider, _Gauges()).show(self, meter)
+        _gauges_of(provider).show(self, meter)
 
     def notify(self, fact: Fact) -> None:
         """Count *fact*. Those that come for every session are looked for first, and make nothing new."""
@@ -111,14 +112,18 @@ class _Gauges:
 
     def __init__(self) -> None:
         self._shown: tuple[ReferenceType[Instruments], ...] = ()
+        self._kept: tuple[object, ...] = ()
 
     def show(self, one: Instruments, meter: Meter) -> None:
         if not self._shown:
-            meter.create_observable_gauge(
-                "drain.state", [self._state], "1", "0 while serving, 1 while draining, 2 when drained."
-            )
-            meter.create_observable_gauge(
-                "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
+            self._kept = (
+                meter,
+                meter.create_observable_gauge(
+                    "drain.state", [self._state], "1", "0 while serving, 1 while draining, 2 when drained."
+                ),
+                meter.create_observable_gauge(
+                    "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
+                ),
             )
         # Replaced as a whole, because the callbacks run on the exporter's thread.
         self._shown = (*(each for each in self._shown if each()), ref(one))
@@ -136,7 +141,16 @@ class _Gauges:
             yield Observation(sum(one.open for one in there if one.state != SERVING))
 
 
-_gauges: WeakKeyDictionary[MeterProvider, _Gauges] = WeakKeyDictionary()
+_gauges: dict[int, _Gauges] = {}
+
+
+def _gauges_of(provider: MeterProvider) -> _Gauges:
+    # By identity: Logfire's provider is a dataclass, which cannot be hashed, and two of them may be equal.
+    key = id(provider)
+    if key not in _gauges:
+        _gauges[key] = _Gauges()
+        finalize(provider, _gauges.pop, key, None).atexit = False
+    return _gauges[key]
 
 
 def _histogram(meter: Meter, name: str, description: str, bounds: tuple[float, ...]) -> Histogram:

@@ -9,6 +9,7 @@ begins and ends when its fact arrives.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -39,11 +40,16 @@ class Spans:
     """The spans of one drain after another."""
 
     def __init__(self, provider: trace.TracerProvider | None) -> None:
-        # The provider's method: trace.get_tracer takes the same arguments in another order.
-        self._tracer = (provider or trace.get_tracer_provider()).get_tracer(NAME, VERSION, schema_url=SCHEMA_URL)
+        self._provider = provider
         self._span: Span | None = None
         self._context = Context()
         self._told: Counter[str] = Counter()
+
+    @cached_property
+    def _tracer(self) -> trace.Tracer:
+        # The provider's method: trace.get_tracer takes the same arguments in another order.
+        provider = self._provider or trace.get_tracer_provider()
+        return provider.get_tracer(NAME, VERSION, schema_url=SCHEMA_URL)
 
     def notify(self, fact: Fact) -> None:
         """Begin, mark or end a span."""

@@ -355,6 +355,83 @@ def test_a_session_costs_no_new_attributes(telemetry):
 # Flush
 
 
+class Unhashable(MeterProvider):
+    """Like Logfire's provider: a dataclass, equal to others, which cannot be hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other):
+        return isinstance(other, Unhashable)
+
+
+def test_a_provider_need_not_be_hashable():
+    """Logfire's is not; two of them are told apart, and nothing is kept of one that has gone."""
+    before = len(instruments_module._gauges)
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    providers = [Unhashable([reader], shutdown_on_exit=False) for reader in readers]
+    observers = [OpenTelemetryObserver(meter_provider=provider) for provider in providers]
+    for reader in readers:
+        assert "drain.state" in reader.get_metrics_data().to_json()
+    assert len(instruments_module._gauges) == before + 2
+    for provider in providers:
+        provider.shutdown()
+    del observers, providers, provider, readers, reader
+    gc.collect()
+    assert len(instruments_module._gauges) == before
+
+
+def test_meters_and_instruments_are_held():
+    """Logfire holds them weakly, to make them anew when it is configured again."""
+    held = []
+
+    class Forgetful(MeterProvider):
+        def get_meter(self, *args, **kwargs):
+            meter = super().get_meter(*args, **kwargs)
+            held.append(ref(meter))
+            for kind in ("create_observable_gauge", "create_counter", "create_histogram", "create_up_down_counter"):
+                setattr(meter, kind, self._remembering(getattr(meter, kind)))
+            return meter
+
+        @staticmethod
+        def _remembering(create):
+            def remembering(*args, **kwargs):
+                instrument = Instrument(create(*args, **kwargs))
+                held.append(ref(instrument))
+                return instrument
+
+            return remembering
+
+    provider = Forgetful([InMemoryMetricReader()], shutdown_on_exit=False)
+    observer = OpenTelemetryObserver(meter_provider=provider)
+    gc.collect()
+    assert len(held) == 10
+    assert all(each() for each in held)
+    del observer
+
+
+class Instrument:
+    """Stands for an instrument that the SDK holds, and is itself held by nobody but its user."""
+
+    def __init__(self, instrument):
+        self.instrument = instrument
+
+
+def test_a_tracer_is_asked_for_when_a_drain_begins():
+    """Until then nothing is to be traced, and whoever counts its tracers counts none of ours."""
+    asked = []
+
+    class Counting(TracerProvider):
+        def get_tracer(self, *args, **kwargs):
+            asked.append(args)
+            return super().get_tracer(*args, **kwargs)
+
+    observer = OpenTelemetryObserver(tracer_provider=Counting(shutdown_on_exit=False))
+    assert asked == []
+    observer.notify(STARTED)
+    observer.notify(PROGRESSED)
+    assert len(asked) == 1
+
+
 class Provider:
     """A provider that can only be flushed."""
 
