@@ -27,7 +27,7 @@ from typing import Protocol, TypeVar
 from example_app.rollout.events import Events
 from example_app.rollout.times import Times
 
-__all__ = ["Hands", "Limits", "deploy", "retire"]
+__all__ = ["Hands", "Limits", "deploy"]
 
 
 class Named(Protocol):
@@ -112,12 +112,6 @@ async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times
             new.append(await _bring_up(hands, events))
     events.note("deployment ended")
     return new
-
-
-async def retire(task: T, hands: Hands[T], times: Times, events: Events) -> None:
-    """Take one task out of service."""
-    await _take_out(task, hands, events)
-    await _stop(task, hands, times, events)
 
 
 async def _take_out(task: T, hands: Hands[T], events: Events) -> None:

@@ -26,7 +26,7 @@ async def serve(port: int, rule: Rule) -> None:
             splices.routing.route_to([(host, port) for host, port in order["route_to"]])
         elif "cut" in order:
             host, target_port = order["cut"]
-            say(cut=splices.cut((host, target_port)))
+            splices.cut((host, target_port))
 
     await listen_to_orders(obey)
     server.close()

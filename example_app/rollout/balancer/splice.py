@@ -17,7 +17,6 @@ class Splices:
 
     def __init__(self, routing: Routing) -> None:
         self.routing = routing
-        self.accepted = 0
         self._open: dict[Target, set[ClientSide]] = {}
         self._joining: set[asyncio.Task[None]] = set()
 
@@ -27,7 +26,6 @@ class Splices:
 
     def begin(self, side: "ClientSide", target: Target) -> None:
         """Connect *side* with *target*."""
-        self.accepted += 1
         self._open.setdefault(target, set()).add(side)
         task = asyncio.get_running_loop().create_task(side.join(target))
         self._joining.add(task)
@@ -38,12 +36,10 @@ class Splices:
         self._open[target].discard(side)
         self.routing.release(target)
 
-    def cut(self, target: Target) -> int:
-        """Close every connection with *target* at once; return how many there were."""
-        sides = list(self._open.get(target, ()))
-        for side in sides:
+    def cut(self, target: Target) -> None:
+        """Close every connection with *target* at once."""
+        for side in list(self._open.get(target, ())):
             side.cut()
-        return len(sides)
 
 
 class Side(asyncio.Protocol):

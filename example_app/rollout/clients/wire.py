@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-__all__ = ["CLOSE", "PING", "FrameReader", "frame", "handshake", "read_answer"]
+__all__ = ["CLOSE", "PING", "PONG", "FrameReader", "frame", "handshake", "read_answer"]
 
 CLOSE, PING, PONG = 0x8, 0x9, 0xA
 END_OF_HEAD = b"\r\n\r\n"

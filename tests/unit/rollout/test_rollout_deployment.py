@@ -99,12 +99,12 @@ async def test_one_task_is_replaced_in_exactly_this_order():
 async def test_a_task_that_does_not_exit_is_killed_after_its_stop_timeout():
     """SIGKILL comes 30 s after SIGTERM, long after the cut."""
     hands = FakeHands(exits_after=1000.0)
-    await deployment.retire(FakeTask("old"), hands, TIMES, make_events())
-    assert hands.done == [
-        (0.0, "deregister", "old"),
-        (300.0, "SIGTERM", "old"),
-        (308.0, "cut", "old"),
-        (330.0, "SIGKILL", "old"),
+    await deployment.deploy(hands.adopt(1), hands, deployment.Limits(), TIMES, make_events())
+    assert hands.done[1:] == [
+        (12.0, "deregister", "old-1"),
+        (312.0, "SIGTERM", "old-1"),
+        (320.0, "cut", "old-1"),
+        (342.0, "SIGKILL", "old-1"),
     ]
 
 
