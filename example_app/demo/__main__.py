@@ -16,6 +16,8 @@ from example_app.demo.demo import Demo
 
 __all__ = ["main"]
 
+STOPPED = "\nInterrupted; everything that was started has been stopped."
+
 
 async def _run(clients: int, delay: float) -> bool:
     # Without this a SIGTERM to the demo would leave the children to PR_SET_PDEATHSIG, where there is one.
@@ -26,7 +28,7 @@ async def _run(clients: int, delay: float) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return the exit status: 0 if every device was let go gently, 130 after Ctrl-C."""
+    """Run the demo; return the exit status: 0 if every device was let go gently; after a signal 128 and its number."""
     parser = argparse.ArgumentParser(prog="python -m example_app.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clients", type=int, default=500, metavar="N", help="devices that connect (500)")
@@ -40,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"One task of {options.clients} devices leaves a service; the deregistration delay is {options.delay:g} s.")
     try:
         return 0 if asyncio.run(_run(options.clients, options.delay)) else 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\nInterrupted; everything that was started has been stopped.")
-        return 130
-    except (OSError, RuntimeError, TimeoutError) as error:
+    except KeyboardInterrupt:
+        print(STOPPED)
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        print(STOPPED)
+        return 128 + signal.SIGTERM
+    except (OSError, RuntimeError) as error:
         print(f"\nThe demo could not be run: {error}", file=sys.stderr)
         return 2
 

@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-import secrets
-import signal
-import sys
 import time
 from collections import Counter
 from typing import Any
@@ -14,7 +11,10 @@ from typing import Any
 from example_app.demo.devices import Devices
 from example_app.demo.report import Course, conclude
 from example_app.demo.screen import Screen
-from example_app.processes import Child, Children, allow_open_files, ask, free_port, sealed_environment
+from example_app.demo.server import Server
+from example_app.limits import raise_file_limit
+from example_app.ports import find_port
+from example_app.processes import Children
 from starlette_drain.testing import FakeAWS
 
 __all__ = ["Demo"]
@@ -24,6 +24,9 @@ STOP_TIMEOUT = 30.0
 
 LONG_DELAY = 60.0
 """Seconds; with a shorter delay the task looks at its target every second, and not every five."""
+
+SEEN_WITHIN = 20.0
+NOT_SEEN = f"the task did not see its target in service within {SEEN_WITHIN:g} s; it wrote:"
 
 
 class Demo:
@@ -38,8 +41,7 @@ class Demo:
     def __init__(self, clients: int, delay: float) -> None:
         self._clients = clients
         self._delay = delay
-        self._port = free_port()
-        self._token = secrets.token_urlsafe(24)
+        self._port = find_port()
         self._screen = Screen()
         self._devices = Devices(self._port)
         self._commands = Counter[bool]()
@@ -81,25 +83,22 @@ class Demo:
             )
         )
 
-    async def _start(self, children: Children, aws: dict[str, str]) -> Child:
-        allow_open_files(self._clients)
-        own = {"DRAIN_ADMIN_TOKEN": self._token}
-        if self._delay < LONG_DELAY:
-            own["DRAIN_POLL_INTERVAL"] = "1"
-        command = [sys.executable, "-m", "uvicorn", "example_app.server:app", "--host", "127.0.0.1"]
-        command += ["--port", str(self._port), "--log-level", "warning", "--timeout-graceful-shutdown", "5"]
-        environ = sealed_environment(**aws, **own)
-        server = await children.start("the task", command, environ=environ, on_line=self._overhear)
-        await server.answers(self._port, "/healthz")
-        self._screen.say(f"The task serves on 127.0.0.1:{self._port}, as process {server.pid}")
+    async def _start(self, children: Children, aws: dict[str, str]) -> Server:
+        if (most := raise_file_limit()) < self._clients:
+            msg = f"this system allows {most} connections a process, and {self._clients} were asked for: take fewer"
+            raise RuntimeError(msg)
+        own = {"DRAIN_POLL_INTERVAL": "1"} if self._delay < LONG_DELAY else {}
+        server = await Server.start(children, self._port, aws | own, self._overhear)
+        await server.wait_up()
+        self._screen.say(f"The task serves on 127.0.0.1:{self._port}, as process {server.child.pid}")
         return server
 
-    async def _drain(self, server: Child, ends: float) -> None:
+    async def _drain(self, server: Server, ends: float) -> None:
         """Show what happens until the deregistration delay is over, and go on publishing commands meanwhile."""
-        publishing = asyncio.create_task(self._publish())
+        publishing = asyncio.create_task(self._publish(server))
         try:
             while (left := ends - time.monotonic()) > 0:
-                drain = await self._look(server)
+                drain = await server.drain()
                 self._report = drain.get("report")
                 if self._noticed is None and drain["state"] != "serving":
                     self._noticed = time.monotonic()
@@ -110,7 +109,7 @@ class Demo:
             with contextlib.suppress(asyncio.CancelledError):
                 await publishing
 
-    async def _publish(self) -> None:
+    async def _publish(self, server: Server) -> None:
         """Publish a command every second, to whoever is there: a task that drains still works."""
         for number in itertools.count():
             if not self._devices.open:
@@ -118,31 +117,28 @@ class Demo:
             device = random.choice(list(self._devices.open))
             path = f"/devices/{device}/commands"
             with contextlib.suppress(OSError):
-                _, answer = await ask(self._port, "POST", path, body={"light": "on" if number % 2 else "off"})
+                _, answer = await server.ask("POST", path, {"light": "on" if number % 2 else "off"})
                 self._commands[bool(answer.get("acknowledged"))] += 1
             await asyncio.sleep(1)
 
-    async def _stop(self, server: Child) -> int | None:
-        server.signal(signal.SIGTERM)
-        status = await server.wait(STOP_TIMEOUT)
+    async def _stop(self, server: Server) -> int | None:
+        server.child.terminate()
+        status = await server.wait_ended(STOP_TIMEOUT)
         if status is None:
             self._screen.say(f"The stop timeout of {STOP_TIMEOUT:g} s is over: ECS sends SIGKILL")
-            server.signal(signal.SIGKILL)
-            status = await server.wait(STOP_TIMEOUT)
+            server.child.kill()
+            status = await server.wait_ended(STOP_TIMEOUT)
         await asyncio.sleep(0.2)  # the last closes are read
         return status
 
-    async def _until_watching(self, server: Child) -> None:
+    async def _until_watching(self, server: Server) -> None:
         """Wait until the task has found out who it is, and has seen its target in service."""
-        async with asyncio.timeout(20):
-            while not _is_watching(await self._look(server)):  # noqa: ASYNC110 - a process cannot set our events
-                await asyncio.sleep(0.1)
-
-    async def _look(self, server: Child) -> dict[str, Any]:
-        if server.returncode is not None:
-            raise RuntimeError("\n".join([f"the task ended with {server.returncode}; it wrote:", *server.lines]))
-        _, drain = await ask(self._port, "GET", "/drain", token=self._token)
-        return dict(drain)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + SEEN_WITHIN
+        while not _is_watching(await server.drain()):
+            if loop.time() > give_up:
+                raise RuntimeError("\n".join([NOT_SEEN, *server.lines]))
+            await asyncio.sleep(0.1)
 
     def _overhear(self, line: str) -> None:
         """Show what the package logs in the task."""

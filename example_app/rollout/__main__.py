@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from example_app.rollout.balancer.base import files_per_process
+from example_app.limits import raise_file_limit
 from example_app.rollout.balancer.haproxy import MissingHAProxy
 from example_app.rollout.options import parse
 from example_app.rollout.progress import Progress
@@ -28,7 +28,7 @@ EXPECTED = (MissingHAProxy, TaskFailed, RuntimeError, ValueError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Perform the scenarios one after the other; return the exit status."""
     scenarios, plan = parse(arguments)
-    files_per_process()  # children inherit the limit
+    raise_file_limit()  # children inherit the limit
     try:
         outcomes = asyncio.run(_perform_all(scenarios, plan))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -1,13 +1,12 @@
 """The hands of a deployment: FakeAWS, uvicorn processes and a balancer, kept in step."""
 
 import asyncio
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from example_app.ports import find_port
+from example_app.processes import Children
 from example_app.rollout.balancer import Balancer
-from example_app.rollout.balancer.base import find_port
-from example_app.rollout.children import Children
 from example_app.rollout.events import Events
 from example_app.rollout.scenarios import Scenario
 from example_app.rollout.tasks import ADMIN_TOKEN, Task, uvicorn_command
@@ -88,7 +87,7 @@ class Cluster:
         log = self._results / f"{name}.log"
         command = uvicorn_command(self.scenario.app, port)
         child = await self._children.start(name, command, log=log, environment=environment)
-        task = Task(name, record, child, port, log)
+        task = Task(name, record, child, port)
         self.tasks.append(task)
         await task.wait_up()
         return task
@@ -116,7 +115,7 @@ class Cluster:
 
     async def exited(self, task: Task, seconds: float) -> bool:
         """Wait for its end."""
-        return await task.child.wait(seconds)
+        return await task.child.wait(seconds) is not None
 
     async def kill(self, task: Task) -> None:
         """Send SIGKILL."""
@@ -129,8 +128,7 @@ class Cluster:
         for task in self.tasks:
             task.child.kill()
         for task in self.tasks:
-            with suppress(ProcessLookupError):
-                await task.child.wait(5)
+            await task.child.wait(5)
 
     def tracebacks(self) -> int:
         """Return how many tracebacks all tasks have logged."""

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from example_app.processes import Children
 from example_app.rollout.balancer import BALANCERS, Balancer
 from example_app.rollout.balancer.routing import Rule
-from example_app.rollout.children import Children
 from example_app.rollout.clients.control import Fleet, FleetOptions
 from example_app.rollout.clients.records import Records
 from example_app.rollout.cluster import Cluster

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from example_app.rollout.children import Child
+from example_app.processes import Child
 from starlette_drain.testing import FakeTask
 
 __all__ = ["ADMIN_TOKEN", "Task", "TaskFailed", "uvicorn_command"]
@@ -30,7 +28,6 @@ class Task:
     record: FakeTask
     child: Child
     port: int
-    log: Path
 
     @property
     def target(self) -> tuple[str, int]:
@@ -48,7 +45,7 @@ class Task:
         give_up = loop.time() + START_WITHIN
         while await self.get("/healthz") is None:
             if not self.child.is_alive or loop.time() > give_up:
-                msg = f"{self.name} did not start; see {self.log}"
+                msg = f"{self.name} did not start; see {self.child.log}"
                 raise TaskFailed(msg)
             await asyncio.sleep(0.2)
 
@@ -73,7 +70,7 @@ class Task:
 
     def terminate(self) -> None:
         """Send SIGTERM, as ECS does, to the process alone."""
-        self.child.signal(signal.SIGTERM)
+        self.child.terminate()
 
     async def kill(self) -> None:
         """Send SIGKILL."""
@@ -82,7 +79,8 @@ class Task:
 
     def tracebacks(self) -> int:
         """Return how many tracebacks it has logged."""
-        return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
+        log = self.child.log
+        return log.read_text(errors="replace").count("Traceback (most recent call last)") if log else 0
 
 
 def uvicorn_command(app: str, port: int) -> list[str]:

@@ -66,7 +66,7 @@ def test_nothing_is_left_behind_by_a_demo_that_is_interrupted(signum):
     time.sleep(1)
     os.kill(demo.pid, signum)
     demo.communicate(timeout=20)
-    assert demo.returncode == (-signum if signum == signal.SIGKILL else 130)
+    assert demo.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     for _ in range(50):
         if not is_alive(server):
             return

@@ -1,19 +1,16 @@
-"""What a balancer must be able to do, and how many processes it takes."""
+"""What a balancer must be able to do."""
 
 import math
-import resource
 import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
-from random import Random
 
+from example_app.limits import raise_file_limit
+from example_app.ports import find_port
+from example_app.processes import Child, Children
 from example_app.rollout.balancer.routing import Rule, Target
-from example_app.rollout.children import Child, Children
 
-__all__ = ["Balancer", "Target", "files_per_process", "find_port"]
-
-PORTS = range(20000, 32000)
-"""Below the ports that the kernel hands out for outgoing connections."""
+__all__ = ["Balancer", "Target"]
 
 
 class Balancer(ABC):
@@ -34,7 +31,7 @@ class Balancer(ABC):
         self.results = results
         self.rule = rule
         # One in four to spare: a client may be back before its former connection is gone.
-        self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / files_per_process()))
+        self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / raise_file_limit()))
         # Bound for as long as the lab lives, so that a second lab on this machine takes another one.
         self._claim = socket.socket()
         self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -61,28 +58,3 @@ class Balancer(ABC):
         for node in self.nodes:
             await node.wait(5)
         self._claim.close()
-
-
-def files_per_process() -> int:
-    """Return how many files a process may open, less some for itself; the limit is raised as far as it goes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return (hard if hard != resource.RLIM_INFINITY else 1_000_000) - 100
-
-
-def find_port(taken: frozenset[int] = frozenset()) -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    start = Random().randrange(len(PORTS))  # two labs at once look in different places
-    for offset in range(len(PORTS)):
-        port = PORTS[(start + offset) % len(PORTS)]
-        if port not in taken:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
-    msg = f"no free port between {PORTS.start} and {PORTS.stop}"
-    raise OSError(msg)

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from example_app.rollout.balancer.base import Balancer, Target, files_per_process
+from example_app.limits import raise_file_limit
+from example_app.rollout.balancer.base import Balancer, Target
 
 __all__ = ["HAProxyBalancer", "MissingHAProxy"]
 
@@ -67,7 +68,7 @@ class HAProxyBalancer(Balancer):
             name = f"haproxy-{number}"
             settings = CONFIGURATION.format(
                 socket=self._socket(number),
-                connections=files_per_process() // 2 - 50,
+                connections=raise_file_limit() // 2 - 50,
                 port=self.port,
                 slots=SLOTS,
                 rule=self.rule.replace("round-robin", "roundrobin").replace("least-connections", "leastconn"),

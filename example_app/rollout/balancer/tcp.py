@@ -22,7 +22,7 @@ class TCPBalancer(Balancer):
             self.nodes.append(node)
         for node in self.nodes:
             async with asyncio.timeout(20):
-                await anext(node.lines())
+                await anext(node.messages())
 
     async def route_to(self, healthy: list[Target]) -> None:
         """Tell every node."""

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from example_app.rollout.balancer.base import files_per_process
-from example_app.rollout.children import Child, Children
+from example_app.limits import raise_file_limit
+from example_app.processes import Child, Children
 from example_app.rollout.clients.records import Records
 
 __all__ = ["FLEETS", "Fleet", "FleetOptions"]
@@ -73,7 +73,7 @@ class Fleet:
     async def start(self, url: str) -> None:
         """Start the processes; they connect at once."""
         options = self.options
-        limit = min(CLIENTS_PER_PROCESS, files_per_process())
+        limit = min(CLIENTS_PER_PROCESS, raise_file_limit())
         count = math.ceil(options.clients / limit)
         if options.clients > 1000:
             count = max(count, 2)
@@ -122,7 +122,7 @@ class Fleet:
         return self._results / f"clients-{number + 1}.json"
 
     async def _listen(self, child: Child) -> None:
-        async for said in child.lines():
+        async for said in child.messages():
             if "open" in said:
                 self._said[child.name] = said
                 self._reports[child.name] += 1

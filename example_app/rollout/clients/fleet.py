@@ -5,15 +5,15 @@ import asyncio
 from pathlib import Path
 from random import Random
 
-from example_app.rollout.balancer.base import files_per_process
+from example_app.limits import raise_file_limit
 from example_app.rollout.clients.backoff import BEHAVIOURS
 from example_app.rollout.clients.client import Client, Habits
 from example_app.rollout.clients.records import Records
+from example_app.rollout.clients.reports import report
 from example_app.rollout.loops import listen_to_orders, run, say
 
 __all__ = ["parse", "sail"]
 
-REPORT_EVERY = 0.5
 AT_ONCE = 50
 LOOK_BACK = 200
 """Of the last so many clients, not more than so many are connecting for the first time."""
@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 async def sail(options: argparse.Namespace) -> None:
     """Hold the connections until the lab hangs up, then leave the records."""
-    files_per_process()
+    raise_file_limit()
     records = Records()
     rng = Random(options.first)
     habits = Habits(options.url, BEHAVIOURS[options.reconnect], options.honour_retry_after)
@@ -46,11 +46,11 @@ async def sail(options: argparse.Namespace) -> None:
         Client(number, habits, records, Random(rng.random()), is_deaf=rng.random() < options.deaf)
         for number in range(options.first, options.first + options.clients)
     ]
-    board = asyncio.create_task(_board(clients, options.ramp))
-    report = asyncio.create_task(_report(clients, records))
+    boarding = asyncio.create_task(_board(clients, options.ramp))
+    reporting = asyncio.create_task(report(clients, records))
     await listen_to_orders(lambda _: None)
-    board.cancel()
-    report.cancel()
+    boarding.cancel()
+    reporting.cancel()
     for client in clients:
         client.look()
     if options.deaf:
@@ -69,12 +69,6 @@ async def _board(clients: list[Client], ramp: float) -> None:
         await asyncio.sleep(1 / ramp)
         while sum(not each.is_open for each in clients[max(0, place - LOOK_BACK) : place + 1]) > AT_ONCE:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-
-
-async def _report(clients: list[Client], records: Records) -> None:
-    while True:
-        say(open=sum(client.is_open for client in clients), opened=len(records.opened))
-        await asyncio.sleep(REPORT_EVERY)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from example_app.rollout.clients.backoff import BEHAVIOURS, Behaviour, Traits
-from example_app.rollout.clients.fleet import REPORT_EVERY, parse
+from example_app.rollout.clients.fleet import parse
 from example_app.rollout.clients.records import NO_CLOSE_FRAME, Loss, Records
+from example_app.rollout.clients.reports import report
 from example_app.rollout.loops import listen_to_orders, run, say
 
 __all__ = ["StockClient"]
@@ -72,20 +73,14 @@ async def sail(options: argparse.Namespace) -> None:
     lives = [
         asyncio.create_task(client.live(options.url, place / options.ramp)) for place, client in enumerate(clients)
     ]
-    report = asyncio.create_task(_report(clients, records))
+    reporting = asyncio.create_task(report(clients, records))
     await listen_to_orders(lambda _: None)
-    report.cancel()
+    reporting.cancel()
     records.losses += [Loss(client.number, *client.loss, None) for client in clients if client.loss]
     records.write(options.records)
     say(done=True)
     for life in lives:
         life.cancel()
-
-
-async def _report(clients: list[StockClient], records: Records) -> None:
-    while True:
-        say(open=sum(client.is_open for client in clients), opened=len(records.opened))
-        await asyncio.sleep(REPORT_EVERY)
 
 
 if __name__ == "__main__":
