@@ -86,6 +86,7 @@ class Fleet:
                 arguments.append("--honour-retry-after")
             if options.deaf:
                 arguments += ["--deaf", f"{options.deaf:g}"]
+            self._file(number).unlink(missing_ok=True)  # an earlier run's would be taken for this one's
             name = f"clients-{number + 1}"
             log = self._results / f"{name}.log"
             child = await self._children.start(name, [*options.command(), *arguments], log=log, talks=True)
@@ -102,18 +103,27 @@ class Fleet:
         # A process that was too busy to speak says first what it had been about to say.
         fresh = {child.name: self._reports[child.name] + 2 for child in self._processes}
         while self.open < self.options.clients * share or any(self._reports[name] < fresh[name] for name in fresh):
-            if any(not child.is_alive for child in self._processes):
-                msg = f"a client process has ended too early; see {self._results}/clients-*.log"
-                raise RuntimeError(msg)
+            for child in self._processes:
+                if not child.is_alive:
+                    msg = f"{child.name} has ended too early, with {child.returncode}; see {child.log}"
+                    raise RuntimeError(msg)
             self._changed.clear()
             await self._changed.wait()
 
     async def finish(self) -> Records:
-        """Stop all clients and return what they remember."""
+        """
+        Stop all clients and return what they remember.
+
+        Raises:
+            RuntimeError: If a process leaves no records.
+        """
         for child in self._processes:
             child.hang_up()
-        for child in self._processes:
-            await child.wait(COLLECT_WITHIN)
+        for number, child in enumerate(self._processes):
+            status = await child.wait(COLLECT_WITHIN)
+            if status != 0 or not self._file(number).exists():
+                msg = f"{child.name} left no records (exit status {status}); see {child.log}"
+                raise RuntimeError(msg)
         for task in self._listening:
             task.cancel()
         return Records.read(self._file(number) for number in range(len(self._processes)))

@@ -23,7 +23,7 @@ LAST_LOOK = 1.0
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the options; a load generator of another kind takes the first five."""
+    """Read the options; a load generator of another kind is given the same."""
     parser = argparse.ArgumentParser(description="Hold WebSockets open, and open them again when they end.")
     parser.add_argument("--url", required=True, help="where to connect; the client's number is appended")
     parser.add_argument("--clients", type=int, required=True)

@@ -1,4 +1,8 @@
-"""The same fleet out of the ``websockets`` package: ``python -m example_app.rollout.clients.stock``, same options."""
+"""
+The same fleet out of the ``websockets`` package: ``python -m example_app.rollout.clients.stock``.
+
+It takes the same options but two: it can be neither deaf nor patient (``--deaf``, ``--honour-retry-after``).
+"""
 
 import argparse
 import asyncio
@@ -14,18 +18,19 @@ from example_app.rollout.clients.records import NO_CLOSE_FRAME, Loss, Records
 from example_app.rollout.clients.reports import report
 from example_app.rollout.loops import listen_to_orders, run, say
 
-__all__ = ["StockClient"]
+__all__ = ["StockClient", "noting"]
 
 
 class StockClient:
     """One client, with a task and everything else that the package brings."""
 
-    def __init__(self, number: int, behaviour: Behaviour, records: Records) -> None:
+    def __init__(self, number: int, behaviour: Behaviour, records: Records, kind: type[ClientConnection]) -> None:
         self.number = number
         self.is_open = False
         self.loss: tuple[float, int] | None = None
         self._behaviour = behaviour
         self._records = records
+        self._kind = kind
         self._traits = Traits(Random(number))
 
     async def live(self, url: str, after: float) -> None:
@@ -33,11 +38,13 @@ class StockClient:
         await asyncio.sleep(after)
         attempt = 0
         while True:
-            self._records.connected.append(time.time())
-            patience = self._behaviour.patience
             try:
                 async with connect(
-                    f"{url}/{self.number}", compression=None, proxy=None, open_timeout=patience
+                    f"{url}/{self.number}",
+                    compression=None,
+                    proxy=None,
+                    open_timeout=self._behaviour.patience,
+                    create_connection=self._kind,
                 ) as websocket:
                     self._opened()
                     code = await _until_closed(websocket)
@@ -57,6 +64,17 @@ class StockClient:
             self.loss = None
 
 
+def noting(records: Records) -> type[ClientConnection]:
+    """Return a kind of connection that is remembered as soon as there is one, whatever comes of the handshake."""
+
+    class Noted(ClientConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            records.connected.append(time.time())
+            super().connection_made(transport)
+
+    return Noted
+
+
 async def _until_closed(websocket: ClientConnection) -> int:
     try:
         while True:
@@ -69,7 +87,8 @@ async def sail(options: argparse.Namespace) -> None:
     """Hold the connections until the lab hangs up, then leave the records."""
     records = Records()
     numbers = range(options.first, options.first + options.clients)
-    clients = [StockClient(number, BEHAVIOURS[options.reconnect], records) for number in numbers]
+    kind = noting(records)
+    clients = [StockClient(number, BEHAVIOURS[options.reconnect], records, kind) for number in numbers]
     lives = [
         asyncio.create_task(client.live(options.url, place / options.ramp)) for place, client in enumerate(clients)
     ]
