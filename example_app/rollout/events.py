@@ -1,5 +1,6 @@
 """What the lab did and saw, and when."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,10 +28,18 @@ class Events:
 
     all: list[Event] = field(default_factory=list)
     clock: Callable[[], float] = time.time
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, kind: Kind, what: str = "", *, ago: float = 0.0) -> None:
         """Take note that something happened, now or some seconds ago."""
         self.all.append(Event(self.clock() - ago, kind, what))
+        self._news.set()
+
+    async def wait_for(self, kind: Kind, what: str | None = None) -> None:
+        """Wait until an event of that kind has happened, to *what* or to anything."""
+        while not any(each.kind == kind and what in (None, each.what) for each in self.all):
+            self._news.clear()
+            await self._news.wait()
 
     def times(self, kind: Kind) -> list[float]:
         """Return when events of that kind happened, in order."""

@@ -40,9 +40,11 @@ class Fault:
         what: What happens, in one line.
         strike: Called when the first target is deregistered.
         deaf: Share of the clients that never read.
+        deployments: How many there are with it; more than one needs all tasks to go at once.
     """
 
     name: str
     what: str
     strike: Callable[[Stage], Coroutine[Any, Any, None]] = nothing
     deaf: float = 0.0
+    deployments: int = 1

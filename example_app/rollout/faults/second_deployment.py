@@ -14,4 +14,6 @@ async def strike(stage: Stage) -> None:
     await stage.deploy_again()
 
 
-SECOND_DEPLOYMENT = Fault("second-deployment", "a second deployment begins half-way through the first's delay", strike)
+SECOND_DEPLOYMENT = Fault(
+    "second-deployment", "a second deployment begins half-way through the first's delay", strike, deployments=2
+)

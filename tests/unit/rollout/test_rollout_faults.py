@@ -48,7 +48,7 @@ async def stage(notes):
 
     cluster = SimpleNamespace(
         times=times_module.Times(scale=1.0),
-        events=events_module.Events(),
+        events=events_module.Events(clock=asyncio.get_running_loop().time),
         aws=SimpleNamespace(fail=lambda kind, **options: notes.take("fail", kind, options)),
         balancer=SimpleNamespace(cut=cut),
     )
@@ -59,7 +59,7 @@ EXPECTED = {
     "throttle": [(0.0, "fail", "throttle", {"action": "DescribeTargetHealth", "seconds": 100.0})],
     "api-down": [(0.0, "fail", "error", {})],
     "kill-task": [(150.0, "kill", "old-1")],
-    "early-cut": [(150.0, "cut", "old-1"), (150.0, "cut", "old-2")],
+    "early-cut": [(150.0, "cut", "old-1"), (250.0, "cut", "old-2")],
     "deaf-clients": [],
     "second-deployment": [(150.0, "deploy")],
 }
@@ -67,10 +67,23 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 async def test_a_fault_strikes_as_its_line_says(name, stage, notes):
-    """At the deregistration, or half-way through the delay; the picture's events tell of it."""
-    await faults.FAULTS[name].strike(stage)
+    """At the deregistration, or half-way through a task's delay; the events tell of it."""
+    stage.cluster.events.note("deregistered", "old-1")
+    striking = asyncio.create_task(faults.FAULTS[name].strike(stage))
+    await asyncio.sleep(100)
+    stage.cluster.events.note("deregistered", "old-2")
+    await striking
     assert notes == EXPECTED[name]
-    assert len(stage.cluster.events.times("fault")) == bool(EXPECTED[name])
+    assert len(stage.cluster.events.times("fault")) == len(EXPECTED[name])
+
+
+async def test_a_target_that_is_not_draining_yet_is_not_cut_early(stage, notes):
+    """With batches that leave one after the other, those of the second keep their clients until their own turn."""
+    stage.cluster.events.note("deregistered", "old-1")
+    striking = asyncio.create_task(faults.FAULTS["early-cut"].strike(stage))
+    await asyncio.sleep(10_000)
+    striking.cancel()
+    assert notes == [(150.0, "cut", "old-1")]
 
 
 def test_every_fault_is_tested():
