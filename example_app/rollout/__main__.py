@@ -21,21 +21,27 @@ from example_app.rollout.tasks import TaskFailed
 
 __all__ = ["main"]
 
-INTERRUPTED = 130
-EXPECTED = (MissingHAProxy, TaskFailed, RuntimeError, ValueError)
+STOPPED = "\nStopped; every process has been ended."
+EXPECTED = (MissingHAProxy, TaskFailed, OSError, RuntimeError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Perform the scenarios one after the other; return the exit status."""
+    """Perform the scenarios one after the other; return the exit status, after a signal 128 and its number."""
     scenarios, plan = parse(arguments)
     raise_file_limit()  # children inherit the limit
     try:
         outcomes = asyncio.run(_perform_all(scenarios, plan))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\nStopped; every process has been ended.")
-        return INTERRUPTED
+    except KeyboardInterrupt:
+        print(STOPPED)
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        print(STOPPED)
+        return 128 + signal.SIGTERM
     except (ExceptionGroup, *EXPECTED) as error:
-        print("", *_causes(error), sep="\n", file=sys.stderr)
+        causes = _causes(error)
+        if not all(isinstance(each, EXPECTED) for each in causes):
+            raise  # a mistake of the lab's, of which the traceback tells more
+        print("", *(str(each) or repr(each) for each in causes), sep="\n", file=sys.stderr)
         return 1
     print(f"\n{table(outcomes)}\n")
     print(f"figures  {write_json(outcomes, plan)}")
@@ -48,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _causes(error: Exception) -> list[str]:
+def _causes(error: Exception) -> list[Exception]:
     """Return what has gone wrong, without the groups around it."""
     if isinstance(error, ExceptionGroup):
         return [cause for each in error.exceptions for cause in _causes(each)]
-    return [str(error) if isinstance(error, EXPECTED) else repr(error)]
+    return [error]
 
 
 async def _perform_all(scenarios: Sequence[Scenario], plan: Plan) -> list[Outcome]:

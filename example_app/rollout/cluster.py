@@ -61,13 +61,18 @@ class Cluster:
         self._group = self._service.registrations[0].group
 
     async def follow(self) -> None:
-        """Let the balancer send new connections to the healthy targets and to no other, for ever."""
+        """
+        Let the balancer send new connections to the healthy targets and to no other, for ever.
+
+        Raises:
+            RuntimeError, OSError: If the balancer does not obey; nothing that is registered is ever reached then.
+        """
         while True:
             states = self._group.described(())
             healthy = sorted(("127.0.0.1", port) for _, port, health in states if health.state == "healthy")
             if healthy != self._routed:
-                self._routed = healthy
                 await self.balancer.route_to(healthy)
+                self._routed = healthy  # not before: `register` waits for it
             await asyncio.sleep(FOLLOW_EVERY)
 
     async def start(self) -> Task:

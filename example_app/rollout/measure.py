@@ -60,7 +60,7 @@ class Figures:
         return self.peak / self.mean if self.mean else math.nan
 
 
-def measure(records: Records, events: Events, times: Times, *, clients: int) -> Figures:
+def measure(records: Records, events: Events, times: Times) -> Figures:
     """Make the figures of one rollout."""
     began, ended = events.times("deployment began")[0], events.times("deployment ended")[-1]
     opened = sorted(each for each in records.opened if each >= began)
@@ -72,7 +72,7 @@ def measure(records: Records, events: Events, times: Times, *, clients: int) -> 
     return Figures(
         peak=busiest_second(connected),
         peak_opened=busiest_second(opened),
-        mean=clients / total if total else math.nan,
+        mean=len(connected) / total if total else math.nan,
         windows=total,
         new_connections=len(connected),
         codes=dict(sorted(codes.items())),

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from example_app.rollout.clients.backoff import BEHAVIOURS
 from example_app.rollout.clients.records import NO_CLOSE_FRAME
 from example_app.rollout.events import Events, Kind
 from example_app.rollout.rollout import Outcome, Plan
 
 __all__ = ["draw"]
 
-INK, GREY, PALE, WINDOW = "#1f2933", "#69757f", "#e4e7eb", "#eaf4f3"
+INK, GREY, SHADE, PALE = "#1f2933", "#69757f", "#b3bcc4", "#e4e7eb"
 GOOD, BAD = "#0b7a75", "#c0392b"
 
 # Inches.
@@ -31,7 +32,7 @@ MARKED: tuple[tuple[Kind, str, str], ...] = (
     ("SIGTERM", "SIGTERM", "right"),
     ("cut", "balancer cuts\nwhat is left", "left"),
 )
-"""Events that get a line, their names, and on which side of it."""
+"""Events that get a line, their names, and on which side of it; the cut only where it met somebody."""
 
 LEAD, TAIL = 0.1, 0.14
 """Shares of the deregistration delay that are shown before it begins and, at the least, after it ends."""
@@ -39,8 +40,11 @@ LEAD, TAIL = 0.1, 0.14
 STEP = 0.1
 """Seconds between two points of the graph."""
 
-ROOM = 1.5
-"""How much higher than the highest peak the graph is: the names of the events stand there."""
+ROOM, ARROW = 1.55, 1.14
+"""How much higher than the highest peak the graph is, for the names of the events; and where the delay's arrow is."""
+
+Rate = Sequence[tuple[float, int]]
+"""Moments, and how many there were of something in the second before each."""
 
 
 def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
@@ -50,16 +54,17 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     figure = Figure(figsize=(WIDTH, height), dpi=150, facecolor="white")
     figure.text(LEFT / WIDTH, 1 - 0.28 / height, _headline(plan), fontsize=14.5, fontweight="bold", va="top")
     figure.text(LEFT / WIDTH, 1 - 0.64 / height, _subtitle(plan), fontsize=9.5, color=GREY, va="top", linespacing=1.35)
-    series = [_rate(each) for each in outcomes]
-    top = max((count for each in series for _, count in each), default=1)
-    last = max([plan.times.delay * (1 + TAIL)] + [second for each in series for second, _ in each])
-    for place, (outcome, counts) in enumerate(zip(outcomes, series, strict=True)):
+    opened = [_rate(each, each.records.connected) for each in outcomes]
+    closed = [_rate(each, [loss.lost for loss in each.records.losses]) for each in outcomes]
+    top = max((count for rate in opened + closed for _, count in rate), default=1)
+    last = max([plan.times.delay * (1 + TAIL)] + [second for rate in opened + closed for second, _ in rate])
+    for place, outcome in enumerate(outcomes):
         above = HEADER + place * (PANEL_HEADER + GRAPH + FOOTER) + PANEL_HEADER
         box = (LEFT / WIDTH, 1 - (above + GRAPH) / height, 1 - (LEFT + RIGHT) / WIDTH, GRAPH / height)
         axis = figure.add_axes(box)
         axis.set_xlim(-LEAD * plan.times.delay, last)
         axis.set_ylim(0, top * ROOM)
-        _graph(axis, outcome, counts, plan, top)
+        _graph(axis, outcome, opened[place], closed[place], plan=plan, top=top)
     axis.set_xlabel(_time_axis(plan), color=GREY, labelpad=6)
     paths = [plan.results / f"rollout.{kind}" for kind in ("png", "svg")]
     for path in paths:
@@ -67,17 +72,19 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     return paths
 
 
-def _graph(axis: Axes, outcome: Outcome, counts: Sequence[tuple[float, int]], plan: Plan, top: int) -> None:
+def _graph(axis: Axes, outcome: Outcome, opened: Rate, closed: Rate, *, plan: Plan, top: int) -> None:
     colour = GOOD if outcome.scenario.drains else BAD
     _dress(axis, top)
-    seconds = [second for second, _ in counts]
-    axis.fill_between(seconds, [count for _, count in counts], color=colour, linewidth=1.0, zorder=2)
+    for rate, shade, order in ((closed, SHADE, 1.5), (opened, colour, 2)):
+        seconds = [second for second, _ in rate]
+        axis.fill_between(seconds, [count for _, count in rate], color=shade, linewidth=1.0, zorder=order)
     above: dict[str, Any] = {"transform": axis.transAxes, "va": "baseline"}
     axis.text(0, 1 + 0.42 / GRAPH, outcome.scenario.title, fontsize=12.5, fontweight="bold", color=colour, **above)
     axis.text(0, 1 + 0.16 / GRAPH, _verdict(outcome), fontsize=10, **above)
-    _mark_events(axis, outcome.events, top)
-    if counts:
-        _name_the_peak(axis, outcome, max(counts, key=lambda each: each[1]), plan, top)
+    _mark_events(axis, outcome, top)
+    _mark_the_delay(axis, outcome.events, plan, top)
+    if opened:
+        _name_the_peak(axis, outcome, max(opened, key=lambda each: each[1]), plan, top)
 
 
 def _dress(axis: Axes, top: int) -> None:
@@ -91,12 +98,11 @@ def _dress(axis: Axes, top: int) -> None:
     axis.set_yticks([tick for tick in MaxNLocator(4).tick_values(0, top) if tick <= top * 1.1])
 
 
-def _mark_events(axis: Axes, events: Events, top: int) -> None:
+def _mark_events(axis: Axes, outcome: Outcome, top: int) -> None:
     """Draw a line for each kind of event, at the median of the tasks, with its name beside it above the bars."""
-    zero = events.times("deregistered")[0]
     for kind, name, side in MARKED:
-        if times := events.times(kind):
-            at = median(times) - zero
+        at = _moment(outcome.events, kind)
+        if at is not None and (kind != "cut" or outcome.figures.cut):
             axis.axvline(at, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.55, zorder=3)
             axis.annotate(
                 name,
@@ -110,31 +116,40 @@ def _mark_events(axis: Axes, events: Events, top: int) -> None:
             )
 
 
-def _name_the_peak(axis: Axes, outcome: Outcome, peak: tuple[float, int], plan: Plan, top: int) -> None:
-    """Write the highest peak's number beside a spike, or above a plain."""
-    second, count = peak
-    figures = outcome.figures
-    text = f"{figures.peak:,} new connections\nin the busiest second"
-    colour = GOOD if outcome.scenario.drains else BAD
-    style: dict[str, Any] = {"color": colour, "fontweight": "bold", "linespacing": 1.15, "fontsize": 10.5}
-    if count > top / 2:
-        # Left of the lines, where nothing else is.
-        stopped = outcome.events.times("SIGTERM")
-        beside = min(second, median(stopped) - outcome.events.times("deregistered")[0]) if stopped else second
-        axis.annotate(
-            text, (beside, count * 0.6), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", **style
+def _mark_the_delay(axis: Axes, events: Events, plan: Plan, top: int) -> None:
+    """Draw an arrow from the deregistration to SIGTERM, with the delay's name on it."""
+    start, end = _moment(events, "deregistered"), _moment(events, "SIGTERM")
+    if start is not None and end is not None:
+        ends = {"arrowstyle": "<->", "color": GREY, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", (start, top * ARROW), (end, top * ARROW), arrowprops=ends)
+        name = f"deregistration delay, {plan.times.ecs_delay:g} s on ECS"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+        axis.text(
+            (start + end) / 2, top * ARROW, name, fontsize=9, color=GREY, ha="center", va="center", bbox=box, zorder=4
         )
+
+
+def _name_the_peak(axis: Axes, outcome: Outcome, peak: tuple[float, int], plan: Plan, top: int) -> None:
+    """Write what happened left of a spike, where nothing else is, or the peak's number above a plain."""
+    second, count = peak
+    colour = GOOD if outcome.scenario.drains else BAD
+    style: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "linespacing": 1.15, "fontsize": 10.5}
+    text = f"{outcome.figures.peak:,} new connections\nin the busiest second"
+    if count > top / 4:
+        beside = min(second, _moment(outcome.events, "SIGTERM") or second)
+        style |= {"xytext": (-8, 0), "ha": "right", "va": "center"}
+        axis.annotate(text, (beside, top * 0.75), color=colour, **style)
+        axis.annotate(_closes(outcome), (beside, top * 0.3), color=GREY, **style)
     else:
         middle = second if second > plan.times.delay else plan.times.delay / 2
-        axis.annotate(
-            text.replace("\n", " "),
-            (middle, count),
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            **style,
-        )
+        style |= {"xytext": (0, 6), "ha": "center", "va": "bottom"}
+        axis.annotate(text.replace("\n", " "), (middle, count), color=colour, **style)
+
+
+def _closes(outcome: Outcome) -> str:
+    """Say how many lost their connection, and within how many seconds."""
+    moments = [each.lost for each in outcome.records.losses]
+    return f"{len(moments):,} connections closed\nwithin {max(moments) - min(moments):.1f} s" if moments else ""
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -155,14 +170,12 @@ def _headline(plan: Plan) -> str:
 
 
 def _subtitle(plan: Plan) -> str:
-    delay = f"{plan.times.ecs_delay:g} s"
-    if plan.times.scale != 1:
-        delay += f", lived through in {plan.times.delay:g} s"
-    came = f"Clients that lose their connection come back as {plan.fleet.reconnect} does"
+    times = plan.times
+    replayed = "" if times.scale == 1 else f" ({times.ecs_delay:g} s, replayed in {times.delay:g} s)"
     return (
-        f"ECS starts new tasks, deregisters the old ones, waits the deregistration delay ({delay}), sends SIGTERM; "
-        f"{plan.times.ecs_cut:g} s later the\nbalancer cuts what is left. {came}. "
-        "The graphs have the same scales."
+        f"ECS starts new tasks, deregisters the old ones, waits the deregistration delay{replayed}, sends SIGTERM.\n"
+        f"Clients reconnect {BEHAVIOURS[plan.fleet.reconnect].words}. "
+        "Colour: new connections. Grey: connections closed."
     )
 
 
@@ -171,11 +184,17 @@ def _time_axis(plan: Plan) -> str:
     return f"seconds since the first target was deregistered{scaled}"
 
 
-def _rate(outcome: Outcome) -> list[tuple[float, int]]:
-    """Return how many connections the second before each moment of the deployment has brought."""
+def _moment(events: Events, kind: Kind) -> float | None:
+    """Return when it happened, at the median of the tasks, in seconds since the first deregistration."""
+    times = events.times(kind)
+    return median(times) - events.times("deregistered")[0] if times else None
+
+
+def _rate(outcome: Outcome, moments: Iterable[float]) -> Rate:
+    """Return how many of the *moments* are in the second before each tenth of a second of the deployment."""
     zero = outcome.events.times("deregistered")[0]
     began = outcome.events.times("deployment began")[0]
-    moments = sorted(moment - zero for moment in outcome.records.connected if moment >= began)
+    moments = sorted(moment - zero for moment in moments if moment >= began)
     if not moments:
         return []
     first, last = math.floor(moments[0] / STEP), math.ceil((moments[-1] + 1.0) / STEP)

@@ -22,16 +22,8 @@ class Progress:
         self._live = sys.stdout.isatty()
         self._began = time.monotonic()
 
-    def watch(self, situation: Situation) -> asyncio.Task[None]:
-        """Show what goes on until the task is cancelled."""
-        return asyncio.create_task(self._show(situation))
-
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
-        sys.stdout.write(("\r\x1b[K" if self._live else "") + text + "\n")
-        sys.stdout.flush()
-
-    async def _show(self, situation: Situation) -> None:
+    async def watch(self, situation: Situation) -> None:
+        """Show what goes on, until cancelled."""
         rates: deque[float] = deque(maxlen=WIDTH)
         opened, at, said, shown = 0, time.monotonic(), 0, ""
         try:
@@ -49,6 +41,11 @@ class Progress:
         finally:
             if self._live:
                 sys.stdout.write("\r\x1b[K")
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        sys.stdout.write(("\r\x1b[K" if self._live else "") + text + "\n")
+        sys.stdout.flush()
 
 
 def _sentence(situation: Situation, rates: deque[float]) -> str:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,6 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     zero = next(iter(outcome.events.times("deregistered")), 0.0)
-    seconds: dict[int, int] = {}
-    for each in outcome.records.connected:
-        second = int((each - zero) // 1)
-        seconds[second] = seconds.get(second, 0) + 1
     return {
         "scenario": outcome.scenario.name,
         "figures": dataclasses.asdict(outcome.figures) | {"ratio": outcome.figures.ratio},
@@ -69,8 +66,14 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "events": [
             {"at": round(each.at - zero, 3), "kind": each.kind, "what": each.what} for each in outcome.events.all
         ],
-        "new_connections_by_second": {str(second): count for second, count in sorted(seconds.items())},
+        "new_connections_by_second": _by_second(outcome.records.connected, zero),
+        "closes_by_second": _by_second((each.lost for each in outcome.records.losses), zero),
     }
+
+
+def _by_second(moments: Iterable[float], zero: float) -> dict[str, int]:
+    counts = Counter(int((each - zero) // 1) for each in moments)
+    return {str(second): count for second, count in sorted(counts.items())}
 
 
 def _counts(counts: Mapping[Any, int]) -> str:

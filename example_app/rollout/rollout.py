@@ -1,10 +1,11 @@
 """One scenario from the first task to the last client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from example_app.processes import Children
 from example_app.rollout.balancer import BALANCERS, Balancer
@@ -62,14 +63,17 @@ class Situation:
     phase: str = "starting tasks"
 
 
-async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], asyncio.Task[None]]) -> Outcome:
+async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], Coroutine[Any, Any, None]]) -> Outcome:
     """
     Perform a rolling deployment, and return what became of the clients.
 
     Args:
         scenario: How tasks leave.
         plan: Everything else.
-        watch: Begins to show what goes on; the task it returns is cancelled in the end.
+        watch: Shows what goes on until it is cancelled.
+
+    Raises:
+        ExceptionGroup: Of whatever went wrong.
     """
     events = Events()
     results = plan.results / scenario.name
@@ -89,21 +93,24 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], a
             )
             fleet = Fleet(plan.fleet, children, results)
             situation = Situation(scenario, fleet, events)
-            helpers = [asyncio.create_task(cluster.follow()), watch(situation)]
             try:
-                records = await _roll(cluster, fleet, plan, situation)
+                async with asyncio.TaskGroup() as going_on:
+                    beside = [going_on.create_task(each) for each in (cluster.follow(), watch(situation))]
+                    records = await _roll(cluster, fleet, plan, situation)
+                    for each in beside:
+                        each.cancel()
             finally:
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
                 await cluster.close()
-    figures = measure(records, events, plan.times, clients=plan.fleet.clients)
+    figures = measure(records, events, plan.times)
     return Outcome(scenario, records, events, figures, cluster.tracebacks())
 
 
 @asynccontextmanager
 async def _balancer(plan: Plan, children: Children, results: Path) -> AsyncIterator[Balancer]:
-    balancer = BALANCERS[plan.balancer](children, results, clients=plan.fleet.clients, rule=plan.routing)
+    targets = plan.tasks * (1 + max((each.deployments for each in plan.faults), default=1))
+    balancer = BALANCERS[plan.balancer](
+        children, results, clients=plan.fleet.clients, targets=targets, rule=plan.routing
+    )
     try:
         await balancer.start()
         yield balancer
@@ -133,21 +140,15 @@ async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation
 
 async def _deploy(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:
     """Deploy, with everything that goes wrong meanwhile."""
-    current = list(tasks)
 
     async def deploy_again() -> None:
-        # What runs and is not being retired: the first deployment's new tasks.
+        # What runs and is not leaving: the first deployment's new tasks.
         fresh = [each for each in cluster.tasks if each not in tasks]
-        current[:] = await deploy(fresh, cluster, plan.limits, plan.times, cluster.events)
+        await deploy(fresh, cluster, plan.limits, plan.times, cluster.events)
 
-    stage = Stage(cluster, list(tasks), deploy_again)
+    stage = Stage(cluster, tasks, deploy_again)
     async with asyncio.TaskGroup() as going_on:
-        going_on.create_task(_deploy_first(cluster, tasks, plan))
-        while not cluster.events.times("deregistered"):  # noqa: ASYNC110 - the events are a log, not a signal
-            await asyncio.sleep(0.05)
+        going_on.create_task(deploy(tasks, cluster, plan.limits, plan.times, cluster.events))
+        await cluster.events.wait_for("deregistered")
         for fault in plan.faults:
             going_on.create_task(fault.strike(stage))
-
-
-async def _deploy_first(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:
-    await deploy(tasks, cluster, plan.limits, plan.times, cluster.events)

@@ -10,7 +10,10 @@ from example_app.ports import find_port
 from example_app.processes import Child, Children
 from example_app.rollout.balancer.routing import Rule, Target
 
-__all__ = ["Balancer", "Target"]
+__all__ = ["STARTS_WITHIN", "Balancer", "Target", "not_started"]
+
+STARTS_WITHIN = 20.0
+"""Seconds a node has to accept connections."""
 
 
 class Balancer(ABC):
@@ -21,14 +24,16 @@ class Balancer(ABC):
         children: Where its processes are started.
         results: Where its logs go.
         clients: How many connections it must hold, each of which takes two open files.
+        targets: How many targets it must know, from the first to the last.
         rule: Which target gets the next one.
     """
 
     name: str
 
-    def __init__(self, children: Children, results: Path, *, clients: int, rule: Rule) -> None:
+    def __init__(self, children: Children, results: Path, *, clients: int, targets: int, rule: Rule) -> None:
         self.children = children
         self.results = results
+        self.targets = targets
         self.rule = rule
         # One in four to spare: a client may be back before its former connection is gone.
         self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / raise_file_limit()))
@@ -41,11 +46,21 @@ class Balancer(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Accept connections."""
+        """
+        Accept connections.
+
+        Raises:
+            RuntimeError: If a node does not come up.
+        """
 
     @abstractmethod
     async def route_to(self, healthy: list[Target]) -> None:
-        """Send new connections to these targets from now on, and to no other."""
+        """
+        Send new connections to these targets from now on, and to no other.
+
+        Raises:
+            RuntimeError, OSError: If a node does not obey.
+        """
 
     @abstractmethod
     async def cut(self, target: Target) -> None:
@@ -58,3 +73,9 @@ class Balancer(ABC):
         for node in self.nodes:
             await node.wait(5)
         self._claim.close()
+
+
+def not_started(node: Child) -> RuntimeError:
+    """Return the error of a node that does not come up."""
+    how = "did not start" if node.is_alive else f"ended with {node.returncode}"
+    return RuntimeError(f"{node.name} {how}; see {node.log}")

@@ -1,18 +1,19 @@
 """A real HAProxy, driven over its runtime socket."""
 
 import asyncio
-import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from example_app.limits import raise_file_limit
-from example_app.rollout.balancer.base import Balancer, Target
+from example_app.processes import Child
+from example_app.rollout.balancer.base import STARTS_WITHIN, Balancer, Target, not_started
 
 __all__ = ["HAProxyBalancer", "MissingHAProxy"]
 
-SLOTS = 64
-"""Servers that a backend has room for; each task takes one, and keeps it."""
+TAKEN = "by 'stats socket command'"
+"""How HAProxy ends its answer to a new address; its good answer to anything else is empty."""
 
 CONFIGURATION = """\
 global
@@ -55,6 +56,7 @@ class HAProxyBalancer(Balancer):
 
         Raises:
             MissingHAProxy: If there is none to start.
+            RuntimeError: If one does not come up.
         """
         program = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
         if program is None:
@@ -70,15 +72,15 @@ class HAProxyBalancer(Balancer):
                 socket=self._socket(number),
                 connections=raise_file_limit() // 2 - 50,
                 port=self.port,
-                slots=SLOTS,
+                slots=self.targets,
                 rule=self.rule.replace("round-robin", "roundrobin").replace("least-connections", "leastconn"),
             )
             file = Path(self._private.name, f"{name}.cfg")
             await asyncio.to_thread(file.write_text, settings)
             command = [program, "-db", "-f", str(file)]
             self.nodes.append(await self.children.start(name, command, log=self.results / f"{name}.log"))
-        for number in range(1, self.number_of_nodes + 1):
-            await self._wait_for(self._socket(number))
+        for number, node in enumerate(self.nodes, 1):
+            await _wait_up(node, self._socket(number))
 
     async def stop(self) -> None:
         """End the processes and remove their sockets."""
@@ -87,7 +89,11 @@ class HAProxyBalancer(Balancer):
             self._private.cleanup()
 
     async def route_to(self, healthy: list[Target]) -> None:
-        """Set the states of those servers whose state has changed."""
+        """
+        Set the states of those servers whose state has changed.
+
+        A new target takes a slot of the backend, and keeps it.
+        """
         for host, port in healthy:
             if (host, port) not in self._slots:
                 slot = self._slots[host, port] = len(self._slots) + 1
@@ -100,21 +106,26 @@ class HAProxyBalancer(Balancer):
 
     async def cut(self, target: Target) -> None:
         """Shut down the sessions of the server."""
-        slot = self._slots[target]
-        await self._command(f"set server tasks/task{slot} state maint; shutdown sessions server tasks/task{slot}")
+        await self._command(f"shutdown sessions server tasks/task{self._slots[target]}")
 
     def _socket(self, number: int) -> Path:
         return Path(self._private.name, f"{number}.sock")
 
     async def _command(self, command: str) -> None:
-        for number in range(1, self.number_of_nodes + 1):
+        for number, node in enumerate(self.nodes, 1):
             reader, writer = await asyncio.open_unix_connection(self._socket(number))
             writer.write(command.encode() + b"\n")
-            await reader.read()
+            answer = (await reader.read()).decode().strip()
             writer.close()
             await writer.wait_closed()
+            if answer and not answer.endswith(TAKEN):
+                msg = f"{node.name} answers “{command}” with “{answer}”; see {node.log}"
+                raise RuntimeError(msg)
 
-    async def _wait_for(self, path: Path) -> None:
-        async with asyncio.timeout(20):
-            while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110 - HAProxy tells nobody that it is up
-                await asyncio.sleep(0.05)
+
+async def _wait_up(node: Child, door: Path) -> None:
+    give_up = time.monotonic() + STARTS_WITHIN
+    while not door.exists():  # noqa: ASYNC240 - HAProxy tells nobody that it is up
+        if not node.is_alive or time.monotonic() > give_up:
+            raise not_started(node)
+        await asyncio.sleep(0.05)

@@ -1,9 +1,11 @@
-"""The lab's own balancer: asyncio, TCP, one process for some 8,000 connections."""
+"""The lab's own balancer: asyncio, TCP, as many connections a process as it may open files for."""
 
 import asyncio
 import sys
+from contextlib import suppress
 
-from example_app.rollout.balancer.base import Balancer, Target
+from example_app.processes import Child
+from example_app.rollout.balancer.base import STARTS_WITHIN, Balancer, Target, not_started
 
 __all__ = ["TCPBalancer"]
 
@@ -21,15 +23,25 @@ class TCPBalancer(Balancer):
             node = await self.children.start(name, command, log=self.results / f"{name}.log", talks=True)
             self.nodes.append(node)
         for node in self.nodes:
-            async with asyncio.timeout(20):
-                await anext(node.messages())
+            await _wait_listening(node)
 
     async def route_to(self, healthy: list[Target]) -> None:
         """Tell every node."""
         for node in self.nodes:
+            if not node.is_alive:
+                raise not_started(node)
             node.tell({"route_to": healthy})
 
     async def cut(self, target: Target) -> None:
         """Tell every node."""
         for node in self.nodes:
             node.tell({"cut": target})
+
+
+async def _wait_listening(node: Child) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STARTS_WITHIN):
+            if await anext(node.messages(), None):
+                return
+            await node.wait()
+    raise not_started(node)

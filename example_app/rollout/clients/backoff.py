@@ -20,10 +20,12 @@ class Behaviour:
     Attributes:
         wait: Seconds before an attempt; attempts are numbered from 0 after each loss.
         patience: Seconds that an attempt may take, handshake included.
+        words: The same in words, after "Clients reconnect …".
     """
 
     wait: Callable[[int, "Traits"], float]
     patience: float
+    words: str
 
 
 class Traits:
@@ -70,10 +72,12 @@ def reconnecting(attempt: int, traits: Traits) -> float:
 
 
 BEHAVIOURS = {
-    "immediate": Behaviour(immediate, patience=10.0),
-    "phoenix": Behaviour(phoenix, patience=240.0),
-    "full-jitter": Behaviour(full_jitter, patience=10.0),
-    "reconnecting-websocket": Behaviour(reconnecting, patience=4.0),
+    "immediate": Behaviour(immediate, 10.0, "at once, the way Python's websockets does"),
+    "phoenix": Behaviour(phoenix, 240.0, "the way phoenix.js does (after 10 ms, then 50 …)"),
+    "full-jitter": Behaviour(full_jitter, 10.0, "after a random wait (up to 1 s, then up to 2, 4 …)"),
+    "reconnecting-websocket": Behaviour(
+        reconnecting, 4.0, "the way reconnecting-websocket does (after 1 to 5 s at random)"
+    ),
 }
 """
 By name. phoenix.js sets no limit of its own to a handshake, and Chromium gives up after 240 s (net/websockets,

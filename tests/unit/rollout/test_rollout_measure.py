@@ -46,13 +46,22 @@ def test_a_rollout_in_figures():
         ],
     )
     events = make_events((100.0, "deployment began"), (105.0, "deregistered"), (140.0, "deployment ended"))
-    figures = measuring.measure(records, events, TIMES, clients=57)
+    figures = measuring.measure(records, events, TIMES)
     assert (figures.peak, figures.peak_opened, figures.new_connections) == (3, 2, 4)
-    assert (figures.windows, figures.mean, figures.ratio) == (28.5, 2.0, 1.5)
+    assert (figures.windows, figures.mean, figures.ratio) == (28.5, 4 / 28.5, 3 * 28.5 / 4)
     assert figures.codes == {1006: 2, 1012: 2}
     assert (figures.cut, figures.never_back, figures.duration) == (2, 1, 40.0)
     assert (figures.without_p50, figures.without_max) == (1.0, 1.0)
     assert figures.hops == pytest.approx(4 / 3)
+
+
+def test_the_mean_counts_every_new_connection():
+    """Who changes twice makes two connections, who never comes back none: it is the peak of an even pace."""
+    moments = [110.0 + second / 10 for second in range(190)]
+    losses = [records_module.Loss(index % 95, moment, 1012, moment) for index, moment in enumerate(moments)]
+    events = make_events((100.0, "deployment began"), (105.0, "deregistered"), (140.0, "deployment ended"))
+    figures = measuring.measure(records_module.Records(moments, moments, losses), events, TIMES)
+    assert figures.mean == pytest.approx(190 / 28.5)
 
 
 def test_the_records_of_several_processes_are_put_together(tmp_path):

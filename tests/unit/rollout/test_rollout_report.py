@@ -29,7 +29,7 @@ def outcomes(plan):
             list(moments), list(moments), [records_module.Loss(0, each - 0.1, 1012, each) for each in moments]
         )
         events = events_module.Events([events_module.Event(at, kind, "task-1") for at, kind in kinds])
-        figures = measuring.measure(records, events, plan.times, clients=10)
+        figures = measuring.measure(records, events, plan.times)
         made.append(rollout.Outcome(scenario, records, events, figures, 0))
     return made
 
@@ -50,6 +50,7 @@ def test_the_file_tells_the_same_story(outcomes, plan):
     assert after["figures"]["peak"] == 1
     assert after["events"][2] == {"at": 0.4, "kind": "draining seen", "what": "task-1"}
     assert after["new_connections_by_second"] == {str(second): 1 for second in range(2, 12)}
+    assert after["closes_by_second"] == {str(second): 1 for second in range(1, 11)}
 
 
 @pytest.mark.slow
@@ -59,3 +60,28 @@ def test_the_picture_is_drawn_as_png_and_svg(outcomes, plan):
     png, svg = picture.draw(outcomes, plan)
     assert png.read_bytes().startswith(b"\x89PNG")
     assert "<svg" in svg.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [1012, 1006])
+def test_the_cut_is_marked_only_where_it_met_somebody(outcomes, plan, code):
+    """A line where nobody was cut would look like the cause of what came after it."""
+    picture = pytest.importorskip("example_app.rollout.picture", reason="matplotlib is not installed")
+    before = outcomes[0]
+    before.records.losses[:] = [loss._replace(code=code) for loss in before.records.losses]
+    figures = measuring.measure(before.records, before.events, plan.times)
+    outcome = rollout.Outcome(before.scenario, before.records, before.events, figures, 0)
+    axis = picture.Figure().add_subplot()
+    picture._mark_events(axis, outcome, 10)
+    names = [text.get_text() for text in axis.texts]
+    assert ("balancer cuts\nwhat is left" in names) is (code == 1006)
+    assert "SIGTERM" in names
+
+
+@pytest.mark.slow
+def test_the_picture_says_how_the_clients_come_back_and_how_fast_time_goes(plan):
+    """In words that need nothing else."""
+    picture = pytest.importorskip("example_app.rollout.picture", reason="matplotlib is not installed")
+    subtitle = picture._subtitle(plan)
+    assert "(300 s, replayed in 30 s)" in subtitle
+    assert "Clients reconnect the way phoenix.js does (after 10 ms, then 50 …)." in subtitle
