@@ -81,6 +81,25 @@ class Limits:
         """Return how many tasks may go where so many are healthy; AWS rounds up."""
         return max(0, healthy - math.ceil(desired * self.minimum_healthy_percent / 100))
 
+    def check(self, desired: int) -> None:
+        """
+        See to it that a deployment of so many tasks can come to its end.
+
+        Raises:
+            ValueError: If nothing could happen, or not everything; ECS would wait for ever.
+        """
+        both = f"a minimum of {self.minimum_healthy_percent} % and a maximum of {self.maximum_percent} %"
+        if not 0 <= self.minimum_healthy_percent <= 100 <= self.maximum_percent:
+            msg = f"{both} are no limits: take a minimum from 0 to 100, and a maximum of at least 100"
+            raise ValueError(msg)
+        if not self.may_start(desired, desired) and not self.may_stop(desired, desired):
+            msg = f"{both} let none of {desired} tasks start and none stop: raise the maximum or lower the minimum"
+            raise ValueError(msg)
+
+    def all_at_once(self, desired: int) -> bool:
+        """Tell whether all old tasks go in one moment, when as many new ones are there."""
+        return self.may_start(desired, desired) >= desired and self.may_stop(desired, 2 * desired) >= desired
+
 
 async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times, events: Events) -> list[T]:
     """
@@ -89,6 +108,7 @@ async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times
     Raises:
         ValueError: If the limits let nothing happen at all.
     """
+    limits.check(len(old))
     events.note("deployment began")
     desired, waiting = len(old), list(old)
     new: list[T] = []
@@ -99,9 +119,6 @@ async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times
             fresh = await asyncio.gather(*(_bring_up(hands, events) for _ in range(starting)))
             new += fresh
             stopping = min(len(waiting), limits.may_stop(desired, len(waiting) + len(new)))
-            if not starting and not stopping:
-                msg = f"{limits} let no task start and none stop: raise the maximum or lower the minimum"
-                raise ValueError(msg)
             going, waiting = waiting[:stopping], waiting[stopping:]
             for task in going:
                 await _take_out(task, hands, events)

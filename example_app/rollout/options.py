@@ -1,7 +1,8 @@
 """The command line."""
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from example_app.rollout.balancer import BALANCERS
@@ -20,7 +21,8 @@ EPILOG = "faults: " + "; ".join(f"{each.name}: {each.what}" for each in FAULTS.v
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]:
     """Return the scenarios to perform, and what is the same for all of them."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     faults = tuple(FAULTS[name] for name in options.fault)
     fleet = FleetOptions(
         clients=options.clients,
@@ -47,6 +49,8 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]
         faults=faults,
         results=options.results.resolve(),
     )
+    for conflict in _conflicts(plan):
+        parser.error(conflict)
     names = options.scenario or ["sigterm-only", "drain"]
     return [SCENARIOS[name] for name in dict.fromkeys(names)], plan
 
@@ -60,31 +64,73 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--scenario", action="append", choices=SCENARIOS, help="what tasks do when told to go; may be repeated")
-    add("--tasks", type=_positive, default=4, help="tasks of the service")
-    add("--clients", type=_positive, default=2000, help="WebSockets, all together")
+    add("--tasks", type=_count, default=4, help="tasks of the service")
+    add("--clients", type=_count, default=2000, help="WebSockets, all together")
     add("--reconnect", choices=BEHAVIOURS, default="phoenix", help="how clients come back; in real seconds")
     add("--honour-retry-after", action="store_true", help="clients wait as long as a 503 asks for")
-    add("--ramp", type=float, default=500.0, help="clients per second that connect before the deployment")
+    add("--ramp", type=_positive, default=500.0, help="clients per second that connect before the deployment")
     add("--fleet", default="lean", help="lean, websockets, or the command of another load generator")
     add("--balancer", choices=BALANCERS, default="tcp", help="the lab's own, or a real HAProxy")
-    add("--routing", choices=("round-robin", "least-connections"), default="round-robin", help="of the lab's own")
+    add("--routing", choices=("round-robin", "least-connections"), default="round-robin", help="of either balancer")
     add("--fault", action="append", default=[], choices=FAULTS, help="what goes wrong (see below); may be repeated")
     times = parser.add_argument_group("times, in seconds of ECS")
-    times.add_argument("--scale", type=float, default=0.1, help="real seconds for each of them")
-    times.add_argument("--delay", type=float, default=300.0, help="deregistration delay")
-    times.add_argument("--margin", type=float, default=15.0, help="DRAIN_MARGIN")
-    times.add_argument("--sigterm-window", type=float, default=6.0, help="DRAIN_SIGTERM_WINDOW")
-    times.add_argument("--cut", type=float, default=8.0, help="from SIGTERM to the balancer's cut")
-    times.add_argument("--stop-timeout", type=float, default=30.0, help="from SIGTERM to SIGKILL")
+    times.add_argument("--scale", type=_positive, default=0.1, help="real seconds for each of them")
+    times.add_argument("--delay", type=_positive, default=300.0, help="deregistration delay")
+    times.add_argument("--margin", type=_seconds, default=15.0, help="DRAIN_MARGIN")
+    times.add_argument("--sigterm-window", type=_positive, default=6.0, help="DRAIN_SIGTERM_WINDOW")
+    times.add_argument("--cut", type=_positive, default=8.0, help="from SIGTERM to the balancer's cut")
+    times.add_argument("--stop-timeout", type=_positive, default=30.0, help="from SIGTERM to SIGKILL")
     service = parser.add_argument_group("the service's deployment configuration")
-    service.add_argument("--minimum-healthy-percent", type=int, default=100)
-    service.add_argument("--maximum-percent", type=int, default=200)
+    service.add_argument("--minimum-healthy-percent", type=_percent, default=100)
+    service.add_argument("--maximum-percent", type=_percent, default=200)
     service.add_argument("--in-turn", action="store_true", help="let each batch end before the next begins")
     add("--results", type=Path, default=Path("rollout-results"), help="directory for the JSON file, picture and logs")
     return parser
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
+def _conflicts(plan: Plan) -> Iterator[str]:
+    """Yield which options do not go together, with the remedy."""
+    times, fleet = plan.times, plan.fleet
+    try:
+        plan.limits.check(plan.tasks)
+    except ValueError as error:
+        yield str(error)
+    if times.ecs_margin >= times.ecs_delay:
+        yield f"--margin {times.ecs_margin:g} leaves nothing of a delay of {times.ecs_delay:g} s: take less"
+    for fault in plan.faults:
+        if fault.deployments > 1 and not plan.limits.all_at_once(plan.tasks):
+            yield f"--fault {fault.name} needs all tasks to go at once: take 100 percent and 200 percent"
+    if fleet.kind == "websockets" and (fleet.deaf or fleet.honour_retry_after):
+        asked = "--fault deaf-clients" if fleet.deaf else "--honour-retry-after"
+        yield f"--fleet websockets does not know {asked}: take --fleet lean"
+
+
+def _count(text: str) -> int:
+    return int(_number(text, int, at_least=1))
+
+
+def _percent(text: str) -> int:
+    return int(_number(text, int, at_least=0))
+
+
+def _seconds(text: str) -> float:
+    return _number(text, float, at_least=0)
+
+
+def _positive(text: str) -> float:
+    if not (number := _seconds(text)):
+        msg = "must be more than 0"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _number(text: str, kind: type[float], *, at_least: int) -> float:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = math.nan
+    if not at_least <= number < math.inf:  # false for what is no number, too
+        what = "a whole number" if kind is int else "a number"
+        msg = f"must be {what} of at least {at_least}, not {text!r}"
+        raise argparse.ArgumentTypeError(msg)
     return number

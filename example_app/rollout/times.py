@@ -7,6 +7,10 @@ __all__ = ["Times"]
 SHORTEST_POLL = 1.0
 """Seconds; the package refuses to ask AWS more often."""
 
+GRACE = CLOSE_TIMEOUT = 5.0
+FAREWELL_TIMEOUT = 2.0
+"""Seconds; the package's defaults."""
+
 HEALTH_CHECKS = 10.0
 """Seconds a new target is ``initial``: two checks, five seconds apart."""
 
@@ -18,10 +22,11 @@ class Times:
 
     Attributes:
         scale: How many real seconds a second of ECS takes.
-        delay: The deregistration delay.
-        cut: Between SIGTERM and the moment at which the balancer closes what is left: 8 s on an ALB.
-        stop_timeout: Between SIGTERM and SIGKILL.
-        margin: What a drain keeps free at the end of the delay.
+        ecs_delay: The deregistration delay on ECS, in seconds; so are the following.
+        ecs_cut: Between SIGTERM and the moment at which the balancer closes what is left: 8 s on an ALB.
+        ecs_stop_timeout: Between SIGTERM and SIGKILL.
+        ecs_margin: What a drain keeps free at the end of the delay.
+        ecs_sigterm_window: Over which a drain spreads its sessions that begins with SIGTERM.
     """
 
     scale: float = 0.1
@@ -74,7 +79,8 @@ class Times:
             "DRAIN_POLL_SHARE": f"{self.poll_share:g}",
             "DRAIN_START_DELAY": f"{10 * self.scale:g}",
             "DRAIN_SIGTERM_WINDOW": f"{self.ecs_sigterm_window * self.scale:g}",
-            "DRAIN_GRACE": f"{5 * self.scale:g}",
-            "DRAIN_FAREWELL_TIMEOUT": f"{2 * self.scale:g}",
+            "DRAIN_GRACE": f"{GRACE * self.scale:g}",
+            "DRAIN_CLOSE_TIMEOUT": f"{CLOSE_TIMEOUT * self.scale:g}",
+            "DRAIN_FAREWELL_TIMEOUT": f"{FAREWELL_TIMEOUT * self.scale:g}",
             "ROLLOUT_STOP_TIMEOUT": f"{self.stop_timeout:g}",
         }

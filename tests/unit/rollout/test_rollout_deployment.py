@@ -152,9 +152,23 @@ async def test_in_turn_each_batch_ends_before_the_next_begins():
     assert [at for at, what, _ in hands.done if what == "deregister"] == [12.0, 332.0]
 
 
-async def test_limits_that_let_nothing_happen_are_an_error():
-    """100 and 100 percent: ECS would wait for ever and say so in the service's events."""
+@pytest.mark.parametrize(
+    ("limits", "remedy"),
+    [
+        ((100, 100), "raise the maximum or lower the minimum"),
+        ((150, 200), "take a minimum from 0 to 100"),
+        ((50, 99), "a maximum of at least 100"),
+    ],
+)
+async def test_limits_that_let_nothing_happen_are_an_error(limits, remedy):
+    """ECS would wait for ever and say so in the service's events."""
     hands = FakeHands()
-    with pytest.raises(ExceptionGroup) as caught:
-        await deployment.deploy(hands.adopt(2), hands, deployment.Limits(100, 100), TIMES, make_events())
-    assert caught.group_contains(ValueError, match="raise the maximum or lower the minimum")
+    with pytest.raises(ValueError, match=remedy):
+        await deployment.deploy(hands.adopt(2), hands, deployment.Limits(*limits), TIMES, make_events())
+    assert hands.done == []
+
+
+@pytest.mark.parametrize(("limits", "together"), [((100, 200), True), ((100, 150), False), ((50, 200), True)])
+def test_all_at_once_needs_room_for_as_many_again(limits, together):
+    """Only then the old tasks are all deregistered in one moment."""
+    assert deployment.Limits(*limits).all_at_once(4) is together

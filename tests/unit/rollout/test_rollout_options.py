@@ -22,12 +22,34 @@ def test_scenarios_and_faults_may_be_repeated():
     assert plan.fleet.deaf == 0.05
 
 
-@pytest.mark.parametrize("arguments", [["--tasks", "0"], ["--scenario", "hope"], ["--fault", "none"]])
+REFUSED = {
+    "--scenario hope": "invalid choice: 'hope'",
+    "--fault none": "invalid choice: 'none'",
+    "--tasks 0": "--tasks: must be a whole number of at least 1, not '0'",
+    "--clients 1.5": "--clients: must be a whole number of at least 1, not '1.5'",
+    "--scale 0": "--scale: must be more than 0",
+    "--scale -1": "--scale: must be a number of at least 0, not '-1'",
+    "--scale nan": "--scale: must be a number of at least 0, not 'nan'",
+    "--ramp 0": "--ramp: must be more than 0",
+    "--delay 0": "--delay: must be more than 0",
+    "--delay inf": "--delay: must be a number of at least 0, not 'inf'",
+    "--margin 400": "--margin 400 leaves nothing of a delay of 300 s",
+    "--maximum-percent 100": "raise the maximum or lower the minimum",
+    "--minimum-healthy-percent 110": "take a minimum from 0 to 100",
+    "--fault second-deployment --maximum-percent 150": "needs all tasks to go at once",
+    "--fleet websockets --fault deaf-clients": "--fleet websockets does not know --fault deaf-clients",
+    "--fleet websockets --honour-retry-after": "--fleet websockets does not know --honour-retry-after",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
 def test_what_cannot_be_is_refused(arguments, capsys):
-    """With a usage line, before anything is started."""
+    """With a usage line and the reason, before anything is started."""
     with pytest.raises(SystemExit):
-        options.parse(arguments)
-    assert "usage" in capsys.readouterr().err
+        options.parse(arguments.split())
+    error = capsys.readouterr().err
+    assert "usage" in error
+    assert REFUSED[arguments] in error
 
 
 def test_one_factor_scales_everything_but_the_shortest_poll():
@@ -37,3 +59,10 @@ def test_one_factor_scales_everything_but_the_shortest_poll():
     assert times.poll_interval == 1.0
     assert times_module.Times(scale=0.5).poll_interval == 2.5
     assert times_module.Times(scale=0.1, ecs_delay=33).delay == 3.0
+
+
+def test_everything_that_a_session_waits_for_is_scaled_too():
+    """Or the last closes would take longer than the margin that is kept free for them."""
+    environment = times_module.Times(scale=0.1).environment()
+    names = ("DRAIN_FAREWELL_TIMEOUT", "DRAIN_CLOSE_TIMEOUT", "DRAIN_GRACE", "DRAIN_MARGIN")
+    assert [environment[name] for name in names] == ["0.2", "0.5", "0.5", "1.5"]
