@@ -66,3 +66,9 @@ def test_everything_that_a_session_waits_for_is_scaled_too():
     environment = times_module.Times(scale=0.1).environment()
     names = ("DRAIN_FAREWELL_TIMEOUT", "DRAIN_CLOSE_TIMEOUT", "DRAIN_GRACE", "DRAIN_MARGIN")
     assert [environment[name] for name in names] == ["0.2", "0.5", "0.5", "1.5"]
+
+
+@pytest.mark.parametrize(("scale", "share"), [(1.0, "0.2"), (0.5, "0.4"), (0.1, "1")])
+def test_the_budget_of_polls_is_scaled(scale, share):
+    """Or a fleet whose polls fit into the budget on ECS would poll less often here, and see that it drains late."""
+    assert times_module.Times(scale=scale).environment()["DRAIN_POLL_SHARE"] == share
