@@ -255,8 +255,8 @@ class Drain(FleetShedding):
         self._watch_all()
         return True
 
-    async def end(self) -> None:
-        """Stop watching. A drain under way ends as it stands."""
+    async def end(self, *, may_begin_again: bool = False) -> None:
+        """Stop watching. A drain under way ends as it stands; for good, unless it *may_begin_again* on this loop."""
         watching, self._watching = self._watching, None
         if watching is not None:
             await watching.end()
@@ -265,6 +265,8 @@ class Drain(FleetShedding):
         if self._report is not self._flushed:
             await self.flush()
         self._loop = None
+        if may_begin_again:
+            self._former_loop = None
 
     def trigger_status(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""

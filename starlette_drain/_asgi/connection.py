@@ -177,7 +177,7 @@ class Connection(Session):
             return self.receive_parted(self._disconnect)
         self._heard = message["type"]
         if self._drain.notes_activity:
-            self.active_at = self._drain.time()
+            self.active_at = self._loop.time()
         return message
 
     # What a protocol fills in

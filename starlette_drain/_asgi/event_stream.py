@@ -161,7 +161,7 @@ class EventStreamSession(Connection):
 
     async def _send_part(self, message: Message) -> None:
         if self._drain.notes_activity:
-            self.active_at = self._drain.time()
+            self.active_at = self._loop.time()
         if not message.get("more_body", False):
             self._phase = _Phase.ENDED
         tail, self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:], IN_BETWEEN
@@ -177,7 +177,7 @@ class EventStreamSession(Connection):
 
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
-        self.opened_at = self.active_at = self._drain.time()
+        self.opened_at = self.active_at = self._loop.time()
         is_encoded = any(name.lower() == b"content-encoding" for name, _ in message["headers"])
         self._is_plain_text = self._method() != "HEAD" and not is_encoded
         self._drain.transfers.ended(self)

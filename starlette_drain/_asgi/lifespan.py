@@ -37,8 +37,9 @@ async def serve_lifespan(drain: Drain, app: App, scope: Scope, receive: Receive,
     try:
         return await app(scope, receive_shutdown, send_started)
     finally:
+        # An application that knows no lifespan, or fails in it, may be served all the same.
         if drain.is_running:
-            await drain.end()
+            await drain.end(may_begin_again=True)
 
 
 def _attach(drain: Drain) -> bool:

@@ -80,9 +80,9 @@ class WebSocketSession(Connection):
         if self._disconnect is not None:
             return self._send_parted(message, self._disconnect)
         if message["type"] != "websocket.send":
-            self._note(message["type"])
-        elif self._drain.notes_activity:
-            self.active_at = self._drain.time()
+            return self._send_noting(message)
+        if self._drain.notes_activity:
+            self.active_at = self._loop.time()
         # Not a coroutine of our own: the message path holds nothing that is not needed there.
         return self._raw_send(message)
 
@@ -127,12 +127,15 @@ class WebSocketSession(Connection):
             with suppress(OSError):  # the client has gone, and the application has not noticed yet
                 await self.send(message)
 
-    def _note(self, kind: str) -> None:
+    async def _send_noting(self, message: Message) -> None:
+        # Here we are on the event loop's thread; a framework may have called `send` on another (Channels).
+        kind = message["type"]
         if kind == "websocket.accept" and self._phase is _Phase.HANDSHAKE:
             self._phase = _Phase.OPEN
             self._drain.opened(self)
         elif kind in ("websocket.close", "websocket.http.response.start"):
             self._phase = _Phase.ANSWERED
+        await self._raw_send(message)
 
     async def _send_parted(self, message: Message, disconnect: Message) -> None:
         if self._phase is _Phase.ANSWERED and message["type"] == "websocket.http.response.body":

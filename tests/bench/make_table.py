@@ -6,7 +6,7 @@ Run ``make bench``, look at what differs, then ``.venv/bin/python tests/bench/ma
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "bench-results"
 END = "<!-- until here -->"
-HEAD = ("", "bare", "with the middleware", "ratio", "added", "goal")
+NOISE = "bare against bare"
+"""Ends the name of a figure that says by how much the bare server differs from itself."""
+
+HEAD = ("", "bare", "with the middleware", "added", "ratio", "bare ÷ itself", "goal")
 
 
 def spread(value: Mapping[str, float] | None, unit: str = "") -> str:
@@ -35,15 +38,29 @@ def goal(figure: Mapping[str, Any]) -> str:
     return f"{judged} ≤ {figure['goal']:g}: {'met' if figure['met'] else '**missed**'}".strip()
 
 
-def row(figure: Mapping[str, Any]) -> str:
+def rows(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Return the rows of a table: a figure and its noise share one."""
+    noise = {name_of(each): each for each in figures if each["what"].endswith(NOISE)}
+    for each in figures:
+        if not each["what"].endswith(NOISE):
+            yield row(each, noise.get(each["what"]))
+
+
+def name_of(noise: Mapping[str, Any]) -> str:
+    """Return the name of the figure whose noise this is."""
+    return str(noise["what"].removesuffix(NOISE).rstrip(" :,"))
+
+
+def row(figure: Mapping[str, Any], noise: Mapping[str, Any] | None) -> str:
     """Return one row of a table."""
     unit = figure["unit"]
     cells = (
         figure["what"],
         spread(figure["bare"], unit),
         spread(figure["ours"], unit),
-        spread(figure["ratio"]),
         spread(figure["added"]),
+        spread(figure["ratio"]),
+        spread(noise["ratio"]) if noise else "",
         goal(figure),
     )
     return f"| {' | '.join(cells)} |"
@@ -59,7 +76,7 @@ def main() -> None:
         if not marker:
             sys.exit(f"{PAGE} has no place for {file.name}; add the two comments\n{begin}\n{END}")
         head = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-        table = "\n".join([*head, *map(row, seen["figures"])])
+        table = "\n".join([*head, *rows(seen["figures"])])
         page = f"{before}{begin}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
         sys.stdout.write(f"{file.stem}: {len(seen['figures'])} figures\n")
     PAGE.write_text(page)

@@ -305,6 +305,35 @@ async def test_without_a_lifespan_the_first_connection_begins(log):
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("says", [None, "lifespan.startup.complete"])
+async def test_an_application_without_a_lifespan_is_watched_from_its_first_connection(log, says):
+    """It raises when it is asked for one, as the specification has it, or later; servers go on and serve it."""
+    drain = drain_with(WatchingTrigger(log))
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            if says:
+                await send({"type": says})
+                await asyncio.sleep(1)
+            raise RuntimeError(scope["type"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message):
+        pass
+
+    middleware = DrainMiddleware(app, drain=drain)
+    server = HandLifespan(middleware, log)
+    with pytest.raises(RuntimeError, match="lifespan"):
+        await server.task
+    log.clear()
+    await middleware({"type": "http", "path": "/", "headers": []}, asyncio.Queue().get, send)
+    await asyncio.sleep(1)
+    assert log == ["watching"]
+    await drain.end()
+
+
+@pytest.mark.anyio
 async def test_run_alone_watches_without_the_lifespan(log):
     """`drain.run()` is enough where the middleware never sees a lifespan, and its connections are tracked."""
     drain = drain_with(WatchingTrigger(log))

@@ -8,6 +8,7 @@ import sys
 import weakref
 from contextlib import suppress
 from random import Random
+from threading import Thread
 
 import pytest
 from hand_server import ACCEPT, CLOSE, CONNECT, GONE, SHED, HandServer, settle, text, websocket_scope
@@ -1011,6 +1012,35 @@ async def test_a_late_arrival_is_refused_and_the_application_never_called(denial
     await after.task
     assert words(after.sent) == [DENIED]
     assert house.drain.progress().refused == 2
+
+
+async def test_a_framework_may_call_send_on_another_thread():
+    """As Channels does for synchronous consumers: what it returns is awaited on the loop, and there observers hear."""
+    heard = []
+    messages = [ACCEPT, {"type": "websocket.send", "text": "x"}, CLOSE]
+
+    class Listener:
+        def notify(self, fact):
+            heard.append((type(fact), asyncio.get_running_loop()))
+
+        def flush(self, timeout):
+            pass
+
+    async def app(scope, receive, send):
+        await receive()
+        for message in messages:
+            sending = []
+            thread = Thread(target=lambda message=message, sending=sending: sending.append(send(message)))
+            thread.start()
+            thread.join()
+            await sending[0]
+
+    drain = Drain(triggers=[], observers=[Listener()], shed_first="idle")
+    server = HandServer(DrainMiddleware(app, drain=drain))
+    await server.task
+    loop = asyncio.get_running_loop()
+    assert heard == [(SessionOpened, loop), (SessionClosed, loop)]
+    assert server.sent == messages
 
 
 async def test_a_late_arrival_may_have_gone_before_it_is_refused():
