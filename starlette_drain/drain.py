@@ -207,7 +207,7 @@ class Drain(FleetShedding):
 
     @property
     def is_running(self) -> bool:
-        """Whether it belongs to the running event loop. Asked for each request; where there is no loop, False."""
+        """Whether it belongs to the running event loop; where there is none, False."""
         return self._loop is not None and self._loop is asyncio._get_running_loop()
 
     @property

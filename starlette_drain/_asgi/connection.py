@@ -76,11 +76,12 @@ class Connection(Session):
         task: asyncio.Task[object] | None,
     ) -> None:
         # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
-        self._loop = loop = drain.loop
+        self._loop = loop = task.get_loop() if task is not None else drain.loop
         super().__init__(scope["path"], loop.time())
         self._drain = drain
         # Servers keep it in the object whose methods we hold: with the session in it that is a cycle until the end.
         self._scope = scope
+        scope[SCOPE_KEY] = self
         self._raw_receive = receive
         self._raw_send = send
         # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
@@ -127,10 +128,6 @@ class Connection(Session):
         return True
 
     # What the middleware and the drain call
-
-    def arrive(self) -> None:
-        """Begin: the application is about to be called."""
-        self._scope[SCOPE_KEY] = self
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""

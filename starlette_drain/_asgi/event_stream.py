@@ -56,7 +56,7 @@ class _Phase(Enum):
 
 class EventStreamSession(Connection):
     """
-    One HTTP exchange, which becomes a session when its response turns out to be an event stream.
+    One HTTP exchange: a transfer, until its response turns out to be an event stream, which is a session.
 
     Args:
         has_started: Whether the response has started, as something else than an event stream.
@@ -87,6 +87,7 @@ class EventStreamSession(Connection):
         self._tail = b""
         self._dropped = 0
         self._is_plain_text = True
+        drain.transfers.began(self)
 
     @property
     def is_session(self) -> bool:
@@ -103,11 +104,6 @@ class EventStreamSession(Connection):
     async def send_json(self, value: Any) -> None:
         """Send *value* as JSON, as the data of one event."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
-
-    def arrive(self) -> None:
-        """Begin: it is a transfer until its response turns out to be an event stream."""
-        super().arrive()
-        self._drain.transfers.began(self)
 
     def depart(self) -> Awaitable[None] | None:
         """End."""

@@ -26,21 +26,19 @@ class Exchange:
 
     __slots__ = ("_drain", "_has_started", "_raw_receive", "_raw_send", "_scope", "_task", "session")
 
-    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, drain: Drain, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+    ) -> None:
         self._drain = drain
         self._scope = scope
+        scope[SCOPE_KEY] = self
         self._raw_receive = receive
         self._raw_send = send
-        # Whoever listens may be another task than the application's own.
-        self._task = asyncio.current_task(drain.loop)
+        self._task = task
         self._has_started = False
         self.session: EventStreamSession | None = None
         """Who has taken over, if anybody."""
-
-    def arrive(self) -> None:
-        """Begin: the application is about to be called."""
-        self._scope[SCOPE_KEY] = self
-        self._drain.transfers.began(self)
+        drain.transfers.began(self)
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""
@@ -67,20 +65,18 @@ class Exchange:
         if self.session is not None:
             return self.session.send(message)
         if message["type"] == "http.response.start":
-            if self._needs_session(message):
+            if (
+                self._drain.state is not DrainState.SERVING
+                or not isinstance(message.get("headers", ()), COLLECTIONS)
+                or is_event_stream(message)
+            ):
                 return self._take_over().send(message)
             self._has_started = True
         return self._raw_send(message)
-
-    def _needs_session(self, start: Message) -> bool:
-        if self._drain.state is not DrainState.SERVING:
-            return True
-        return not isinstance(start.get("headers", ()), COLLECTIONS) or is_event_stream(start)
 
     def _take_over(self) -> EventStreamSession:
         self._drain.transfers.ended(self)
         self.session = EventStreamSession(
             self._drain, self._scope, self._raw_receive, self._raw_send, self._task, has_started=self._has_started
         )
-        self.session.arrive()
         return self.session

@@ -41,7 +41,7 @@ class _Parted(WebSocketDisconnect, ConnectionResetError):
 
 class WebSocketSession(Connection):
     """
-    One WebSocket, from the moment its request arrives.
+    One WebSocket, tracked from the moment its request arrives.
 
     Attributes:
         path: The path of its request.
@@ -54,14 +54,12 @@ class WebSocketSession(Connection):
 
     kind = "websocket"
 
-    def __init__(self, drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(drain, scope, receive, send, asyncio.current_task(drain.loop))
+    def __init__(
+        self, drain: Drain, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+    ) -> None:
+        super().__init__(drain, scope, receive, send, task)
         self._phase = _Phase.HANDSHAKE
-
-    def arrive(self) -> None:
-        """Begin: it is tracked from its handshake on."""
-        super().arrive()
-        self._drain.enter(self)
+        drain.enter(self)
 
     async def send_text(self, text: str) -> None:
         """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
