@@ -101,6 +101,11 @@ class Shedding:
         """The event loop it belongs to, or would belong to here."""
         return self._loop or asyncio.get_running_loop()
 
+    def running_task(self) -> asyncio.Task[object] | None:
+        """Return the task that runs now, if that is on the drain's own event loop."""
+        loop = self._loop
+        return asyncio.current_task(loop) if loop is not None and loop is asyncio._get_running_loop() else None
+
     def time(self) -> float:
         """Return the event loop's monotonic clock, in seconds."""
         return (self._loop or asyncio.get_running_loop()).time()

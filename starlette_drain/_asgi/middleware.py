@@ -63,9 +63,11 @@ class DrainMiddleware:
         if scope["type"] not in CONNECTIONS:
             return await self._serve_other(scope, receive, send)
         self._show_in(scope)
-        if (SCOPE_KEY in scope or not self.drain.is_running) and not self._is_ready(scope):
-            return await self.app(scope, receive, send)
-        task = asyncio.current_task()
+        task = self.drain.running_task()
+        if task is None or SCOPE_KEY in scope:
+            if not self._is_ready(scope):
+                return await self.app(scope, receive, send)
+            task = asyncio.current_task()
         connection: WebSocketSession | Exchange
         if scope["type"] == "http":
             if self._admin and self._admin.matches(scope):
@@ -110,7 +112,7 @@ class DrainMiddleware:
         if SCOPE_KEY in scope:
             self._warn("another DrainMiddleware stands around this one and has its connections; remove one of the two")
             return False
-        if self.drain.has_ended:
+        if self.drain.is_running or self.drain.has_ended:
             return True
         try:
             self.drain.begin()
