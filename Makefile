@@ -70,7 +70,7 @@ wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fa
 	"$$python" -c 'import sysconfig, starlette_drain as package; \
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
-	"$$python" -m pytest -p no:cacheprovider tests/unit $(ARGS)
+	"$$python" -m pytest -p no:cacheprovider -m 'not slow' tests/unit $(ARGS)
 
 # The package at its word: of what it requires, the versions that it calls the lowest. The tools of the tests are new,
 # and warn of what the old packages do; those warnings are not ours. Left out is what compares FakeAWS with a newer model.
