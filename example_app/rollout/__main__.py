@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{table(outcomes)}\n")
     print(f"figures  {write_json(outcomes, plan)}")
     try:
-        from example_app.rollout.picture import draw  # noqa: PLC0415
+        from example_app.rollout.picture import draw  # noqa: PLC0415 - matplotlib is slow to import
     except ImportError:
         print("picture  none: matplotlib is not installed")
     else:

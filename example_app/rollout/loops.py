@@ -12,7 +12,7 @@ __all__ = ["listen_to_orders", "run", "say"]
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run *main* on uvloop where it is installed: it halves the price of a connection."""
     try:
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415 - not every platform has it
     except ImportError:
         asyncio.run(main)
     else:

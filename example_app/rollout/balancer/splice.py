@@ -111,7 +111,7 @@ class ClientSide(Side):
             if self.transport is None or self.transport.is_closing():
                 self.close_other()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         """Close the other side too."""
         if self._target is not None:
             self._splices.end(self, self._target)
@@ -147,6 +147,6 @@ class TargetSide(Side):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(self._client.take_early())
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         """Close the other side too."""
         self.close_other()

@@ -100,7 +100,7 @@ class Attempt(asyncio.Protocol):
             after = headers.get("retry-after", "")
             self.give_up(f"HTTP {status}", float(after) if after.isdigit() else 0.0)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         """Let the client come back."""
         if self.is_open:
             self._client.lost(self)
