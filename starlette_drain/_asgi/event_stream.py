@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Message, Receive, Scope, Send
 
-from starlette_drain._asgi.connection import Connection, retry_after_header
+from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
@@ -202,7 +202,7 @@ class EventStreamSession(Connection):
     async def _send_parted(self) -> None:
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
         if _spec_version(self._scope) >= (2, 4):
-            raise ConnectionResetError
+            raise ConnectionEnded
         # The cancellation by the application's framework shall meet it where it waits by itself: a generator that is
         # left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1

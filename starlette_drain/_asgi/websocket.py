@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import Connection, retry_after_header
+from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import Goodbye
 from starlette_drain.drain import Drain
 
@@ -30,12 +30,12 @@ class _Phase(Enum):
     """The application has closed the connection, or denied it, itself."""
 
 
-class _Parted(WebSocketDisconnect, ConnectionResetError):
+class _Parted(WebSocketDisconnect, ConnectionEnded):
     """
     What a send meets after the disconnect.
 
-    The ASGI specification (2.4) asks for an `OSError`. Starlette would make a disconnect with code 1006 of one, so its
-    endpoints get a `WebSocketDisconnect` that is nothing else, which passes through it with our code and reason.
+    Starlette would make a disconnect with code 1006 of an `OSError`, so its endpoints get a `WebSocketDisconnect` that
+    is nothing else, which passes through it with our code and reason.
     """
 
 
@@ -138,8 +138,10 @@ class WebSocketSession(Connection):
     async def _send_parted(self, message: Message, disconnect: Message) -> None:
         if self._phase is _Phase.ANSWERED and message["type"] == "websocket.http.response.body":
             await self._raw_send(message)  # a denial that has begun shall end as it should
+        elif message["type"] == "websocket.close":
+            await asyncio.sleep(0)  # nothing that an application may call in a loop returns without suspending
         # Never drop silently: a loop that only sends would go on for ever.
-        elif message["type"] != "websocket.close":
+        else:
             # Many frameworks listen in another task, and cancel this one when they hear the disconnect: let them.
             for _ in range(10):
                 await asyncio.sleep(0)

@@ -209,13 +209,12 @@ async def test_every_shape_of_endpoint_ends_with_one_proper_close(shape, framewo
 
 
 async def test_an_endpoint_sees_an_ordinary_disconnect_with_code_and_reason():
-    """A pending receive ends with the code and reason that the client sees, and so does every later call."""
+    """A pending receive ends with the code and reason that the client sees, and so does every later send."""
     seen = []
 
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
-        seen.append(await receive())
         seen.append(await receive())
         for message in ({"type": "websocket.send", "text": "late"}, ACCEPT):
             with pytest.raises(WebSocketDisconnect) as caught:
@@ -229,7 +228,79 @@ async def test_an_endpoint_sees_an_ordinary_disconnect_with_code_and_reason():
     await house.shed()
     await server.task
 
-    assert seen == [SHED, SHED, (1012, "server draining"), (1012, "server draining")]
+    assert seen == [SHED, (1012, "server draining"), (1012, "server draining")]
+    assert server.sent == [ACCEPT, CLOSE]
+
+
+async def test_the_disconnect_is_delivered_once_and_the_next_receive_waits():
+    """An application that ignores the disconnect waits until its grace is over: it never spins the event loop."""
+    seen = []
+
+    async def app(scope, receive, send):
+        while True:
+            message = await receive()
+            seen.append(message)
+            if message == CONNECT:
+                await send(ACCEPT)
+
+    house = House(app, grace=3.0)
+    server = house.serve()
+    await settle()
+    began = asyncio.get_running_loop().time()
+    await house.shed()
+    assert seen == [CONNECT, SHED]
+    await server.task
+
+    assert seen == [CONNECT, SHED]
+    assert server.sent == [ACCEPT, CLOSE]
+    assert asyncio.get_running_loop().time() - began == pytest.approx(3.0, abs=0.01)
+    assert house.outcomes() == [Outcome.FORCED]
+
+
+async def test_a_handshake_hears_connect_and_one_disconnect():
+    """A session that is shed before its application has listened hears the connect first, the disconnect once."""
+    seen, begin = [], asyncio.Event()
+
+    async def app(scope, receive, send):
+        await begin.wait()
+        while True:
+            seen.append(await receive())
+
+    house = House(app, grace=1.0)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    begin.set()
+    await server.task
+
+    assert seen == [CONNECT, SHED]
+
+
+async def test_a_close_sent_in_a_loop_lets_others_run():
+    """Closing again and again after the shed does nothing, and suspends every time."""
+    passes = []
+
+    async def count_passes():
+        while True:
+            passes.append(None)
+            await asyncio.sleep(0)
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+        counting = asyncio.create_task(count_passes())
+        for _ in range(50):
+            await send({"type": "websocket.close", "code": 1000})
+        counting.cancel()
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+
+    assert len(passes) >= 50
     assert server.sent == [ACCEPT, CLOSE]
 
 
@@ -460,10 +531,11 @@ async def test_an_anyio_scope_cancelled_in_the_same_moment_knows_its_own_cancell
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
+        message = None
         with anyio.CancelScope() as cancel_scope:
             seen.append(cancel_scope)
-            await receive()
-        seen.append(await receive())
+            message = await receive()
+        seen.append(message or await receive())
 
     for ours_first in (True, False):
         seen.clear()
@@ -686,7 +758,9 @@ async def test_nested_groups_of_our_disconnects_stop_at_the_boundary():
         await receive()
         await send(ACCEPT)
         await receive()
-        inner = ExceptionGroup("inner", [WebSocketDisconnect(1012), OSError()])
+        with pytest.raises(ConnectionResetError) as caught:
+            await send({"type": "websocket.send", "text": "late"})
+        inner = ExceptionGroup("inner", [WebSocketDisconnect(1012), caught.value])
         msg = "outer"
         raise ExceptionGroup(msg, [inner, WebSocketDisconnect(1006)])
 
@@ -695,6 +769,67 @@ async def test_nested_groups_of_our_disconnects_stop_at_the_boundary():
     await settle()
     await house.shed()
     await server.task
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("disk"),
+        TimeoutError("the database does not answer"),
+        FileNotFoundError("state"),
+        ConnectionRefusedError("cache"),
+        ConnectionResetError("upstream"),
+        BrokenPipeError("child"),
+        ExceptionGroup("clean-up", [WebSocketDisconnect(1012), TimeoutError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_of_the_clean_up_after_a_shed_reaches_the_server(error):
+    """An application's own error passes through, also one of a type that a lost connection raises too."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        try:
+            await receive()
+        finally:
+            raise error
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    with pytest.raises(type(error)) as caught:
+        await server.task
+    assert caught.value is error
+    assert server.sent == [ACCEPT, CLOSE]
+
+
+async def test_a_cancellation_left_behind_by_the_application_does_not_hide_ours():
+    """
+    A task that counts a cancellation of its own when its grace is over ends without an error.
+
+    Python 3.11 and 3.12 leave one behind where a TaskGroup has failed, https://github.com/python/cpython/issues/116720.
+    """
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        task = asyncio.current_task()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        assert task.cancelling() == 1
+        await asyncio.get_running_loop().create_future()
+
+    house = House(app, grace=1.0)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+
+    assert house.outcomes() == [Outcome.FORCED]
+    assert server.sent == [ACCEPT, CLOSE]
 
 
 # --- Farewells ---
