@@ -20,7 +20,7 @@ from starlette_drain.flushing import flush
 from starlette_drain.garbage import Freeze
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.transfers import Transfers
-from starlette_drain.triggers.base import Trigger
+from starlette_drain.triggers.base import Trigger, check_triggers
 from starlette_drain.watching import Watching, status_of
 
 __all__ = ["Drain"]
@@ -57,13 +57,16 @@ class Drain(FleetShedding):
         **options: Unpack[DrainOptions],
     ) -> None:
         settings = Settings.load(options, os.environ)
+        if rng is not None and not isinstance(rng, Random):
+            raise SettingsError("rng", rng, "give a random.Random, such as Random(7), or None")
         super().__init__(settings, None if observers is None else Observers(observers), rng or Random())
         self._has_own_luck = rng is None
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
         self.farewells = Farewells(settings.farewell_timeout)
-        self._triggers = None if triggers is None else tuple(triggers)
+        self._triggers = None if triggers is None else check_triggers(triggers)
+        Observers(each for each in self._triggers or () if isinstance(each, Observer))  # refuses what cannot hear
         self._agreement: Agreement | None = None
         self._is_equipped = False
         self._watching: Watching | None = None

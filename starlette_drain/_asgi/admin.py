@@ -17,7 +17,7 @@ from starlette_drain._core.state import DrainState
 from starlette_drain.drain import Drain
 from starlette_drain.exceptions import IllegalTransition
 
-__all__ = ["AdminRoute"]
+__all__ = ["AdminRoute", "bearer_token", "is_for"]
 
 MAX_BODY = 16 * 1024
 """Bytes; a request to drain is a few dozen."""
@@ -55,9 +55,7 @@ class AdminRoute:
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
-        # Servers put their root_path in front of the path, or not: the ASGI specification changed its mind.
-        path, own_path = scope["path"], self._drain.settings.admin_path
-        return path in (own_path, scope.get("root_path", "").rstrip("/") + own_path)
+        return is_for(self._drain.settings.admin_path, scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -86,10 +84,10 @@ class AdminRoute:
         raise _Refusal(405, f"{request.method} means nothing here", allow="GET, HEAD, POST, DELETE")
 
     def _authorize(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        token = bearer_token(request)
+        if token is None:
             raise _Refusal(401, "send 'Authorization: Bearer <admin token>'", www_authenticate="Bearer")
-        if not hmac.compare_digest(token.strip().encode(), self._token):
+        if not hmac.compare_digest(token, self._token):
             challenge = 'Bearer error="invalid_token"'  # RFC 6750 section 3.1
             raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
         if not self._drain.settings.admin_proxied and any(name in request.headers for name in PROXY_HEADERS):
@@ -136,6 +134,18 @@ class AdminRoute:
             for task in (drained, gone):
                 task.cancel()
             await asyncio.gather(drained, gone, return_exceptions=True)
+
+
+def is_for(path: str, scope: Scope) -> bool:
+    """Tell whether a request is for *path*."""
+    # Servers put their root_path in front of the path, or not: the ASGI specification changed its mind.
+    return scope["path"] in (path, scope.get("root_path", "").rstrip("/") + path)
+
+
+def bearer_token(request: Request) -> bytes | None:
+    """Return the token that a request carries; None if it carries none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip().encode() if scheme.lower() == "bearer" else None
 
 
 def describe(drain: Drain) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.exchange import Exchange
 from starlette_drain._asgi.lifespan import serve_lifespan
+from starlette_drain._asgi.misconfigured import Misconfigured, is_made_by_starlette
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
 from starlette_drain._core.options import DrainOptions
 from starlette_drain.drain import Drain
@@ -42,15 +43,21 @@ class DrainMiddleware:
         **options: See `Settings`.
 
     Raises:
-        SettingsError: If an option cannot work, or both *drain* and *options* are given.
+        SettingsError: If an option cannot work, or both *drain* and *options* are given. With ``add_middleware`` the
+            startup fails with it instead; without a lifespan it is logged, and nothing is tracked.
     """
 
     def __init__(self, app: App, *, drain: Drain | None = None, **options: Unpack[DrainOptions]) -> None:
-        if drain is not None and options:
-            raise SettingsError("drain", drain, f"give {', '.join(options)} to the Drain, not to the middleware")
         self.app = app
-        self.drain = drain if drain is not None else Drain(**options)
-        equip(self.drain)
+        self._instead: Misconfigured | None = None
+        try:
+            self.drain = _choose(drain, options)
+            equip(self.drain)
+        except SettingsError as error:
+            if not is_made_by_starlette():
+                raise
+            self._instead = Misconfigured(app, error, _admin_options(drain) if isinstance(drain, Drain) else options)
+            return
         settings = self.drain.settings
         self._admin = AdminRoute(self.drain, settings.admin_token) if settings.admin_token else None
         self._is_starlettes = isinstance(app, Starlette)
@@ -60,7 +67,7 @@ class DrainMiddleware:
         """Serve one connection, or the lifespan; return what the application returns."""
         # Few calls: in a busy server none of this is in the processor's caches, and each costs four times what it does
         # alone. And no coroutine for the rest: a frame more for each of 100,000 idle sessions is a few hundred bytes.
-        if scope["type"] not in CONNECTIONS:
+        if self._instead is not None or scope["type"] not in CONNECTIONS:
             return await self._serve_other(scope, receive, send)
         self._show_in(scope)
         task = self.drain.running_task()
@@ -87,6 +94,8 @@ class DrainMiddleware:
                 await goodbye
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        if self._instead is not None:
+            return await self._instead(scope, receive, send)
         if scope["type"] == "lifespan":
             return await serve_lifespan(self.drain, self.app, scope, receive, send)
         return await self.app(scope, receive, send)
@@ -125,3 +134,17 @@ class DrainMiddleware:
         if not self._has_warned:
             self._has_warned = True
             logger.warning("DrainMiddleware does nothing here: %s", why)
+
+
+def _choose(drain: Drain | None, options: DrainOptions) -> Drain:
+    if drain is None:
+        return Drain(**options)
+    if not isinstance(drain, Drain):
+        raise SettingsError("drain", drain, "give a Drain, such as Drain(window=60), or options such as window=60")
+    if options:
+        raise SettingsError("drain", drain, f"give {', '.join(options)} to the Drain, not to the middleware")
+    return drain
+
+
+def _admin_options(drain: Drain) -> DrainOptions:
+    return {"admin_token": drain.settings.admin_token, "admin_path": drain.settings.admin_path}

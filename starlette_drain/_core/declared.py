@@ -2,15 +2,18 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import Any
+
+from starlette_drain.exceptions import SettingsError
 
 __all__ = [
     "bytes_of",
     "is_number",
     "is_target_group",
     "is_whole",
+    "members",
     "names_in",
     "option",
     "or_yes_or_no",
@@ -62,6 +65,22 @@ def or_yes_or_no(word: str) -> Callable[[str], str | bool]:
 def names_in(text: str) -> tuple[str, ...]:
     """Return the names in *text*, which are separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def members(option: str, given: Any, needs: Iterable[str], remedy: str) -> tuple[Any, ...]:
+    """
+    Return what is in *given*, an iterable of objects that have the attributes *needs*.
+
+    Raises:
+        SettingsError: If it is something else, or one of them is.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise SettingsError(option, given, remedy)
+    found = tuple(given)
+    for each in found:
+        if isinstance(each, type) or not all(hasattr(each, name) for name in needs):
+            raise SettingsError(option, each, remedy)
+    return found
 
 
 def option(

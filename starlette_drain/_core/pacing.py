@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from starlette_drain._core.declared import is_number
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["BatchPacing", "EvenPacing", "Pacing", "RateCapPacing", "parse_pacing"]
@@ -131,5 +132,5 @@ def parse_pacing(text: str) -> Pacing:
 
 
 def _check_positive(option: str, value: float, remedy: str) -> None:
-    if not (math.isfinite(value) and value > 0):
+    if not (is_number(value) and value > 0):
         raise SettingsError(option, value, remedy)

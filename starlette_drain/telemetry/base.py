@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
+from starlette_drain._core.declared import members
 from starlette_drain._core.facts import Fact
 from starlette_drain.exceptions import SettingsError
 
@@ -42,11 +43,12 @@ class Observers:
     Tells every observer, and lets none of them hurt a drain.
 
     Raises:
-        SettingsError: If an observer's ``hears`` cannot work.
+        SettingsError: If something else than an observer is given, or an observer's ``hears`` cannot work.
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = tuple(observers)
+        remedy = "give a list of observers, objects with notify(fact) and flush(timeout), such as [LogObserver()]"
+        self._observers: tuple[Observer, ...] = members("observers", observers, ("notify", "flush"), remedy)
         self._hears = {id(each): _hears(each) for each in self._observers}
         self._listeners: dict[type[Fact], tuple[Observer, ...]] = {}
         """Who hears facts of a class, by classes told of so far."""

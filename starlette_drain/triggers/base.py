@@ -1,13 +1,14 @@
 """The contract between a drain and those who may ask for one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.declared import members
 from starlette_drain._core.facts import Fact
 from starlette_drain._core.settings import Settings
 
-__all__ = ["Control", "Trigger"]
+__all__ = ["Control", "Trigger", "check_triggers"]
 
 
 class Control(Protocol):
@@ -73,3 +74,14 @@ class Trigger(Protocol):
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return what ``GET /drain`` shows of this trigger at *now*: JSON values only, nothing secret."""
+
+
+def check_triggers(given: Iterable[Trigger]) -> tuple[Trigger, ...]:
+    """
+    Return the triggers in *given*.
+
+    Raises:
+        SettingsError: If there is something else in it.
+    """
+    remedy = "give a list of triggers, such as [SigtermTrigger()]; the names of AWS's sources go into sources="
+    return members("triggers", given, ("name", "watch", "status"), remedy)

@@ -207,6 +207,35 @@ async def test_a_window_that_cannot_work_is_refused_and_starts_nothing(drain, wi
     assert drain.state is DrainState.SERVING
 
 
+class Deaf(RecordingObserver):
+    """A trigger that is an observer too, of what is no fact."""
+
+    name = "deaf"
+    hears = (int,)
+    watch = status = None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"triggers": "target-health"}, "triggers='target-health' cannot work: give a list of triggers"),
+        ({"triggers": ["sigterm"]}, "triggers='sigterm' cannot work: give a list of triggers"),
+        ({"triggers": [ManualTrigger]}, "triggers=<class .* cannot work: give a list of triggers"),
+        ({"triggers": ManualTrigger()}, "triggers=<.*ManualTrigger object .* cannot work: give a list of triggers"),
+        ({"triggers": [Deaf()]}, "Deaf.hears=.* cannot work: give a tuple of fact classes"),
+        ({"observers": [print]}, "observers=<built-in function print> cannot work: give a list of observers"),
+        ({"observers": RecordingObserver()}, "observers=<.*RecordingObserver object .* cannot work"),
+        ({"observers": [RecordingObserver]}, "observers=<class .* cannot work: give a list of observers"),
+        ({"rng": 7}, "rng=7 cannot work: give a random.Random"),
+        ({"pacing": object()}, "pacing=<object .* cannot work: give a Pacing"),
+    ],
+)
+async def test_an_object_of_the_wrong_kind_is_refused_where_it_is_given(given, message):
+    """Not at the first fact of a drain, and not by watching nothing: the Drain is not made."""
+    with pytest.raises(SettingsError, match=message):
+        Drain(**given)
+
+
 async def test_cancel_serves_again_and_asks_nobody_more(drain, recording):
     """A drain taken back asks nobody more; who waits for it is told so; the report tells how far it came."""
     sessions = [FakeSession(drain, after=1) for _ in range(100)]

@@ -88,7 +88,7 @@ def test_wrong_short_form_says_what_would_be_right(text):
     assert all(form in caught.value.remedy for form in ("even", "rate:50", "batches:2"))
 
 
-@pytest.mark.parametrize("number", [0, -1, math.nan, math.inf])
+@pytest.mark.parametrize("number", [0, -1, math.nan, math.inf, "50", None])
 @pytest.mark.parametrize(("strategy", "option"), [(RateCapPacing, "limit"), (BatchPacing, "interval")])
 def test_numbers_that_cannot_work(strategy, option, number):
     """A strategy that can never work is not made."""

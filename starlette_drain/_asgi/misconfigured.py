@@ -1,0 +1,88 @@
+"""What stands in for a middleware whose options cannot work."""
+
+import hmac
+import inspect
+import logging
+import os
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from starlette_drain._asgi.admin import bearer_token, is_for
+from starlette_drain._asgi.connection import App
+from starlette_drain._core.settings import Settings, environment_name
+from starlette_drain.exceptions import SettingsError
+
+__all__ = ["Misconfigured", "is_made_by_starlette"]
+
+TOKEN_OPTIONS = ("admin_token", environment_name("admin_token"))
+
+logger = logging.getLogger("starlette_drain")
+
+
+def is_made_by_starlette() -> bool:
+    """
+    Tell whether the middleware is being made for ``add_middleware``.
+
+    Starlette does that when the first scope arrives, usually the lifespan's. Servers take an exception there for "this
+    application has no lifespan" and start; then it is raised again for each request.
+    """
+    frames = traceback.walk_stack(inspect.currentframe())
+    return any(frame.f_code.co_name == "build_middleware_stack" for frame, _ in frames)
+
+
+class Misconfigured:
+    """
+    Fails the startup; without a lifespan, logs why once and passes every connection through.
+
+    Args:
+        app: The application.
+        error: What is wrong.
+        options: The options given. Those of the admin route are used if they are valid by themselves.
+    """
+
+    def __init__(self, app: App, error: SettingsError, options: Mapping[str, Any]) -> None:
+        self._app = app
+        self._error = error
+        self._path = _alone("admin_path", options, "/drain")
+        self._token: str | None = _alone("admin_token", options, "")
+        self._has_logged = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one connection, or the lifespan; return what the application returns."""
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"starlette_drain: {self._error}"})
+            raise self._error  # as Starlette does: its TestClient fails only if the lifespan raises
+        if not self._has_logged:
+            self._has_logged = True
+            logger.error("DrainMiddleware does nothing here, no connection will be drained: %s", self._error)
+        # None: no token was given, so there is no such route. "": one was given, but no request can match it.
+        if scope["type"] == "http" and self._token is not None and is_for(self._path, scope):
+            return await self._explain(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = "an option cannot work; the server's log says which"
+        # Values may be confidential, so they are for the bearer of the token. The token itself is in no message.
+        if self._error.option in TOKEN_OPTIONS or self._is_authorized(Request(scope)):
+            message = str(self._error)
+        await JSONResponse({"error": message}, 503, {"cache-control": "no-store"})(scope, receive, send)
+
+    def _is_authorized(self, request: Request) -> bool:
+        token = bearer_token(request)
+        return bool(token and self._token and hmac.compare_digest(token, self._token.encode()))
+
+
+def _alone(option: str, options: Mapping[str, Any], otherwise: str) -> Any:
+    """Return the value that *option* has if the other options are ignored; *otherwise* if it cannot work."""
+    variable = environment_name(option)
+    given = {option: options[option]} if option in options else {}
+    try:
+        return getattr(Settings.load(given, {variable: os.environ.get(variable, "")}), option)
+    except SettingsError:
+        return otherwise
