@@ -170,11 +170,12 @@ class Drain(FleetShedding):
 
     def retract(self, trigger: str) -> bool:
         """Take back the drain that *trigger* alone has asked for; return whether there was one to take back."""
-        episode = self._episode
-        if episode is None or not episode.is_revocable or any(each.trigger != trigger for each in episode.causes):
-            return False
-        self.withdraw()
-        return True
+        if self._episode and self._episode.is_revocable_by(trigger):
+            self.look()  # another worker may just have been asked by somebody else
+            if self._episode and self._episode.is_revocable_by(trigger):
+                self.withdraw()
+                return True
+        return False
 
     @property
     def workers(self) -> int:

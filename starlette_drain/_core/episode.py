@@ -77,6 +77,10 @@ class Episode:
         """Whether no cause has told the process to stop."""
         return all(cause.revocable for cause in self.causes)
 
+    def is_revocable_by(self, trigger: str) -> bool:
+        """Tell whether *trigger* alone has asked for this drain, and may take it back."""
+        return self.is_revocable and all(cause.trigger == trigger for cause in self.causes)
+
     def has_shed(self, session: Session) -> bool:
         """Tell whether this drain has asked *session* to leave, and not its age or a drain before."""
         return session.shed_at is not None and session.shed_at >= self.tally.started_at

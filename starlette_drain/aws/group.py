@@ -18,10 +18,15 @@ __all__ = ["GroupWatch"]
 LONGEST_WAIT = 60.0
 """Seconds between two polls at the most, however long AWS throttles."""
 
+ENOUGH_LOOKS = 2
+"""Answers in a row that it takes to believe that the target is gone, or back: AWS's APIs are eventually consistent."""
+
 
 class GroupWatch:
     """
     Polls one target group. A poll that fails changes nothing but the interval.
+
+    An answer that does not list our target changes nothing either, until the next one says the same.
 
     Args:
         target: What this task is in the group.
@@ -55,6 +60,10 @@ class GroupWatch:
         """How often this task is listed in this group, as last seen."""
         self.clear: float | None = None
         """When an answer last said that the target is not being taken out."""
+        self._missed = 0
+        """How many answers in a row did not list the target."""
+        self._served = 0
+        """How many answers in a row showed the target in service."""
         self._calls = calls
         self._control = control
         self._on_reading = on_reading
@@ -70,6 +79,11 @@ class GroupWatch:
             source=target.target_group_arn,
             impairment=impairment,
         )
+
+    @property
+    def is_in_service(self) -> bool:
+        """Whether enough answers in a row showed the target in service."""
+        return self._served >= ENOUGH_LOOKS
 
     def status(self, now: float) -> dict[str, Any]:
         """Return what ``GET /drain`` shows of the group."""
@@ -102,6 +116,10 @@ class GroupWatch:
             reading = read(listed, self.target.ids, self.target.ports, seen=self.seen)
             if reading.verdict is Verdict.DRAINING and not self.seen and await self._is_inherited():
                 reading = replace(reading, verdict=Verdict.NOT_YET)
+        self._missed = self._missed + 1 if reading.verdict is Verdict.GONE else 0
+        self._served = self._served + 1 if reading.verdict is Verdict.SERVING else 0
+        if 0 < self._missed < ENOUGH_LOOKS and not self.reading.verdict.leaving:
+            return Verdict.UNKNOWN.value  # nor is what it says of the others to be trusted
         self._accept(reading, asked)
         return reading.verdict.value
 

@@ -42,9 +42,10 @@ class TargetHealthTrigger(AwsSource):
     Asks for a drain when the balancer deregisters this task's target.
 
     It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
-    asks for a drain; the shortest deregistration delay of all groups rules. It asks once, and again only after the
-    target has been seen back in service. A poll that fails changes nothing. The more tasks there are the less often
-    each of them asks, so that the fleet keeps to ``poll_share`` of the account's budget.
+    asks for a drain; the shortest deregistration delay of all groups rules. It asks once. When the target has been seen
+    back in service it takes back the drain that it alone has asked for, and may ask again. A poll that fails changes
+    nothing. The more tasks there are the less often each of them asks, so that the fleet keeps to ``poll_share`` of the
+    account's budget.
     """
 
     name = "target-health"
@@ -203,7 +204,7 @@ class TargetHealthTrigger(AwsSource):
             self._slowness.worked("lag")
 
     def _conclude(self, watch: GroupWatch) -> None:
-        """Ask for a drain when the target groups begin to take the target out: the first of them, or the last."""
+        """Ask for a drain when the target groups take the target out (the first, or the last); else take it back."""
         if self._control is None or self.identity is None:
             return
         self._share_budget(self._control.settings)
@@ -217,13 +218,16 @@ class TargetHealthTrigger(AwsSource):
         joined = sum(each.seen for each in self._watches)
         enough = 1 if self._control.settings.target_group_policy == "any" else max(1, joined)
         was_enough = len(self._leaving) >= enough
-        verdict = watch.reading.verdict
-        if verdict.leaving:
+        if watch.reading.verdict.leaving:
             self._leaving.add(watch.target.target_group_arn)
-        elif verdict is Verdict.SERVING:
+        elif watch.is_in_service:
             self._leaving.discard(watch.target.target_group_arn)
-        if len(self._leaving) >= enough and not was_enough:
+        is_enough = len(self._leaving) >= enough
+        if is_enough and not was_enough:
             self._control.request(self._cause(watch, self.identity, self._control))
+        elif watch.is_in_service and not is_enough:
+            # Every time: the worker that asked may be another one, which has died since.
+            self._control.retract(self.name)
 
     def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
         now = control.time()

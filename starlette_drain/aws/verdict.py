@@ -6,7 +6,8 @@
 # Target.NotRegistered; and botocore's waiter TargetDeregistered also takes the error InvalidTarget for it.
 #
 # All three look the same before ECS has registered the target, which it does some seconds after the container started.
-# So they mean "not yet" until the target was seen registered once, and "gone" from then on.
+# So they mean "not yet" until the target was seen registered once, and "gone" from then on: where two answers in a row
+# say so (see GroupWatch).
 #
 # What looks like leaving and is not:
 #   unhealthy.draining     an NLB lets the flows of an unhealthy target run on; it is still registered
@@ -89,9 +90,9 @@ def read(
         seen: Whether an earlier answer showed our target registered.
     """
     listed = list(descriptions)
-    states = [(each.get("TargetHealth") or {}).get("State") for each in listed]
+    states = [_part(each, "TargetHealth").get("State") for each in listed]
     absent = Verdict.GONE if seen else Verdict.NOT_YET
-    ours = [_judge(each, absent) for each in listed if _is_ours(each.get("Target") or {}, ids, ports)]
+    ours = [_judge(each, absent) for each in listed if _is_ours(_part(each, "Target"), ids, ports)]
     verdict = next((each for each in PRECEDENCE if each in ours), absent)
     return Reading(verdict, states.count("healthy"), states.count("draining"), len(listed), len(ours))
 
@@ -118,12 +119,18 @@ def canonical_id(target_id: str) -> str:
         return target_id
 
 
+def _part(description: object, name: str) -> Mapping[str, Any]:
+    """Return a part of a description; an empty one where that is garbage, which must not hide the other targets."""
+    part = description.get(name) if isinstance(description, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
 def _is_ours(target: Mapping[str, Any], ids: frozenset[str], ports: frozenset[int]) -> bool:
     return canonical_id(str(target.get("Id", ""))) in ids and (not ports or target.get("Port") in ports)
 
 
 def _judge(description: Mapping[str, Any], absent: Verdict) -> Verdict:
-    health = description.get("TargetHealth") or {}
+    health = _part(description, "TargetHealth")
     match health.get("State"), health.get("Reason"):
         case (("healthy" | "initial"), _):
             return Verdict.SERVING

@@ -148,6 +148,20 @@ async def test_a_rollback_does_not_take_back_what_somebody_asked_of_another_work
     assert round(deadline(one), 6) == round(deadline(other), 6)
 
 
+async def test_a_rollback_hears_first_what_another_worker_was_just_asked_for(crowd):
+    """In the moment in which a drain is taken back, another worker may have been asked for one by hand: it stands."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(10)
+    other.seat(10)
+    await soon()
+    one.drain.request(cause(one, "service-deployment", 60))
+    await soon()
+    await other.drain.start(window=100, reason="maintenance")
+    assert one.drain.retract("service-deployment") is False
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING] * 2
+
+
 async def test_a_worker_that_comes_half_way_knows_every_cause(crowd):
     """Whoever is elected next must not take for its own what somebody else has asked for, too."""
     old = crowd.hire()

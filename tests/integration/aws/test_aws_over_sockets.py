@@ -49,6 +49,10 @@ class Control:
         self.causes.append(cause)
         self.news.set()
 
+    def retract(self, trigger):  # noqa: ARG002
+        """Take nothing back."""
+        return False
+
     def tell(self, fact):
         """Note a fact."""
         self.facts.append(fact)

@@ -84,15 +84,16 @@ class ScriptedClients:
     """
     Clients that answer from a FakeAWS without a wire.
 
-    ``failures`` maps an operation to what it raises, for as long as it is there; ``taking`` is the virtual time a call
-    takes; ``lost`` maps an operation to the seconds after which AWS does what nobody hears the answer to;
-    ``hanging`` holds the ARNs of target groups about which nothing is answered; ``calls`` lists when and what was
-    called.
+    ``failures`` maps an operation to what it raises, for as long as it is there, and ``answers`` to what it answers
+    instead; ``taking`` is the virtual time a call takes; ``lost`` maps an operation to the seconds after which AWS does
+    what nobody hears the answer to; ``hanging`` holds the ARNs of target groups about which nothing is answered;
+    ``calls`` lists when and what was called.
     """
 
     def __init__(self, fake):
         self.fake = fake
         self.failures = {}
+        self.answers = {}
         self.taking = 0.0
         self.lost = {}
         self.hanging = set()
@@ -145,6 +146,8 @@ class ScriptedClient:
             error = owner.failures.get(operation) or owner.failures.get("*")
             if error:
                 raise error
+            if operation in owner.answers:
+                return owner.answers[operation]
             return self._answer(operation, parameters)
 
         return call

@@ -135,7 +135,7 @@ async def test_not_yet_registered(stage):
         assert control.causes == []
 
         stage.fake.deregister(task)  # a delay of 0: gone without having been seen draining
-        await asyncio.sleep(5)
+        await asyncio.sleep(10)
         (cause,) = control.causes
         assert cause.deadline == cause.at
         assert "no longer registered" in cause.reason
@@ -147,7 +147,7 @@ async def test_gone_before_the_delay_is_over(stage):
     async with stage.watching(task) as control:
         await asyncio.sleep(30)
         task.service.registrations[0].group._targets.clear()
-        await asyncio.sleep(6)
+        await asyncio.sleep(11)
 
         (cause,) = control.causes
         assert cause.deadline == pytest.approx(cause.at - cause.lag + 285)
@@ -160,7 +160,7 @@ async def test_gone_with_a_delay_that_was_only_assumed(stage):
     async with stage.watching(task) as control:
         await asyncio.sleep(30)
         stage.fake.deregister(task)
-        await asyncio.sleep(6)
+        await asyncio.sleep(11)
 
         (cause,) = control.causes
         assert cause.deadline == cause.at
@@ -172,12 +172,11 @@ async def test_back_in_service_arms_again(stage):
     async with stage.watching(task) as control:
         for _ in range(2):
             await asyncio.sleep(20)
+            assert control.causes == []
             stage.fake.deregister(task)
             await asyncio.sleep(20)
+            assert len(control.causes) == 1
             stage.fake.register(task)
-        await asyncio.sleep(20)
-
-        assert len(control.causes) == 2
 
 
 @pytest.mark.parametrize(
