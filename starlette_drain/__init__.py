@@ -5,13 +5,13 @@ from starlette_drain._asgi.lookup import session_of
 from starlette_drain._asgi.middleware import DrainMiddleware
 from starlette_drain._asgi.websocket import WebSocketSession
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.episode import DrainProgress
+from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCapPacing
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import RegistryStatistics, Session
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainState
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 from starlette_drain.exceptions import (
     DiscoveryError,
     DrainError,

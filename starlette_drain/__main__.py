@@ -2,7 +2,7 @@
 
 import sys
 
-from starlette_drain.cli import main
+from starlette_drain.tools.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from random import Random
 
 from starlette_drain import Drain, DrainCause, Session
-from starlette_drain._core.facts import Fact, PaceChanged, SessionShed
+from starlette_drain._core.events import Fact, PaceChanged, SessionShed
 from starlette_drain._core.session import Goodbye
-from starlette_drain.aws.polling import fleet_interval
+from starlette_drain.aws.sources.polling import fleet_interval
 
 __all__ = ["FleetFigures", "simulate_fleet"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from example_app.simulations.balancer import Account
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import Fact
+from starlette_drain._core.events import Fact
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.client import GivenClients
-from starlette_drain.aws.health import TargetHealthTrigger
-from starlette_drain.aws.metadata import METADATA_VARIABLE
-from starlette_drain.aws.polling import REFILL, fleet_interval
+from starlette_drain.aws.api.client import GivenClients
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
+from starlette_drain.aws.sources.polling import REFILL, fleet_interval
 
 __all__ = ["PollingFigures", "simulate_polling"]
 

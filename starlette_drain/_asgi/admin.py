@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.state import DrainState
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 from starlette_drain.exceptions import IllegalTransition
 
 __all__ = ["AdminRoute", "bearer_token", "is_for"]

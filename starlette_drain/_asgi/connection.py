@@ -27,7 +27,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from starlette_drain._core.session import Goodbye, Session
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 
 __all__ = ["SCOPE_KEY", "App", "Connection", "ConnectionEnded", "retry_after_header"]
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from starlette_drain._core.settings import Settings
-from starlette_drain.ageing import Ageing
-from starlette_drain.drain import Drain
-from starlette_drain.election import Elected
+from starlette_drain._engine.max_age import Ageing
+from starlette_drain._engine.drain import Drain
+from starlette_drain._workers.leader import Elected
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.triggers.base import Trigger
-from starlette_drain.workers import Workers
+from starlette_drain._workers.group import Workers
 
 __all__ = ["equip"]
 
@@ -28,23 +28,23 @@ def _triggers(settings: Settings) -> Iterable[Trigger]:
 
     yield SigtermTrigger()
     if "target-health" in settings.sources:
-        from starlette_drain.aws.health import TargetHealthTrigger  # noqa: PLC0415
+        from starlette_drain.aws.sources.target_health import TargetHealthTrigger  # noqa: PLC0415
 
         yield TargetHealthTrigger()
     if "task-state" in settings.sources:
-        from starlette_drain.aws.task_state import EcsTaskTrigger  # noqa: PLC0415
+        from starlette_drain.aws.sources.task_state import EcsTaskTrigger  # noqa: PLC0415
 
         yield EcsTaskTrigger()
     if "service-deployment" in settings.sources:
-        from starlette_drain.aws.service_deployment import ServiceDeploymentTrigger  # noqa: PLC0415
+        from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger  # noqa: PLC0415
 
         yield ServiceDeploymentTrigger()
     if settings.self_registration:
-        from starlette_drain.aws.registration import SelfRegistration  # noqa: PLC0415
+        from starlette_drain.aws.actions.registration import SelfRegistration  # noqa: PLC0415
 
         yield SelfRegistration(registers=settings.self_registration is True)
     if settings.protection_limit is not None:
-        from starlette_drain.aws.protection import TaskProtection  # noqa: PLC0415
+        from starlette_drain.aws.actions.protection import TaskProtection  # noqa: PLC0415
 
         yield TaskProtection()
 

@@ -26,7 +26,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import Goodbye
 from starlette_drain._core.state import DrainState
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 
 __all__ = ["EventStreamSession", "is_event_stream"]
 

@@ -8,7 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette_drain._asgi.connection import SCOPE_KEY
 from starlette_drain._asgi.event_stream import EventStreamSession, is_event_stream
 from starlette_drain._core.state import DrainState
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 
 __all__ = ["Exchange"]
 

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from starlette_drain._asgi.connection import App
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 from starlette_drain.exceptions import DrainInUse
 
 __all__ = ["serve_lifespan"]

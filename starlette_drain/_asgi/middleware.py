@@ -15,7 +15,7 @@ from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.misconfigured import Misconfigured, is_made_by_starlette
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
 from starlette_drain._core.options import DrainOptions
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 from starlette_drain.exceptions import DrainInUse, SettingsError
 
 __all__ = ["DrainMiddleware"]

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import Goodbye
-from starlette_drain.drain import Drain
+from starlette_drain._engine.drain import Drain
 
 __all__ = ["WebSocketSession", "refuse"]
 

@@ -1,6 +1,6 @@
 """Who listens to a drain: the contract of an observer, and the facts it hears."""
 
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainProgressed,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from starlette_drain._core.declared import members
-from starlette_drain._core.facts import Fact
+from starlette_drain._core.events import Fact
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Observer", "Observers"]

@@ -4,7 +4,7 @@ import logging
 from dataclasses import fields
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainProgressed,

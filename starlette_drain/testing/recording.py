@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from starlette_drain._core.facts import Fact
+from starlette_drain._core.events import Fact
 
 __all__ = ["RecordingObserver"]
 

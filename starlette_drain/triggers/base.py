@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.declared import members
-from starlette_drain._core.facts import Fact
+from starlette_drain._core.events import Fact
 from starlette_drain._core.settings import Settings
 
 __all__ = ["Control", "Trigger", "check_triggers"]

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import TriggerImpaired, TriggerStoodDown
+from starlette_drain._core.events import TriggerImpaired, TriggerStoodDown
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SigtermTrigger"]

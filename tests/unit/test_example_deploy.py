@@ -8,7 +8,7 @@ import pytest
 
 import starlette_drain
 from starlette_drain import Settings
-from starlette_drain.flushing import FLUSH_TIMEOUT
+from starlette_drain._engine.flush import FLUSH_TIMEOUT
 
 DEPLOY = Path(__file__).parents[2] / "example_app" / "deploy"
 

@@ -6,9 +6,9 @@ from contextlib import suppress
 from random import Random
 
 from starlette_drain import Drain, Session
-from starlette_drain.election import Elected
+from starlette_drain._workers.leader import Elected
 from starlette_drain.testing.recording import RecordingObserver
-from starlette_drain.workers import Workers
+from starlette_drain._workers.group import Workers
 
 __all__ = ["GUNICORN", "Crowd", "Guest", "Lookout", "Worker", "deadline", "hang", "soon", "states"]
 

@@ -6,7 +6,7 @@ from weakref import ReferenceType, finalize, ref
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainStarted,

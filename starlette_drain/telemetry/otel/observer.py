@@ -6,7 +6,7 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 
-from starlette_drain._core.facts import Fact, SessionClosed, SessionOpened, SessionShed
+from starlette_drain._core.events import Fact, SessionClosed, SessionOpened, SessionShed
 from starlette_drain.telemetry.otel.instruments import Instruments
 from starlette_drain.telemetry.otel.spans import Spans
 

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainProgressed,

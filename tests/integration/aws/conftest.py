@@ -2,7 +2,7 @@
 
 import pytest
 
-from starlette_drain.aws.client import Aioboto3Clients
+from starlette_drain.aws.api.client import Aioboto3Clients
 from starlette_drain.testing import FakeAWS
 
 

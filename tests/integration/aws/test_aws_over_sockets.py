@@ -11,13 +11,13 @@ import urllib.request
 
 import pytest
 
-from starlette_drain._core.facts import TriggerImpaired, TriggerPolled, TriggerRestored
+from starlette_drain._core.events import TriggerImpaired, TriggerPolled, TriggerRestored
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws import client
-from starlette_drain.aws.calls import AwsCalls
-from starlette_drain.aws.client import Aioboto3Clients, AwsClients, GivenClients
-from starlette_drain.aws.errors import AwsCallFailed, TroubleKind
-from starlette_drain.aws.health import TargetHealthTrigger
+from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients, GivenClients
+from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

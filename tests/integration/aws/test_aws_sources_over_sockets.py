@@ -13,13 +13,13 @@ import botocore.model
 import pytest
 
 from starlette_drain import DrainCause
-from starlette_drain._core.facts import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired, TriggerPolled
+from starlette_drain._core.events import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired, TriggerPolled
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.errors import Incomplete
-from starlette_drain.aws.protection import TaskProtection, put_json, read_answer
-from starlette_drain.aws.registration import SelfRegistration
-from starlette_drain.aws.service_deployment import ServiceDeploymentTrigger
-from starlette_drain.aws.task_state import EcsTaskTrigger
+from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.actions.protection import TaskProtection, put_json, read_answer
+from starlette_drain.aws.actions.registration import SelfRegistration
+from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
+from starlette_drain.aws.sources.task_state import EcsTaskTrigger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -100,7 +100,7 @@ async def test_task_state(fake, task, endpoint):
 
 async def test_service_deployment(fake, task, endpoint, monkeypatch):
     """Over the wire: the traffic goes, a drain over the bake time; a rollback, and it is taken back."""
-    monkeypatch.setattr("starlette_drain.aws.service_deployment.SLOW_INTERVAL", 1.0)
+    monkeypatch.setattr("starlette_drain.aws.sources.service_deployment.SLOW_INTERVAL", 1.0)
     control = Control(poll_interval=1)
     async with watching(ServiceDeploymentTrigger(), control):
         await until(lambda: control.told(TriggerPolled))

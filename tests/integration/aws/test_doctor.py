@@ -7,8 +7,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from starlette_drain.cli import main
-from starlette_drain.doctor.look import PROCESS_1
+from starlette_drain.tools.cli import main
+from starlette_drain.tools.doctor.look import PROCESS_1
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.testing.fake_aws import FakeDefinition
 

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from starlette_drain.aws.loop_thread import LoopThread
+from starlette_drain.aws.api.loop_thread import LoopThread
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from starlette_drain import Drain, DrainCause, DrainMiddleware, DrainState, Session
-from starlette_drain._core.facts import DrainReplanned
+from starlette_drain._core.events import DrainReplanned
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers.manual import ManualTrigger
 

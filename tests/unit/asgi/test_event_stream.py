@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from starlette_drain import Drain, DrainMiddleware, DrainState, EventStreamSession, NotTracked, session_of
-from starlette_drain._core.facts import SessionClosed, SessionOpened, SessionRefused
+from starlette_drain._core.events import SessionClosed, SessionOpened, SessionRefused
 from starlette_drain._core.session import Outcome
 from starlette_drain.testing.recording import RecordingObserver
 

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 from websocket_shapes import SHAPES, fastapi_app, starlette_app
 
 from starlette_drain import Drain, DrainMiddleware, DrainState, NotTracked, WebSocketSession, session_of
-from starlette_drain._core.facts import SessionClosed, SessionOpened, SessionRefused, SessionShed
+from starlette_drain._core.events import SessionClosed, SessionOpened, SessionRefused, SessionShed
 from starlette_drain._core.session import Outcome
 from starlette_drain.testing.recording import RecordingObserver
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from aws_fakes import ON_ECS, MetadataOf, RecordingControl, ScriptedClients
 
-from starlette_drain.aws.health import TargetHealthTrigger
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeAWS
 
 

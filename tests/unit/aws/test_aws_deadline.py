@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starlette_drain.aws.deadline import deadline, effective_margin, fitting_window
+from starlette_drain.aws.sources.deadline import deadline, effective_margin, fitting_window
 
 seconds = st.floats(0, 3600)
 

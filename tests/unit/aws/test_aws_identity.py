@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aws_fakes import ClientError, NoRegionError
 
-from starlette_drain._core.facts import TriggerImpaired, TriggerRestored, TriggerStoodDown
+from starlette_drain._core.events import TriggerImpaired, TriggerRestored, TriggerStoodDown
 from starlette_drain.testing import FakeRegistration
 
 pytestmark = pytest.mark.anyio

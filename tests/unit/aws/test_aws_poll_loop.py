@@ -7,7 +7,7 @@ import pytest
 from aws_fakes import ClientError, NoCredentialsError
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
 
-from starlette_drain._core.facts import TriggerImpaired, TriggerPolled, TriggerRestored, TriggerStoodDown, WindowTooLong
+from starlette_drain._core.events import TriggerImpaired, TriggerPolled, TriggerRestored, TriggerStoodDown, WindowTooLong
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.triggers.base import Trigger
 

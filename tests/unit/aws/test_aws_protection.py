@@ -10,7 +10,7 @@ import pytest
 from aws_fakes import RecordingControl
 
 from starlette_drain import DrainCause
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainReplanned,
@@ -21,8 +21,8 @@ from starlette_drain._core.facts import (
     TriggerRestored,
     TriggerStoodDown,
 )
-from starlette_drain.aws.errors import Incomplete
-from starlette_drain.aws.protection import NotProtectable, TaskProtection, lease, read_answer
+from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.actions.protection import NotProtectable, TaskProtection, lease, read_answer
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import FakeAWS
 from starlette_drain.testing.fake_aws import agent
@@ -110,7 +110,7 @@ class Agent:
 def _elsewhere(monkeypatch, tmp_path):
     """Let each test have a temporary directory of its own: what one has needed is no need of the next."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("starlette_drain.aws.need.SHARED_MEMORY", "/nowhere")
+    monkeypatch.setattr("starlette_drain.aws.api.need.SHARED_MEMORY", "/nowhere")
 
 
 @contextlib.asynccontextmanager
@@ -276,7 +276,7 @@ async def test_where_nothing_can_be_written(monkeypatch):
 async def test_a_read_only_file_system(monkeypatch, tmp_path):
     """Where the temporary directory is read-only the memory takes its place."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    monkeypatch.setattr("starlette_drain.aws.need.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("starlette_drain.aws.api.need.SHARED_MEMORY", str(tmp_path))
     async with protecting() as (protection, control, _):
         protection.notify(started())
         await asyncio.sleep(1)

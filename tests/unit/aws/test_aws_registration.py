@@ -9,7 +9,7 @@ import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf
 
 from starlette_drain import Drain, DrainCause, DrainState, Session
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainReplanned,
     DrainStarted,
@@ -18,9 +18,9 @@ from starlette_drain._core.facts import (
     TriggerRestored,
     TriggerStoodDown,
 )
-from starlette_drain.aws.identity import OwnTarget
-from starlette_drain.aws.registration import SelfRegistration
-from starlette_drain.aws.targets import find_own, is_out
+from starlette_drain.aws.identity.identity import OwnTarget
+from starlette_drain.aws.actions.registration import SelfRegistration
+from starlette_drain.aws.identity.targets import find_own, is_out
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import ManualTrigger, RecordingObserver
 from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup

@@ -10,9 +10,9 @@ from worker_crowd import soon, states
 
 from starlette_drain import Drain, DrainState
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import DrainCancelled, DrainStarted
+from starlette_drain._core.events import DrainCancelled, DrainStarted
 from starlette_drain._core.session import Session
-from starlette_drain.aws.health import TargetHealthTrigger
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeRegistration, RecordingObserver
 
 pytestmark = pytest.mark.anyio

@@ -6,9 +6,9 @@ import contextlib
 import pytest
 from aws_fakes import ClientError
 
-from starlette_drain._core.facts import TriggerImpaired, TriggerRestored, TriggerStoodDown
-from starlette_drain.aws.deployment import RevisionVerdict, bake_time, find_own_revision, is_over, judge
-from starlette_drain.aws.service_deployment import ServiceDeploymentTrigger
+from starlette_drain._core.events import TriggerImpaired, TriggerRestored, TriggerStoodDown
+from starlette_drain.aws.identity.deployment import RevisionVerdict, bake_time, find_own_revision, is_over, judge
+from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
 from starlette_drain.testing.fake_aws.deployments import STAGES
 from starlette_drain.triggers.base import Trigger
 

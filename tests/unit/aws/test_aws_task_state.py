@@ -6,8 +6,8 @@ import contextlib
 import pytest
 from aws_fakes import ClientError
 
-from starlette_drain._core.facts import TriggerImpaired, TriggerPolled, TriggerRestored, TriggerStoodDown
-from starlette_drain.aws.task_state import EcsTaskTrigger, TaskVerdict, is_spot, judge
+from starlette_drain._core.events import TriggerImpaired, TriggerPolled, TriggerRestored, TriggerStoodDown
+from starlette_drain.aws.sources.task_state import EcsTaskTrigger, TaskVerdict, is_spot, judge
 from starlette_drain.triggers.base import Trigger
 
 SERVING, LEAVING, STOPPING, UNKNOWN = (

@@ -9,10 +9,10 @@ from aws_fakes import ON_ECS, ClientError, MetadataOf
 from example_app.simulations.clock import in_virtual_time
 from example_app.simulations.polling import simulate_polling
 from starlette_drain import Drain, Session
-from starlette_drain._core.facts import DrainStarted, TriggerImpaired, TriggerRestored
-from starlette_drain.aws.backoff import Backoff
-from starlette_drain.aws.health import TargetHealthTrigger
-from starlette_drain.aws.polling import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
+from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
+from starlette_drain.aws.api.backoff import Backoff
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
+from starlette_drain.aws.sources.polling import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
 
 
 class Guest(Session):

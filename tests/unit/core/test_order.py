@@ -5,7 +5,7 @@ import json
 import pytest
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.order import Order
+from starlette_drain._workers.command import Order
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One of each fact, for the tests of those who listen."""
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainProgressed,

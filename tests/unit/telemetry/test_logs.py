@@ -7,7 +7,7 @@ import pytest
 from telemetry_samples import CANCELLED, JOINED, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
 from starlette_drain._core import facts
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     Fact,
     SessionClosed,
     SessionOpened,

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
-from starlette_drain._core.facts import (
+from starlette_drain._core.events import (
     Fact,
     SessionClosed,
     SessionOpened,

@@ -7,7 +7,7 @@ from telemetry_samples import PROGRESSED, STARTED, story
 
 from starlette_drain import Drain, SettingsError, telemetry
 from starlette_drain._core import facts
-from starlette_drain._core.facts import DrainFinished, DrainProgressed, DrainStarted
+from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.telemetry.logs import LogObserver
 from starlette_drain.telemetry.otel import OpenTelemetryObserver

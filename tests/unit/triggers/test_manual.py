@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from starlette_drain import Drain, DrainState, TooLateToCancel, Trigger
-from starlette_drain._core.facts import DrainStarted
+from starlette_drain._core.events import DrainStarted
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers.manual import ManualTrigger
 

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from starlette_drain import Drain, DrainState, Session, TooLateToCancel, Trigger
-from starlette_drain._core.facts import DrainFinished, TriggerImpaired, TriggerStoodDown
+from starlette_drain._core.events import DrainFinished, TriggerImpaired, TriggerStoodDown
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers import sigterm
 from starlette_drain.triggers.sigterm import SigtermTrigger

@@ -1,0 +1,1 @@
+"""One process drains: the engine, its lifetime, and what runs on its event loop."""

@@ -1,0 +1,1 @@
+"""What this task asks AWS to do."""

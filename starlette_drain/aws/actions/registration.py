@@ -1,0 +1,269 @@
+# Registering oneself: what is wished, and what the balancer shows.
+#
+# Where the tie between ECS and the balancer is cut (no `loadBalancers` in the service), each task registers itself. ECS
+# then knows no deregistration delay, and sends SIGTERM at once; but a drain by hand, by an event or by the task's own
+# state may take as long as the delay allows, because the balancer cuts nothing before.
+#
+# A drain, whoever asked for it, wishes OUT. That it is cancelled wishes IN, or for a task that ECS registered AS_WAS:
+# what was taken out from here is put back, and nothing else. What is wished is compared with what DescribeTargetHealth
+# shows and brought about, with back-off, for as long as it takes. Then nobody asks any more, so an operator who takes
+# the target out by hand is not contradicted.
+#
+# The order is the one in which ECS does it: deregister, shed within the delay, end. Only the end of the process waits,
+# by `flush`, until the target is seen `draining`: before that the balancer may send more. The sheds do not:
+#   - `draining` is seen with the next call, in some 0.3 s, in which an even drain asks one session in a thousand; what
+#     of these comes straight back is a late arrival, answered 503, and tries again
+#   - it says that AWS has taken note; the balancer's nodes follow when they do (an NLB's in up to two minutes)
+#   - a drain that waited for a call would stand still where AWS does not answer, and spend a window that does not wait
+#
+# What wishes nothing:
+#   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
+#                       delay that its bake time is to outlast
+#   SIGTERM of one of several workers: whoever restarts them in turn does not mean the task
+"""Registering this task with its target groups by itself, and taking it out when a drain begins."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Fact, TriggerActed
+from starlette_drain.aws.api.backoff import Backoff
+from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain.aws.sources.deadline import deadline, fitting_window
+from starlette_drain.aws.api.errors import AwsCallFailed
+from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity, discover
+from starlette_drain.aws.sources.impairment import Impairment
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
+from starlette_drain.aws.sources.source import AwsSource, Search
+from starlette_drain.aws.identity.targets import TargetEntries
+from starlette_drain.triggers.base import Control
+
+__all__ = ["SelfRegistration"]
+
+SPARED = frozenset({"service-deployment"})
+
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
+"""Seconds between two attempts: at first, and at the most."""
+
+CONFIRMED_WITHIN = 30.0
+"""Seconds after which a target that was deregistered is taken for drained, where nobody may look."""
+
+STOP_LIMIT = 5.0
+"""Seconds that deregistering may hold up the end of the application."""
+
+
+class Wish(Enum):
+    """Where this task's targets shall be."""
+
+    AS_WAS = "as it was"
+    IN = "in"
+    OUT = "out"
+
+
+COME_ABOUT = {Wish.AS_WAS: "watching", Wish.IN: "registered", Wish.OUT: "deregistered"}
+"""What the state is called when a wish has come about."""
+
+
+class SelfRegistration(AwsSource):
+    """
+    Registers this task with its target groups when the application has started, and takes it out when it drains.
+
+    Hand it over like a trigger: it watches, and hears of every drain. Nothing that fails here breaks a drain.
+
+    Args:
+        registers: False for tasks that ECS registers: only a drain takes such a task out, and a cancelled one puts it
+            back, exactly as it was. Meant for a drain by hand, which ECS does not expect.
+        **source: See `AwsSource`.
+    """
+
+    name = "self-registration"
+    hears = (DrainStarted, DrainReplanned, DrainCancelled)
+
+    def __init__(self, *, registers: bool = True, **source: Any) -> None:
+        super().__init__(**source)
+        self._registers = registers
+        self._home = Wish.IN if registers else Wish.AS_WAS
+        self._wish = self._home
+        self._control: Control | None = None
+        self._identity: TaskIdentity | None = None
+        self._groups: list[TargetEntries] = []
+        self._impairment: Impairment | None = None
+        self._problems: dict[str, str] = {}
+        self._news = asyncio.Event()
+        self._settled = threading.Event()
+        self._sent: dict[str, float] = {}
+        self._has_asked = False
+
+    async def watch(self, control: Control) -> None:
+        """Find the target groups, and bring about what is wished until cancelled; then take the task out."""
+        if not control.settings.target_group_arn and not self._is_on_ecs:
+            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
+            return
+        self._control = control
+        self._news = asyncio.Event()
+        self._state = "discovering"
+        search = Search(self.name, control, self._rng)
+        task = await search.until_found(self._read_task) if self._is_on_ecs else None
+        arn = next(iter(control.settings.target_group_arn), task.task_arn if task else "")
+        async with self._calls(arn) as calls:
+            identity = await search.until_found(lambda: self._discover(calls, control, task))
+            if not identity.targets:
+                self._stand_down(control, "; ".join((*identity.notes, "set DRAIN_TARGET_GROUP_ARN")))
+                return
+            self._identity = identity
+            self._impairment = Impairment(self.name, control)
+            control.advise(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
+            self._problems = {}
+            self._groups = [TargetEntries(calls, each, registers=self._registers) for each in identity.targets]
+            try:
+                await self._keep(control)
+            finally:
+                await self._leave_at_stop(control)
+                self._control = None
+                self._wish = self._home
+                self._settled.set()
+
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return what is wished, whether it has come about, and what went wrong."""
+        out_since = self._out_since()
+        return {
+            "state": self._state,
+            "wish": self._wish.value,
+            "deregistered_ago": None if out_since is None else round(now - out_since, 3),
+            "targets": [str(each.target) for each in self._groups],
+            "last_error": next(iter(self._problems.values()), None),
+        }
+
+    def notify(self, fact: Fact) -> None:
+        """Hear of drains that begin, go on for another cause, or are cancelled."""
+        match fact:
+            case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
+                self._wish_for(Wish.OUT)
+            case DrainCancelled() if self._wish is Wish.OUT:
+                self._wish_for(self._home)
+
+    def flush(self, timeout: float) -> None:
+        """Hold up the end of the process, for *timeout* seconds at the most, while the balancer may still send."""
+        if self._control is not None and self._wish is Wish.OUT:
+            self._settled.wait(timeout)
+
+    def _heeds(self, cause: DrainCause) -> bool:
+        is_of_one_worker = not cause.revocable and self._control is not None and self._control.workers > 1
+        return cause.trigger != self.name and cause.trigger not in SPARED and not is_of_one_worker
+
+    def _wish_for(self, wish: Wish) -> None:
+        if wish is not self._wish:
+            self._wish, self._has_asked = wish, False
+            self._sent.clear()
+            self._settled.clear()
+            self._news.set()
+
+    async def _discover(self, calls: AwsCalls, control: Control, task: TaskMetadata | None) -> TaskIdentity:
+        return await discover(calls, control.settings, task)
+
+    async def _keep(self, control: Control) -> None:
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        while True:
+            self._news.clear()
+            wish = self._wish
+            results = await asyncio.gather(*(self._bring_about(wish, each, control) for each in self._groups))
+            if wish is not self._wish:
+                backoff.reset()
+            elif all(results):
+                self._state = COME_ABOUT[wish]
+                self._settled.set()
+                backoff.reset()
+                await self._news.wait()
+            else:
+                self._state = f"bringing it {wish.value}"
+                await self._sleep(backoff.grow())
+
+    async def _bring_about(self, wish: Wish, group: TargetEntries, control: Control) -> bool:
+        """Go one step towards *wish*; return whether it has come about."""
+        try:
+            is_done = await (self._go_out if wish is Wish.OUT else self._go_home)(group, control)
+        except AwsCallFailed as failed:
+            self._problems[group.arn] = failed.problem
+            if self._impairment:
+                self._impairment.failed(group.arn, failed.trouble)
+            return False
+        self._problems.pop(group.arn, None)
+        if self._impairment:
+            self._impairment.worked(group.arn)
+        return is_done
+
+    async def _go_home(self, group: TargetEntries, control: Control) -> bool:
+        if group.out_since is not None:
+            if not await group.put_back(control.time()):
+                return False
+        elif not self._registers or not await group.put_in():
+            return True
+        self._tell(control, "registered", group.target)
+        return True
+
+    async def _go_out(self, group: TargetEntries, control: Control) -> bool:
+        if group.arn not in self._sent:
+            asked = control.time()
+            if await group.take_out(asked):
+                self._tell(control, "deregistered", group.target)
+                self._ask(control)
+            self._sent[group.arn] = asked
+        try:
+            if await group.is_out():
+                return True
+        except AwsCallFailed:
+            # The deregistration went through; that nobody may look must not hold up anything for ever.
+            if control.time() - self._sent[group.arn] < CONFIRMED_WITHIN:
+                raise
+            return True
+        del self._sent[group.arn]  # it is in, against our wish
+        return False
+
+    def _out_since(self) -> float | None:
+        return min((each.out_since for each in self._groups if each.out_since is not None), default=None)
+
+    def _ask(self, control: Control) -> None:
+        """Let the drain under way know when the balancer will cut, if it still goes on."""
+        out_since = self._out_since()
+        if self._wish is not Wish.OUT or self._has_asked or self._identity is None or out_since is None:
+            return
+        self._has_asked = True
+        settings, now = control.settings, control.time()
+        ends = deadline(now, out_since, self._identity.shortest_delay, settings.margin)
+        reason = f"this task has deregistered itself, and the shortest delay is {self._identity.shortest_delay:g} s"
+        control.request(DrainCause(self.name, reason, at=now, deadline=ends, lag=now - out_since))
+
+    async def _leave_at_stop(self, control: Control) -> None:
+        """Take the task out although nothing drains, or what was begun is not done: the application ends."""
+        if self._settled.is_set() and self._wish is Wish.OUT:
+            return
+        if self._wish is not Wish.OUT and (control.workers > 1 or not self._registers):
+            return
+        self._wish = Wish.OUT
+        await asyncio.gather(*(self._leave(each, control) for each in self._groups))
+
+    async def _leave(self, group: TargetEntries, control: Control) -> None:
+        was_out = group.out_since is not None
+        try:
+            async with asyncio.timeout(STOP_LIMIT):
+                # A task that registers itself knows its entries, and one just registered may not be listed yet.
+                is_out = await group.take_out(control.time(), looks=not self._registers)
+        except (AwsCallFailed, TimeoutError) as error:
+            self._problems[group.arn] = f"could not deregister at the end ({type(error).__name__})"
+            return
+        if is_out and not was_out:
+            self._tell(control, "deregistered", group.target)
+
+    def _tell(self, control: Control, done: str, target: OwnTarget) -> None:
+        where = "from" if done == "deregistered" else "with"
+        control.tell(TriggerActed(control.time(), self.name, f"{done} {target} {where} the group {target.group}"))
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass

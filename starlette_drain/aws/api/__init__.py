@@ -1,0 +1,1 @@
+"""Calls to AWS: clients, retries, errors, and what each call needs."""

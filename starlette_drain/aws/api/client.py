@@ -1,0 +1,112 @@
+"""Clients of AWS: made off the event loop when first needed, opened once, and closed at the end."""
+
+import contextlib
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from starlette_drain.aws.api.errors import AwsCallFailed, classify
+from starlette_drain.aws.api.loop_thread import LoopThread
+
+__all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
+
+TIME_LIMITS: Mapping[str, Any] = {
+    # botocore waits 60 s for a connection, 60 s for an answer, and tries five times: a poll against a network that
+    # swallows packets would hang for as long as the whole drain. Whoever polls tries again by itself.
+    "connect_timeout": 1,
+    "read_timeout": 2,
+    "retries": {"total_max_attempts": 1},
+}
+
+
+@runtime_checkable
+class AwsClients(Protocol):
+    """
+    Something that makes a client of an AWS service; an ``aioboto3.Session`` is one.
+
+    The client has coroutines as aiobotocore names them: ``describe_target_health(TargetGroupArn=...)``.
+    """
+
+    def client(self, service: str, /, *, region_name: str | None = None) -> AbstractAsyncContextManager[Any]:
+        """Return a context manager that opens and closes the client of ``"elbv2"``, ``"ecs"`` or ``"ec2"``."""
+
+
+class GivenClients:
+    """Clients that somebody else opened, and will close: ``GivenClients(elbv2=..., ecs=...)``."""
+
+    def __init__(self, **clients: Any) -> None:
+        self._clients = clients
+
+    @contextlib.asynccontextmanager
+    async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:  # noqa: ARG002
+        """
+        Lend the client of *service*; its own region rules.
+
+        Raises:
+            AwsCallFailed: If there is none.
+        """
+        if service not in self._clients:
+            missing = ImportError(f"no client of {service} was given")
+            raise AwsCallFailed(classify(missing, service, "*"))
+        yield self._clients[service]
+
+
+class Aioboto3Clients:
+    """
+    Clients made by aioboto3, or by aiobotocore alone where only that is installed.
+
+    They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
+    third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
+    time limits and a single attempt are set: see `TIME_LIMITS`.
+    """
+
+    def __init__(self) -> None:
+        self._thread = LoopThread()
+        self._session: Any = None
+        self._config: Any = None
+
+    @contextlib.asynccontextmanager
+    async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:
+        """
+        Open the client of *service*.
+
+        Raises:
+            ImportError: If neither aioboto3 nor aiobotocore is installed.
+        """
+        async with self._thread as thread:
+            stack = contextlib.AsyncExitStack()
+            opened = await thread.run(self._open(stack, service, region_name))
+            try:
+                yield _Elsewhere(opened, thread)
+            finally:
+                await thread.run(stack.aclose())
+
+    async def _open(self, stack: contextlib.AsyncExitStack, service: str, region_name: str | None) -> Any:
+        if self._session is None:
+            session, config = _import_session()
+            self._config = config(**TIME_LIMITS)
+            self._session = session
+        create = getattr(self._session, "client", None) or self._session.create_client
+        return await stack.enter_async_context(create(service, region_name=region_name, config=self._config))
+
+
+class _Elsewhere:
+    """A client whose calls are made on the loop where it lives."""
+
+    def __init__(self, client: Any, thread: LoopThread) -> None:
+        self._client = client
+        self._thread = thread
+
+    def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, operation)
+        return lambda **parameters: self._thread.run(method(**parameters))
+
+
+def _import_session() -> tuple[Any, Any]:
+    """Return a new session and the class of its configuration."""
+    config = importlib.import_module("aiobotocore.config").AioConfig
+    try:
+        return importlib.import_module("aioboto3").Session(), config
+    except ModuleNotFoundError:
+        return importlib.import_module("aiobotocore.session").get_session(), config

@@ -1,0 +1,1 @@
+"""Which task this is, and which targets are its own."""

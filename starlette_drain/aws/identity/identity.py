@@ -1,0 +1,238 @@
+"""Who am I: from the task to its service, its target groups, and its own targets in them."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette_drain._core.settings import Settings
+from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain.aws.identity.ecs import EcsRecords, Registration
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
+from starlette_drain.aws.identity.metadata import TaskMetadata
+from starlette_drain.aws.sources.verdict import canonical_id
+
+__all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "discover"]
+
+Turn = Callable[[int, int], Awaitable[None]]
+"""Waits before ELBv2 is asked for the first time, told how many tasks the service has, and in how many groups."""
+
+DEFAULT_DELAY = 300.0
+"""Seconds: the deregistration delay of a target group where nobody has set one."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTarget:
+    """
+    What this task is in one target group.
+
+    Attributes:
+        target_group_arn: The group.
+        ids: IP addresses or an instance id, in their canonical form.
+        ports: The ports; none stands for every port.
+        delay: Deregistration delay in seconds.
+        delay_known: Whether the delay was looked up or given, rather than assumed.
+        target_type: ``"ip"`` or ``"instance"``; empty where it was not looked up.
+        connection_termination: Whether an NLB cuts connections when the delay ends; ``None`` where not looked up.
+    """
+
+    target_group_arn: str
+    ids: frozenset[str]
+    ports: frozenset[int]
+    delay: float
+    delay_known: bool = True
+    target_type: str = ""
+    connection_termination: bool | None = None
+
+    @property
+    def group(self) -> str:
+        """The name of the group."""
+        return self.target_group_arn.rpartition(":targetgroup/")[2].partition("/")[0]
+
+    def __str__(self) -> str:
+        ports = ", ".join(map(str, sorted(self.ports))) or "any port"
+        return f"{', '.join(sorted(self.ids))} ({ports})"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskIdentity:
+    """
+    What this task knows of itself.
+
+    Attributes:
+        targets: One for each target group; none if there is nothing to watch, and `notes` say why.
+        task: What the metadata endpoint tells; ``None`` off ECS.
+        service: The name of the service; ``None`` if there is none, or it was not looked up.
+        troubles: Calls that failed and were done without.
+        notes: Sentences about what was done without, or why there is nothing to watch.
+    """
+
+    targets: tuple[OwnTarget, ...]
+    task: TaskMetadata | None = None
+    service: str | None = None
+    troubles: tuple[Trouble, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shortest_delay(self) -> float:
+        """The shortest deregistration delay of all target groups, in seconds: it rules."""
+        return min((each.delay for each in self.targets), default=DEFAULT_DELAY)
+
+
+async def discover(
+    calls: AwsCalls, settings: Settings, task: TaskMetadata | None, wait_turn: Turn | None = None
+) -> TaskIdentity:
+    """
+    Find this task's own targets. What *settings* give by hand is not looked up.
+
+    Args:
+        calls: The way to AWS.
+        settings: What is given by hand.
+        task: What the metadata endpoint tells; ``None`` off ECS.
+        wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked.
+
+    Raises:
+        DiscoveryError: If something is missing; it says what, and which permission or setting would help.
+    """
+    return await _Discovery(calls, settings, task, wait_turn).run()
+
+
+@dataclass(slots=True)
+class _Discovery:
+    """One attempt to find out."""
+
+    calls: AwsCalls
+    settings: Settings
+    task: TaskMetadata | None
+    wait_turn: Turn | None = None
+    service: str | None = None
+    troubles: list[Trouble] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    records: EcsRecords | None = None
+
+    async def run(self) -> TaskIdentity:
+        if self.task:
+            self.records = EcsRecords(self.calls, self.task)
+        registrations = await self._registrations()
+        if self.wait_turn and self.service and self.records:
+            groups = {each.target_group_arn for each in registrations}
+            await self.wait_turn(await self.records.size(self.service), len(groups))
+        types = await self._target_types(registrations)
+        targets: dict[str, OwnTarget] = {}
+        for each in registrations:
+            target = await self._target(each, types.get(each.target_group_arn, ""))
+            known = targets.get(each.target_group_arn)
+            targets[each.target_group_arn] = _merged(known, target) if known else target
+        return TaskIdentity(tuple(targets.values()), self.task, self.service, tuple(self.troubles), tuple(self.notes))
+
+    async def _registrations(self) -> list[Registration]:
+        if self.settings.target_group_arn:
+            return [Registration(arn) for arn in self.settings.target_group_arn]
+        found = await self._registrations_of_service()
+        if not found and self.service:
+            self.notes.append(f"the service {self.service} registers its tasks with no target group")
+        return found
+
+    async def _registrations_of_service(self) -> list[Registration]:
+        if self.records is None:
+            raise Incomplete(problem="nobody tells the target groups off ECS", remedy="set DRAIN_TARGET_GROUP_ARN")
+        self.service = await self.records.service_name()
+        if self.service is None:
+            self.notes.append("the task belongs to no service, so nobody registers it with a target group")
+            return []
+        return await self.records.registrations(self.service)
+
+    async def _target_types(self, registrations: list[Registration]) -> Mapping[str, str]:
+        arns = list(dict.fromkeys(each.target_group_arn for each in registrations))
+        if not arns or (self.settings.target_id and self.settings.target_port):
+            return {}
+        try:
+            answer = await self.calls.call("elbv2", "DescribeTargetGroups", TargetGroupArns=arns)
+        except AwsCallFailed as failed:
+            # ECS demands "ip" of a service in awsvpc mode and "instance" of all others.
+            # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/alb.html
+            self._do_without(failed, "the target type is taken from the network mode")
+            return dict.fromkeys(arns, "ip" if not self.task or self.task.is_awsvpc else "instance")
+        return {each["TargetGroupArn"]: each.get("TargetType", "") for each in answer["TargetGroups"]}
+
+    async def _target(self, registration: Registration, target_type: str) -> OwnTarget:
+        if target_type in ("lambda", "alb"):
+            arn = registration.target_group_arn
+            raise Incomplete(
+                problem=f"{arn} has targets of type {target_type}", remedy="give target groups of type ip or instance"
+            )
+        ids = await self._ids(target_type)
+        ports = await self._ports(registration, target_type)
+        delay, known, termination = await self._delay(registration.target_group_arn)
+        return OwnTarget(registration.target_group_arn, ids, ports, delay, known, target_type, termination)
+
+    async def _ids(self, target_type: str) -> frozenset[str]:
+        if self.settings.target_id:
+            return frozenset({canonical_id(self.settings.target_id)})
+        if self.records is None or self.task is None:
+            raise Incomplete(problem="nobody tells the target id off ECS", remedy="set DRAIN_TARGET_ID")
+        if target_type == "instance":
+            found: Iterable[str] = [await self.records.instance_id()]
+        else:
+            found = self.task.addresses or await self.records.addresses()
+        ids = frozenset(canonical_id(each) for each in found if each)
+        if not ids:
+            raise Incomplete(
+                problem="neither the metadata endpoint nor ECS tells the target id", remedy="set DRAIN_TARGET_ID"
+            )
+        return ids
+
+    async def _ports(self, registration: Registration, target_type: str) -> frozenset[int]:
+        if self.settings.target_port:
+            return frozenset({self.settings.target_port})
+        if target_type != "instance":
+            # An address belongs to the task alone, so without a port all of its ports are ours.
+            return frozenset({registration.port} if registration.port else ())
+        if self.records is None:
+            raise Incomplete(problem="nobody tells the target port off ECS", remedy="set DRAIN_TARGET_PORT")
+        if registration.port is None:
+            registration = await self._completed(registration)
+        return await self.records.host_ports(registration.container, registration.port)
+
+    async def _completed(self, registration: Registration) -> Registration:
+        """Find the container and port of a target group that was given by hand, if its service names it."""
+        arn = registration.target_group_arn
+        try:
+            found = await self._registrations_of_service()
+        except AwsCallFailed as failed:
+            self._do_without(failed, f"the only published port is taken for the target port in {arn}")
+            return registration
+        return next((each for each in found if each.target_group_arn == arn), registration)
+
+    async def _delay(self, arn: str) -> tuple[float, bool, bool | None]:
+        if self.settings.deregistration_delay is not None:
+            return self.settings.deregistration_delay, True, None
+        try:
+            answer = await self.calls.call("elbv2", "DescribeTargetGroupAttributes", TargetGroupArn=arn)
+        except AwsCallFailed as failed:
+            self._do_without(failed, f"a deregistration delay of {DEFAULT_DELAY:g} s is assumed, the default")
+            return DEFAULT_DELAY, False, None
+        attributes: Mapping[str, Any] = {each["Key"]: each.get("Value") for each in answer["Attributes"]}
+        delay = float(attributes.get("deregistration_delay.timeout_seconds") or 0)
+        termination = attributes.get("deregistration_delay.connection_termination.enabled")
+        return delay, True, None if termination is None else termination == "true"
+
+    def _do_without(self, failed: AwsCallFailed, note: str) -> None:
+        """Go on where only a permission is missing; anything else may be over at the next attempt."""
+        if failed.trouble.kind is not TroubleKind.DENIED:
+            raise failed
+        self.troubles.append(failed.trouble)
+        self.notes.append(note)
+
+
+def _merged(one: OwnTarget, other: OwnTarget) -> OwnTarget:
+    """Return the target that stands for both: a service may register two ports of a task with one group."""
+    ports = one.ports | other.ports if one.ports and other.ports else frozenset[int]()
+    return OwnTarget(
+        one.target_group_arn,
+        one.ids | other.ids,
+        ports,
+        one.delay,
+        one.delay_known,
+        one.target_type,
+        one.connection_termination,
+    )

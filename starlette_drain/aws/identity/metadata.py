@@ -1,0 +1,139 @@
+"""What the ECS agent tells a task about itself: the task metadata endpoint, version 4."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette_drain.aws.api.errors import Incomplete
+
+__all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "TaskMetadata", "fetch_json", "read_task"]
+
+METADATA_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
+TIME_LIMIT = 2.0
+"""Seconds; the endpoint is link-local, and answers in milliseconds or not at all."""
+REMEDY = f"see whether {METADATA_VARIABLE} is still what ECS has set"
+
+Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
+"""Something that gets a URL and returns the JSON object found there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerMetadata:
+    """
+    One container of the task.
+
+    Attributes:
+        name: As in the task definition.
+        network_modes: Such as ``"awsvpc"``, ``"bridge"`` (also called ``"default"``) or ``"host"``.
+        addresses: IPv4 and IPv6 alike, as the endpoint writes them.
+        host_ports: Pairs of a port of the container and the port of the host that leads to it; empty in host mode.
+    """
+
+    name: str
+    network_modes: frozenset[str]
+    addresses: tuple[str, ...]
+    host_ports: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMetadata:
+    """
+    The task as the endpoint shows it.
+
+    It never shows that the task is being deactivated (https://github.com/aws/containers-roadmap/issues/2012), so it
+    tells who we are and nothing more.
+
+    Attributes:
+        cluster: Name or ARN.
+        task_arn: ARN.
+        service: Name, where the agent is new enough to tell (EC2, agent 1.63.1).
+        launch_type: ``"FARGATE"``, ``"EC2"`` or empty.
+        containers: All of them, not only our own.
+    """
+
+    cluster: str
+    task_arn: str
+    service: str | None
+    launch_type: str
+    containers: tuple[ContainerMetadata, ...]
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> "TaskMetadata":
+        """
+        Read the answer of ``${ECS_CONTAINER_METADATA_URI_V4}/task``.
+
+        Raises:
+            Incomplete: If it is not such an answer.
+        """
+        try:
+            return cls(
+                cluster=answer["Cluster"],
+                task_arn=answer["TaskARN"],
+                service=answer.get("ServiceName") or None,
+                launch_type=answer.get("LaunchType") or "",
+                containers=tuple(_container(each) for each in answer.get("Containers") or ()),
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Incomplete(problem=f"the task metadata endpoint answered without {error}", remedy=REMEDY) from error
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the task's own network interfaces; none unless its network mode is awsvpc."""
+        own = [each.addresses for each in self.containers if "awsvpc" in each.network_modes]
+        return tuple(dict.fromkeys(address for addresses in own for address in addresses))
+
+    @property
+    def is_awsvpc(self) -> bool:
+        """Whether the task has network interfaces of its own."""
+        return any("awsvpc" in each.network_modes for each in self.containers)
+
+
+async def read_task(uri: str, fetch: Fetch) -> TaskMetadata:
+    """
+    Ask the endpoint at *uri* about the task.
+
+    Raises:
+        Incomplete: If it does not answer, or not as it should.
+    """
+    try:
+        answer = await fetch(f"{uri.rstrip('/')}/task")
+    except (OSError, ValueError) as error:
+        raise Incomplete(
+            problem=f"the task metadata endpoint does not answer ({type(error).__name__})", remedy=REMEDY
+        ) from error
+    return TaskMetadata.parse(answer)
+
+
+async def fetch_json(url: str) -> Mapping[str, Any]:
+    """Get the JSON object at *url*, in a thread."""
+    return await asyncio.to_thread(_get, url)
+
+
+def _get(url: str) -> Mapping[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(url)
+    # No proxy: the endpoint is on the link, and a proxy elsewhere could not reach it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=TIME_LIMIT) as answer:
+        content: Mapping[str, Any] = json.load(answer)
+    return content
+
+
+def _container(answer: Mapping[str, Any]) -> ContainerMetadata:
+    networks = answer.get("Networks") or ()
+    addresses = [
+        address
+        for network in networks
+        for key in ("IPv4Addresses", "IPv6Addresses")
+        for address in network.get(key) or ()
+    ]
+    ports = frozenset(
+        (int(port["ContainerPort"]), int(port["HostPort"]))
+        for port in answer.get("Ports") or ()
+        if port.get("ContainerPort") and port.get("HostPort")
+    )
+    modes = frozenset(network.get("NetworkMode", "") for network in networks)
+    return ContainerMetadata(answer.get("Name", ""), modes, tuple(addresses), ports)

@@ -1,0 +1,47 @@
+"""One warning when AWS fails, one line when it works again."""
+
+from starlette_drain._core.events import TriggerImpaired, TriggerRestored
+from starlette_drain.aws.api.errors import Trouble, TroubleKind
+from starlette_drain.triggers.base import Control
+
+__all__ = ["Impairment"]
+
+TRANSIENT = frozenset({TroubleKind.THROTTLED, TroubleKind.UNREACHABLE, TroubleKind.OTHER})
+"""What may be over at the next attempt, and is not worth a warning when it is."""
+
+
+class Impairment:
+    """
+    Whether a trigger can do its work, told once each way however many of its sources fail.
+
+    Args:
+        trigger: The name of the trigger.
+        control: Who is told.
+        patience: How many times in a row a source may fail in a passing way before that is told.
+    """
+
+    def __init__(self, trigger: str, control: Control, *, patience: int = 2) -> None:
+        self._trigger = trigger
+        self._control = control
+        self._patience = patience
+        self._failures: dict[str, int] = {}
+        self._since: float | None = None
+
+    def failed(self, source: str, trouble: Trouble) -> None:
+        """Take note that *source* failed."""
+        self.complain(source, trouble.problem, trouble.remedy, passing=trouble.kind in TRANSIENT)
+
+    def complain(self, source: str, problem: str, remedy: str, *, passing: bool = False) -> None:
+        """Take note that *source* failed, in other words than those of a `Trouble`."""
+        self._failures[source] = count = self._failures.get(source, 0) + 1
+        if self._since is None and not (passing and count < self._patience):
+            self._since = self._control.time()
+            self._control.tell(TriggerImpaired(self._since, self._trigger, problem, remedy))
+
+    def worked(self, source: str) -> None:
+        """Take note that *source* answered."""
+        self._failures.pop(source, None)
+        if self._since is not None and not self._failures:
+            now = self._control.time()
+            self._control.tell(TriggerRestored(now, self._trigger, now - self._since))
+            self._since = None

@@ -1,0 +1,206 @@
+"""Looks: asks AWS, the task's own endpoint and the process table, and writes down what they say."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette_drain._core.settings import Settings
+from starlette_drain.aws.api.calls import region_of
+from starlette_drain.aws.api.client import AwsClients
+from starlette_drain.aws.identity.deployment import bake_time
+from starlette_drain.aws.identity.ecs import EcsRecords
+from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.actions.protection import AGENT_VARIABLE
+from starlette_drain.tools.doctor.attempts import ask_protection, find_out, try_deployments
+from starlette_drain.tools.doctor.record import Group, SetUp
+from starlette_drain.tools.doctor.recorded import RecordedCalls
+from starlette_drain.exceptions import SettingsError
+
+__all__ = ["Given", "look"]
+
+STOP_TIMEOUT = 30.0
+"""Seconds: a container's stopTimeout where none is set."""
+
+PROCESS_1 = Path("/proc/1/cmdline")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What whoever asks says by hand; empty where it shall be found out."""
+
+    target_groups: tuple[str, ...] = ()
+    cluster: str | None = None
+    service: str | None = None
+    container: str | None = None
+    command: tuple[str, ...] | None = None
+    sessions: int | None = None
+    wish: float | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str | None]:
+        """The cluster and the name of the service; an ARN names both."""
+        kind, _, path = (self.service or "").rpartition(":service/") if self.service else ("", "", "")
+        if not kind:
+            return self.cluster, self.service
+        cluster, _, name = path.rpartition("/")  # the ARNs of before 2018 name no cluster
+        return self.cluster or cluster or None, name
+
+    @property
+    def region(self) -> str | None:
+        """The Region that an ARN names."""
+        arns = (*self.target_groups, self.service or "", self.cluster or "")
+        return next(filter(None, map(region_of, arns)), None)
+
+
+async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fetch: Fetch = fetch_json) -> SetUp:
+    """
+    Find out everything that can be. What fails is written down, and ends nothing.
+
+    Args:
+        given: What is given by hand.
+        clients: Who makes the AWS clients.
+        environ: The environment.
+        fetch: Who gets a JSON document from the task metadata endpoint.
+    """
+    uri = environ.get(METADATA_VARIABLE)
+    task = None
+    if uri and not given.service and not given.target_groups:
+        with suppress(Incomplete):
+            task = await read_task(uri, fetch)
+    region = given.region or (region_of(task.task_arn) if task else None)
+    async with RecordedCalls(clients, region) as calls:
+        return await _Look(given, calls, environ, fetch, task).run()
+
+
+@dataclass(slots=True)
+class _Look:
+    given: Given
+    calls: RecordedCalls
+    environ: Mapping[str, str]
+    fetch: Fetch
+    task: TaskMetadata | None
+    found: dict[str, Any] = field(default_factory=dict)
+
+    async def run(self) -> SetUp:
+        given = self.given
+        cluster, service = given.place
+        cluster = cluster or (self.task.cluster if self.task else None)
+        service = service or await self._own_service()
+        record = await self._service(cluster, service) if service else {}
+        container = await self._container(record) if record else {}
+        options = self._options(container)
+        groups = given.target_groups or options.target_group_arn or _groups_of(record)
+        self.found["groups"] = tuple([await self._group(arn) for arn in groups])
+        if service and "service-deployment" in options.sources:
+            await try_deployments(self.calls, cluster, service)
+        if self.task is not None:
+            self.found["stuck"] = await find_out(self.calls, options, self.task)
+            if options.protection_limit is not None:
+                self.found["protection"] = await ask_protection(self.environ.get(AGENT_VARIABLE), self.fetch)
+        self._command(container)
+        return SetUp(
+            cluster=cluster,
+            service=service,
+            task_arn=self.task.task_arn if self.task else None,
+            reads=tuple(self.calls.allowed),
+            troubles=tuple(self.calls.troubles),
+            sessions=given.sessions,
+            wish=given.wish,
+            **self.found,
+        )
+
+    async def _own_service(self) -> str | None:
+        if self.task is not None:
+            with suppress(Incomplete):
+                return await EcsRecords(self.calls, self.task).service_name()
+        return None
+
+    async def _service(self, cluster: str | None, service: str) -> Mapping[str, Any]:
+        where = {"cluster": cluster} if cluster else {}
+        answer = await self.calls.ask("ecs", "DescribeServices", services=[service], **where)
+        record: Mapping[str, Any] = next(iter(answer.get("services") or ()), {})
+        if answer:  # an unknown name is no error, but a failure in the answer
+            self.found["service_status"] = record.get("status") or ("ACTIVE" if record else "MISSING")
+        if not record:
+            return {}
+        deploying = record.get("deploymentConfiguration") or {}
+        providers = [each.get("capacityProvider") for each in record.get("capacityProviderStrategy") or ()]
+        self.found |= {
+            "desired": record.get("desiredCount"),
+            "min_percent": deploying.get("minimumHealthyPercent", 100),
+            "max_percent": deploying.get("maximumPercent", 200),
+            "strategy": deploying.get("strategy") or "ROLLING",
+            "controller": (record.get("deploymentController") or {}).get("type") or "ECS",
+            "bake_time": bake_time(record),
+            "is_tied": bool(_entries_of(record)),
+            "is_spot": "FARGATE_SPOT" in providers,
+        }
+        return record
+
+    async def _container(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = await self.calls.ask("ecs", "DescribeTaskDefinition", taskDefinition=record.get("taskDefinition", ""))
+        boxes = (answer.get("taskDefinition") or {}).get("containerDefinitions") or ()
+        names = [each.get("containerName") for each in record.get("loadBalancers") or ()]
+        wanted = self.given.container or next(iter(names), None)
+        container: Mapping[str, Any] = next((each for each in boxes if wanted in (None, each.get("name"))), {})
+        if container:
+            self.found["stop_timeout"] = float(container.get("stopTimeout") or STOP_TIMEOUT)
+        return container
+
+    async def _group(self, arn: str) -> Group:
+        answer = await self.calls.ask("elbv2", "DescribeTargetGroups", TargetGroupArns=[arn])
+        record: Mapping[str, Any] = next(iter(answer.get("TargetGroups") or ()), {})
+        answer = await self.calls.ask("elbv2", "DescribeTargetGroupAttributes", TargetGroupArn=arn)
+        attributes = {each["Key"]: each.get("Value") for each in answer.get("Attributes") or ()}
+        health = await self.calls.ask("elbv2", "DescribeTargetHealth", TargetGroupArn=arn)
+        states = [each["TargetHealth"].get("State") for each in health.get("TargetHealthDescriptions") or ()]
+        delay = attributes.get("deregistration_delay.timeout_seconds")
+        termination = attributes.get("deregistration_delay.connection_termination.enabled")
+        return Group(
+            arn=arn,
+            protocol=record.get("Protocol") or "",
+            target_type=record.get("TargetType") or "",
+            in_use=bool(record.get("LoadBalancerArns")) if record else None,
+            delay=None if delay is None else float(delay),
+            termination=None if termination is None else termination == "true",
+            targets=len(states) if health else None,
+            healthy=states.count("healthy"),
+        )
+
+    def _options(self, container: Mapping[str, Any]) -> Settings:
+        """Read the options: the task's own, or those in its definition."""
+        environ = self.environ
+        if self.task is None:
+            environ = {each["name"]: each.get("value") or "" for each in container.get("environment") or ()}
+        try:
+            options = self.found["settings"] = Settings.load({}, environ)
+        except SettingsError as error:
+            self.found["settings_error"] = str(error)
+            return Settings()
+        return options
+
+    def _command(self, container: Mapping[str, Any]) -> None:
+        words: tuple[str, ...] = (*(container.get("entryPoint") or ()), *(container.get("command") or ()))
+        if self.task is not None:
+            with suppress(OSError):
+                words = tuple(filter(None, PROCESS_1.read_bytes().decode(errors="replace").split("\0")))
+                self.found["is_process"] = not self.given.command
+        self.found["command"] = self.given.command or words or None
+
+
+def _entries_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entries = [*(record.get("loadBalancers") or ())]
+    for task_set in record.get("taskSets") or ():
+        entries += task_set.get("loadBalancers") or ()
+    return entries
+
+
+def _groups_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for entry in _entries_of(record):
+        alternate = (entry.get("advancedConfiguration") or {}).get("alternateTargetGroupArn")
+        found |= dict.fromkeys(arn for arn in (entry.get("targetGroupArn"), alternate) if arn)
+    return tuple(found)

@@ -1,0 +1,133 @@
+# How long does a task have, and who tells it?
+#
+#   the service registers with no balancer   ECS sends SIGTERM at once: the SIGTERM window
+#   blue/green with service-deployment       a deployment gives its bake time; whatever else ends a task, the delay
+#   anything else                            the deregistration delay
+#
+# The quickest source tells. Target health and task state, each out of a budget of its own, are asked the more slowly
+# the more tasks there are, and a deployment doubles them; where the bake time has told them before, only the tasks at
+# rest have to notice in time. An event needs no polling.
+"""What the record of a set-up means for the time there is: pure."""
+
+from starlette_drain.aws.sources.polling import ECS_REFILL, fleet_interval
+from starlette_drain.tools.doctor.record import SetUp
+from starlette_drain.tools.doctor.server_command import ServerCommand
+from starlette_drain.tools.plan.allowance import BAKE_TIME, LONGEST_STOP, Allowance
+from starlette_drain.tools.plan.deployment import Deployment
+from starlette_drain.tools.plan.sums import Fleet
+
+__all__ = [
+    "SERVER_END",
+    "SHIFTING",
+    "after_sheds",
+    "bakes",
+    "deploying",
+    "how",
+    "leaving",
+    "poll_lags",
+    "polling_tasks",
+    "replacing",
+]
+
+DEFAULT_DELAY = 300.0
+
+AFTER_THE_LAST = 6.0
+"""Seconds after the last goodbye, at worst: 1 of patience, 5 for telemetry."""
+
+SERVER_END = 5.0
+"""Seconds that the server then takes to end, where its command line does not say."""
+
+EVENT_LAG = 5.0
+"""Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
+
+DEPLOYMENT_LAG = 15.0
+"""Seconds between two looks at the service's deployments, at least: see aws/service_deployment.py."""
+
+SHIFTING = frozenset({"BLUE_GREEN", "LINEAR", "CANARY"})
+
+
+def replacing(found: SetUp) -> Deployment:
+    """Return how tasks are replaced; one task where their number is not known."""
+    known = [each.targets for each in found.groups if each.targets]
+    tasks = found.desired if found.desired is not None else max(known, default=1)
+    # CodeDeploy ends the old task set when all traffic has gone; what another controller does nobody tells.
+    whole = found.controller != "ECS" or found.strategy in SHIFTING
+    return Deployment(max(1, tasks), found.min_percent, found.max_percent, whole)
+
+
+def how(found: SetUp) -> str:
+    """Return how tasks are replaced, in a word."""
+    if found.controller != "ECS":
+        return found.controller.lower()
+    return found.strategy.lower() if found.strategy in SHIFTING else f"{found.min_percent}/{found.max_percent}"
+
+
+def bakes(found: SetUp) -> bool:
+    """Tell whether the old tasks of a deployment leave over its bake time."""
+    return found.bake_time > 0 and "service-deployment" in found.options.sources
+
+
+def polling_tasks(found: SetUp) -> int:
+    """Return how many tasks poll at the most while polls have to tell of a deregistration."""
+    plan = replacing(found)
+    return plan.tasks if bakes(found) else plan.targets
+
+
+def poll_lags(found: SetUp) -> dict[str, float]:
+    """Return the seconds between two looks of a task, for each source that looks at whether it is taken out."""
+    options, tasks = found.options, polling_tasks(found)
+    lags = {}
+    if "target-health" in options.sources:
+        groups = max(1, len(found.groups))
+        lags["target-health"] = fleet_interval(options.poll_interval, tasks, groups, options.poll_share)
+    if "task-state" in options.sources:
+        # It learns how many tasks there are when it looks for the delay.
+        known = tasks if options.deregistration_delay is None else 0
+        lags["task-state"] = fleet_interval(options.poll_interval, known, 1, options.poll_share, refill=ECS_REFILL)
+    return lags
+
+
+def leaving(found: SetUp) -> Fleet:
+    """Return the sums for tasks that are taken out of their target groups."""
+    options, lags = found.options, poll_lags(found)
+    # The sums work the lag of target health out anew where fewer tasks drain at a time; any other is told them.
+    is_by_polls = [*lags] == ["target-health"] and not bakes(found)
+    return Fleet(
+        replacing(found),
+        found.sessions or 1000,
+        DEFAULT_DELAY if found.delay is None else found.delay,
+        options.margin,
+        options.poll_interval,
+        options.poll_share,
+        max(1, len(found.groups)),
+        options.window,
+        None if is_by_polls else min(lags.values(), default=EVENT_LAG),
+    )
+
+
+def deploying(found: SetUp) -> Fleet:
+    """Return the sums of a deployment, for the sessions given or for 1,000 on each task."""
+    options = found.options
+    if found.is_tied is False:
+        longest = max(0.0, LONGEST_STOP - after_sheds(found))
+        allowance = Allowance("SIGTERM window", "DRAIN_SIGTERM_WINDOW", longest)
+        return Fleet(
+            replacing(found), found.sessions or 1000, options.sigterm_window, 0.0, noticed=0.0, allowance=allowance
+        )
+    if bakes(found):
+        return Fleet(
+            replacing(found),
+            found.sessions or 1000,
+            found.bake_time,
+            options.margin,
+            window=options.window,
+            noticed=max(DEPLOYMENT_LAG, options.poll_interval),
+            allowance=BAKE_TIME,
+        )
+    return leaving(found)
+
+
+def after_sheds(found: SetUp) -> float:
+    """Return the seconds from the last shed after SIGTERM to the end of the process, at worst."""
+    limit = ServerCommand(found.command or ()).graceful_timeout
+    return found.options.tail + AFTER_THE_LAST + (SERVER_END if limit is None else limit)

@@ -1,0 +1,82 @@
+"""What the command line of a server tells about how it will stop."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from starlette_drain.tools.doctor.shell import SHELLS, script_of
+
+__all__ = ["ServerCommand"]
+
+INITS = {"tini", "tini-static", "dumb-init", "docker-init", "catatonit"}
+"""They pass signals on to the program that they start."""
+
+SERVERS = {"uvicorn", "gunicorn", "hypercorn", "granian", "daphne", "fastapi"}
+
+
+class ServerCommand:
+    """
+    A command line, read for what matters to a drain.
+
+    Attributes:
+        words: From the program on that is told to stop; those in a shell's script, where that can be seen.
+        is_under_shell: Whether a shell stands before the server, as far as can be seen.
+        script_file: The file that such a shell runs, whose content cannot be seen; empty where there is none.
+        server: Name of the server; empty where it is none that is known.
+
+    Args:
+        words: As in ``/proc/1/cmdline`` or a task definition.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = _without_init(list(words))
+        self.is_under_shell = bool(self.words) and _name(self.words[0]) in SHELLS
+        self.script_file = ""
+        if self.is_under_shell:
+            script = script_of(self.words)
+            self.script_file = script.file
+            self.words = list(script.words) or self.words
+            self.is_under_shell = not script.execs(SERVERS)
+        self.server = next((each for each in map(_name, self.words) if each in SERVERS), "")
+
+    @property
+    def graceful_timeout(self) -> float | None:
+        """Seconds that uvicorn waits for connections to close; ``None`` where it says nothing."""
+        return self.number("--timeout-graceful-shutdown") if self.server == "uvicorn" else None
+
+    def option(self, *names: str) -> str | None:
+        """Return the value of the first of *names* that is given, or ``None``."""
+        for number, word in enumerate(self.words):
+            name, equals, value = word.partition("=")
+            if name in names:
+                return value if equals else next(iter(self.words[number + 1 :]), "")
+            if len(word) > 2 and word[0] == "-" != word[1] and word[:2] in names:
+                return word[2:].removeprefix("=")
+        return None
+
+    def number(self, *names: str) -> float | None:
+        """Return the value of an option as a number; ``None`` where it is not given, or is none."""
+        try:
+            return float(self.option(*names) or "")
+        except ValueError:
+            return None
+
+    def has(self, *names: str) -> bool:
+        """Tell whether one of *names* is given."""
+        return any(word.partition("=")[0] in names for word in self.words)
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+def _name(word: str) -> str:
+    return PurePosixPath(word).name
+
+
+def _without_init(words: list[str]) -> list[str]:
+    if not words or _name(words[0]) not in INITS:
+        return words
+    rest = words[1:]
+    if "--" in rest:
+        return rest[rest.index("--") + 1 :]
+    return rest[next((number for number, word in enumerate(rest) if not word.startswith("-")), len(rest)) :]

@@ -1,0 +1,180 @@
+"""The checks of all that takes time: the delay, a deployment, the polls, SIGTERM."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from starlette_drain.aws.sources.polling import ECS_REFILL, is_too_slow, share_used
+from starlette_drain.tools.doctor.outlook import (
+    SERVER_END,
+    SHIFTING,
+    after_sheds,
+    bakes,
+    deploying,
+    how,
+    leaving,
+    poll_lags,
+    polling_tasks,
+)
+from starlette_drain.tools.doctor.record import Finding, SetUp
+from starlette_drain.tools.doctor.server_command import ServerCommand
+from starlette_drain.tools.plan.allowance import LONGEST_STOP
+
+__all__ = [
+    "check_bake_time",
+    "check_delay",
+    "check_deployment",
+    "check_network_balancer",
+    "check_polling",
+    "check_spot",
+    "check_stop_timeout",
+]
+
+NLB_DELAY = 120.0
+"""Seconds, at least, that AWS advises: an NLB may send new connections for about two minutes after a deregistration."""
+
+SPOT_NOTICE = 120.0
+"""Seconds between the notice of a Spot interruption and the end."""
+
+
+def check_delay(found: SetUp) -> Iterator[Finding]:
+    """The delay must leave time to spread, and more than one group should agree on it."""
+    delay, options, fleet = found.delay, found.options, leaving(found)
+    if delay is None:
+        return
+    if fleet.room <= 0 or delay < 2 * options.margin:
+        remedy = f"set deregistration_delay.timeout_seconds to {math.ceil(2 * options.margin + fleet.lag)} or more"
+        yield Finding("unsafe", "delay", f"{delay:g} s, which leaves {fleet.room:.0f} s to spread", remedy)
+    else:
+        text = f"{delay:g} s, noticed within {fleet.lag:.3g} s: {fleet.fits:.0f} s to spread"
+        yield Finding("fine", "delay", text)
+    delays = {each.name: each.delay for each in found.groups if each.delay is not None}
+    if len(set(delays.values())) > 1:
+        text = ", ".join(f"{name} {each:g} s" for name, each in delays.items())
+        yield Finding("note", "delay", f"they differ: {text}", "the shortest rules; give all the same")
+    if options.window is not None and options.window > fleet.room:
+        text = f"DRAIN_WINDOW={options.window:g} does not fit under the delay, of which {fleet.room:.0f} s may be used"
+        yield Finding("unsafe", "window", text, "lower it, or leave it out and let it follow the delay")
+    tail = options.tail
+    if tail > options.margin:
+        text = f"the last goodbye may take {tail:g} s, and the margin is {options.margin:g} s"
+        yield Finding("unsafe", "margin", text, f"set DRAIN_MARGIN to {math.ceil(tail)} or more")
+
+
+def check_network_balancer(found: SetUp) -> Iterator[Finding]:
+    """An NLB goes on sending for a while, and does not cut by itself."""
+    for group in found.groups:
+        if not group.is_network:
+            continue
+        if group.delay is not None and group.delay < NLB_DELAY:
+            remedy = f"set it to {NLB_DELAY:g} s or more, as AWS advises"
+            yield Finding("unsafe", "NLB", f"{group.name}: a delay of {group.delay:g} s", remedy)
+        if found.options.late_arrivals == "refuse":
+            text = f"{group.name}: new connections may come for two minutes after the deregistration, and are refused"
+            yield Finding("note", "NLB", text, "set DRAIN_LATE_ARRIVALS=accept")
+        if group.termination is not None:
+            how = "cut when the delay ends" if group.termination else "not cut when the delay ends"
+            yield Finding("fine", "connection termination", f"{group.name}: connections are {how}")
+
+
+def check_bake_time(found: SetUp) -> Iterator[Finding]:
+    """A source that watches traffic being shifted needs deployments that shift it, and a time to shed over."""
+    if found.service_status != "ACTIVE" or "service-deployment" not in found.options.sources or bakes(found):
+        return
+    if found.controller == "ECS" and found.strategy in SHIFTING:
+        text = "there is no bake time, so the old tasks are taken out as soon as the traffic has gone"
+        yield Finding("note", "service deployment", text, "set bakeTimeInMinutes")
+    else:
+        text = f"deployments are {how(found)}, which this source does not follow"
+        yield Finding("note", "service deployment", text, "leave it out of DRAIN_SOURCES, or shift traffic by ECS")
+
+
+def check_deployment(found: SetUp) -> Iterator[Finding]:
+    """A deployment must be able to begin, and all that drain at once must not be more than the service can take."""
+    if found.desired is None:
+        return
+    fleet = deploying(found)
+    plan = fleet.deployment
+    if not plan.at_once:
+        text = f"at {how(found)} none of {plan.tasks} tasks may be replaced: deployments cannot begin"
+        yield Finding("unsafe", "deployment", text, f"set maximumPercent to {fleet.at(1).deployment.max_percent}")
+        return
+    given = "" if found.sessions is not None else "each "
+    who = "task drains" if plan.at_once == 1 else "tasks drain"
+    rate = f"{fleet.rate:,.0f} reconnects/s over the fleet" if math.isfinite(fleet.rate) else "all in one instant"
+    text = (
+        f"{fleet.allowance.name} {fleet.delay:g} s, {given}{fleet.sessions:,} sessions a task, "
+        f"{plan.at_once} {who} at once at {how(found)}: {rate}"
+    )
+    wish = found.wish or found.options.fleet_rate
+    if found.sessions is None:
+        yield Finding("fine", "deployment", f"{text}; give --sessions and --rate")
+    elif wish is not None and fleet.rate > wish:
+        remedies = [*fleet.remedies(wish), *_other_ways(found, wish)]
+        yield Finding("unsafe", "deployment", text, f"for {wish:g}/s {', or '.join(remedies)}")
+    else:
+        yield Finding("fine", "deployment", text)
+
+
+def _other_ways(found: SetUp, wish: float) -> Iterator[str]:
+    """Yield what would give more time than the present allowance."""
+    if found.is_tied is False:
+        yield "drain the tasks by hand before ECS ends them"
+    elif found.controller == "ECS" and found.strategy in SHIFTING and not bakes(found):
+        sources = (*found.options.sources, "service-deployment")
+        bake_time = found.bake_time or 60.0
+        baking = deploying(replace(found, bake_time=bake_time, settings=replace(found.options, sources=sources)))
+        also = "" if found.bake_time and baking.rate <= wish else f", and {baking.remedies(wish)[0]}"
+        yield f"add service-deployment to DRAIN_SOURCES{also}"
+
+
+def check_polling(found: SetUp) -> Iterator[Finding]:
+    """The quickest of the polls must be frequent enough for the delay."""
+    lags, delay, tasks = poll_lags(found), found.delay, polling_tasks(found)
+    if not lags or not found.groups:
+        return
+    source = min(lags, key=lags.__getitem__)
+    lag, groups = lags[source], len(found.groups)
+    if source == "target-health":
+        used, whose = share_used(lag, tasks, groups), "the account's budget"
+    else:
+        used, whose = share_used(lag, tasks, 1, refill=ECS_REFILL), "ECS's budget"
+    when = "" if bakes(found) else " in a deployment"
+    text = f"{tasks} tasks{when}: each asks every {lag:.3g} s, {used:.0%} of {whose}"
+    if delay is not None and lag > found.options.poll_interval and is_too_slow(lag, delay):
+        remedy = "add events by Lambda, which need no polling, or raise the delay"
+        yield Finding("unsafe", "poll budget", f"{text}; too late for a delay of {delay:g} s", remedy)
+    else:
+        yield Finding("fine", "poll budget", text)
+
+
+def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
+    """After SIGTERM the sheds, the last goodbye and the server's own end must fit under the container's stopTimeout."""
+    options, limit = found.options, found.stop_timeout
+    if limit is None or options.sigterm is False:
+        return
+    needed = options.sigterm_window + after_sheds(found)
+    if needed <= limit:
+        yield Finding("fine", "stopTimeout", f"{limit:g} s, of which SIGTERM takes {needed:g} s at worst")
+        return
+    text = f"{limit:g} s, and from SIGTERM to the end it may take {needed:g} s: SIGKILL comes first"
+    ways = [f"set stopTimeout to {math.ceil(needed)} (Fargate allows {LONGEST_STOP:g})"]
+    ways += [f"{name} to {value - needed + limit:g}" for name, value in _shorter(found) if value > needed - limit]
+    yield Finding("unsafe", "stopTimeout", text, ", or ".join(ways))
+
+
+def _shorter(found: SetUp) -> Iterator[tuple[str, float]]:
+    """Yield what takes part of the time after SIGTERM and could take less, each with its seconds."""
+    yield "DRAIN_SIGTERM_WINDOW", found.options.sigterm_window
+    graceful = ServerCommand(found.command or ()).graceful_timeout
+    if graceful is not None and graceful > SERVER_END:
+        yield "--timeout-graceful-shutdown", graceful
+
+
+def check_spot(found: SetUp) -> Iterator[Finding]:
+    """A Spot interruption leaves two minutes whatever the delay is."""
+    if found.is_spot and found.delay is not None and found.delay > SPOT_NOTICE:
+        text = (
+            f"an interruption gives {SPOT_NOTICE:g} s and sends SIGTERM at once; the delay of {found.delay:g} s is void"
+        )
+        yield Finding("note", "Fargate Spot", text, "run long sessions on FARGATE, or add events by Lambda")

@@ -1,0 +1,141 @@
+"""exit_when_drained: who is told to end, when, and who is not."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from worker_crowd import GUNICORN, soon
+
+from starlette_drain import DrainCause, DrainState
+from starlette_drain._core.events import TriggerImpaired
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Return who was told to stop, instead of telling them."""
+    told = []
+    kill = os.kill
+
+    def note(pid, number):
+        return told.append(pid) if number == signal.SIGTERM else kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", note)
+    return told
+
+
+async def test_one_process_ends_itself_when_its_last_session_has_gone(crowd, told):
+    """exit_when_drained sends one SIGTERM to the process, soon after the drain and not before."""
+    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
+    worker.seat(10)
+    await soon()
+    assert told == []
+    await worker.drain.start(window=10)
+    await asyncio.sleep(9)
+    assert told == []
+    await asyncio.sleep(5)
+    assert [worker.process.pid] == told
+
+
+async def test_by_default_nobody_is_told_to_stop(crowd, told):
+    """Early exit is off unless asked for."""
+    worker = crowd.hire(workers_dir=None)
+    await worker.drain.start(window=1)
+    await asyncio.sleep(5)
+    assert told == []
+
+
+async def test_the_supervisor_is_told_once_when_all_have_drained(crowd, told):
+    """With several workers it is their supervisor that ends, when the last of them is empty."""
+    workers = [crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(3)]
+    workers[2].seat(20)
+    await soon()
+    await workers[0].drain.start(window=10)
+    await asyncio.sleep(8)
+    assert told == []
+    await asyncio.sleep(5)
+    assert [os.getppid()] == told
+
+
+async def test_workers_that_cannot_agree_end_nobody(crowd, told):
+    """Who does not know of the others does not end their supervisor."""
+    crowd.directory.mkdir(mode=0o755)
+    worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
+    await soon()
+    await worker.drain.start(window=1)
+    await asyncio.sleep(5)
+    assert told == []
+
+
+async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_deadline(crowd, told):
+    """An early moment without sessions is no end while new ones may come."""
+    worker = crowd.hire(workers_dir=None, exit_when_drained=True, late_arrivals="accept")
+    await worker.drain.start(window=10)
+    await asyncio.sleep(9)
+    assert worker.drain.state is DrainState.DRAINED
+    assert told == []
+    await asyncio.sleep(2)
+    assert [worker.process.pid] == told
+
+
+async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
+    """A download that began before the drain may finish within the window."""
+    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
+    worker.drain.transfers.began(worker)
+    await worker.drain.start(window=10)
+    await asyncio.sleep(9)
+    assert told == []
+    await asyncio.sleep(2)
+    assert [worker.process.pid] == told
+
+
+async def test_whoever_was_told_to_stop_tells_nobody(crowd, told):
+    """A worker that a supervisor restarts (SIGTERM) does not take the supervisor with it."""
+    worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
+    await soon()
+    now = worker.drain.time()
+    worker.drain.request(DrainCause("sigterm", "SIGTERM", now, now + 5, revocable=False))
+    await asyncio.sleep(10)
+    assert worker.drain.state is DrainState.DRAINED
+    assert told == []
+
+
+async def test_a_word_from_before_a_cancellation_ends_nobody(crowd, told):
+    """A worker that was done, serves again and drains again is not taken to be done still."""
+    one, other = (crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(2))
+    one.drain.transfers.began(one)
+    await soon()
+    await one.drain.start(window=5)
+    await soon()
+    await one.drain.cancel()
+    one.drain.transfers.ended(one)
+    other.seat(10)
+    await one.drain.start(window=60)
+    await soon()
+    assert told == []
+    await asyncio.sleep(60)
+    assert told == [os.getppid()]
+
+
+async def test_a_supervisor_that_may_not_be_told_to_end_is_no_harm(crowd, monkeypatch):
+    """Gunicorn's workers may run as another user than the arbiter: that is said once, and the agreement goes on."""
+
+    def refuse(pid, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
+    await soon()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", refuse)
+        await worker.drain.start(window=1)
+        await asyncio.sleep(5)
+    (impaired,) = worker.recording.of(TriggerImpaired)
+    assert f"process {os.getppid()} cannot be told to end: Operation not permitted" in impaired.problem
+    assert "exit_when_drained=False" in impaired.remedy
+    await worker.drain.cancel()
+    other = crowd.hire(environ=GUNICORN)
+    await soon()
+    assert len(worker.status()["workers"]) == 2
+    assert other.drain.state is DrainState.SERVING

@@ -1,0 +1,511 @@
+"""Several workers, one drain: what they agree on, and what happens when they cannot."""
+
+import asyncio
+
+import pytest
+from virtual_time import VirtualTimeLoop
+from worker_crowd import Guest, Lookout, deadline, hang, soon, states
+
+from starlette_drain import Drain, DrainCause, DrainState, RateCapPacing, TooLateToCancel
+from starlette_drain._asgi.defaults import equip
+from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, TriggerImpaired, TriggerRestored
+
+pytestmark = pytest.mark.anyio
+
+
+# --- One drain ---
+
+
+async def test_a_drain_asked_of_one_worker_drains_all_by_the_same_deadline(crowd):
+    """Whoever is asked, all drain, with the same cause and by the same moment."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    await workers[1].drain.start(window=60, reason="the rack burns")
+    await soon()
+
+    assert states(crowd) == [DrainState.DRAINING] * 3
+    assert {round(workers[1].drain.time() + 59.4, 6)} == {round(deadline(worker), 6) for worker in workers}
+    assert {"the rack burns"} == {worker.drain.progress().causes[0].reason for worker in workers}
+
+
+async def test_the_sum_of_the_workers_falls_on_one_even_line(crowd):
+    """Four workers with different numbers of sessions shed together as one process would."""
+    for count in (50, 150, 200, 400):
+        crowd.hire().seat(count)
+    await soon()
+    await crowd.everyone[0].drain.start(window=80)
+    start, worst = crowd.everyone[0].drain.time(), 0.0
+    for second in range(1, 80):
+        await asyncio.sleep(start + second - crowd.everyone[0].drain.time())
+        left = sum(worker.drain.statistics().waiting for worker in crowd.everyone)
+        worst = max(worst, abs(left - 800 * max(0.0, 1 - second / 79)))
+
+    # A quarter of a second late, 750 sessions are 2.3 behind; each worker may be one off the line by its jitter.
+    assert worst < 7
+    await asyncio.sleep(2)
+    assert states(crowd) == [DrainState.DRAINED] * 4
+
+
+async def test_a_limit_of_the_task_is_divided_among_its_workers(crowd):
+    """What a pace promises per second holds for the sum, and follows the number of workers."""
+    workers = [crowd.hire(pacing=RateCapPacing(8)) for _ in range(4)]
+    for worker in workers:
+        worker.seat(200)
+    await soon()
+    await workers[0].drain.start(window=3000)
+    await soon()
+    assert [worker.drain.progress().rate for worker in workers] == [2.0] * 4
+
+    await workers[3].die()
+    await soon()
+    assert [pytest.approx(8 / 3)] * 3 == [worker.drain.progress().rate for worker in workers[:3]]
+
+
+@pytest.mark.parametrize("windows", [(60, 30), (30, 60)])
+async def test_of_two_orders_in_the_same_moment_the_earlier_deadline_holds_for_all(crowd, windows):
+    """Two requests reach two workers before either hears of the other: nobody is left with the later deadline."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    at = workers[0].drain.time()
+    await workers[0].drain.start(window=windows[0])
+    await workers[1].drain.start(window=windows[1])
+    await soon()
+
+    assert {at + 30} == {round(deadline(worker), 6) for worker in workers}
+
+
+async def test_a_later_request_to_another_worker_brings_the_deadline_forward_for_all(crowd):
+    """A drain is shortened by whoever hears of it, and the others are told once."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    await workers[0].drain.start(window=100)
+    await soon()
+    await workers[2].drain.start(window=20)
+    await asyncio.sleep(2)
+
+    assert len({round(deadline(worker), 6) for worker in workers}) == 1
+    assert [len(worker.recording.of(DrainStarted)) for worker in workers] == [1, 1, 1]
+    assert [len(worker.recording.of(DrainReplanned)) for worker in workers] == [1, 1, 1]
+
+
+async def test_a_later_request_to_a_worker_without_sessions_brings_the_deadline_forward_for_all(crowd):
+    """Whichever worker gets the POST: one that is idle, and so drained at once, passes it on like the others."""
+    idle, busy = crowd.hire(), crowd.hire()
+    busy.seat(50)
+    await soon()
+    await idle.drain.start(window=200)
+    await soon()
+    assert (idle.drain.state, busy.drain.state) == (DrainState.DRAINED, DrainState.DRAINING)
+    ends = idle.drain.time() + 20
+    await idle.drain.start(window=20)
+    await soon()
+    assert busy.drain.time() + busy.drain.progress().time_left == pytest.approx(ends)
+
+
+async def test_a_drain_taken_back_by_one_worker_is_taken_back_by_all(crowd):
+    """After DELETE on any worker all serve, and a worker that comes later does too."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    await workers[0].drain.start(window=60)
+    await soon()
+    await workers[2].drain.cancel()
+    await soon()
+    crowd.hire()
+    await soon()
+
+    assert states(crowd) == [DrainState.SERVING] * 4
+    assert [len(worker.recording.of(DrainCancelled)) for worker in workers] == [1, 1, 1]
+
+
+def cause(worker, trigger, window):
+    """Return what *trigger* would say in *worker* now."""
+    now = worker.drain.time()
+    return DrainCause(trigger, f"{trigger} says so", now, now + window)
+
+
+async def test_a_rollback_does_not_take_back_what_somebody_asked_of_another_worker(crowd):
+    """A cause that joins without shortening is known to all, so that a trigger takes back only what it alone wanted."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(10)
+    other.seat(10)
+    await soon()
+    one.drain.request(cause(one, "service-deployment", 60))
+    await soon()
+    await other.drain.start(window=100, reason="maintenance")
+    await soon()
+    assert [each.trigger for each in one.drain.progress().causes] == ["service-deployment", "manual"]
+    assert one.drain.retract("service-deployment") is False
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING] * 2
+    assert round(deadline(one), 6) == round(deadline(other), 6)
+
+
+async def test_a_rollback_hears_first_what_another_worker_was_just_asked_for(crowd):
+    """In the moment in which a drain is taken back, another worker may have been asked for one by hand: it stands."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(10)
+    other.seat(10)
+    await soon()
+    one.drain.request(cause(one, "service-deployment", 60))
+    await soon()
+    await other.drain.start(window=100, reason="maintenance")
+    assert one.drain.retract("service-deployment") is False
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING] * 2
+
+
+async def test_a_worker_that_comes_half_way_knows_every_cause(crowd):
+    """Whoever is elected next must not take for its own what somebody else has asked for, too."""
+    old = crowd.hire()
+    old.seat(10)
+    await soon()
+    await old.drain.start(window=100)
+    await old.drain.cancel()
+    await old.drain.start(window=100)
+    old.drain.request(cause(old, "service-deployment", 200))
+    await soon()
+    new = crowd.hire(late_arrivals="accept")
+    await soon()
+    assert [each.trigger for each in new.drain.progress().causes] == ["manual", "service-deployment"]
+    assert new.drain.retract("service-deployment") is False
+    assert round(deadline(old), 6) == round(deadline(new), 6)
+
+
+async def test_drains_begin_and_are_cancelled_again_and_again(crowd):
+    """Every order is obeyed once, and in the order given."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(5)
+    other.seat(5)
+    await soon()
+    for _ in range(3):
+        await one.drain.start(window=60)
+        await soon()
+        assert states(crowd) == [DrainState.DRAINING] * 2
+        await other.drain.cancel()
+        await soon()
+        assert states(crowd) == [DrainState.SERVING] * 2
+
+
+async def test_a_worker_that_comes_half_way_joins_the_drain(crowd):
+    """A worker started again while the task drains admits nobody, from its first moment."""
+    old = crowd.hire()
+    old.seat(10)
+    await soon()
+    await old.drain.start(window=60)
+    await asyncio.sleep(20)
+    new = crowd.hire()
+    await asyncio.sleep(0)
+
+    assert new.drain.state is DrainState.DRAINED
+    assert not new.drain.admits()
+    assert round(deadline(old), 6) == round(deadline(new), 6)
+
+
+async def test_a_worker_that_comes_half_way_takes_what_is_accepted_into_what_remains(crowd):
+    """Where late arrivals are accepted, the new worker sheds its own by the deadline of the task."""
+    old = crowd.hire(late_arrivals="accept")
+    old.seat(10)
+    await soon()
+    await old.drain.start(window=60)
+    await asyncio.sleep(20)
+    new = crowd.hire(late_arrivals="accept")
+    await soon()
+    new.seat(10)
+    assert new.drain.state is DrainState.DRAINING
+    await asyncio.sleep(45)
+    assert states(crowd) == [DrainState.DRAINED] * 2
+
+
+async def test_a_killed_worker_does_not_disturb_the_rest(crowd):
+    """The others keep to their line, and no longer show the one that died."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(60)
+    await soon()
+    await workers[0].drain.start(window=60)
+    ends = deadline(workers[0])
+    await asyncio.sleep(30)
+    await workers[0].die()
+    await soon()
+
+    assert [worker.process.pid for worker in workers[1:]] == sorted(
+        each["pid"] for each in workers[1].status()["workers"]
+    )
+    assert {round(ends, 6)} == {round(deadline(worker), 6) for worker in workers[1:]}
+    assert all(abs(worker.drain.statistics().waiting - 29) <= 2 for worker in workers[1:])
+
+
+async def test_being_told_to_stop_is_each_workers_own_affair(crowd):
+    """SIGTERM to one worker (uvicorn restarts them in turn at SIGHUP) leaves the others serving."""
+    one, _ = crowd.hire(), crowd.hire()
+    one.seat(5)
+    await soon()
+    one.drain.request(DrainCause("sigterm", "SIGTERM", one.drain.time(), one.drain.time() + 20, revocable=False))
+    await soon()
+
+    assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
+
+
+async def test_whoever_was_told_to_stop_does_not_take_its_drain_back(crowd):
+    """A drain cancelled elsewhere goes on in a worker that has heard SIGTERM, and says so when asked itself."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(5)
+    other.seat(5)
+    await soon()
+    await other.drain.start(window=60)
+    await soon()
+    one.drain.request(DrainCause("sigterm", "SIGTERM", one.drain.time(), one.drain.time() + 20, revocable=False))
+    await other.drain.cancel()
+    await soon()
+
+    assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
+    with pytest.raises(TooLateToCancel):
+        await one.drain.cancel()
+
+
+# --- What is shown ---
+
+
+async def test_every_worker_shows_all_and_the_sum(crowd):
+    """Whoever is asked, the answer has each worker's counts and their sum."""
+    workers = [crowd.hire() for _ in range(3)]
+    for count, worker in enumerate(workers, 1):
+        worker.seat(10 * count)
+        worker.drain.transfers.began(worker)
+    workers[0].drain.hold(Guest(workers[0].drain))
+    await soon()
+    await workers[0].drain.start(window=600)
+    workers[1].drain.refused("websocket", "/late")
+    await soon()
+    workers[2].drain.refused("websocket", "/late")
+    await soon()
+
+    for worker in workers:
+        status = worker.status()
+        assert status["scope"] == "task"
+        assert 60 >= status["sessions"]["open"] > 55
+        assert status["transfers"] == 3
+        assert status["refused"] == 1
+        assert status["forced"] == 0
+        assert [each.process.pid for each in sorted(workers, key=lambda each: each.process.pid)] == [
+            each["pid"] for each in status["workers"]
+        ]
+        assert {"draining"} == {each["state"] for each in status["workers"]}
+        assert all(0 <= each["seconds_ago"] <= 0.3 for each in status["workers"])
+    assert 60 >= workers[0].drain.open_sessions() > 55
+
+
+async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
+    """What a worker that says nothing said last is shown, and how long ago that was."""
+    one, other = crowd.hire(), crowd.hire()
+    await soon()
+    hang(other)
+    await asyncio.sleep(10)
+
+    (ago,) = [each["seconds_ago"] for each in one.status()["workers"] if each["pid"] == other.process.pid]
+    assert 9 < ago < 11
+
+
+async def test_one_process_alone_is_the_task(crowd):
+    """Without a supervisor there is nobody to agree with, and no directory."""
+    worker = crowd.hire(workers_dir=None)
+    worker.seat(3)
+    await soon()
+    await worker.drain.start(window=10)
+    await soon()
+
+    assert worker.status() == {"scope": "task"}
+    assert not crowd.directory.exists()
+    assert worker.recording.of(TriggerImpaired) == []
+
+
+async def test_waiting_for_the_task_waits_for_all_workers(crowd):
+    """Who waits for the task is answered when the last worker has drained, not the first."""
+    busy, idle = crowd.hire(), crowd.hire()
+    busy.seat(50)
+    await soon()
+    at = idle.drain.time()
+    await idle.drain.start(window=30)
+    assert await idle.drain.wait_drained()
+    assert at == idle.drain.time()
+    assert await idle.drain.wait_all_drained()
+    assert 29 < idle.drain.time() - at < 32
+
+
+async def test_waiting_for_the_task_ends_when_the_drain_is_taken_back(crowd):
+    """Who waits is told that the drain was cancelled, by whichever worker."""
+    busy, idle = crowd.hire(), crowd.hire()
+    busy.seat(50)
+    await soon()
+    await idle.drain.start(window=30)
+    waiting = asyncio.create_task(idle.drain.wait_all_drained())
+    await soon()
+    await busy.drain.cancel()
+    await asyncio.sleep(1)
+    assert waiting.done()
+    assert waiting.result() is False
+
+
+async def test_waiting_is_not_misled_by_what_was_said_before_the_order(crowd):
+    """A worker that was drained, serves again and drains again counts as drained only after the latest order."""
+    busy, idle = crowd.hire(), crowd.hire()
+    await soon()
+    await idle.drain.start(window=5)
+    await soon()
+    await idle.drain.cancel()
+    busy_is_back = idle.workers._others[busy.process.pid].order
+    assert busy_is_back == 1  # it has drained, and has not heard of the cancellation yet
+    busy.seat(10)
+    await idle.drain.start(window=20)
+    at = idle.drain.time()
+    await idle.drain.wait_all_drained()
+    assert idle.drain.time() - at > 15
+
+
+# --- When they cannot agree ---
+
+
+def wide_open(directory):
+    """Make it anybody's."""
+    directory.mkdir(mode=0o755)
+
+
+def symlink(directory):
+    """Make it lead elsewhere."""
+    elsewhere = directory.with_name("elsewhere")
+    elsewhere.mkdir(mode=0o700)
+    directory.symlink_to(elsewhere)
+
+
+def a_file(directory):
+    """Make it something else."""
+    directory.write_text("")
+
+
+@pytest.mark.parametrize("spoil", [wide_open, symlink, a_file])
+async def test_a_directory_that_cannot_be_trusted_leaves_each_worker_to_itself(crowd, spoil):
+    """Then a drain is one of this worker only; that is said once, with the remedy, and everybody watches."""
+    spoil(crowd.directory)
+    lookouts = [Lookout(), Lookout()]
+    one, _ = (crowd.hire(triggers=[lookout]) for lookout in lookouts)
+    one.seat(5)
+    await soon()
+    await one.drain.start(window=10)
+    await asyncio.sleep(3)
+
+    assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
+    assert one.status() == {"scope": "worker"}
+    (impaired,) = one.recording.of(TriggerImpaired)
+    assert str(crowd.directory) in impaired.problem
+    assert "workers_dir" in impaired.remedy
+    assert all(lookout.control is not None for lookout in lookouts)
+
+
+async def test_a_directory_that_vanishes_is_made_again(crowd):
+    """Whoever cleans up the temporary directory does not end the agreement."""
+    one, other = crowd.hire(), crowd.hire()
+    other.seat(5)
+    await soon()
+    for file in crowd.directory.iterdir():
+        file.unlink()
+    crowd.directory.rmdir()
+    await soon()
+    await one.drain.start(window=10)
+    await soon()
+    assert other.drain.state is DrainState.DRAINING
+    assert crowd.directory.stat().st_mode & 0o777 == 0o700
+
+
+async def test_an_order_that_could_not_be_written_is_given_later(crowd, monkeypatch):
+    """A full disk delays an order; meanwhile the worker says that it drains alone, and afterwards that it is mended."""
+    one, other = crowd.hire(), crowd.hire()
+    one.seat(50)
+    other.seat(50)
+    await soon()
+    place = one.workers._place
+    draft = place._draft
+
+    def full(text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(place, "_draft", full)
+    await one.drain.start(window=60)
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
+    assert one.status()["scope"] == "worker"
+
+    monkeypatch.setattr(place, "_draft", draft)
+    await soon()
+    assert states(crowd) == [DrainState.DRAINING] * 2
+    assert one.status()["scope"] == "task"
+    assert len(one.recording.of(TriggerImpaired)) == 1
+    assert len(one.recording.of(TriggerRestored)) == 1
+
+
+async def test_a_status_in_other_words_is_no_harm(crowd):
+    """A worker of another version (an upgrade by HUP) impairs the agreement and ends no watch."""
+    one, other = crowd.hire(), crowd.hire()
+    await soon()
+    place = one.workers._place
+    hang(other)
+    place.write_status(other.process.pid, {"colour": "blue"})
+    await soon()
+    assert one.status()["scope"] == "worker"
+    await other.die()
+    await soon()
+    assert one.status() == {"scope": "task"}
+
+
+async def test_the_directory_goes_with_the_last_worker(crowd):
+    """What was private is not left behind."""
+    workers = [crowd.hire() for _ in range(3)]
+    await soon()
+    await workers[0].drain.start(window=1)
+    await soon()
+    for worker in workers[:2]:
+        await worker.leave()
+        assert crowd.directory.exists()
+    await workers[2].leave()
+    assert not crowd.directory.exists()
+
+
+async def test_what_an_earlier_life_ordered_is_no_order(crowd):
+    """Where the directory outlives a task that was killed, the next one begins afresh."""
+    old = crowd.hire()
+    await soon()
+    await old.drain.start(window=60)
+    (order,) = old.workers._place.read_orders(0)
+    await old.die()
+    crowd.directory.mkdir(mode=0o700, exist_ok=True)
+    (crowd.directory / "order-000001.json").write_text(order.dump())
+    (crowd.directory / "worker-1-1.json").write_text("{}")
+
+    new = crowd.hire()
+    await soon()
+    assert new.drain.state is DrainState.SERVING
+    assert list(crowd.directory.glob("order-*")) == []
+
+
+def test_a_drain_with_elected_triggers_lives_again_on_another_loop(caplog):
+    """One application, several event loops after each other, as under TestClient: every life watches."""
+    lookout = Lookout()
+    drain = Drain(triggers=[lookout], observers=[], max_session_age=10.0)
+    equip(drain)
+
+    async def live():
+        async with drain.run():
+            await soon()
+            assert lookout.control is not None
+
+    for _ in range(3):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
+            loop.run(live())
+    assert caplog.records == []
