@@ -1,14 +1,17 @@
 # How a server-sent event stream is ended (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 #
 #   - A stream is known by its content type, so every HTTP exchange is watched until its response starts: exchange.py.
+#   - It is a session if it was asked for as an EventSource asks: GET and `Accept: text/event-stream`. Such a client
+#     comes back by itself. Every other stream is an answer (tokens of a language model, a tool call, the progress of a
+#     job): its client asks once, and takes a clean end for the whole. It is a transfer, as a download is.
 #   - It ends with a clean final chunk. A dropped socket would be a broken body to the client and a 5xx at an ALB
 #     (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html).
 #   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
-#     would make the client dispatch half an event and resume from the wrong Last-Event-ID.
+#     would make the client dispatch half an event and resume from the wrong Last-Event-ID. No empty line follows: the
+#     field takes effect with its own line, and simpler parsers (httpx-sse) make an event of every block.
 #   - An EventSource takes 204 and every status but 200 for final, and so it does a missing CORS header. A late arrival
 #     is therefore answered with the application's own head, told when to come back, and ended.
-#   - Only a stream without an announced length can be ended early, and only one that was asked for with GET is asked
-#     for again by itself: a late answer to a POST (tokens of a language model) is let be, as any other response is.
+#   - Only a stream without an announced length can be ended early.
 """Server-sent event streams as sessions, and ordinary responses, which only learn that their connection ends."""
 
 import asyncio
@@ -37,6 +40,9 @@ DROP_TIME = 0.1
 LINE_END = re.compile("\r\n|\r|\n")
 """What ends a line of an event stream; `str.splitlines` knows more."""
 
+NOT_ACCEPTABLE = re.compile(rb"q\s*=\s*0(\.0*)?")
+"""The weight that refuses a media type (RFC 9110 section 12.4.2)."""
+
 
 DROPPED_AT_ONCE = 3
 """Messages sent after the disconnect that are dropped without a pause."""
@@ -56,7 +62,9 @@ class _Phase(Enum):
 
 class EventStreamSession(Connection):
     """
-    One HTTP exchange: a transfer, until its response turns out to be an event stream, which is a session.
+    One HTTP exchange: a transfer, until its response turns out to be a session.
+
+    That is an event stream whose client will ask for it again. Any other one stays a transfer, never asked to leave.
 
     Args:
         has_started: Whether the response has started, as something else than an event stream.
@@ -64,7 +72,7 @@ class EventStreamSession(Connection):
     Attributes:
         path: The path of its request.
         opened_at: When its response started, in seconds on the event loop's clock.
-        is_open: Whether it is an event stream.
+        is_open: Whether it is a session.
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
@@ -147,11 +155,11 @@ class EventStreamSession(Connection):
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
         if is_event_stream(message):
-            if drain.admits():
-                return self._open(message)
-            if self._method() in ("GET", "HEAD"):
-                return self._turn_away(message)
-        if self._phase is _Phase.REQUEST:
+            self._start_stream(message)
+            if self._asks_for_events():
+                drain.transfers.ended(self)
+                return self._open(message) if drain.admits() else self._turn_away(message)
+        elif self._phase is _Phase.REQUEST:
             self._phase = _Phase.TRANSFER
         return self._raw_send(message)
 
@@ -165,7 +173,6 @@ class EventStreamSession(Connection):
         self._tail = tail
 
     async def _open(self, message: Message) -> None:
-        self._start_stream(message)
         await self._raw_send(message)
         # Not before: whoever is asked to leave gets an end of the body, for which the head must have gone.
         self._drain.enter(self)
@@ -174,12 +181,9 @@ class EventStreamSession(Connection):
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
         self.opened_at = self.active_at = self._loop.time()
-        is_encoded = any(name.lower() == b"content-encoding" for name, _ in message["headers"])
-        self._is_plain_text = self._method() != "HEAD" and not is_encoded
-        self._drain.transfers.ended(self)
+        self._is_plain_text = not any(name.lower() == b"content-encoding" for name, _ in message["headers"])
 
     async def _turn_away(self, message: Message) -> None:
-        self._start_stream(message)
         self.shed_at, self.reconnect_after = self._drain.time(), self._drain.retry_after()
         await self._raw_send(message)
         self._drain.refused(self.kind, self.path)
@@ -196,8 +200,11 @@ class EventStreamSession(Connection):
             await self._raw_send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _asks_for_events(self) -> bool:
+        """Tell whether the client asks as an EventSource does, which comes back by itself."""
         headers = self._scope.get("headers", ())
-        return any(name == b"accept" and b"text/event-stream" in value for name, value in headers)
+        return self._scope.get("method", "GET") == "GET" and any(
+            name.lower() == b"accept" and _accepts_events(value) for name, value in headers
+        )
 
     async def _send_parted(self) -> None:
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
@@ -208,9 +215,6 @@ class EventStreamSession(Connection):
         self._dropped += 1
         if self._dropped > DROPPED_AT_ONCE:
             await asyncio.sleep(DROP_TIME)
-
-    def _method(self) -> str:
-        return str(self._scope.get("method", "GET"))
 
     def _may_add_text(self) -> bool:
         return self._is_plain_text and (not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))
@@ -234,8 +238,16 @@ def is_event_stream(message: Message) -> bool:
     return kind.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
+def _accepts_events(accept: bytes) -> bool:
+    for media_range in accept.lower().split(b","):
+        media_type, *parameters = (part.strip() for part in media_range.split(b";"))
+        if media_type == b"text/event-stream":
+            return not any(NOT_ACCEPTABLE.fullmatch(parameter) for parameter in parameters)
+    return False  # ``*/*`` is what plain HTTP clients send
+
+
 def _retry(seconds: float) -> bytes:
-    return f"retry: {round(seconds * 1000)}\n\n".encode()
+    return f"retry: {round(seconds * 1000)}\n".encode()
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ class Settings:
         sigterm: Whether to stand between SIGTERM and the server; ``"auto"`` does on ECS, where the server can be told.
         sigterm_window: How long the sheds may spread after SIGTERM. With the farewell, the grace and 11 s more it must
             fit into the container's ``stopTimeout`` (30 s by default).
-        cancel_transfers: Whether responses that are no sessions, such as downloads, are cancelled at the deadline.
+        cancel_transfers: Whether responses that are no sessions (downloads, answers) are cancelled at the deadline.
         exit_when_drained: Whether the process (with several workers: their supervisor) is told to stop, by SIGTERM, as
             soon as the last session has gone, so that a deployment need not wait out the delay.
         freeze_gc: Whether garbage collections pass over all that was there when a drain began (``gc.freeze``), until it

@@ -10,6 +10,7 @@ from server_process import TOKEN, eventually
 pytestmark = pytest.mark.anyio
 
 STREAMS = ("streaming", "sync", "sse", "half")
+EVENT_SOURCE = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(params=["httptools", "h11"])
@@ -21,11 +22,11 @@ def server(request, serve):
 
 
 @asynccontextmanager
-async def reading(server, *paths):
+async def reading(server, *paths, method="GET", headers=EVENT_SOURCE):
     """Read the bodies at *paths*; yield tasks that end with status, headers and body."""
 
     async def read(path, has_begun):
-        async with client.stream("GET", f"{server.url}/{path}") as response:
+        async with client.stream(method, f"{server.url}/{path}", headers=headers) as response:
             body = b""
             async for part in response.aiter_raw():
                 body += part
@@ -56,8 +57,8 @@ async def test_streams_end_cleanly_and_a_download_is_finished(server):
         if name == "half":
             assert body == b"data: one\n\nid: 2\ndata: tw"
         else:
-            assert last[-2].startswith(b"retry: ")
-            assert last[-1] == b""
+            assert last[-1].startswith(b"retry: ")
+            assert last[-1].endswith(b"\n")
     assert download[2] == b"{}\n" * 60
     # A generator that blocks ends with its last reference, which Starlette leaves to the garbage collector.
     for name in ("streaming", "sse"):
@@ -70,7 +71,7 @@ async def test_streams_end_cleanly_and_a_download_is_finished(server):
 async def test_a_late_event_source_is_never_refused(server):
     """200, the type, ``retry:`` and the end; a second request does not reuse the connection."""
     server.drain("POST", window=0)
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(headers=EVENT_SOURCE) as client:
         for name in STREAMS:
             response = await client.get(f"{server.url}/{name}")
             assert response.status_code == 200
@@ -90,3 +91,20 @@ async def test_sigterm_ends_a_server_that_streams(server):
         assert [status for status, _, _ in ends] == [200] * 4
         await asyncio.to_thread(server.wait)
     assert server.trouble == []
+
+
+@pytest.mark.parametrize(("method", "headers"), [("POST", EVENT_SOURCE), ("GET", {"Accept": "*/*"})])
+async def test_an_answer_is_complete_or_seen_to_be_cut(serve, method, headers):
+    """A drain and SIGTERM wait for it as long as uvicorn does; what uvicorn cancels then is an error to the client."""
+    environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_SIGTERM": "true", "DRAIN_SIGTERM_WINDOW": "1"}
+    server = serve("event_streams:app", "--timeout-graceful-shutdown", "4", env=environment)
+    async with reading(server, "answer?seconds=3", "answer?seconds=60", method=method, headers=headers) as tasks:
+        await asyncio.to_thread(server.drain, "POST", window=0)
+        _, shown = await asyncio.to_thread(server.drain, "GET")
+        assert (shown["sessions"]["open"], shown["transfers"]) == (0, 2)
+        server.signal()
+        _, _, whole = await tasks[0]
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            await tasks[1]
+        await asyncio.to_thread(server.wait)
+    assert whole.endswith(b"data: 29\n\ndata: [DONE]\n\n")

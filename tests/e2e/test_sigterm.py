@@ -150,13 +150,19 @@ async def test_before_a_handler_that_is_not_uvicorns_it_stands_down(serve, loop)
     await asyncio.to_thread(eventually, lambda: own in server.log, "the application's handler was lost")
 
 
+@pytest.mark.parametrize(("accept", "cut"), [("text/event-stream", 0), ("*/*", 6)])
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_open_event_streams_of_sse_starlette_do_not_keep_it_alive(serve, workers):
-    """sse-starlette finds uvicorn through our handler (its __self__), so that streams end and the process exits."""
+async def test_open_event_streams_of_sse_starlette_do_not_keep_it_alive(serve, workers, accept, cut):
+    """
+    sse-starlette finds uvicorn through our handler (its __self__), so that streams end and the process exits.
+
+    Sessions have left by then. Answers are cut by sse-starlette, as without us, for which uvicorn logs one error each.
+    """
     server = serve("signals:app", "--workers", str(workers), env=STAND_IN, workers=workers)
     streams = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(6)]
     for reader, writer in streams:
-        writer.write(f"GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        head = f"GET /stream HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAccept: {accept}\r\n\r\n"
+        writer.write(head.encode())
         assert b" 200 " in await reader.readuntil(b"tick")
     goodbyes, _, status = await stop(server, sessions=3)
     for _, writer in streams:
@@ -164,7 +170,7 @@ async def test_open_event_streams_of_sse_starlette_do_not_keep_it_alive(serve, w
         await writer.wait_closed()
     assert goodbyes == [(1012, REASON)] * 3
     assert status in (0, -signal.SIGTERM)
-    assert server.trouble == []
+    assert len(server.trouble) == cut
 
 
 async def test_telemetry_is_sent_before_the_signal_is_passed_on(serve, tmp_path):

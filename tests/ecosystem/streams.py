@@ -17,8 +17,8 @@ class StreamEnd:
 
     @property
     def says_retry(self) -> bool:
-        """Whether its last event tells when to come back."""
-        return self.text.endswith("\n\n") and self.text.rstrip().rpartition("\n\n")[2].startswith("retry: ")
+        """Whether its last line tells when to come back."""
+        return self.text.endswith("\n") and self.text.splitlines()[-1].startswith("retry: ")
 
 
 async def read_stream(url: str, begun: asyncio.Event | None = None) -> StreamEnd:

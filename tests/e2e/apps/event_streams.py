@@ -64,6 +64,18 @@ async def half(_request: Request) -> StreamingResponse:
     return StreamingResponse(parts(), media_type="text/event-stream")
 
 
+async def answer(request: Request) -> StreamingResponse:
+    """Send events that end by themselves, after as many seconds as asked for."""
+
+    async def tokens():
+        for number in range(10 * int(request.query_params["seconds"])):
+            yield f"data: {number}\n\n"
+            await asyncio.sleep(0.1)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(tokens(), media_type="text/event-stream")
+
+
 async def download(_request: Request) -> StreamingResponse:
     """Send something that ends by itself, after six seconds."""
 
@@ -81,6 +93,9 @@ async def pid(_request: Request) -> PlainTextResponse:
 
 
 app = Starlette(
-    routes=[Route(f"/{each.__name__}", each) for each in (streaming, sync, sse, half, download, pid)],
+    routes=[
+        *(Route(f"/{each.__name__}", each) for each in (streaming, sync, sse, half, download, pid)),
+        Route("/answer", answer, methods=["GET", "POST"]),
+    ],
     middleware=[Middleware(DrainMiddleware)],
 )

@@ -37,13 +37,14 @@ def chunk(body: bytes, *, more: bool = True):
 
 def retry(milliseconds: int):
     """Return the end of a stream that tells when to come back."""
-    return chunk(f"retry: {milliseconds}\n\n".encode(), more=False)
+    return chunk(f"retry: {milliseconds}\n".encode(), more=False)
 
 
-def http_scope(method="GET", path="/events", *, spec="2.3", version="1.1"):
-    """Return the scope of a request."""
+def http_scope(method="GET", path="/events", *, accept=(b"text/event-stream",), spec="2.3", version="1.1"):
+    """Return the scope of a request, by default one of an EventSource."""
     asgi = {"version": "3.0", "spec_version": spec}
-    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b"", "root_path": ""}
+    headers = [(b"host", b"test"), *((b"accept", value) for value in accept)]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b"", "root_path": ""}
     return {**scope, "asgi": asgi, "http_version": version, "scheme": "http", "server": ("test", 80), "state": {}}
 
 
@@ -271,7 +272,7 @@ async def test_a_stream_is_ended_cleanly_and_its_generator_too(framework, spec):
     assert chunk(b"data: x\n\n") in server.sent or chunk(b"data: x\r\n\r\n") in server.sent
     assert not server.sent[-1]["more_body"]
     assert all(message["more_body"] for message in server.sent[1:-1])
-    assert server.sent[-1]["body"] == b"retry: 5000\n\n"
+    assert server.sent[-1]["body"] == b"retry: 5000\n"
     gc.collect()  # from ASGI 2.4 on nobody closes the generator; it ends with its last reference
     await settle()
     assert "finally" in log
@@ -293,13 +294,13 @@ async def test_tasks_in_the_background_of_a_stream_run_after_it():
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
-        ((), b"retry: 5000\n\n"),
-        ((b"data: x\n\n",), b"retry: 5000\n\n"),
-        ((b"data: x\r\n\r\n",), b"retry: 5000\n\n"),
-        ((b"data: x\r\r",), b"retry: 5000\n\n"),
-        ((b"data: x\n", b"\n"), b"retry: 5000\n\n"),
-        ((b"data: x\r\n", b"\r", b"", b"\n"), b"retry: 5000\n\n"),
-        ((b": ping\n\n", bytearray(b"id: 1\n\n")), b"retry: 5000\n\n"),
+        ((), b"retry: 5000\n"),
+        ((b"data: x\n\n",), b"retry: 5000\n"),
+        ((b"data: x\r\n\r\n",), b"retry: 5000\n"),
+        ((b"data: x\r\r",), b"retry: 5000\n"),
+        ((b"data: x\n", b"\n"), b"retry: 5000\n"),
+        ((b"data: x\r\n", b"\r", b"", b"\n"), b"retry: 5000\n"),
+        ((b": ping\n\n", bytearray(b"id: 1\n\n")), b"retry: 5000\n"),
         ((b"data: x\n\n", b"data: half"), b""),
         ((b"data: x\n",), b""),
         ((b"id: 7\ndata: x",), b""),
@@ -401,16 +402,6 @@ async def test_nothing_is_added_to_an_encoded_body():
     """Plain text in the middle of gzip would break the body."""
     house = House(bare(b"\n\n", headers=[EVENT_STREAM, (b"Content-Encoding", b"gzip")]))
     server = house.serve()
-    await settle()
-    await house.shed()
-    assert server.sent[-1] == END
-    await server.task
-
-
-async def test_nothing_is_added_to_the_answer_to_head():
-    """HEAD has no body, not even a ``retry:``."""
-    house = House(bare())
-    server = house.serve(http_scope("HEAD"))
     await settle()
     await house.shed()
     assert server.sent[-1] == END
@@ -738,15 +729,114 @@ async def test_where_late_arrivals_are_accepted_a_stream_gets_a_place_in_what_re
     assert b"retry: " in server.sent[-1]["body"]
 
 
-async def test_a_late_post_is_answered_in_full():
-    """Nobody asks again for the answer to a POST (tokens of a language model): it is a transfer, and let finish."""
-    house = House(bare(b"data: token\n\n", b"data: [DONE]\n\n", ends=True))
+# --- Answers ---
+
+ANSWERS = pytest.mark.parametrize(
+    ("method", "accept"),
+    [
+        ("POST", [b"text/event-stream"]),
+        ("POST", [b"application/json, text/event-stream"]),
+        ("HEAD", [b"text/event-stream"]),
+        ("QUERY", [b"text/event-stream"]),
+        ("GET", []),
+        ("GET", [b"*/*"]),
+        ("GET", [b"text/*"]),
+        ("GET", [b"text/event-stream;q=0, application/json"]),
+        ("GET", [b"text/event-stream; Q = 0.00"]),
+        ("GET", [b"text/event-streams"]),
+    ],
+)
+ANSWER = [chunk(b"data: token\n\n"), chunk(b"data: [DONE]\n\n"), END]
+
+
+async def tokens(_scope, _receive, send):
+    """Answer with an event stream that takes 20 seconds."""
+    await send(START)
+    await send(ANSWER[0])
+    await asyncio.sleep(20)
+    for message in ANSWER[1:]:
+        await send(message)
+
+
+@ANSWERS
+async def test_an_answer_is_let_finish(method, accept):
+    """A client that does not ask as an EventSource does comes back for no rest: nothing is cut, and nothing added."""
+    house = House(tokens, max_session_age=5)
+    server = house.serve(http_scope(method, accept=accept))
+    await settle()
+    assert house.drain.statistics().open == 0
+    assert len(house.drain.transfers) == 1
+    await asyncio.sleep(10)
+    await house.drain.start(window=1)
+    await asyncio.sleep(5)
+    assert house.drain.state is DrainState.DRAINED
+    assert len(house.drain.transfers) == 1
+    await server.task
+    assert [START, *ANSWER] == server.sent
+    assert len(house.drain.transfers) == 0
+    assert house.recording.of(SessionOpened) == []
+
+
+@ANSWERS
+async def test_a_late_answer_is_let_finish(method, accept):
+    """One that begins during the drain is not turned away either."""
+    house = House(tokens)
     house.drain.begin()
     await house.shed()
-    server = house.serve(http_scope("POST"))
+    server = house.serve(http_scope(method, accept=accept))
     await server.task
-    assert [chunk(b"data: token\n\n"), chunk(b"data: [DONE]\n\n"), END] == server.sent[1:]
+    assert server.sent[1:] == ANSWER
     assert house.recording.of(SessionRefused) == []
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        [b"Text/Event-Stream"],
+        [b"text/event-stream;charset=utf-8;q=0.5"],
+        [b"application/json;q=0.1 ,\ttext/event-stream ; q=0.9"],
+        [b"application/json", b"text/event-stream"],
+    ],
+)
+async def test_who_accepts_event_streams_is_told_when_to_come_back(accept):
+    """The header may name several types, with weights, in several lines and in any case."""
+    house = House(bare(b"data: x\n\n"))
+    server = house.serve(http_scope(accept=accept))
+    await settle()
+    assert house.drain.statistics().open == 1
+    await house.shed()
+    await server.task
+    assert server.sent[-1] == retry(5000)
+
+
+async def test_an_answer_that_is_cancelled_does_not_look_complete():
+    """With cancel_transfers, or by its server, an answer is cut: its client has to see an error."""
+    house = House(tokens, cancel_transfers=True)
+    ours, theirs = (house.serve(http_scope("POST")) for _ in range(2))
+    await settle()
+    theirs.task.cancel()
+    await house.drain.start(window=10)
+    await asyncio.wait([ours.task, theirs.task])
+    assert ours.sent == theirs.sent == [START, ANSWER[0]]
+    assert theirs.task.cancelled()
+
+
+async def test_code_that_asks_for_its_session_works_in_an_answer_too():
+    """Before a drain and in it: a hold has nothing to defer, and what the application says is sent."""
+
+    async def app(scope, receive, send):
+        await send(START)
+        session = session_of(scope)
+        async with session.hold():
+            await session.send_json("token")
+        await send(END)
+
+    house = House(app)
+    for _ in range(2):
+        server = house.serve(http_scope("POST"))
+        await server.task
+        assert server.sent[1:] == [chunk(b'data: "token"\n\n'), END]
+        await house.shed()
 
 
 # --- Ordinary responses ---
@@ -812,20 +902,21 @@ async def test_transfers_may_finish_and_are_cancelled_at_the_deadline_only_where
 
 
 @pytest.mark.parametrize(
-    ("accept", "expected"),
+    ("method", "accept", "expected"),
     [
-        (b"*/*", [503, b"retry-after", b""]),
-        (b"text/event-stream", [200, b"content-type", b"retry: "]),
+        ("GET", b"*/*", [503, b"retry-after", b""]),
+        ("POST", b"application/json, text/event-stream", [503, b"retry-after", b""]),
+        ("GET", b"text/event-stream", [200, b"content-type", b"retry: "]),
     ],
 )
-async def test_a_transfer_cancelled_before_its_response_is_answered(accept, expected):
+async def test_a_transfer_cancelled_before_its_response_is_answered(method, accept, expected):
     """Come back, says the answer; to an EventSource in its own language, since it takes 503 for final."""
 
     async def app(scope, receive, send):
         await asyncio.sleep(100)
 
     house = House(app, cancel_transfers=True)
-    server = house.serve({**http_scope(), "headers": [(b"accept", accept)]})
+    server = house.serve(http_scope(method, accept=[accept]))
     await settle()
     await house.drain.start(window=30)
     await server.task

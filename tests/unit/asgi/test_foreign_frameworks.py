@@ -224,7 +224,8 @@ async def test_a_generator_that_yields_after_the_disconnect_is_cleaned_up_at_onc
         pass
 
     drain = quiet_drain()
-    scope = {"type": "http", "path": "/stream", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+    headers = [(b"accept", b"text/event-stream")]
+    scope = {"type": "http", "path": "/stream", "method": "GET", "headers": headers, "asgi": {"spec_version": "2.3"}}
     task = asyncio.create_task(DrainMiddleware(app, drain=drain)(scope, receive, send))
     await settle()
     await shed(drain)
