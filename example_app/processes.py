@@ -86,7 +86,7 @@ class Child:
                 await self._process.wait()
         return self.returncode
 
-    def tell(self, message: Mapping[str, Any]) -> None:
+    def emit(self, message: Mapping[str, Any]) -> None:
         """Write one line of JSON to its standard input."""
         if self._process.stdin and not self._process.stdin.is_closing():
             self._process.stdin.write(json.dumps(message).encode() + b"\n")

@@ -5,9 +5,9 @@ from starlette_drain._asgi.lookup import session_of
 from starlette_drain._asgi.middleware import DrainMiddleware
 from starlette_drain._asgi.websocket import WebSocketSession
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCapPacing
 from starlette_drain._core.report import DrainReport
+from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.session import RegistryStatistics, Session
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainState

@@ -72,7 +72,7 @@ class Demo:
             Course(
                 clients=self._clients,
                 closes=self._devices.closes,
-                farewells=self._devices.farewells,
+                close_hooks=self._devices.close_hooks,
                 commands=self._commands,
                 deregistered=deregistered,
                 delay=self._delay,

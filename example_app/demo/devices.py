@@ -23,7 +23,7 @@ class Devices:
     def __init__(self, port: int) -> None:
         self.open: set[int] = set()
         self.closes: list[tuple[float, int]] = []
-        self.farewells = 0
+        self.close_hooks = 0
         self._port = port
         self._gate = asyncio.Semaphore(CONNECTING)
         self._living: list[asyncio.Task[None]] = []
@@ -70,4 +70,4 @@ class Devices:
         if message["type"] == "command":
             await websocket.send(json.dumps({"type": "ack", "id": message["id"]}))
         elif message["type"] == "goodbye":
-            self.farewells += 1
+            self.close_hooks += 1

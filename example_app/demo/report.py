@@ -38,7 +38,7 @@ class Course:
 
     clients: int
     closes: Sequence[tuple[float, int]]
-    farewells: int
+    close_hooks: int
     commands: Counter[bool]
     deregistered: float
     delay: float
@@ -68,7 +68,7 @@ def _tell_devices(course: Course, codes: Counter[int], verdict: str) -> None:
     counted = ", ".join(f"{count} x {code}" for code, count in codes.most_common()) or "none"
     print("\nReport, as the devices saw it")
     _line("closes by code", f"{counted} ({verdict})")
-    _line("farewells before", str(course.farewells))
+    _line("farewells before", str(course.close_hooks))
     if times := sorted(moment for moment, _ in course.closes):
         seconds = Counter(int(moment - times[0]) for moment in times)
         mean = len(times) / max(times[-1] - times[0], 1.0)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from random import Random
 
 from starlette_drain import Drain, DrainCause, Session
-from starlette_drain._core.events import Fact, PaceChanged, SessionShed
-from starlette_drain._core.session import Goodbye
+from starlette_drain._core.events import Event, PaceChanged, SessionShed
+from starlette_drain._core.session import ClosePolicy
 from starlette_drain.aws.sources.polling import fleet_interval
 
 __all__ = ["FleetFigures", "simulate_fleet"]
@@ -53,7 +53,7 @@ class _Guest(Session):
         super().__init__("/", 0.0)
         self._drain = drain
 
-    def leave(self, goodbye: Goodbye) -> None:  # noqa: ARG002
+    def leave(self, close_policy: ClosePolicy) -> None:  # noqa: ARG002
         asyncio.get_running_loop().call_soon(lambda: self._drain.closed(self, forced=False))
 
 
@@ -64,12 +64,12 @@ class _Ledger:
         self.sheds: list[float] = []
         self.words: list[str] = []
 
-    def notify(self, fact: Fact) -> None:
-        match fact:
+    def notify(self, event: Event) -> None:
+        match event:
             case SessionShed():
-                self.sheds.append(fact.at)
+                self.sheds.append(event.at)
             case PaceChanged():
-                self.words.append(fact.pacing.partition(",")[0].partition(" sessions/s")[2] or fact.pacing)
+                self.words.append(event.pacing.partition(",")[0].partition(" sessions/s")[2] or event.pacing)
 
     def flush(self, timeout: float) -> None: ...
 

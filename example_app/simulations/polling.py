@@ -9,12 +9,12 @@ from typing import Any
 
 from example_app.simulations.balancer import Account
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.events import Fact
+from starlette_drain._core.events import Event
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.client import GivenClients
-from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.sources.polling import REFILL, fleet_interval
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 __all__ = ["PollingFigures", "simulate_polling"]
 
@@ -82,7 +82,7 @@ class _Control:
 
     def fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None: ...
 
-    def tell(self, fact: Fact) -> None: ...
+    def emit(self, event: Event) -> None: ...
 
     async def wait_drained(self) -> bool:
         return True

@@ -26,7 +26,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._core.session import Goodbye, Session
+from starlette_drain._core.session import ClosePolicy, Session
 from starlette_drain._engine.drain import Drain
 
 __all__ = ["SCOPE_KEY", "App", "Connection", "ConnectionEnded", "retry_after_header"]
@@ -55,15 +55,15 @@ class Connection(Session):
     __slots__ = (
         "_beside",
         "_cancelled_before",
+        "_close_task",
         "_context",
         "_disconnect",
         "_drain",
         "_forced",
-        "_goodbye_task",
         "_grace_timer",
-        "_heard",
         "_interrupted",
         "_is_told",
+        "_last_received",
         "_loop",
         "_parked",
         "_raw_receive",
@@ -97,10 +97,10 @@ class Connection(Session):
         self._parked: asyncio.Task[object] | None = None
         self._beside: tuple[asyncio.Task[object], ...] = ()
         self._interrupted: tuple[asyncio.Task[object], ...] = ()
-        self._heard = ""
+        self._last_received = ""
         self._disconnect: Message | None = None
         self._is_told = False
-        self._goodbye_task: asyncio.Task[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
         self._grace_timer: asyncio.TimerHandle | None = None
         self._shed_event: asyncio.Event | None = None
         self._forced = False
@@ -139,20 +139,20 @@ class Connection(Session):
         """Tell whether the application ended with *error* only because of what we did."""
         return self._is_our_doing(error, self._app_ended())
 
-    def depart(self) -> Awaitable[None] | None:
+    def finish(self) -> Awaitable[None] | None:
         """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
         self._app_ended()
-        if self._goodbye_task is not None:
-            return self._depart_after(self._goodbye_task)
+        if self._close_task is not None:
+            return self._finish_after(self._close_task)
         self._close()
         return None
 
-    def leave(self, goodbye: Goodbye) -> None:
+    def leave(self, close_policy: ClosePolicy) -> None:
         """Begin to say goodbye, and return at once."""
         if self._shed_event:
             self._shed_event.set()
-        coroutine = self._say_goodbye(goodbye)
-        self._goodbye_task = self._loop.create_task(coroutine, context=self._context)
+        coroutine = self._close_gracefully(close_policy)
+        self._close_task = self._loop.create_task(coroutine, context=self._context)
 
     async def receive(self) -> Message:
         """Receive the next message; once parted, the disconnect, and after that nothing any more."""
@@ -178,7 +178,7 @@ class Connection(Session):
         if self._disconnect is not None:
             self._was_only_interrupted(task, before)
             return self._receive_parted(self._disconnect)
-        self._heard = message["type"]
+        self._last_received = message["type"]
         if self._drain.notes_activity:
             self.active_at = self._loop.time()
         return message
@@ -189,7 +189,7 @@ class Connection(Session):
         """Send a message of the application."""
         raise NotImplementedError
 
-    def disconnect_message(self, goodbye: Goodbye) -> Message:
+    def disconnect_message(self, close_policy: ClosePolicy) -> Message:
         """Return what the application receives once parted."""
         raise NotImplementedError
 
@@ -197,11 +197,11 @@ class Connection(Session):
         """Return what the application receives next, once parted."""
         return disconnect
 
-    def has_ears(self) -> bool:
+    def can_send(self) -> bool:
         """Return whether the client can still be told something: a farewell, for instance."""
         return self.is_open
 
-    async def send_goodbye(self, goodbye: Goodbye) -> None:
+    async def send_close(self, close_policy: ClosePolicy) -> None:
         """Send the protocol's goodbye to the client."""
         raise NotImplementedError
 
@@ -217,7 +217,7 @@ class Connection(Session):
         self._is_told = message is disconnect
         return message
 
-    async def _depart_after(self, goodbye_task: asyncio.Task[None]) -> None:
+    async def _finish_after(self, goodbye_task: asyncio.Task[None]) -> None:
         try:
             await goodbye_task
         finally:
@@ -227,19 +227,19 @@ class Connection(Session):
         self._scope.pop(SCOPE_KEY, None)
         self._drain.closed(self, forced=self._forced)
 
-    async def _say_goodbye(self, goodbye: Goodbye) -> None:
-        if self.has_ears():
-            await self._drain.farewells.bid(self)
-        await self._part(goodbye)
+    async def _close_gracefully(self, close_policy: ClosePolicy) -> None:
+        if self.can_send():
+            await self._drain.close_hooks.bid(self)
+        await self._part(close_policy)
 
-    async def _part(self, goodbye: Goodbye) -> None:
-        self._disconnect = self.disconnect_message(goodbye)
+    async def _part(self, close_policy: ClosePolicy) -> None:
+        self._disconnect = self.disconnect_message(close_policy)
         self._interrupt()
         if self._task is not None:
-            self._grace_timer = self._loop.call_later(goodbye.grace, self.abort)
+            self._grace_timer = self._loop.call_later(close_policy.grace, self.abort)
         try:
-            async with asyncio.timeout(goodbye.close_timeout):
-                await self.send_goodbye(goodbye)
+            async with asyncio.timeout(close_policy.close_timeout):
+                await self.send_close(close_policy)
         except Exception as error:  # noqa: BLE001
             # The client has gone, does not read, or the server's own assertions failed (the legacy websockets
             # implementation, when the application is in a blocked send). Nothing more can be done for this one.

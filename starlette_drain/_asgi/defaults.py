@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from starlette_drain._core.settings import Settings
-from starlette_drain._engine.max_age import Ageing
 from starlette_drain._engine.drain import Drain
-from starlette_drain._workers.leader import Elected
+from starlette_drain._engine.max_age import Ageing
+from starlette_drain._workers.group import Workers
+from starlette_drain._workers.leader import LeaderOnly
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.triggers.base import Trigger
-from starlette_drain._workers.group import Workers
 
 __all__ = ["equip"]
 
@@ -17,7 +17,7 @@ def equip(drain: Drain) -> None:
     """Give *drain* the usual triggers and observers where the user chose none."""
     if drain.equip(triggers=lambda: _triggers(drain.settings), observers=_observers):
         workers = Workers(drain)
-        drain.coordinate(workers, lambda trigger: Elected(trigger, workers))
+        drain.coordinate(workers, lambda trigger: LeaderOnly(trigger, workers))
         if (age := drain.settings.max_session_age) is not None:
             drain.add(Ageing(drain, age))
 

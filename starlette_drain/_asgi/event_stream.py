@@ -27,7 +27,7 @@ from starlette.status import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Message, Receive, Scope, Send
 
 from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
-from starlette_drain._core.session import Goodbye
+from starlette_drain._core.session import ClosePolicy
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
 
@@ -104,7 +104,7 @@ class EventStreamSession(Connection):
 
     async def send_text(self, text: str) -> None:
         """Send *text* as one event, from a farewell for instance; nothing while another event is half sent."""
-        if self.has_ears() and self._may_add_text():
+        if self.can_send() and self._may_add_text():
             data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
             with suppress(OSError):  # the client has gone, and the application has not noticed yet
                 await self.send({"type": "http.response.body", "body": f"{data}\n".encode(), "more_body": True})
@@ -113,10 +113,10 @@ class EventStreamSession(Connection):
         """Send *value* as JSON, as the data of one event."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
-    def depart(self) -> Awaitable[None] | None:
+    def finish(self) -> Awaitable[None] | None:
         """End."""
         self._drain.transfers.ended(self)
-        ending = super().depart()
+        ending = super().finish()
         if self._forced and self._phase is _Phase.REQUEST:
             return self._answer_unstarted()
         return ending
@@ -131,15 +131,15 @@ class EventStreamSession(Connection):
             return self._send_part(message)
         return self._raw_send(message)
 
-    def disconnect_message(self, goodbye: Goodbye) -> Message:  # noqa: ARG002
+    def disconnect_message(self, close_policy: ClosePolicy) -> Message:  # noqa: ARG002
         """Return the disconnect of HTTP, which says no more."""
         return {"type": "http.disconnect"}
 
-    def has_ears(self) -> bool:
+    def can_send(self) -> bool:
         """Return whether an event can still be sent: neither side has ended the exchange."""
-        return self._phase is _Phase.STREAM and self._heard != "http.disconnect"
+        return self._phase is _Phase.STREAM and self._last_received != "http.disconnect"
 
-    async def send_goodbye(self, goodbye: Goodbye) -> None:  # noqa: ARG002
+    async def send_close(self, close_policy: ClosePolicy) -> None:  # noqa: ARG002
         """End the body, with ``retry:`` where it can be added."""
         if self._phase is _Phase.STREAM:
             self._phase = _Phase.ENDED
@@ -187,7 +187,7 @@ class EventStreamSession(Connection):
         self.shed_at, self.reconnect_after = self._drain.time(), self._drain.retry_after()
         await self._raw_send(message)
         self._drain.refused(self.kind, self.path)
-        await self._part(self._drain.goodbye)
+        await self._part(self._drain.close_policy)
 
     async def _answer_unstarted(self) -> None:
         """Answer for an application that was cancelled before it did; a server would say 500."""

@@ -44,10 +44,10 @@ class Exchange:
         """Tell whether the application ended with *error* only because of what we did."""
         return self.session is not None and self.session.absorbs(error)
 
-    def depart(self) -> Awaitable[None] | None:
+    def finish(self) -> Awaitable[None] | None:
         """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
         if self.session is not None:
-            return self.session.depart()
+            return self.session.finish()
         self._drain.transfers.ended(self)
         self._scope.pop(SCOPE_KEY, None)
         return None

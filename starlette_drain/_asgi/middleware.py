@@ -90,8 +90,8 @@ class DrainMiddleware:
             if not connection.absorbs(error):
                 raise
         finally:
-            if (goodbye := connection.depart()) is not None:
-                await goodbye
+            if (close_policy := connection.finish()) is not None:
+                await close_policy
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if self._instead is not None:

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
-from starlette_drain._core.session import Goodbye
+from starlette_drain._core.session import ClosePolicy
 from starlette_drain._engine.drain import Drain
 
 __all__ = ["WebSocketSession", "refuse"]
@@ -84,44 +84,44 @@ class WebSocketSession(Connection):
         # Not a coroutine of our own: the message path holds nothing that is not needed there.
         return self._raw_send(message)
 
-    def disconnect_message(self, goodbye: Goodbye) -> Message:
+    def disconnect_message(self, close_policy: ClosePolicy) -> Message:
         """Return the disconnect with the code and reason that the client sees."""
-        return {"type": "websocket.disconnect", "code": goodbye.code, "reason": goodbye.reason}
+        return {"type": "websocket.disconnect", "code": close_policy.code, "reason": close_policy.reason}
 
     def receive_parted(self, disconnect: Message) -> Message:
         """Return the disconnect; before it the connect, which every application expects first."""
-        if not self._heard:
-            self._heard = "websocket.connect"
-            return {"type": self._heard}
+        if not self._last_received:
+            self._last_received = "websocket.connect"
+            return {"type": self._last_received}
         return disconnect
 
-    def has_ears(self) -> bool:
+    def can_send(self) -> bool:
         """Return whether a message can still be sent: neither side has closed."""
-        return self._phase is _Phase.OPEN and self._heard != "websocket.disconnect"
+        return self._phase is _Phase.OPEN and self._last_received != "websocket.disconnect"
 
-    async def send_goodbye(self, goodbye: Goodbye) -> None:
+    async def send_close(self, close_policy: ClosePolicy) -> None:
         """Send the close frame, or answer the handshake with 503."""
-        if self.has_ears():
-            await self._send_close(goodbye)
+        if self.can_send():
+            await self._send_close(close_policy)
         elif self._phase is _Phase.HANDSHAKE:
-            if not self._heard:
+            if not self._last_received:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
             await deny(self._raw_send, self._drain.retry_after(), can_deny=can_deny(self._scope))
 
-    async def _send_close(self, goodbye: Goodbye) -> None:
-        close = {"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason}
+    async def _send_close(self, close_policy: ClosePolicy) -> None:
+        close = {"type": "websocket.close", "code": close_policy.code, "reason": close_policy.reason}
         try:
             await self._raw_send(close)
         except (OSError, RuntimeError, AssertionError):
             raise
         except Exception:
             # daphne stands on autobahn, which lets servers send 1000, which clients take for final, and private codes.
-            if goodbye.code >= PRIVATE_CODES:
+            if close_policy.code >= PRIVATE_CODES:
                 raise
-            await self._raw_send({**close, "code": PRIVATE_CODES + goodbye.code - 1000})
+            await self._raw_send({**close, "code": PRIVATE_CODES + close_policy.code - 1000})
 
     async def _say(self, message: Message) -> None:
-        if self.has_ears():
+        if self.can_send():
             with suppress(OSError):  # the client has gone, and the application has not noticed yet
                 await self.send(message)
 

@@ -16,7 +16,7 @@ __all__ = [
     "DrainProgressed",
     "DrainReplanned",
     "DrainStarted",
-    "Fact",
+    "Event",
     "PaceChanged",
     "SessionClosed",
     "SessionOpened",
@@ -32,14 +32,14 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Event:
     """Something that happened, and when."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class DrainStarted(Fact):
+class DrainStarted(Event):
     """The process began to leave: *sessions* of them until *deadline*, at a pace described by *pacing*."""
 
     drain_id: str
@@ -50,7 +50,7 @@ class DrainStarted(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class DrainReplanned(Fact):
+class DrainReplanned(Event):
     """A further *cause* joined; *shortened* says whether it brought the deadline forward."""
 
     drain_id: str
@@ -62,7 +62,7 @@ class DrainReplanned(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class DrainProgressed(Fact):
+class DrainProgressed(Event):
     """A milestone: *percent* of those who had to leave have been asked or have left. At most three a drain."""
 
     drain_id: str
@@ -72,7 +72,7 @@ class DrainProgressed(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class PaceChanged(Fact):
+class PaceChanged(Event):
     """The pace does something else from now on, as *pacing* says: it pauses, goes on, or gives way to the deadline."""
 
     drain_id: str
@@ -80,7 +80,7 @@ class PaceChanged(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class DrainCancelled(Fact):
+class DrainCancelled(Event):
     """Somebody changed their mind; *report* tells how far the drain had come."""
 
     drain_id: str
@@ -88,7 +88,7 @@ class DrainCancelled(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class DrainFinished(Fact):
+class DrainFinished(Event):
     """The drain is over."""
 
     drain_id: str
@@ -96,21 +96,21 @@ class DrainFinished(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionOpened(Fact):
+class SessionOpened(Event):
     """A session is open: its handshake is complete."""
 
     session: Session
 
 
 @dataclass(frozen=True, slots=True)
-class SessionShed(Fact):
+class SessionShed(Event):
     """A session was asked to leave."""
 
     session: Session
 
 
 @dataclass(frozen=True, slots=True)
-class SessionClosed(Fact):
+class SessionClosed(Event):
     """A session is over; *outcome* says how it went."""
 
     session: Session
@@ -118,7 +118,7 @@ class SessionClosed(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRefused(Fact):
+class SessionRefused(Event):
     """A late arrival was turned away."""
 
     kind: str
@@ -126,7 +126,7 @@ class SessionRefused(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerPolled(Fact):
+class TriggerPolled(Event):
     """A trigger asked its source and got *outcome* (a verdict, or the name of an error) after *seconds*."""
 
     trigger: str
@@ -135,7 +135,7 @@ class TriggerPolled(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerActed(Fact):
+class TriggerActed(Event):
     """A trigger changed something outside: *deed* says what, such as a registration with a target group."""
 
     trigger: str
@@ -143,7 +143,7 @@ class TriggerActed(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerImpaired(Fact):
+class TriggerImpaired(Event):
     """A trigger cannot do its work for now: *problem*, and the *remedy*. Said once until it is restored."""
 
     trigger: str
@@ -152,7 +152,7 @@ class TriggerImpaired(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerRestored(Fact):
+class TriggerRestored(Event):
     """A trigger that was impaired for *seconds* works again."""
 
     trigger: str
@@ -160,7 +160,7 @@ class TriggerRestored(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class TriggerStoodDown(Fact):
+class TriggerStoodDown(Event):
     """A trigger has nothing to do in this process, because *why*."""
 
     trigger: str
@@ -168,7 +168,7 @@ class TriggerStoodDown(Fact):
 
 
 @dataclass(frozen=True, slots=True)
-class WindowTooLong(Fact):
+class WindowTooLong(Event):
     """The *window* asked for does not fit under the deregistration *delay*, of which *fits* seconds may be used."""
 
     window: float

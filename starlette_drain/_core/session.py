@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette_drain._core.ranking import Ranking
 
-__all__ = ["Goodbye", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
+__all__ = ["ClosePolicy", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
 
 
 class Outcome(Enum):
@@ -23,7 +23,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Goodbye:
+class ClosePolicy:
     """
     How sessions are asked to leave.
 
@@ -92,7 +92,7 @@ class Session:
         """Whether the application asked not to disturb it for now."""
         return self._holds > 0
 
-    def leave(self, goodbye: Goodbye) -> None:
+    def leave(self, close_policy: ClosePolicy) -> None:
         """Begin to say goodbye, and return at once. Called once, on the event loop's thread."""
         raise NotImplementedError
 
@@ -135,10 +135,10 @@ class SessionRegistry:
     def __init__(
         self,
         precedence: Callable[[Session], Any] | None = None,
-        complain: Callable[[Exception], object] = lambda _: None,
+        on_error: Callable[[Exception], object] = lambda _: None,
     ) -> None:
         self._ranking = Ranking(precedence, _is_waiting) if precedence else None
-        self._complain = complain
+        self._on_error = on_error
         self._waiting: list[Session] = []
         self._held: dict[Session, None] = {}
         self._leaving = 0
@@ -251,7 +251,7 @@ class SessionRegistry:
                 return self._ranking.first(self._waiting)
             except Exception as error:  # noqa: BLE001 - the key is the application's own, and may raise anything
                 self._ranking = None
-                self._complain(error)
+                self._on_error(error)
         return None
 
     def _stand_aside(self, session: Session) -> None:

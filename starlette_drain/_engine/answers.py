@@ -3,8 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Fact
-from starlette_drain._engine.timer import Alarm
+from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Event
+from starlette_drain._engine.timer import Timer
 
 __all__ = ["Transfer", "Transfers"]
 
@@ -24,12 +24,12 @@ class Transfers:
         cancels: Whether those still under way at the deadline are cancelled.
     """
 
-    hears = (DrainStarted, DrainReplanned, DrainCancelled)
+    subscribes = (DrainStarted, DrainReplanned, DrainCancelled)
 
     def __init__(self, *, cancels: bool) -> None:
         self._cancels = cancels
         self._under_way: dict[Transfer, None] = {}
-        self._alarm = Alarm(self._abort_all)
+        self._timer = Timer(self._abort_all)
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -42,15 +42,15 @@ class Transfers:
         """Count it no more. Doing it twice does no harm."""
         self._under_way.pop(transfer, None)
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Follow the deadline."""
         self.stop()
-        if self._cancels and isinstance(fact, DrainStarted | DrainReplanned):
-            self._alarm.set(asyncio.get_running_loop(), fact.deadline)
+        if self._cancels and isinstance(event, DrainStarted | DrainReplanned):
+            self._timer.set(asyncio.get_running_loop(), event.deadline)
 
     def stop(self) -> None:
         """Cancel nobody any more, until the next drain."""
-        self._alarm.stop()
+        self._timer.stop()
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""

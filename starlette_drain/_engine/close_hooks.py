@@ -7,17 +7,17 @@ from typing import Any
 
 from starlette_drain._core.session import Session
 
-__all__ = ["Farewell", "Farewells"]
+__all__ = ["CloseHook", "CloseHooks"]
 
 logger = logging.getLogger("starlette_drain")
 
 LAST_WORD = 0.1
 """Seconds in which a farewell whose time is up may tidy up, before the session is closed all the same."""
 
-Farewell = Callable[[Any], Awaitable[None]]
+CloseHook = Callable[[Any], Awaitable[None]]
 
 
-class Farewells:
+class CloseHooks:
     """
     Everything that the application says, in the order in which it was added.
 
@@ -27,9 +27,9 @@ class Farewells:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._all: list[Farewell] = []
+        self._all: list[CloseHook] = []
 
-    def add(self, farewell: Farewell) -> None:
+    def add(self, farewell: CloseHook) -> None:
         """Say this too."""
         self._all.append(farewell)
 

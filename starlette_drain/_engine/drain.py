@@ -13,22 +13,22 @@ from starlette_drain._core.options import DrainOptions
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.settings import Settings
 from starlette_drain._engine.agreement import Agreement, TriggerAndObserver
-from starlette_drain.exceptions import DrainInUse, SettingsError
-from starlette_drain._engine.close_hooks import Farewell, Farewells
+from starlette_drain._engine.answers import Transfers
+from starlette_drain._engine.close_hooks import CloseHook, CloseHooks
 from starlette_drain._engine.fleet import FleetShedding
 from starlette_drain._engine.flush import flush
 from starlette_drain._engine.garbage import Freeze
-from starlette_drain.telemetry.base import Observer, Observers
-from starlette_drain._engine.answers import Transfers
-from starlette_drain.triggers.base import Trigger, check_triggers
 from starlette_drain._engine.trigger_tasks import Watching, status_of
+from starlette_drain.exceptions import DrainInUse, SettingsError
+from starlette_drain.telemetry.base import Observer, Observers
+from starlette_drain.triggers.base import Trigger, check_triggers
 
 __all__ = ["Drain"]
 
 SAME_MOMENT = 1.0
 """Seconds by which two deadlines differ that come from one event told twice: ages are measured, and travel."""
 
-FarewellT = TypeVar("FarewellT", bound=Farewell)
+CloseHookT = TypeVar("CloseHookT", bound=CloseHook)
 
 
 class Drain(FleetShedding):
@@ -64,7 +64,7 @@ class Drain(FleetShedding):
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self.transfers = Transfers(cancels=settings.cancel_transfers)
-        self.farewells = Farewells(settings.farewell_timeout)
+        self.close_hooks = CloseHooks(settings.farewell_timeout)
         self._triggers = None if triggers is None else check_triggers(triggers)
         Observers(each for each in self._triggers or () if isinstance(each, Observer))  # refuses what cannot hear
         self._agreement: Agreement | None = None
@@ -114,14 +114,14 @@ class Drain(FleetShedding):
         self.look()
         self.withdraw()
 
-    def before_close(self, farewell: FarewellT) -> FarewellT:
+    def before_close(self, farewell: CloseHookT) -> CloseHookT:
         """
         Call *farewell* with each session before it is closed by a drain; a decorator.
 
         It may take ``farewell_timeout`` seconds for each session. Sessions do not wait for one another, and a farewell
         that fails or takes too long is logged and the session closed all the same.
         """
-        self.farewells.add(farewell)
+        self.close_hooks.add(farewell)
         return farewell
 
     @asynccontextmanager

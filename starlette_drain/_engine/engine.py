@@ -5,18 +5,18 @@ import logging
 from contextvars import Context
 from random import Random
 
-from starlette_drain._core import facts
+from starlette_drain._core import events
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.run import DrainProgress, Episode
 from starlette_drain._core.pacing import Pacing
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
-from starlette_drain._core.session import Goodbye, Outcome, RegistryStatistics, Session, SessionRegistry
+from starlette_drain._core.run import DrainProgress, Episode
+from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
-from starlette_drain._engine.timer import Alarm
-from starlette_drain.exceptions import TooLateToCancel
 from starlette_drain._engine.guarded_pacing import GuardedPacing
+from starlette_drain._engine.timer import Timer
+from starlette_drain.exceptions import TooLateToCancel
 from starlette_drain.telemetry.base import Observers
 
 __all__ = ["Shedding"]
@@ -39,7 +39,9 @@ class Shedding:
 
     def __init__(self, settings: Settings, observers: Observers | None, rng: Random) -> None:
         self.settings = settings
-        self.goodbye = Goodbye(settings.close_code, settings.close_reason, settings.close_timeout, settings.grace)
+        self.close_policy = ClosePolicy(
+            settings.close_code, settings.close_reason, settings.close_timeout, settings.grace
+        )
         self.own_pacing: Pacing = GuardedPacing(settings.pacing)
         """The pace of the options."""
         self.pacing: Pacing = self.own_pacing
@@ -53,7 +55,7 @@ class Shedding:
         self.advised_window: float | None = None
         """How many seconds a drain may take here, as far as somebody has found out."""
         self._share = 1
-        self._alarm = Alarm(self._tick)
+        self._timer = Timer(self._tick)
         self._reset()
 
     def _reset(self) -> None:
@@ -61,7 +63,7 @@ class Shedding:
         self._registry = SessionRegistry(find_precedence(self.settings.shed_first), _tell_of_precedence)
         self._episode: Episode | None = None
         self._report: DrainReport | None = None
-        self._alarm.stop()
+        self._timer.stop()
         self._over = asyncio.Event()
 
     # What anybody may ask
@@ -134,10 +136,10 @@ class Shedding:
                 self._episode.plan.divide(self.time(), share)
                 self._schedule(self._episode)
 
-    def tell(self, fact: facts.Fact) -> None:
+    def emit(self, event: events.Event) -> None:
         """Tell the observers."""
         if self._observers:
-            self._observers.notify(fact)
+            self._observers.notify(event)
 
     def withdraw(self) -> None:
         """
@@ -154,9 +156,9 @@ class Shedding:
             msg = f"drain {episode.drain_id} cannot be cancelled: the process has been told to stop; let it end"
             raise TooLateToCancel(msg)
         self._state, self._episode = following, None
-        self._alarm.stop()
+        self._timer.stop()
         self._report = episode.report(self.time())
-        self.tell(facts.DrainCancelled(self.time(), episode.drain_id, self._report))
+        self.emit(events.DrainCancelled(self.time(), episode.drain_id, self._report))
         self._over.set()
         self._over.clear()
 
@@ -185,13 +187,13 @@ class Shedding:
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
         session.is_open = True
-        self.tell(facts.SessionOpened(self.time(), session))
+        self.emit(events.SessionOpened(self.time(), session))
 
     def refused(self, kind: str, path: str) -> None:
         """Take note that a late arrival was turned away."""
         if self._episode:
             self._episode.tally.refused += 1
-        self.tell(facts.SessionRefused(self.time(), kind, path))
+        self.emit(events.SessionRefused(self.time(), kind, path))
 
     def closed(self, session: Session, *, forced: bool) -> None:
         """Forget a session that is over. One that was never tracked does no harm."""
@@ -200,7 +202,7 @@ class Shedding:
         was_shed = session.shed_at is not None
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self.tell(facts.SessionClosed(self.time(), session, outcome))
+            self.emit(events.SessionClosed(self.time(), session, outcome))
         if self._episode:
             self._episode.tally.forced += forced and self._episode.has_shed(session)
             self._episode.tally.left += not was_shed
@@ -232,15 +234,15 @@ class Shedding:
         self._state, self._episode = advance(self._state, DrainEvent.START), episode
         self._over.clear()
         sessions = episode.tally.sessions_at_start
-        self.tell(facts.DrainStarted(now, episode.drain_id, cause, deadline, sessions, episode.plan.describe(now)))
+        self.emit(events.DrainStarted(now, episode.drain_id, cause, deadline, sessions, episode.plan.describe(now)))
 
     def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
         known = episode.causes
         shortened = episode.join(cause, now=now, deadline=deadline)
         if episode.causes is not known:
             plan, remaining = episode.plan, self._registry.remaining
-            self.tell(
-                facts.DrainReplanned(
+            self.emit(
+                events.DrainReplanned(
                     now, episode.drain_id, cause, episode.deadline, shortened, remaining, plan.describe(now)
                 )
             )
@@ -258,7 +260,7 @@ class Shedding:
         if moment is None:
             self._finish(episode)
         elif self._loop:
-            self._alarm.set(self._loop, moment)  # one that rings too early does no harm: it asks again
+            self._timer.set(self._loop, moment)  # one that rings too early does no harm: it asks again
 
     def _tick(self) -> None:
         if (episode := self._episode) is None:
@@ -269,17 +271,17 @@ class Shedding:
             episode.tally.count_shed(now)
             self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window, len(due) - place))
         if self._state is DrainState.DRAINING and (percent := episode.milestone()):
-            self.tell(
-                facts.DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining)
+            self.emit(
+                events.DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining)
             )
         self._schedule(episode)
 
     def _shed(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self.tell(facts.SessionShed(now, session))
+        self.emit(events.SessionShed(now, session))
         try:
-            session.leave(self.goodbye)
+            session.leave(self.close_policy)
         except Exception:
             logger.exception("A session on %s could not be asked to leave; the drain goes on", session.path)
 
@@ -289,9 +291,9 @@ class Shedding:
 
     def _close_episode(self, episode: Episode) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
-        self._alarm.stop()
+        self._timer.stop()
         self._report = episode.report(self.time())
-        self.tell(facts.DrainFinished(self.time(), episode.drain_id, self._report))
+        self.emit(events.DrainFinished(self.time(), episode.drain_id, self._report))
         self._over.set()
 
 

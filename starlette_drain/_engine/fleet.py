@@ -1,10 +1,10 @@
 """Shedding as one of many tasks: a part of the fleet's budget, and not before the others have begun to drain."""
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.run import Episode
 from starlette_drain._core.events import PaceChanged
 from starlette_drain._core.fleet_pacing import FleetPacing, FleetView
 from starlette_drain._core.pacing import Pacing
+from starlette_drain._core.run import Episode
 from starlette_drain._core.start_delay import StartDelay, may_be_next, time_to_wait
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.engine import Shedding
@@ -71,4 +71,4 @@ class FleetShedding(Shedding):
         stance = episode.plan.stance(now)
         if self._state is DrainState.DRAINING and stance not in (None, self._stance):
             self._stance = stance
-            self.tell(PaceChanged(now, episode.drain_id, episode.plan.describe(now)))
+            self.emit(PaceChanged(now, episode.drain_id, episode.plan.describe(now)))

@@ -4,7 +4,7 @@ import gc
 import threading
 from typing import ClassVar
 
-from starlette_drain._core.events import DrainCancelled, DrainFinished, DrainStarted, Fact
+from starlette_drain._core.events import DrainCancelled, DrainFinished, DrainStarted, Event
 
 __all__ = ["Freeze"]
 
@@ -18,15 +18,15 @@ class Freeze:
     is left as it is. Neither the thresholds nor that switch are ever touched.
     """
 
-    hears = (DrainStarted, DrainFinished, DrainCancelled)
+    subscribes = (DrainStarted, DrainFinished, DrainCancelled)
 
     _lock = threading.Lock()
     _under_way: ClassVar[set["Freeze"]] = set()
     """Those of the whole process, as the collector is."""
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Follow the drain."""
-        match fact:
+        match event:
             case DrainStarted():
                 self._begin()
             case DrainFinished() | DrainCancelled():

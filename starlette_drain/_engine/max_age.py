@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette_drain._core.age_plan import AgePlan
-from starlette_drain._core.events import DrainCancelled, Fact, SessionClosed, SessionOpened, SessionShed
+from starlette_drain._core.events import DrainCancelled, Event, SessionClosed, SessionOpened, SessionShed
 from starlette_drain._core.pacing import RateCapPacing
 from starlette_drain._core.state import DrainState
-from starlette_drain._engine.timer import Alarm
 from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.timer import Timer
 from starlette_drain.triggers.base import Control
 
 __all__ = ["Ageing"]
@@ -23,7 +23,7 @@ class Ageing:
     """
     Asks each session to leave at ``max_session_age`` or up to a fifth earlier, one by one.
 
-    A balancer never moves a WebSocket: after a scale-out the new tasks stay empty until the old sessions end. Ageing
+    A balancer never moves a connection: after a scale-out the new tasks stay empty until the old sessions end. Ageing
     keeps to the limit of a pacing that has one, and pauses during a drain and a hold.
 
     Args:
@@ -32,12 +32,12 @@ class Ageing:
     """
 
     name = "ageing"
-    hears = (SessionOpened, SessionShed, SessionClosed, DrainCancelled)
+    subscribes = (SessionOpened, SessionShed, SessionClosed, DrainCancelled)
 
     def __init__(self, drain: Drain, age: float) -> None:
         self._drain = drain
         self._age = age
-        self._alarm = Alarm(self._look)
+        self._timer = Timer(self._look)
         self._plan = self._make_plan()
         self._is_watched = False
         self._shed = 0
@@ -45,29 +45,29 @@ class Ageing:
     async def watch(self, control: Control) -> None:  # noqa: ARG002
         """Let sessions age until cancelled."""
         self._is_watched = True
-        self._set_alarm()
+        self._set_timer()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             self._is_watched = False
-            self._alarm.stop()
+            self._timer.stop()
             self._plan = self._make_plan()
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
         """Return the age, how many have been asked to leave for it, and how many wait for their turn."""
         return {"max_session_age": self._age, "shed": self._shed, "waiting": self._plan.ripe}
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Let a session age when it opens; forget it when it goes; go on after a drain."""
-        match fact:
+        match event:
             case SessionOpened():
-                self._plan.add(fact.session)
-                if not self._alarm.is_set:
-                    self._set_alarm()
+                self._plan.add(event.session)
+                if not self._timer.is_set:
+                    self._set_timer()
             case SessionShed() | SessionClosed():
-                self._plan.discard(fact.session)
+                self._plan.discard(event.session)
             case DrainCancelled():
-                self._set_alarm()
+                self._set_timer()
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""
@@ -82,9 +82,9 @@ class Ageing:
             return pacing.limit
         return math.inf if fleet_rate is None else fleet_rate
 
-    def _set_alarm(self) -> None:
+    def _set_timer(self) -> None:
         if self._is_watched and self._drain.state is DrainState.SERVING and (moment := self._plan.ask_at) is not None:
-            self._alarm.set(asyncio.get_running_loop(), moment)
+            self._timer.set(asyncio.get_running_loop(), moment)
 
     def _look(self) -> None:
         if self._drain.state is not DrainState.SERVING:
@@ -92,4 +92,4 @@ class Ageing:
         for session in self._plan.due(self._drain.time(), SLICE, share=self._drain.workers):
             self._shed += 1
             self._drain.shed(session)
-        self._set_alarm()
+        self._set_timer()

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 
-__all__ = ["Alarm"]
+__all__ = ["Timer"]
 
 
-class Alarm:
+class Timer:
     """
     Rings once at the earliest of the moments that it was set to.
 

@@ -4,15 +4,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._workers.command import Order
 from starlette_drain._engine.drain import Drain
+from starlette_drain._workers.command import Order
+from starlette_drain._workers.shared_directory import SharedDirectory
 from starlette_drain.exceptions import IllegalTransition
-from starlette_drain._workers.shared_directory import MeetingPlace
 
-__all__ = ["Orders"]
+__all__ = ["CommandLog"]
 
 
-class Orders:
+class CommandLog:
     """
     Obeys the orders of the others, and gives those of this worker.
 
@@ -28,11 +28,11 @@ class Orders:
         """Whether what the drain does now was ordered, so that nobody need be told."""
         self._unsaid: list[DrainCause | None] = []
 
-    def begin(self, place: MeetingPlace) -> None:
+    def begin(self, place: SharedDirectory) -> None:
         """Begin with the drain that stands: what was taken back before this worker came is no news to it."""
         self.obeyed = max((order.number for order in place.read_orders(0) if order.cause is None), default=0)
 
-    def obey(self, place: MeetingPlace) -> None:
+    def obey(self, place: SharedDirectory) -> None:
         """Obey what is new."""
         for order in place.read_orders(self.obeyed):
             self.obeyed = order.number
@@ -46,7 +46,7 @@ class Orders:
         """Keep an order until it can be given: a *cause* to drain, or ``None`` to take that back."""
         self._unsaid.append(cause)
 
-    def give(self, place: MeetingPlace) -> None:
+    def give(self, place: SharedDirectory) -> None:
         """Give the orders kept."""
         while self._unsaid:
             # Where somebody has cleared up the place, its numbers begin again, and those obeyed before are no news.

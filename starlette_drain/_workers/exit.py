@@ -32,4 +32,4 @@ def end(drain: Drain, pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
     except OSError as error:
         problem = f"all is drained, and process {pid} cannot be told to end: {error.strerror}"
-        drain.tell(TriggerImpaired(drain.time(), "workers", problem, REMEDY))
+        drain.emit(TriggerImpaired(drain.time(), "workers", problem, REMEDY))

@@ -22,17 +22,17 @@ from starlette_drain._core.events import (
     DrainCancelled,
     DrainReplanned,
     DrainStarted,
-    Fact,
+    Event,
     TriggerImpaired,
     TriggerRestored,
 )
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
+from starlette_drain._workers.command_log import CommandLog
 from starlette_drain._workers.exit import end, is_done, is_told_to_stop
-from starlette_drain._workers.shared_directory import MeetingPlace, find_meeting_place, find_supervisor
-from starlette_drain._workers.command_log import Orders
+from starlette_drain._workers.heartbeat import Heartbeat, Latest, count, leader, sums, understand
+from starlette_drain._workers.shared_directory import SharedDirectory, find_shared_directory, find_supervisor
 from starlette_drain.triggers.base import Control
-from starlette_drain._workers.heartbeat import Latest, Word, count, eldest, sums, understand
 
 __all__ = ["Workers"]
 
@@ -53,7 +53,7 @@ class Workers:
     """
 
     name = "workers"
-    hears = (DrainStarted, DrainReplanned, DrainCancelled)
+    subscribes = (DrainStarted, DrainReplanned, DrainCancelled)
 
     def __init__(self, drain: Drain, environ: Mapping[str, str] = os.environ, *, pid: int | None = None) -> None:
         self._drain = drain
@@ -66,11 +66,11 @@ class Workers:
     def _reset(self) -> None:
         self.pid = self._given_pid or os.getpid()
         self._supervisor: int | None = None
-        self._place: MeetingPlace | None = None
+        self._place: SharedDirectory | None = None
         self._settled = asyncio.Event()
         self._since: float | None = None
-        self._orders = Orders(self._drain)
-        self._others: dict[int, Word] = {}
+        self._orders = CommandLog(self._drain)
+        self._others: dict[int, Heartbeat] = {}
         self._elected: set[str] = set()
         self._failed: set[str] = set()
         self._impaired_at: float | None = None
@@ -109,7 +109,7 @@ class Workers:
 
     # As an observer
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """
         Give an order when a drain begins here, is joined by a further cause, or is taken back.
 
@@ -119,10 +119,10 @@ class Workers:
         """
         if self._orders.is_obeying:
             return
-        match fact:
+        match event:
             case DrainStarted() | DrainReplanned():
-                if fact.cause.revocable or fact.cause.trigger in self._elected:
-                    self._give_order(replace(fact.cause, deadline=fact.deadline))
+                if event.cause.revocable or event.cause.trigger in self._elected:
+                    self._give_order(replace(event.cause, deadline=event.deadline))
             case DrainCancelled():
                 self._give_order(None)
 
@@ -161,7 +161,7 @@ class Workers:
 
     def who_watches(self, name: str) -> int | None:
         """Return the pid of the worker that runs the trigger *name*; ``None`` before it is known, or if all failed."""
-        return eldest(name, self._words(), self._drain.time()) if self._settled.is_set() else None
+        return leader(name, self._words(), self._drain.time()) if self._settled.is_set() else None
 
     async def wait_elected(self, name: str) -> None:
         """Return when this worker is the one of the task that runs the trigger *name*."""
@@ -183,18 +183,18 @@ class Workers:
 
     # The works
 
-    def _find_place(self, control: Control) -> MeetingPlace | None:
+    def _find_place(self, control: Control) -> SharedDirectory | None:
         self._supervisor = find_supervisor(self._environ)
         where = control.settings.workers_dir
         if self._supervisor is None and where is None:
             return None
         try:
-            return find_meeting_place(self._supervisor, where)
+            return find_shared_directory(self._supervisor, where)
         except (OSError, ValueError) as error:
             self._impair(error)
             return None
 
-    def _meet(self, place: MeetingPlace) -> None:
+    def _meet(self, place: SharedDirectory) -> None:
         if self._since is None:
             self._orders.begin(place)
             self._since = self._drain.time()
@@ -225,15 +225,15 @@ class Workers:
             except OSError as error:
                 self._impair(error)
 
-    def _words(self) -> dict[int, Word]:
+    def _words(self) -> dict[int, Heartbeat]:
         return {**self._others, self.pid: self._own_word()}
 
-    def _own_word(self) -> Word:
+    def _own_word(self) -> Heartbeat:
         now, seen = self._drain.time(), self._drain.fleet_seen
         self._advice.note(now, self._drain.advised_window)
         self._fleet.note(now, seen and seen._asdict())
         sessions, counts = count(self._drain)
-        return Word(
+        return Heartbeat(
             at=now,
             since=now if self._since is None else self._since,
             order=self._orders.obeyed,
@@ -249,12 +249,12 @@ class Workers:
     def _impair(self, error: Exception) -> None:
         if self._impaired_at is None:
             self._impaired_at = self._drain.time()
-            self._drain.tell(TriggerImpaired(self._impaired_at, self.name, str(error) or repr(error), REMEDY))
+            self._drain.emit(TriggerImpaired(self._impaired_at, self.name, str(error) or repr(error), REMEDY))
 
     def _mend(self) -> None:
         if self._impaired_at is not None:
             seconds, self._impaired_at = self._drain.time() - self._impaired_at, None
-            self._drain.tell(TriggerRestored(self._drain.time(), self.name, seconds))
+            self._drain.emit(TriggerRestored(self._drain.time(), self.name, seconds))
 
     def _exit_when_drained(self) -> None:
         """Tell the process to end when all are done; or the supervisor, which would start a worker again."""

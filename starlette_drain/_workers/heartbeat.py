@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette_drain._engine.drain import Drain
 
-__all__ = ["SILENCE", "Latest", "Word", "count", "eldest", "sums", "understand"]
+__all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "sums", "understand"]
 
 SILENCE = 20.0
 """Seconds after which a worker that says nothing is taken to hang."""
@@ -20,7 +20,7 @@ PROGRESS = ("shed", "left", "refused", "forced")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Heartbeat:
     """
     How one worker stands. All times are seconds on the monotonic clock, which all processes of a machine share.
 
@@ -61,7 +61,7 @@ def count(drain: Drain) -> tuple[dict[str, int], dict[str, int]]:
     return sessions, {"transfers": len(drain.transfers), **tally}
 
 
-def understand(contents: Mapping[int, Mapping[str, Any]]) -> dict[int, Word]:
+def understand(contents: Mapping[int, Mapping[str, Any]]) -> dict[int, Heartbeat]:
     """
     Read what workers have said, by pid.
 
@@ -69,19 +69,19 @@ def understand(contents: Mapping[int, Mapping[str, Any]]) -> dict[int, Word]:
         ValueError: If one of them does not speak as this one does.
     """
     try:
-        return {pid: Word(**content) for pid, content in contents.items()}
+        return {pid: Heartbeat(**content) for pid, content in contents.items()}
     except TypeError as error:
         msg = "the workers run different versions of starlette_drain and do not understand each other"
         raise ValueError(msg) from error
 
 
-def eldest(deed: str, words: Mapping[int, Word], now: float) -> int | None:
+def leader(deed: str, words: Mapping[int, Heartbeat], now: float) -> int | None:
     """Return the pid of the worker that does *deed* for all; ``None`` where it has failed in each that speaks."""
     able = [(word.since, pid) for pid, word in words.items() if now - word.at <= SILENCE and deed not in word.failed]
     return min(able)[1] if able else None
 
 
-def sums(words: Collection[Word]) -> dict[str, Any]:
+def sums(words: Collection[Heartbeat]) -> dict[str, Any]:
     """Return the counts of all workers together."""
     sessions = {name: sum(word.sessions.get(name, 0) for word in words) for name in SESSIONS}
     return {
@@ -98,8 +98,8 @@ class Latest:
         tell: Who is told what another worker has found out.
     """
 
-    def __init__(self, tell: Callable[[Any], object]) -> None:
-        self._tell = tell
+    def __init__(self, emit: Callable[[Any], object]) -> None:
+        self._tell = emit
         self.found: tuple[float, Any] = (0.0, None)
         """When, and what."""
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from starlette_drain.triggers.base import Control, Trigger
 from starlette_drain._workers.group import Workers
+from starlette_drain.triggers.base import Control, Trigger
 
-__all__ = ["Elected"]
+__all__ = ["LeaderOnly"]
 
 
-class Elected:
+class LeaderOnly:
     """
     Runs a trigger in one worker of the task at a time, and in another when that one dies, hangs, or fails to run it.
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from starlette_drain._workers.command import Order
 
-__all__ = ["MeetingPlace", "NoMeetingPlace", "find_meeting_place", "find_supervisor"]
+__all__ = ["NoMeetingPlace", "SharedDirectory", "find_shared_directory", "find_supervisor"]
 
 PROC = Path("/proc")
 
@@ -46,7 +46,7 @@ def find_supervisor(environ: Mapping[str, str]) -> int | None:
     return os.getppid() if environ.get("SERVER_SOFTWARE", "").startswith("gunicorn") else None
 
 
-def find_meeting_place(supervisor: int | None, where: str | None) -> "MeetingPlace":
+def find_shared_directory(supervisor: int | None, where: str | None) -> "SharedDirectory":
     """
     Make or enter the directory for the workers of *supervisor*.
 
@@ -58,7 +58,7 @@ def find_meeting_place(supervisor: int | None, where: str | None) -> "MeetingPla
         NoMeetingPlace: If none can be written, or the one there is not private to this user.
     """
     if supervisor is None:
-        place = MeetingPlace(Path(where or tempfile.gettempdir()))
+        place = SharedDirectory(Path(where or tempfile.gettempdir()))
         if not place.read_statuses():
             place.clear()  # what an earlier life left behind is no order to this one
         return place
@@ -78,12 +78,12 @@ def _prefix() -> str:
     return f"starlette-drain-{os.geteuid()}-"
 
 
-def _place_in(parent: Path, name: str) -> "MeetingPlace":
-    place = MeetingPlace(parent / name)
+def _place_in(parent: Path, name: str) -> "SharedDirectory":
+    place = SharedDirectory(parent / name)
     for path in parent.glob(f"{_prefix()}*-*"):
         with suppress(OSError, ValueError):
             if _is_abandoned(path):
-                MeetingPlace(path).remove()
+                SharedDirectory(path).remove()
     return place
 
 
@@ -124,7 +124,7 @@ def _enter(path: Path) -> Path:
     return path
 
 
-class MeetingPlace:
+class SharedDirectory:
     """
     The files in that directory. Every method may raise `OSError`.
 

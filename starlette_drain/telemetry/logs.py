@@ -10,7 +10,7 @@ from starlette_drain._core.events import (
     DrainProgressed,
     DrainReplanned,
     DrainStarted,
-    Fact,
+    Event,
     PaceChanged,
     SessionClosed,
     SessionOpened,
@@ -84,63 +84,63 @@ class LogObserver:
         self._logger = logger or logging.getLogger("starlette_drain")
         self._ended: str | None = None
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Write the line of *fact*, if it has one."""
-        match fact:
+        match event:
             case SessionOpened() | SessionShed() | SessionClosed() | SessionRefused():
                 # Tens of thousands of these: do no work for a line that nobody reads.
                 if self._logger.isEnabledFor(logging.DEBUG):
-                    self._tell_of_session(fact)
+                    self._tell_of_session(event)
             case DrainFinished(report=report):
                 self._finish(report)
             case DrainCancelled(report=report):
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
             case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
-                self._tell_of_plan(fact)
+                self._tell_of_plan(event)
             case _:
-                self._tell_of_trigger(fact)
+                self._tell_of_trigger(event)
 
     def flush(self, timeout: float) -> None:
         """Do nothing: lines are written at once."""
 
-    def _tell_of_plan(self, fact: Fact) -> None:
-        match fact:
+    def _tell_of_plan(self, event: Event) -> None:
+        match event:
             case DrainStarted():
                 self._say(
                     logging.INFO,
                     STARTED,
-                    id=fact.drain_id,
-                    causes=_sentence(fact.cause),
-                    trigger=fact.cause.trigger,
-                    sessions=fact.sessions,
-                    window=fact.deadline - fact.at,
-                    pacing=fact.pacing,
+                    id=event.drain_id,
+                    causes=_sentence(event.cause),
+                    trigger=event.cause.trigger,
+                    sessions=event.sessions,
+                    window=event.deadline - event.at,
+                    pacing=event.pacing,
                 )
             case DrainReplanned():
                 # Where the drain is over the cause concerns only those who have not drained.
                 self._say(
-                    logging.DEBUG if fact.drain_id == self._ended and not fact.remaining else logging.INFO,
-                    SHORTENED if fact.shortened else JOINED,
-                    id=fact.drain_id,
-                    causes=_sentence(fact.cause),
-                    trigger=fact.cause.trigger,
-                    sessions_waiting=fact.remaining,
-                    time_left=fact.deadline - fact.at,
-                    pacing=fact.pacing,
+                    logging.DEBUG if event.drain_id == self._ended and not event.remaining else logging.INFO,
+                    SHORTENED if event.shortened else JOINED,
+                    id=event.drain_id,
+                    causes=_sentence(event.cause),
+                    trigger=event.cause.trigger,
+                    sessions_waiting=event.remaining,
+                    time_left=event.deadline - event.at,
+                    pacing=event.pacing,
                 )
             case DrainProgressed():
                 self._say(
                     logging.INFO,
                     PROGRESSED,
-                    id=fact.drain_id,
-                    percent=fact.percent,
-                    shed=fact.shed,
-                    sessions_waiting=fact.remaining,
+                    id=event.drain_id,
+                    percent=event.percent,
+                    shed=event.shed,
+                    sessions_waiting=event.remaining,
                 )
             case PaceChanged():
-                self._say(logging.INFO, PACED, id=fact.drain_id, pacing=fact.pacing)
+                self._say(logging.INFO, PACED, id=event.drain_id, pacing=event.pacing)
             case WindowTooLong():
-                self._say(logging.WARNING, WINDOW_TOO_LONG, window=fact.window, fits=fact.fits, delay=fact.delay)
+                self._say(logging.WARNING, WINDOW_TOO_LONG, window=event.window, fits=event.fits, delay=event.delay)
 
     def _finish(self, report: DrainReport) -> None:
         again, self._ended = report.drain_id == self._ended, report.drain_id
@@ -164,33 +164,33 @@ class LogObserver:
         figures["outcome"] = how
         self._say(level, ENDED.format(what=what, margin=margin), **figures)
 
-    def _tell_of_trigger(self, fact: Fact) -> None:
-        match fact:
+    def _tell_of_trigger(self, event: Event) -> None:
+        match event:
             case TriggerPolled():
                 self._say(
                     logging.DEBUG,
                     POLLED,
-                    trigger=fact.trigger,
-                    poll_outcome=fact.outcome,
-                    poll_seconds=fact.seconds,
+                    trigger=event.trigger,
+                    poll_outcome=event.outcome,
+                    poll_seconds=event.seconds,
                 )
             case TriggerImpaired():
                 self._say(
                     logging.WARNING,
                     IMPAIRED,
-                    trigger=fact.trigger,
-                    problem=_clause(fact.problem),
-                    remedy=_clause(fact.remedy),
+                    trigger=event.trigger,
+                    problem=_clause(event.problem),
+                    remedy=_clause(event.remedy),
                 )
             case TriggerRestored():
-                self._say(logging.INFO, RESTORED, trigger=fact.trigger, impaired_for=fact.seconds)
+                self._say(logging.INFO, RESTORED, trigger=event.trigger, impaired_for=event.seconds)
             case TriggerActed():
-                self._say(logging.INFO, ACTED, trigger=fact.trigger, deed=_clause(fact.deed))
+                self._say(logging.INFO, ACTED, trigger=event.trigger, deed=_clause(event.deed))
             case TriggerStoodDown():
-                self._say(logging.INFO, STOOD_DOWN, trigger=fact.trigger, why=_clause(fact.why))
+                self._say(logging.INFO, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))
 
-    def _tell_of_session(self, fact: Fact) -> None:
-        match fact:
+    def _tell_of_session(self, event: Event) -> None:
+        match event:
             case SessionOpened(session=session):
                 self._say(logging.DEBUG, OPENED, session_kind=session.kind, session_path=session.path)
             case SessionShed(session=session):
@@ -201,10 +201,10 @@ class LogObserver:
                     CLOSED.format(how=outcome.value),
                     session_kind=session.kind,
                     session_path=session.path,
-                    session_seconds=fact.at - session.opened_at,
+                    session_seconds=event.at - session.opened_at,
                 )
             case SessionRefused():
-                self._say(logging.DEBUG, REFUSED, session_kind=fact.kind, session_path=fact.path)
+                self._say(logging.DEBUG, REFUSED, session_kind=event.kind, session_path=event.path)
 
     def _say(self, level: int, sentence: str, **figures: object) -> None:
         # Prefixed, because a record has fields of its own: logging refuses an extra called "name".

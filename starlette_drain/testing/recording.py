@@ -2,11 +2,11 @@
 
 from typing import TypeVar
 
-from starlette_drain._core.events import Fact
+from starlette_drain._core.events import Event
 
 __all__ = ["RecordingObserver"]
 
-FactT = TypeVar("FactT", bound=Fact)
+FactT = TypeVar("FactT", bound=Event)
 
 
 class RecordingObserver:
@@ -19,12 +19,12 @@ class RecordingObserver:
     """
 
     def __init__(self) -> None:
-        self.facts: list[Fact] = []
+        self.events: list[Event] = []
         self.flushes: list[float] = []
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Remember *fact*."""
-        self.facts.append(fact)
+        self.events.append(event)
 
     def flush(self, timeout: float) -> None:
         """Remember that there was a flush; there is nothing to send."""
@@ -32,9 +32,9 @@ class RecordingObserver:
 
     def of(self, fact_type: type[FactT]) -> list[FactT]:
         """Return the facts of one type, in order."""
-        return [fact for fact in self.facts if isinstance(fact, fact_type)]
+        return [event for event in self.events if isinstance(event, fact_type)]
 
     def clear(self) -> None:
         """Forget everything heard so far."""
-        self.facts.clear()
+        self.events.clear()
         self.flushes.clear()

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.declared import members
-from starlette_drain._core.events import Fact
+from starlette_drain._core.events import Event
 from starlette_drain._core.settings import Settings
 
 __all__ = ["Control", "Trigger", "check_triggers"]
@@ -40,7 +40,7 @@ class Control(Protocol):
     def fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """Make known how many targets drain and are healthy, and whether this task's is *counted* among the former."""
 
-    def tell(self, fact: Fact) -> None:
+    def emit(self, event: Event) -> None:
         """Tell the observers."""
 
     async def wait_drained(self) -> bool:

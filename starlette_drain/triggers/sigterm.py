@@ -48,7 +48,7 @@ class SigtermTrigger:
         """Stand in for the installed handler until cancelled."""
         if why := self._why_not(control):
             self._state = f"stood down: {why}"
-            control.tell(TriggerStoodDown(control.time(), self.name, why))
+            control.emit(TriggerStoodDown(control.time(), self.name, why))
             return
         loop = asyncio.get_running_loop()
         came = asyncio.Event()
@@ -112,7 +112,7 @@ class SigtermTrigger:
                     self._state = "replaced"
                     problem = "another SIGTERM handler took our place; sessions will be cut when SIGTERM comes"
                     remedy = "install it before the application starts, with signal.signal, and call the former one"
-                    control.tell(TriggerImpaired(control.time(), self.name, problem, remedy))
+                    control.emit(TriggerImpaired(control.time(), self.name, problem, remedy))
 
 
 def _is_in_place(handler: "_StandIn") -> bool:

@@ -94,7 +94,7 @@ def cut_one(servers, crews, report):
     return cut
 
 
-def tell(report, how, moves, cut):
+def emit(report, how, moves, cut):
     """Report on some drains."""
     flows = [flow for flow, _ in moves]
     means = [len(flow.closed) / (end - start) for flow, (start, end) in moves]
@@ -133,8 +133,8 @@ def test_a_fleet_of_servers(serve, crews, report):
         eventually(drained, "the drain does not end")
         assert server.drain("DELETE")[0] == 200
         full[place], empty = empty, server
-    tell(report, "one after the other", moves, cut)
+    emit(report, "one after the other", moves, cut)
 
     fresh = [empty, *(serve("echo:watched", *OPTIONS) for _ in range(SERVERS - 1))]
     moves = [move(crews, fresh, ALL_AT_ONCE, lambda: drain(full, ALL_AT_ONCE))]
-    tell(report, "all at once", moves, cut)
+    emit(report, "all at once", moves, cut)

@@ -9,7 +9,7 @@ BOUND = 1.0
 """MB that are no growth: memory is taken and given back by the page and by the arena."""
 
 
-def tell(report, what, grown, bare=None):
+def emit(report, what, grown, bare=None):
     """Report what was added from a tenth of the way to its end."""
     beside = {name: None if bare is None else [bare[name]] for name in ("blocks", "objects")}
     report.add(
@@ -28,7 +28,7 @@ def tell(report, what, grown, bare=None):
 def test_growth_by_drains(report):
     """Drains of a thousand sessions each, every other cancelled half way, the others when they are over."""
     grown = measure("growth_by_drains", number=AT_ONCE, window=0.2, rounds=DRAINS)
-    tell(report, f"{DRAINS} drains and cancels", grown)
+    emit(report, f"{DRAINS} drains and cancels", grown)
 
 
 def test_growth_by_sessions(report):
@@ -36,4 +36,4 @@ def test_growth_by_sessions(report):
     grown, bare = (
         measure("growth_by_sessions", number=SESSIONS, at_once=AT_ONCE, watched=watched) for watched in (True, False)
     )
-    tell(report, f"{SESSIONS:,} sessions", grown, bare)
+    emit(report, f"{SESSIONS:,} sessions", grown, bare)

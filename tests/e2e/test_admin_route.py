@@ -37,7 +37,7 @@ async def test_an_operator_looks_starts_waits_and_cancels(serve):
         assert (status, shown["state"]) == (202, "drained")
         assert shown["report"]["shed"] == len(still_open)
         assert (await waiting)[1]["state"] in ("serving", "drained")
-        goodbyes = [(await each.goodbye()).words for each in clients]
+        goodbyes = [(await each.close_policy()).words for each in clients]
 
     assert goodbyes == [(1012, REASON)] * 8
     assert server.trouble == []

@@ -24,9 +24,9 @@ async def goodbyes_of_all_shapes(server: ServerProcess) -> list[tuple[int | None
     ):
         await under_pressure(server, 2)
         server.signal()
-        seen = [(await each.goodbye()).words for each in ordinary]
+        seen = [(await each.close_policy()).words for each in ordinary]
         reading.set()
-        seen += [(await each.goodbye()).words for each in pressed]
+        seen += [(await each.close_policy()).words for each in pressed]
         seen.append(await silent.read_close())
         await asyncio.to_thread(server.wait)
     await silent.close()
@@ -81,7 +81,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_but_the_exit(serve, imp
     async with listeners([server.websocket("/uncaught")] * 6) as ordinary:
         await under_pressure(server, 1)
         server.signal()
-        goodbyes = [(await each.goodbye()).words for each in ordinary]
+        goodbyes = [(await each.close_policy()).words for each in ordinary]
         status = await asyncio.to_thread(server.wait)
     await deaf.close()
 

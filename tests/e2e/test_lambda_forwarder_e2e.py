@@ -93,7 +93,7 @@ async def test_a_task_is_drained_end_to_end(fake, server, function, event):
         progress = state_of(server)["drain"]
         assert progress["causes"][0]["reason"] == "ECS wants the task to end (DEACTIVATING, ServiceSchedulerInitiated)"
         server.drain("POST", window=1)
-        assert {(await each.goodbye()).code for each in devices} == {1012}
+        assert {(await each.close_policy()).code for each in devices} == {1012}
     assert server.trouble == []
 
 

@@ -33,7 +33,7 @@ async def test_late_arrivals_are_refused_with_503_and_retry_after(serve, impleme
         refusals = await asyncio.gather(*(knock(server) for _ in range(30)))
         assert last.is_open
         await asyncio.to_thread(server.drain, "POST", window=0)
-        assert (await last.goodbye()).words == (1012, REASON)
+        assert (await last.close_policy()).words == (1012, REASON)
     refusals += await asyncio.gather(*(knock(server) for _ in range(10)))
 
     assert {status for status, _ in refusals} == {503}
@@ -67,7 +67,7 @@ async def test_late_arrivals_may_be_accepted_and_are_shed_in_the_same_window(ser
     async with listeners([server.websocket("/receive_only")] * 5) as early:
         await asyncio.to_thread(server.drain, "POST", window=3)
         async with listeners([server.websocket("/receive_only")] * 5) as late:
-            goodbyes = [(await each.goodbye()).words for each in early + late]
+            goodbyes = [(await each.close_policy()).words for each in early + late]
     _, answer = await asyncio.to_thread(server.drain, "GET", "?wait=30")
 
     assert goodbyes == [(1012, REASON)] * 10

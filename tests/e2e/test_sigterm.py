@@ -32,7 +32,7 @@ async def stop(server: ServerProcess, *, sessions: int) -> tuple[list[tuple[int 
     """Send SIGTERM; return the goodbyes, the seconds between the first and the last, and the exit status."""
     async with listeners([server.websocket("/ws")] * sessions) as clients:
         server.signal()
-        goodbyes = [await each.goodbye() for each in clients]
+        goodbyes = [await each.close_policy() for each in clients]
     moments = [each.at for each in goodbyes]
     return [each.words for each in goodbyes], max(moments) - min(moments), await asyncio.to_thread(server.wait)
 
@@ -93,7 +93,7 @@ async def test_under_reload_a_developer_never_waits_for_a_window(serve, tmp_path
     former = server.get("/pid")
     async with listeners([server.websocket("/ws")] * 3) as clients:
         (watched / "changed.py").write_text("")
-        assert [(await each.goodbye()).words for each in clients] == [UVICORNS_OWN] * 3
+        assert [(await each.close_policy()).words for each in clients] == [UVICORNS_OWN] * 3
 
     def is_new() -> bool:
         try:
@@ -111,7 +111,7 @@ async def test_a_second_sigterm_is_passed_on_at_once(serve):
         server.signal()
         await begun(server)
         server.signal()
-        goodbyes = [(await each.goodbye()).words for each in clients]
+        goodbyes = [(await each.close_policy()).words for each in clients]
         status = await asyncio.to_thread(server.wait)
     assert {code for code, _ in goodbyes} == {1012}
     assert status == -signal.SIGTERM
@@ -123,7 +123,7 @@ async def test_sigint_is_never_touched(serve):
     server = serve("signals:app", env=LONG)
     async with listeners([server.websocket("/ws")] * 5) as clients:
         server.signal(signal.SIGINT)
-        assert [(await each.goodbye()).words for each in clients] == [UVICORNS_OWN] * 5
+        assert [(await each.close_policy()).words for each in clients] == [UVICORNS_OWN] * 5
         await asyncio.to_thread(server.wait)
     assert " begins, because " not in server.log
 
@@ -189,7 +189,7 @@ async def test_in_a_thread_it_stands_down_and_everything_else_works(serve):
     assert "Trigger sigterm has nothing to do in this process: the event loop is not in the main thread" in server.log
     async with listeners([server.websocket("/uncaught")] * 5) as clients:
         await asyncio.to_thread(server.drain, "POST", window=0.5)
-        assert [(await each.goodbye()).words for each in clients] == [(1012, REASON)] * 5
+        assert [(await each.close_policy()).words for each in clients] == [(1012, REASON)] * 5
     server.signal()
     assert await asyncio.to_thread(server.wait) == 0
     assert server.trouble == []

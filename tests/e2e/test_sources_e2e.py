@@ -57,7 +57,7 @@ async def shown(server, path, wanted):
 
 async def gone(clients):
     """Wait until every device was said goodbye to with 1012; return over how many seconds that spread."""
-    goodbyes = [await each.goodbye() for each in clients]
+    goodbyes = [await each.close_policy() for each in clients]
     assert Counter(each.code for each in goodbyes) == {1012: len(clients)}
     moments = sorted(each.at for each in goodbyes)
     return moments[-1] - moments[0]

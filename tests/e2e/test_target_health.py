@@ -44,7 +44,7 @@ async def test_sessions_leave_evenly_before_the_delay_ends(serve):
             await known(server, "serving")
             began = time.monotonic()
             fake.deregister(task)
-            goodbyes = [await each.goodbye() for each in clients]
+            goodbyes = [await each.close_policy() for each in clients]
         _, shown = await asyncio.to_thread(server.drain, "GET", "?wait=30")
         told = time.monotonic()
         server.signal()
@@ -87,7 +87,7 @@ async def test_calls_that_fail_neither_start_a_drain_nor_stop_it(serve):
             begun = " begins, because target-health"
             await asyncio.to_thread(eventually, lambda: begun in server.log, "no drain began")
             fake.fail("error")
-            goodbyes = [(await each.goodbye()).words for each in clients]
+            goodbyes = [(await each.close_policy()).words for each in clients]
         _, shown = await asyncio.to_thread(server.drain, "GET", "?wait=30")
 
     assert goodbyes == [(1012, REASON)] * 20
@@ -121,7 +121,7 @@ async def test_off_ecs_one_line_says_so_and_the_rest_works(serve):
     server = serve("one_line:app", env={"DRAIN_ADMIN_TOKEN": TOKEN})
     async with listeners([server.websocket("/ws")] * 3) as clients:
         await asyncio.to_thread(server.drain, "POST", window=0.5)
-        assert [(await each.goodbye()).words for each in clients] == [(1012, REASON)] * 3
+        assert [(await each.close_policy()).words for each in clients] == [(1012, REASON)] * 3
     assert server.log.count("Trigger target-health has nothing to do in this process: this is no ECS task") == 1
     assert "WARNING" not in server.log
     assert server.trouble == []

@@ -12,11 +12,11 @@ from typing import Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-__all__ = ["Goodbye", "Listener", "RawPeer", "listeners"]
+__all__ = ["ClosePolicy", "Listener", "RawPeer", "listeners"]
 
 
 @dataclass(frozen=True, slots=True)
-class Goodbye:
+class ClosePolicy:
     """How a connection ended for the client, and when (monotonic seconds)."""
 
     code: int | None
@@ -41,18 +41,18 @@ class Listener:
         """Whether nothing has ended yet."""
         return not self._task.done()
 
-    async def goodbye(self) -> Goodbye:
+    async def close_policy(self) -> ClosePolicy:
         """Wait for the end."""
         return await self._task
 
-    async def _listen(self, reads_from: asyncio.Event | None) -> Goodbye:
+    async def _listen(self, reads_from: asyncio.Event | None) -> ClosePolicy:
         if reads_from:
             await reads_from.wait()
         try:
             while True:
                 await self.connection.recv()
         except ConnectionClosed:
-            return Goodbye(self.connection.close_code, self.connection.close_reason, time.monotonic())
+            return ClosePolicy(self.connection.close_code, self.connection.close_reason, time.monotonic())
 
 
 @asynccontextmanager

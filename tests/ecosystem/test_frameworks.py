@@ -73,14 +73,14 @@ async def test_sessions_of_every_framework_are_shed_and_come_back(serve, framewo
     async with greeted(server, framework, 3) as clients:
         _, before = await asyncio.to_thread(server.drain)
         await asyncio.to_thread(server.drain, "POST", window=0.5)
-        goodbyes = [(await each.goodbye()).words for each in clients]
+        goodbyes = [(await each.close_policy()).words for each in clients]
     assert before["sessions"]["open"] == len(clients)
     assert goodbyes == [(1012, REASON)] * len(clients)
 
     await asyncio.to_thread(server.drain, "DELETE")
     async with greeted(server, framework, 2) as clients:
         server.signal()
-        goodbyes = [(await each.goodbye()).words for each in clients]
+        goodbyes = [(await each.close_policy()).words for each in clients]
         await asyncio.to_thread(server.wait)
     assert goodbyes == [(1012, REASON)] * len(clients)
     assert server.trouble == []

@@ -29,7 +29,7 @@ async def drained(server: ServerProcess, prefix: str = "", *, websockets=("/echo
             await asyncio.wait_for(begun.wait(), 10)
         _, before = await asyncio.to_thread(server.drain)
         await asyncio.to_thread(server.drain, "POST", window=0.5)
-        goodbyes = [(await each.goodbye()).words for each in clients]
+        goodbyes = [(await each.close_policy()).words for each in clients]
         ends = [await each for each in streams]
     assert before["sessions"]["open"] == len(clients) + len(streams)
     assert goodbyes == [(1012, REASON)] * len(clients)

@@ -163,7 +163,7 @@ async def drain_by_hand(process: ServerProcess, server: Server, seen: Seen) -> N
     async with listeners([process.websocket("/ws")] * SESSIONS) as clients:
         stream = await opened_stream(process)
         await asyncio.to_thread(process.drain, "POST", window=0.5)
-        seen.client = say_goodbyes([(await each.goodbye()).words for each in clients])
+        seen.client = say_goodbyes([(await each.close_policy()).words for each in clients])
         seen.stream = say_stream(await stream)
     seen.late = await knock(process)
     await asyncio.to_thread(eventually, lambda: process.log.count("endpoint saw") >= SESSIONS, "an endpoint goes on")
@@ -181,7 +181,7 @@ async def stop(process: ServerProcess, seen: Seen) -> None:
     async with listeners([process.websocket("/ws")] * SESSIONS) as clients:
         stream = await opened_stream(process)
         process.signal()
-        goodbyes = [await each.goodbye() for each in clients]
+        goodbyes = [await each.close_policy() for each in clients]
         seen.sigterm_stream = say_stream(await stream)
     moments = [each.at for each in goodbyes]
     pace = "one by one" if max(moments) - min(moments) > 0.3 else "all at once"

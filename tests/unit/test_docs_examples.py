@@ -30,7 +30,7 @@ class Guest(Session):
         super().__init__("/", drain.time())
         self.drain = drain
 
-    def leave(self, goodbye):  # noqa: ARG002
+    def leave(self, close_policy):  # noqa: ARG002
         """Leave as the loop comes round."""
         asyncio.get_running_loop().call_soon(lambda: self.drain.closed(self, forced=False))
 
@@ -108,7 +108,7 @@ def test_new_trigger_fires_with_the_deadline_of_its_source(pod, server):
     report = pod.drain.report
     assert [(cause.trigger, cause.revocable) for cause in report.causes] == [("pod", False)]
     assert report.window == pytest.approx(270 - pod.drain.settings.margin, abs=1)
-    told = [type(fact) for fact in recording.facts if "Trigger" in type(fact).__name__]
+    told = [type(event) for event in recording.events if "Trigger" in type(event).__name__]
     assert told == [TriggerImpaired, TriggerRestored]
 
 
@@ -174,5 +174,5 @@ def test_new_listener_writes_the_course_of_a_drain(monkeypatch):
     drain = in_virtual_time(play())
     assert drain.state is DrainState.DRAINED
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["fact"] for line in lines] == ["DrainStarted", "DrainProgressed", "DrainFinished"]
+    assert [line["event"] for line in lines] == ["DrainStarted", "DrainProgressed", "DrainFinished"]
     assert lines[-1]["report"]["shed"] == 1

@@ -6,9 +6,9 @@ from contextlib import suppress
 from random import Random
 
 from starlette_drain import Drain, Session
-from starlette_drain._workers.leader import Elected
-from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain._workers.group import Workers
+from starlette_drain._workers.leader import LeaderOnly
+from starlette_drain.testing.recording import RecordingObserver
 
 __all__ = ["GUNICORN", "Crowd", "Guest", "Lookout", "Worker", "deadline", "hang", "soon", "states"]
 
@@ -25,7 +25,7 @@ class Guest(Session):
         super().__init__("/guest", drain.time())
         self.drain = drain
 
-    def leave(self, goodbye):  # noqa: ARG002
+    def leave(self, close_policy):  # noqa: ARG002
         """Go."""
         asyncio.get_running_loop().call_soon(lambda: self.drain.closed(self, forced=False))
 
@@ -61,7 +61,7 @@ class Worker:
         self.drain = Drain(triggers=triggers, observers=[self.recording], rng=Random(7), **options)
         self.drain.equip(triggers=tuple, observers=tuple)
         self.workers = Workers(self.drain, environ, pid=self.process.pid)
-        self.drain.coordinate(self.workers, lambda trigger: Elected(trigger, self.workers))
+        self.drain.coordinate(self.workers, lambda trigger: LeaderOnly(trigger, self.workers))
         self.drain.begin()
 
     def seat(self, count: int) -> None:

@@ -30,12 +30,12 @@ class TCPBalancer(Balancer):
         for node in self.nodes:
             if not node.is_alive:
                 raise not_started(node)
-            node.tell({"route_to": healthy})
+            node.emit({"route_to": healthy})
 
     async def cut(self, target: Target) -> None:
         """Tell every node."""
         for node in self.nodes:
-            node.tell({"cut": target})
+            node.emit({"cut": target})
 
 
 async def _wait_listening(node: Child) -> None:

@@ -29,14 +29,14 @@ from starlette_drain._core.events import (
     DrainFinished,
     DrainReplanned,
     DrainStarted,
-    Fact,
+    Event,
     TriggerActed,
 )
 from starlette_drain.aws.api.backoff import Backoff
 from starlette_drain.aws.api.calls import unobserved
 from starlette_drain.aws.api.errors import Incomplete
-from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.api.need import Need
+from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.source import AwsSource
 from starlette_drain.triggers.base import Control
 
@@ -119,7 +119,7 @@ class TaskProtection(AwsSource):
     """
 
     name = "task-protection"
-    hears = (DrainStarted, DrainReplanned, DrainCancelled, DrainFinished)
+    subscribes = (DrainStarted, DrainReplanned, DrainCancelled, DrainFinished)
 
     def __init__(self, *, put: Put | None = None, **source: Any) -> None:
         super().__init__(**source)
@@ -158,7 +158,7 @@ class TaskProtection(AwsSource):
                     return
                 except Incomplete as failed:
                     self._last_error = failed.problem
-                    impairment.complain(self.name, failed.problem, failed.remedy, passing=True)
+                    impairment.on_error(self.name, failed.problem, failed.remedy, passing=True)
                     await self._sleep(backoff.grow())
                 else:
                     self._last_error = None
@@ -178,9 +178,9 @@ class TaskProtection(AwsSource):
             "last_error": self._last_error,
         }
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Hear of drains that begin, go on for another cause, and end."""
-        match fact:
+        match event:
             case DrainStarted(cause=cause):
                 self._drains = _is_ours(cause)
             case DrainReplanned(cause=cause) if not _is_ours(cause):
@@ -234,7 +234,7 @@ class TaskProtection(AwsSource):
         if wanted is not self._is_held:
             self._is_held = wanted
             deed = f"protected the task for {minutes} min, renewed while needed" if wanted else "given protection back"
-            control.tell(TriggerActed(control.time(), self.name, deed))
+            control.emit(TriggerActed(control.time(), self.name, deed))
 
     async def _release_at_stop(self, control: Control) -> None:
         self._drains = False

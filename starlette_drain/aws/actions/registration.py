@@ -29,16 +29,16 @@ from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Fact, TriggerActed
+from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Event, TriggerActed
 from starlette_drain.aws.api.backoff import Backoff
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.sources.deadline import deadline, fitting_window
 from starlette_drain.aws.api.errors import AwsCallFailed
 from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity, discover
-from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
-from starlette_drain.aws.sources.source import AwsSource, Search
 from starlette_drain.aws.identity.targets import TargetEntries
+from starlette_drain.aws.sources.deadline import deadline, fitting_window
+from starlette_drain.aws.sources.impairment import Impairment
+from starlette_drain.aws.sources.source import AwsSource, Search
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SelfRegistration"]
@@ -80,7 +80,7 @@ class SelfRegistration(AwsSource):
     """
 
     name = "self-registration"
-    hears = (DrainStarted, DrainReplanned, DrainCancelled)
+    subscribes = (DrainStarted, DrainReplanned, DrainCancelled)
 
     def __init__(self, *, registers: bool = True, **source: Any) -> None:
         super().__init__(**source)
@@ -137,9 +137,9 @@ class SelfRegistration(AwsSource):
             "last_error": next(iter(self._problems.values()), None),
         }
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Hear of drains that begin, go on for another cause, or are cancelled."""
-        match fact:
+        match event:
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
                 self._wish_for(Wish.OUT)
             case DrainCancelled() if self._wish is Wish.OUT:
@@ -259,7 +259,7 @@ class SelfRegistration(AwsSource):
 
     def _tell(self, control: Control, done: str, target: OwnTarget) -> None:
         where = "from" if done == "deregistered" else "with"
-        control.tell(TriggerActed(control.time(), self.name, f"{done} {target} {where} the group {target.group}"))
+        control.emit(TriggerActed(control.time(), self.name, f"{done} {target} {where} the group {target.group}"))
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -6,8 +6,8 @@ from typing import Any
 
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.identity.ecs import EcsRecords, Registration
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
+from starlette_drain.aws.identity.ecs import EcsRecords, Registration
 from starlette_drain.aws.identity.metadata import TaskMetadata
 from starlette_drain.aws.sources.verdict import canonical_id
 

@@ -29,19 +29,19 @@ class Impairment:
 
     def failed(self, source: str, trouble: Trouble) -> None:
         """Take note that *source* failed."""
-        self.complain(source, trouble.problem, trouble.remedy, passing=trouble.kind in TRANSIENT)
+        self.on_error(source, trouble.problem, trouble.remedy, passing=trouble.kind in TRANSIENT)
 
-    def complain(self, source: str, problem: str, remedy: str, *, passing: bool = False) -> None:
+    def on_error(self, source: str, problem: str, remedy: str, *, passing: bool = False) -> None:
         """Take note that *source* failed, in other words than those of a `Trouble`."""
         self._failures[source] = count = self._failures.get(source, 0) + 1
         if self._since is None and not (passing and count < self._patience):
             self._since = self._control.time()
-            self._control.tell(TriggerImpaired(self._since, self._trigger, problem, remedy))
+            self._control.emit(TriggerImpaired(self._since, self._trigger, problem, remedy))
 
     def worked(self, source: str) -> None:
         """Take note that *source* answered."""
         self._failures.pop(source, None)
         if self._since is not None and not self._failures:
             now = self._control.time()
-            self._control.tell(TriggerRestored(now, self._trigger, now - self._since))
+            self._control.emit(TriggerRestored(now, self._trigger, now - self._since))
             self._since = None

@@ -6,7 +6,7 @@ from typing import Any
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.sources.deadline import deadline
+from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import (
     UNDER_WAY,
     RevisionVerdict,
@@ -17,8 +17,8 @@ from starlette_drain.aws.identity.deployment import (
     revisions_of,
 )
 from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
+from starlette_drain.aws.sources.deadline import deadline
 from starlette_drain.aws.sources.source import AwsSource, Question, Search
 from starlette_drain.triggers.base import Control
 

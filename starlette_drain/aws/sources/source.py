@@ -13,8 +13,8 @@ from starlette_drain.aws.api.backoff import Backoff
 from starlette_drain.aws.api.calls import AwsCalls, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind, classify
-from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.triggers.base import Control
 
 __all__ = ["AwsSource", "Question", "Retries", "Search"]
@@ -83,11 +83,11 @@ class Search:
                 found = await attempt()
             except Incomplete as missing:
                 failure, self.last_error = missing, missing.problem
-                self._impairment.complain("discovery", missing.problem, missing.remedy)
+                self._impairment.on_error("discovery", missing.problem, missing.remedy)
             except Exception as error:
                 failure, self.last_error = error, f"discovery failed ({type(error).__name__})"
                 logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
-                self._impairment.complain("discovery", self.last_error, "please report it; it is tried again")
+                self._impairment.on_error("discovery", self.last_error, "please report it; it is tried again")
             else:
                 self.last_error = None
                 self._impairment.worked("discovery")
@@ -185,7 +185,7 @@ class Question:
         if isinstance(error, Incomplete) and not isinstance(error, AwsCallFailed):
             self._tell(asked, "incomplete")
             self.last_error = error.problem
-            self._impairment.complain(self._source, error.problem, error.remedy, passing=True)
+            self._impairment.on_error(self._source, error.problem, error.remedy, passing=True)
             return
         trouble = error.trouble if isinstance(error, AwsCallFailed) else classify(error, "aws", "answer")
         self._tell(asked, trouble.kind.value)
@@ -196,7 +196,7 @@ class Question:
 
     def _tell(self, asked: float, outcome: str) -> None:
         now = self._control.time()
-        self._control.tell(TriggerPolled(now, self._trigger, outcome, now - asked))
+        self._control.emit(TriggerPolled(now, self._trigger, outcome, now - asked))
 
 
 class AwsSource:
@@ -243,7 +243,7 @@ class AwsSource:
 
     def _stand_down(self, control: Control, why: str) -> None:
         self._state = "stood down"
-        control.tell(TriggerStoodDown(control.time(), self.name, why))
+        control.emit(TriggerStoodDown(control.time(), self.name, why))
 
     @property
     def _is_on_ecs(self) -> bool:

@@ -8,19 +8,19 @@ from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import (
     DrainCancelled,
     DrainStarted,
-    Fact,
+    Event,
     TriggerImpaired,
     WindowTooLong,
 )
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.sources.deadline import deadline, effective_margin, fitting_window
-from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
-from starlette_drain.aws.sources.group import GroupWatch
+from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.identity import TaskIdentity, discover
-from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
+from starlette_drain.aws.sources.deadline import deadline, effective_margin, fitting_window
+from starlette_drain.aws.sources.group import GroupWatch
+from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.polling import (
     ADD_A_SOURCE,
     fleet_interval,
@@ -49,7 +49,7 @@ class TargetHealthTrigger(AwsSource):
     """
 
     name = "target-health"
-    hears = (DrainStarted, DrainCancelled)
+    subscribes = (DrainStarted, DrainCancelled)
 
     _control: Control | None = None
     _search: Search | None = None
@@ -100,9 +100,9 @@ class TargetHealthTrigger(AwsSource):
             "target_groups": [each.status(now) for each in self._watches],
         }
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Know whether somebody drains already."""
-        match fact:
+        match event:
             case DrainStarted():
                 self._is_draining = True
                 if self._needed:
@@ -142,7 +142,7 @@ class TargetHealthTrigger(AwsSource):
 
     async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
-            control.tell(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
+            control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
         self._lag = control.settings.poll_interval
         self._advise(identity, control, self._lag)
         impairment = Impairment(self.name, control)
@@ -177,7 +177,7 @@ class TargetHealthTrigger(AwsSource):
         if advice > 0:
             control.advise(advice)
         if settings.window is not None and settings.window > fits and not was_told:
-            control.tell(WindowTooLong(control.time(), settings.window, fits, delay))
+            control.emit(WindowTooLong(control.time(), settings.window, fits, delay))
 
     def _share_budget(self, settings: Settings) -> None:
         """Ask as often as all tasks together may: each asks about every group, whether it is in it or not."""
@@ -199,7 +199,7 @@ class TargetHealthTrigger(AwsSource):
                 f"with {self._tasks} targets{where} it may ask once in {lag:.0f} s to keep to its share of the "
                 f"Describe budget, and a deregistration with a delay of {delay:g} s is noticed as late"
             )
-            self._slowness.complain("lag", problem, ADD_A_SOURCE)
+            self._slowness.on_error("lag", problem, ADD_A_SOURCE)
         else:
             self._slowness.worked("lag")
 

@@ -24,12 +24,12 @@ from typing import Any
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.sources.deadline import deadline, fitting_window
-from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
+from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.identity import discover
-from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
+from starlette_drain.aws.sources.deadline import deadline, fitting_window
+from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.polling import ADD_A_SOURCE, ECS_REFILL, fleet_interval, is_too_slow, start_spread
 from starlette_drain.aws.sources.source import AwsSource, Question, Retries, Search
 from starlette_drain.triggers.base import Control
@@ -163,7 +163,7 @@ class EcsTaskTrigger(AwsSource):
             control.advise(fits)
         if self._lag > settings.poll_interval and is_too_slow(self._lag, self._delay):
             problem = f"the service has so many tasks that each may ask once in {self._lag:.0f} s, with a delay of "
-            Impairment(self.name, control, patience=1).complain("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
+            Impairment(self.name, control, patience=1).on_error("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
         if (cause := self._undated) is not None:
             now, ends = control.time(), self._ends_at(cause, self._delay, settings)
             control.request(replace(cause, at=now, deadline=ends, lag=now - cause.at + cause.lag))

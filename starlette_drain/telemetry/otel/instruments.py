@@ -10,7 +10,7 @@ from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
     DrainStarted,
-    Fact,
+    Event,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -54,46 +54,46 @@ class Instruments:
         )
         _gauges_of(provider).show(self, meter)
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Count *fact*. Those that come for every session are looked for first, and make nothing new."""
-        match fact:
+        match event:
             case SessionOpened():
-                self._open(fact)
+                self._open(event)
             case SessionClosed():
-                self._close(fact)
+                self._close(event)
             case SessionShed():
                 self._shed.add(1, self._asking)
             case SessionRefused():
-                self._refused.add(1, self._of_kind(fact.kind))
+                self._refused.add(1, self._of_kind(event.kind))
             case TriggerPolled():
-                asked = {"drain.trigger": fact.trigger, "drain.poll.outcome": fact.outcome}
+                asked = {"drain.trigger": event.trigger, "drain.poll.outcome": event.outcome}
                 self._polls.add(1, asked)
-                self._poll_duration.record(fact.seconds, asked)
+                self._poll_duration.record(event.seconds, asked)
             case DrainStarted():
                 self.state = DRAINING
-                self._asking = {"drain.trigger": fact.cause.trigger}
+                self._asking = {"drain.trigger": event.cause.trigger}
             case DrainFinished():
                 self.state = DRAINED
             case DrainCancelled():
                 self.state = SERVING
                 self._asking = {}
 
-    def _open(self, fact: SessionOpened) -> None:
+    def _open(self, event: SessionOpened) -> None:
         self.open += 1
         if self.state == DRAINED:
             self.state = DRAINING  # for a late arrival that was let in: see _core/state.py
-        self._active.add(1, self._of_kind(fact.session.kind))
+        self._active.add(1, self._of_kind(event.session.kind))
 
-    def _close(self, fact: SessionClosed) -> None:
-        session = fact.session
+    def _close(self, event: SessionClosed) -> None:
+        session = event.session
         self.open -= 1
         self._active.add(-1, self._of_kind(session.kind))
-        how = self._ends.get((session.kind, fact.outcome))
+        how = self._ends.get((session.kind, event.outcome))
         if how is None:
-            how = {**self._of_kind(session.kind), "drain.close.reason": fact.outcome.value}
-            self._ends[session.kind, fact.outcome] = how
+            how = {**self._of_kind(session.kind), "drain.close.reason": event.outcome.value}
+            self._ends[session.kind, event.outcome] = how
         self._closed.add(1, how)
-        self._duration.record(fact.at - session.opened_at, how)
+        self._duration.record(event.at - session.opened_at, how)
 
     def _of_kind(self, kind: str) -> dict[str, str]:
         attributes = self._kinds.get(kind)

@@ -6,7 +6,7 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 
-from starlette_drain._core.events import Fact, SessionClosed, SessionOpened, SessionShed
+from starlette_drain._core.events import Event, SessionClosed, SessionOpened, SessionShed
 from starlette_drain.telemetry.otel.instruments import Instruments
 from starlette_drain.telemetry.otel.spans import Spans
 
@@ -35,11 +35,11 @@ class OpenTelemetryObserver:
         self._spans = Spans(tracer_provider)
         self._instruments = Instruments(meter_provider)
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Put *fact* into metrics, and into spans unless it is one of those that come for every session."""
-        self._instruments.notify(fact)
-        if not isinstance(fact, PER_SESSION):
-            self._spans.notify(fact)
+        self._instruments.notify(event)
+        if not isinstance(event, PER_SESSION):
+            self._spans.notify(event)
 
     def flush(self, timeout: float) -> None:
         """

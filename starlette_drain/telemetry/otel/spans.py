@@ -21,7 +21,7 @@ from starlette_drain._core.events import (
     DrainProgressed,
     DrainReplanned,
     DrainStarted,
-    Fact,
+    Event,
     PaceChanged,
 )
 from starlette_drain._core.report import DrainReport
@@ -51,35 +51,35 @@ class Spans:
         provider = self._provider or trace.get_tracer_provider()
         return provider.get_tracer(NAME, VERSION, schema_url=SCHEMA_URL)
 
-    def notify(self, fact: Fact) -> None:
+    def notify(self, event: Event) -> None:
         """Begin, mark or end a span."""
-        match fact:
+        match event:
             case DrainStarted():
-                self._start(fact)
+                self._start(event)
             case DrainProgressed():
-                self._add_event("drain.progress", _progress(fact))
+                self._add_event("drain.progress", _progress(event))
             case DrainReplanned():
-                self._add_event("drain.replan", _replan(fact))
+                self._add_event("drain.replan", _replan(event))
             case PaceChanged():
-                self._add_event("drain.pace", {"drain.pacing": fact.pacing})
+                self._add_event("drain.pace", {"drain.pacing": event.pacing})
             case DrainFinished(report=report):
                 self._end(report, outcome(report))
             case DrainCancelled(report=report):
                 self._end(report, "cancelled")
 
-    def _start(self, fact: DrainStarted) -> None:
+    def _start(self, event: DrainStarted) -> None:
         # Whoever asked may be a request that is over in a moment, while a drain takes an hour: a link, not a parent.
         asking = trace.get_current_span().get_span_context()
         identity: Attributes = {
-            "drain.id": fact.drain_id,
-            "drain.trigger": fact.cause.trigger,
-            "drain.reason": fact.cause.reason,
+            "drain.id": event.drain_id,
+            "drain.trigger": event.cause.trigger,
+            "drain.reason": event.cause.reason,
         }
         plan: Attributes = {
-            "drain.window": fact.deadline - fact.at,
-            "drain.detection_lag": fact.cause.lag,
-            "drain.pacing": fact.pacing,
-            "drain.sessions.initial": fact.sessions,
+            "drain.window": event.deadline - event.at,
+            "drain.detection_lag": event.cause.lag,
+            "drain.pacing": event.pacing,
+            "drain.sessions.initial": event.sessions,
         }
         self._told.clear()
         self._span = self._tracer.start_span(
@@ -115,22 +115,22 @@ class Spans:
         return self._told[name] <= MOST_OF_A_NAME
 
 
-def _progress(fact: DrainProgressed) -> Attributes:
+def _progress(event: DrainProgressed) -> Attributes:
     return {
-        "drain.percent": fact.percent,
-        "drain.sessions.shed": fact.shed,
-        "drain.sessions.waiting": fact.remaining,
+        "drain.percent": event.percent,
+        "drain.sessions.shed": event.shed,
+        "drain.sessions.waiting": event.remaining,
     }
 
 
-def _replan(fact: DrainReplanned) -> Attributes:
+def _replan(event: DrainReplanned) -> Attributes:
     return {
-        "drain.trigger": fact.cause.trigger,
-        "drain.reason": fact.cause.reason,
-        "drain.shortened": fact.shortened,
-        "drain.time_left": fact.deadline - fact.at,
-        "drain.pacing": fact.pacing,
-        "drain.sessions.waiting": fact.remaining,
+        "drain.trigger": event.cause.trigger,
+        "drain.reason": event.cause.reason,
+        "drain.shortened": event.shortened,
+        "drain.time_left": event.deadline - event.at,
+        "drain.pacing": event.pacing,
+        "drain.sessions.waiting": event.remaining,
     }
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from urllib.error import HTTPError
 
 from starlette_drain._core.settings import Settings
+from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import revisions_of
 from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.identity import discover
 from starlette_drain.aws.identity.metadata import Fetch, TaskMetadata
 from starlette_drain.tools.doctor.needs import finds_targets

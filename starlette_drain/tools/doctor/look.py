@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from starlette_drain._core.settings import Settings
+from starlette_drain.aws.actions.protection import AGENT_VARIABLE
 from starlette_drain.aws.api.calls import region_of
 from starlette_drain.aws.api.client import AwsClients
+from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import bake_time
 from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
-from starlette_drain.aws.actions.protection import AGENT_VARIABLE
+from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.attempts import ask_protection, find_out, try_deployments
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
-from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Given", "look"]
 

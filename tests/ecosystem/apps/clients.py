@@ -55,11 +55,11 @@ reports: list[list[object]] = []
 class Refusals:
     """Writes down who was turned away: clients bear their names in the path."""
 
-    hears = (SessionRefused,)
+    subscribes = (SessionRefused,)
 
-    def notify(self, fact: SessionRefused) -> None:
+    def notify(self, event: SessionRefused) -> None:
         """Write down one refusal."""
-        reports.append([fact.path.rpartition("/")[2], "refused"])
+        reports.append([event.path.rpartition("/")[2], "refused"])
 
     def flush(self, timeout: float) -> None:
         """Hold nothing."""
@@ -94,7 +94,7 @@ async def report(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def tell(_request: Request) -> JSONResponse:
+async def emit(_request: Request) -> JSONResponse:
     """Tell all that was written down."""
     return JSONResponse(reports)
 
@@ -110,7 +110,7 @@ app = Starlette(
         Route("/stream/{client}", stream),
         Route("/", page),
         Route("/report", report, methods=["POST"]),
-        Route("/reports", tell),
+        Route("/reports", emit),
         Route("/pid", pid),
     ],
     middleware=[Middleware(DrainMiddleware, drain=Drain(observers=[LogObserver(), Refusals()]))],

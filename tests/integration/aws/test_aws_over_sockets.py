@@ -30,7 +30,7 @@ class Control:
     def __init__(self, **options):
         self.settings = Settings(**options)
         self.causes = []
-        self.facts = []
+        self.events = []
         self.news = asyncio.Event()
 
     def time(self):
@@ -53,9 +53,9 @@ class Control:
         """Take nothing back."""
         return False
 
-    def tell(self, fact):
+    def emit(self, event):
         """Note a fact."""
-        self.facts.append(fact)
+        self.events.append(event)
         self.news.set()
 
     async def until(self, condition):
@@ -69,7 +69,7 @@ class Control:
         """Return whether a fact of a kind with these values was told."""
         return any(
             type(each) is kind and all(getattr(each, key) == value for key, value in values.items())
-            for each in self.facts
+            for each in self.events
         )
 
 

@@ -15,9 +15,9 @@ import pytest
 from starlette_drain import DrainCause
 from starlette_drain._core.events import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired, TriggerPolled
 from starlette_drain._core.settings import Settings
-from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.actions.protection import TaskProtection, put_json, read_answer
 from starlette_drain.aws.actions.registration import SelfRegistration
+from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
 from starlette_drain.aws.sources.task_state import EcsTaskTrigger
 
@@ -32,7 +32,7 @@ class Control:
     def __init__(self, **options):
         self.settings = Settings(**options)
         self.causes = []
-        self.facts = []
+        self.events = []
         self.retracted = []
 
     def time(self):
@@ -55,13 +55,13 @@ class Control:
         self.retracted.append(trigger)
         return True
 
-    def tell(self, fact):
+    def emit(self, event):
         """Note a fact."""
-        self.facts.append(fact)
+        self.events.append(event)
 
     def told(self, kind):
         """Return the facts of one kind."""
-        return [each for each in self.facts if type(each) is kind]
+        return [each for each in self.events if type(each) is kind]
 
 
 async def until(condition, within=20):

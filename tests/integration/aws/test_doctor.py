@@ -7,10 +7,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from starlette_drain.tools.cli import main
-from starlette_drain.tools.doctor.look import PROCESS_1
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.testing.fake_aws import FakeDefinition
+from starlette_drain.tools.cli import main
+from starlette_drain.tools.doctor.look import PROCESS_1
 
 pytestmark = pytest.mark.slow
 

@@ -468,7 +468,7 @@ async def test_a_bad_body_is_400_and_changes_nothing(body, field, is_draining):
     if is_draining:
         await house.drain.start(window=100)
     before = house.drain.progress()
-    facts = len(house.recording.facts)
+    events = len(house.recording.events)
     answer = await house.ask("POST", headers=JSON, body=body)
 
     assert answer.status == 400
@@ -476,7 +476,7 @@ async def test_a_bad_body_is_400_and_changes_nothing(body, field, is_draining):
     assert len(answer.json()["error"]) < 300
     assert any(word in answer.json()["error"] for word in ("give", "send"))
     assert house.drain.progress() == before
-    assert len(house.recording.facts) == facts
+    assert len(house.recording.events) == events
 
 
 async def test_the_error_names_field_value_and_remedy():

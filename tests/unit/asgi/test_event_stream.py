@@ -71,7 +71,7 @@ class House:
 
     def outcomes(self):
         """Return how the sessions ended."""
-        return [fact.outcome for fact in self.recording.of(SessionClosed)]
+        return [event.outcome for event in self.recording.of(SessionClosed)]
 
 
 @pytest.fixture(autouse=True)
@@ -649,7 +649,7 @@ async def test_idle_first_sheds_the_stream_that_was_silent_for_longest():
     await asyncio.sleep(1)
     await house.drain.start(window=30)
     await asyncio.sleep(40)
-    assert [fact.session.path for fact in house.recording.of(SessionClosed)] == ["/b", "/c", "/a"]
+    assert [event.session.path for event in house.recording.of(SessionClosed)] == ["/b", "/c", "/a"]
 
 
 async def test_nobody_looks_at_the_clock_for_other_orders():
@@ -682,7 +682,7 @@ async def test_a_late_event_source_is_told_to_come_back_and_never_refused(framew
     assert bodies[0]["body"].startswith(b"retry: ")
     assert 5000 <= int(bodies[0]["body"].split()[1]) <= 10_000
     assert not bodies[0]["more_body"]
-    assert [(fact.kind, fact.path) for fact in house.recording.of(SessionRefused)] == [("event-stream", "/events")]
+    assert [(event.kind, event.path) for event in house.recording.of(SessionRefused)] == [("event-stream", "/events")]
     assert house.recording.of(SessionOpened) == []
 
 

@@ -60,7 +60,7 @@ class House:
 
     def outcomes(self) -> list[Outcome]:
         """Return how the sessions ended."""
-        return [fact.outcome for fact in self.recording.of(SessionClosed)]
+        return [event.outcome for event in self.recording.of(SessionClosed)]
 
 
 @pytest.fixture(autouse=True)
@@ -1138,7 +1138,7 @@ async def test_a_late_arrival_is_refused_and_the_application_never_called(denial
     assert ([DENIED] if denial else [close]) == words(late.sent)
     assert late.receives == 1, "servers answer nothing before the connect was taken"
     assert calls == ["/ws"]
-    assert [(fact.kind, fact.path) for fact in house.recording.of(SessionRefused)] == [("websocket", "/late")]
+    assert [(event.kind, event.path) for event in house.recording.of(SessionRefused)] == [("websocket", "/late")]
 
     await asyncio.sleep(101)
     await first.task
@@ -1155,8 +1155,8 @@ async def test_a_framework_may_call_send_on_another_thread():
     messages = [ACCEPT, {"type": "websocket.send", "text": "x"}, CLOSE]
 
     class Listener:
-        def notify(self, fact):
-            heard.append((type(fact), asyncio.get_running_loop()))
+        def notify(self, event):
+            heard.append((type(event), asyncio.get_running_loop()))
 
         def flush(self, timeout):
             pass
@@ -1367,9 +1367,11 @@ async def test_the_facts_of_one_session_in_order():
     await house.shed()
     await server.task
 
-    facts = [fact for fact in house.recording.facts if isinstance(fact, SessionOpened | SessionShed | SessionClosed)]
-    assert [SessionOpened, SessionShed, SessionClosed] == [type(fact) for fact in facts]
-    assert len({fact.session for fact in facts}) == 1
+    events = [
+        event for event in house.recording.events if isinstance(event, SessionOpened | SessionShed | SessionClosed)
+    ]
+    assert [SessionOpened, SessionShed, SessionClosed] == [type(event) for event in events]
+    assert len({event.session for event in events}) == 1
 
 
 @pytest.mark.parametrize("shape", ["uncaught", "parked", "finally_close", "left"])

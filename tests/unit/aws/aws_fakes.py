@@ -15,7 +15,7 @@ class RecordingControl:
         self.settings = Settings(**options)
         self.causes = []
         self.advice = []
-        self.facts = []
+        self.events = []
         self.workers = 1
         self.open = 0
         self.listeners = []
@@ -48,9 +48,9 @@ class RecordingControl:
         """Note an advice."""
         self.advice.append(window)
 
-    def tell(self, fact):
+    def emit(self, event):
         """Note a fact."""
-        self.facts.append(fact)
+        self.events.append(event)
 
     async def wait_drained(self):
         """Return at once."""
@@ -61,7 +61,7 @@ class RecordingControl:
 
     def told(self, kind):
         """Return the facts of one kind."""
-        return [each for each in self.facts if type(each) is kind]
+        return [each for each in self.events if type(each) is kind]
 
 
 class ClientError(Exception):

@@ -211,8 +211,8 @@ async def test_no_service(stage):
     async with stage.watching(stage.fake.add_task(None)) as control:
         await asyncio.sleep(1)
 
-        (fact,) = control.told(TriggerStoodDown)
-        assert "belongs to no service" in fact.why
+        (event,) = control.told(TriggerStoodDown)
+        assert "belongs to no service" in event.why
 
 
 async def test_a_service_without_a_balancer(stage):
@@ -220,8 +220,8 @@ async def test_a_service_without_a_balancer(stage):
     async with stage.watching(stage.fake.add_task(stage.fake.add_service(registrations=[]))) as control:
         await asyncio.sleep(1)
 
-        (fact,) = control.told(TriggerStoodDown)
-        assert "the service web registers its tasks with no target group" in fact.why
+        (event,) = control.told(TriggerStoodDown)
+        assert "the service web registers its tasks with no target group" in event.why
 
 
 @pytest.mark.parametrize(

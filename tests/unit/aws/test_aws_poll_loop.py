@@ -7,7 +7,13 @@ import pytest
 from aws_fakes import ClientError, NoCredentialsError
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
 
-from starlette_drain._core.events import TriggerImpaired, TriggerPolled, TriggerRestored, TriggerStoodDown, WindowTooLong
+from starlette_drain._core.events import (
+    TriggerImpaired,
+    TriggerPolled,
+    TriggerRestored,
+    TriggerStoodDown,
+    WindowTooLong,
+)
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.triggers.base import Trigger
 
@@ -253,7 +259,7 @@ async def test_failed_polls_change_nothing_and_are_told_once(stage, error, probl
         (impaired,) = control.told(TriggerImpaired)
         assert problem in impaired.problem
         assert remedy in impaired.remedy
-        assert "secret" not in str(control.facts)
+        assert "secret" not in str(control.events)
         assert stage.trigger.status(control.time())["last_error"] == impaired.problem
         assert stage.trigger.status(control.time())["target_groups"][0]["verdict"] == "serving"
 
@@ -429,8 +435,8 @@ async def test_off_ecs(stage):
     async with stage.watching(None, environ={}) as control:
         await asyncio.sleep(1)
 
-        (fact,) = control.told(TriggerStoodDown)
-        assert "no ECS task" in fact.why
+        (event,) = control.told(TriggerStoodDown)
+        assert "no ECS task" in event.why
         assert stage.clients.calls == []
         assert stage.trigger.status(control.time())["state"] == "stood down"
 
@@ -460,7 +466,7 @@ async def test_clients_are_opened_once_and_closed(stage):
     async with stage.watching(stage.fake.add_task(stage.fake.add_service())) as control:
         assert isinstance(stage.trigger, Trigger)
         await asyncio.sleep(60)
-        assert control.facts
+        assert control.events
 
     assert sorted(stage.clients.opened) == ["ecs", "elbv2"]
     assert sorted(stage.clients.closed) == ["ecs", "elbv2"]

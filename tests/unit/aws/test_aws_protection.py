@@ -21,8 +21,8 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
 )
-from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.actions.protection import NotProtectable, TaskProtection, lease, read_answer
+from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import FakeAWS
 from starlette_drain.testing.fake_aws import agent

@@ -18,8 +18,8 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
 )
-from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.actions.registration import SelfRegistration
+from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.identity.targets import find_own, is_out
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import ManualTrigger, RecordingObserver
@@ -361,7 +361,7 @@ async def test_failing_calls_are_tried_again(scene, operation, error):
         if operation == IN:
             registration.notify(started())
             await asyncio.sleep(5)
-        control.facts.clear()
+        control.events.clear()
         scene.clients.failures[operation] = ClientError(error)
         registration.notify(cancelled() if operation == IN else started())
         await asyncio.sleep(300)
@@ -461,8 +461,8 @@ async def test_one_worker_of_several_ends(scene):
 async def test_no_target_group(scene):
     """Where no target group is given or found, it says what to set, and ends."""
     async with scene.watching(target_group_arn=()) as (control, _):
-        (fact,) = control.told(TriggerStoodDown)
-        assert "DRAIN_TARGET_GROUP_ARN" in fact.why
+        (event,) = control.told(TriggerStoodDown)
+        assert "DRAIN_TARGET_GROUP_ARN" in event.why
 
 
 async def test_off_ecs(scene):

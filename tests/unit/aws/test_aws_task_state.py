@@ -328,6 +328,6 @@ async def test_off_ecs(stage):
     async with watching(stage, None, environ={}) as control:
         await asyncio.sleep(1)
 
-        (fact,) = control.told(TriggerStoodDown)
-        assert "no ECS task" in fact.why
+        (event,) = control.told(TriggerStoodDown)
+        assert "no ECS task" in event.why
         assert stage.trigger.status(control.time())["state"] == "stood down"

@@ -11,8 +11,8 @@ from example_app.simulations.polling import simulate_polling
 from starlette_drain import Drain, Session
 from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
 from starlette_drain.aws.api.backoff import Backoff
-from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.aws.sources.polling import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 
 class Guest(Session):
@@ -20,7 +20,7 @@ class Guest(Session):
 
     __slots__ = ()
 
-    def leave(self, goodbye):
+    def leave(self, close_policy):
         """Stay."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from rehearsal import START, crowd
 
 from starlette_drain._core.precedence import find_precedence
-from starlette_drain._core.session import Goodbye, RegistryStatistics, Session, SessionRegistry
+from starlette_drain._core.session import ClosePolicy, RegistryStatistics, Session, SessionRegistry
 
 
 class LastOfAll(Random):
@@ -71,7 +71,7 @@ def test_session_costs_no_dictionary():
 def test_session_of_no_kind_cannot_leave():
     """How to say goodbye is known to the kinds of connection, on the top floor."""
     with pytest.raises(NotImplementedError):
-        Session("/", START).leave(Goodbye(1012, "", 1.0, 1.0))
+        Session("/", START).leave(ClosePolicy(1012, "", 1.0, 1.0))
 
 
 def test_adding_twice_is_refused_and_changes_nothing():

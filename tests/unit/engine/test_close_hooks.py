@@ -7,7 +7,7 @@ import pytest
 
 from starlette_drain import DrainMiddleware
 from starlette_drain._core.session import Session
-from starlette_drain._engine.close_hooks import LAST_WORD, Farewells
+from starlette_drain._engine.close_hooks import LAST_WORD, CloseHooks
 
 pytestmark = pytest.mark.anyio
 
@@ -64,11 +64,11 @@ async def test_time_that_is_up_is_up(farewell, levels, seconds, caplog):
     async def next_one(session):
         said.append(session)
 
-    farewells = Farewells(TIMEOUT)
-    farewells.add(farewell)
-    farewells.add(next_one)
+    close_hooks = CloseHooks(TIMEOUT)
+    close_hooks.add(farewell)
+    close_hooks.add(next_one)
     began = asyncio.get_running_loop().time()
-    await farewells.bid(Session("/ws", began))
+    await close_hooks.bid(Session("/ws", began))
     assert asyncio.get_running_loop().time() - began == pytest.approx(seconds)
     assert [record.levelno for record in caplog.records] == levels
     await asyncio.sleep(100)

@@ -109,7 +109,7 @@ async def test_the_facts_of_a_drain_are_these_and_no_others(drain, recording):
     await drain.start(window=8, reason="because")
     await drain.wait_drained()
 
-    kinds = [type(fact) for fact in recording.facts]
+    kinds = [type(event) for event in recording.events]
     assert kinds[0] is DrainStarted
     assert kinds[-1] is DrainFinished
     assert sorted(kind.__name__ for kind in kinds[1:-1]) == (
@@ -120,12 +120,12 @@ async def test_the_facts_of_a_drain_are_these_and_no_others(drain, recording):
     assert (started.cause.trigger, started.cause.reason) == ("manual", "because")
     assert started.pacing == "evenly, 0.51 sessions/s"
     assert started.drain_id == finished.drain_id
-    assert [(fact.percent, fact.shed, fact.remaining) for fact in recording.of(DrainProgressed)] == [
+    assert [(event.percent, event.shed, event.remaining) for event in recording.of(DrainProgressed)] == [
         (25, 1, 3),
         (50, 2, 2),
         (75, 3, 1),
     ]
-    assert {fact.outcome for fact in recording.of(SessionClosed)} == {Outcome.SHED}
+    assert {event.outcome for event in recording.of(SessionClosed)} == {Outcome.SHED}
 
 
 async def test_a_second_start_joins_and_changes_nothing(drain, recording):
@@ -150,8 +150,8 @@ async def test_a_second_start_can_only_shorten(drain, recording):
     await drain.start(window=10, reason="hurry")
 
     assert deadline_of(drain) == 10
-    (fact,) = recording.of(DrainReplanned)
-    assert (fact.shortened, fact.cause.reason, fact.deadline, fact.remaining) == (True, "hurry", fact.at + 10, 1)
+    (event,) = recording.of(DrainReplanned)
+    assert (event.shortened, event.cause.reason, event.deadline, event.remaining) == (True, "hurry", event.at + 10, 1)
     assert [cause.reason for cause in drain.progress().causes] == ["asked for by the application", "hurry"]
 
 
@@ -162,8 +162,8 @@ async def test_a_cause_that_joins_when_drained_is_told_of(drain, recording):
     now = drain.time()
     drain.request(DrainCause("sigterm", "told to stop", now, now + 6, revocable=False))
     drain.request(DrainCause("sigterm", "told again", now, now + 6, revocable=False))
-    (fact,) = recording.of(DrainReplanned)
-    assert (fact.shortened, fact.deadline, fact.remaining) == (True, now + 6, 0)
+    (event,) = recording.of(DrainReplanned)
+    assert (event.shortened, event.deadline, event.remaining) == (True, now + 6, 0)
     assert drain.state is DrainState.DRAINED
 
 
@@ -179,7 +179,7 @@ async def test_causes_fuse_and_the_earliest_deadline_wins(drain, recording):
 
     assert deadline_of(drain) == 20
     assert [cause.reason for cause in drain.progress().causes] == ["first", "second", "third"]
-    assert [(fact.cause.trigger, fact.shortened) for fact in recording.of(DrainReplanned)] == [
+    assert [(event.cause.trigger, event.shortened) for event in recording.of(DrainReplanned)] == [
         ("b", False),
         ("c", True),
     ]
@@ -211,7 +211,7 @@ class Deaf(RecordingObserver):
     """A trigger that is an observer too, of what is no fact."""
 
     name = "deaf"
-    hears = (int,)
+    subscribes = (int,)
     watch = status = None
 
 
@@ -252,9 +252,9 @@ async def test_cancel_serves_again_and_asks_nobody_more(drain, recording):
     await asyncio.sleep(1000)
     assert sum(bool(session.asked_at) for session in sessions) == asked
     assert drain.statistics().open == 100 - asked
-    (fact,) = recording.of(DrainCancelled)
-    assert fact.report is drain.report
-    assert fact.report.shed == asked
+    (event,) = recording.of(DrainCancelled)
+    assert event.report is drain.report
+    assert event.report.shed == asked
     assert recording.of(DrainFinished) == []
 
 
@@ -268,7 +268,7 @@ async def test_a_drain_may_follow_one_that_was_cancelled(drain, recording):
     assert await drain.wait_drained()
 
     assert [len(session.asked_at) for session in sessions] == [1] * 10
-    assert len({fact.drain_id for fact in recording.of(DrainStarted)}) == 2
+    assert len({event.drain_id for event in recording.of(DrainStarted)}) == 2
 
 
 async def test_who_waits_across_a_cancel_and_a_new_start_is_told_of_the_cancel(drain):
@@ -348,7 +348,7 @@ async def test_without_a_session_a_drain_is_over_at_once(drain, recording):
 
     assert drain.state is DrainState.DRAINED
     assert await drain.wait_drained()
-    assert [type(fact) for fact in recording.facts] == [DrainStarted, DrainFinished]
+    assert [type(event) for event in recording.events] == [DrainStarted, DrainFinished]
     assert drain.report.slack == 100
     assert drain.report.duration == 0
 
@@ -506,7 +506,7 @@ async def test_an_arrival_after_the_end_brings_the_drain_back(make, recording):
         assert drain.state is DrainState.DRAINED
         assert (drain.report.arrived, drain.report.shed) == (1, 1)
         assert len(recording.of(DrainFinished)) == 2
-        assert len({fact.drain_id for fact in recording.of(DrainFinished)}) == 1
+        assert len({event.drain_id for event in recording.of(DrainFinished)}) == 1
 
 
 async def test_a_held_session_is_asked_when_released_or_at_the_deadline(drain):
@@ -674,7 +674,7 @@ async def test_farewells_are_said_in_order_and_by_decorator(make):
     assert (first.__name__, second.__name__) == ("first", "second")
     async with drain.run():
         session = FakeSession(drain)
-        await drain.farewells.bid(session)
+        await drain.close_hooks.bid(session)
     assert said == [("first", session), ("second", session)]
 
 
@@ -703,7 +703,7 @@ async def test_a_farewell_that_fails_does_not_silence_the_next(make, caplog):
         drain.before_close(farewell)
     async with drain.run():
         session = FakeSession(drain)
-        await drain.farewells.bid(session)
+        await drain.close_hooks.bid(session)
 
     assert said == [session]
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
@@ -723,7 +723,7 @@ async def test_a_slow_farewell_is_cut_short(make, caplog):
     drain.before_close(slow)
     async with drain.run():
         began = drain.time()
-        await drain.farewells.bid(FakeSession(drain))
+        await drain.close_hooks.bid(FakeSession(drain))
         assert drain.time() - began == 2
     assert said == [began + 1.5]
     assert "more than 2 s" in caplog.text
@@ -734,7 +734,7 @@ async def test_who_cancels_a_farewell_from_outside_is_obeyed(make, caplog):
     drain = make()
     drain.before_close(lambda _: asyncio.sleep(1.5))
     async with drain.run():
-        task = asyncio.create_task(drain.farewells.bid(FakeSession(drain)))
+        task = asyncio.create_task(drain.close_hooks.bid(FakeSession(drain)))
         await asyncio.sleep(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -783,16 +783,16 @@ async def test_the_end_finishes_a_drain_as_it_stands(make, recording):
     assert drain.state is DrainState.DRAINED
     assert drain.report.still_open + drain.report.shed >= 1
     assert len(recording.flushes) == 1
-    before = len(recording.facts)
+    before = len(recording.events)
     await asyncio.sleep(1000)
-    assert len(recording.facts) == before, "no timer is left"
+    assert len(recording.events) == before, "no timer is left"
 
 
 async def test_an_end_without_a_drain_tells_nothing(make, recording):
     """An application that stops without a drain has nothing to report or flush."""
     async with make().run():
         pass
-    assert recording.facts == []
+    assert recording.events == []
     assert recording.flushes == []
 
 
@@ -941,7 +941,7 @@ async def test_the_report_adds_up(drain, recording):
     assert report.slack == pytest.approx(10 - report.duration)
     assert recording.of(DrainFinished)[0].report is report
     assert len(recording.of(SessionShed)) == 7
-    outcomes = [fact.outcome for fact in recording.of(SessionClosed)]
+    outcomes = [event.outcome for event in recording.of(SessionClosed)]
     assert [outcomes.count(each) for each in Outcome] == [3, 4, 2]
 
 

@@ -33,7 +33,7 @@ class Watchful(ManualTrigger):
 class ListeningTrigger(Watchful):
     """A trigger that is an observer too."""
 
-    def notify(self, fact):
+    def notify(self, event):
         """Hear."""
 
     def flush(self, timeout):
@@ -47,10 +47,10 @@ class Overhearing(RecordingObserver):
         super().__init__()
         self.heard = []
 
-    def notify(self, fact):
+    def notify(self, event):
         """Note both."""
-        super().notify(fact)
-        self.heard.append((type(fact), REQUEST.get()))
+        super().notify(event)
+        self.heard.append((type(event), REQUEST.get()))
 
 
 async def answer(scope, receive, send):

@@ -17,9 +17,9 @@ class ListeningTrigger(ManualTrigger):
         super().__init__(name)
         self.heard = []
 
-    def notify(self, fact):
+    def notify(self, event):
         """Note a fact."""
-        self.heard.append(type(fact).__name__)
+        self.heard.append(type(event).__name__)
 
     def flush(self, timeout):
         """Hold nothing."""

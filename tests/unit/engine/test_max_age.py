@@ -47,7 +47,7 @@ class House:
 
     def sheds(self):
         """Return when sessions were asked to leave, in seconds since the beginning."""
-        return [fact.at - self.began for fact in self.recording.of(SessionShed)]
+        return [event.at - self.began for event in self.recording.of(SessionShed)]
 
 
 async def test_each_leaves_at_the_age_or_up_to_a_fifth_earlier():
@@ -126,7 +126,7 @@ async def test_a_session_that_has_gone_is_not_remembered():
     traces = [weakref.ref(guest) for guest in guests]
     for guest in guests:
         house.drain.closed(guest, forced=False)
-    house.recording.facts.clear()
+    house.recording.events.clear()
     del guests, guest
     gc.collect()
     assert [trace for trace in traces if trace() is not None] == []

@@ -7,7 +7,7 @@ from starlette_drain._core.events import (
     DrainProgressed,
     DrainReplanned,
     DrainStarted,
-    Fact,
+    Event,
     PaceChanged,
     SessionClosed,
     SessionOpened,
@@ -76,7 +76,7 @@ def finished(*, still_open: int = 0, slack: float = 12.5) -> DrainFinished:
 CANCELLED = DrainCancelled(2107.5, "d-1", report(still_open=600))
 
 
-def story() -> list[Fact]:
+def story() -> list[Event]:
     """Tell one fact of every type, in an order in which they may come."""
     one, two = session(), session()
     return [

@@ -52,8 +52,8 @@ def told(caplog):
     """Return the level and the text of each line that an observer writes."""
     caplog.set_level(logging.DEBUG, "starlette_drain")
     observer = LogObserver()
-    for fact in (JOINED, *story(), finished(slack=-5.0), finished(still_open=3), finished()):
-        observer.notify(fact)
+    for event in (JOINED, *story(), finished(slack=-5.0), finished(still_open=3), finished()):
+        observer.notify(event)
     return {(record.levelname, record.getMessage()) for record in caplog.records}
 
 

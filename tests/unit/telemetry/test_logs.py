@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pytest
 from telemetry_samples import CANCELLED, JOINED, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
-from starlette_drain._core import facts
+from starlette_drain._core import events
 from starlette_drain._core.events import (
-    Fact,
+    Event,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -138,11 +138,11 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize(("fact", "level", "sentence"), LINES, ids=lambda each: type(each).__name__)
-def test_each_fact_is_one_line(caplog, fact, level, sentence):
+@pytest.mark.parametrize(("event", "level", "sentence"), LINES, ids=lambda each: type(each).__name__)
+def test_each_fact_is_one_line(caplog, event, level, sentence):
     """Each fact makes one sentence, at one level."""
     caplog.set_level(logging.DEBUG, "starlette_drain")
-    LogObserver().notify(fact)
+    LogObserver().notify(event)
     assert [("starlette_drain", level, sentence)] == [
         (record.name, record.levelname, record.getMessage()) for record in caplog.records
     ]
@@ -150,8 +150,8 @@ def test_each_fact_is_one_line(caplog, fact, level, sentence):
 
 def test_every_fact_there_is_has_a_line():
     """A new fact needs a line, or the decision that it has none: this test is where to say so."""
-    told = {type(fact).__name__ for fact, _, _ in LINES}
-    assert told == {type(fact).__name__ for fact in story()} == set(facts.__all__) - {"Fact"}
+    told = {type(event).__name__ for event, _, _ in LINES}
+    assert told == {type(event).__name__ for event in story()} == set(events.__all__) - {"Event"}
 
 
 def test_the_figures_are_fields_of_the_record(caplog):
@@ -186,8 +186,8 @@ def test_no_line_for_each_session_above_debug(caplog):
     observer = LogObserver()
     for _ in range(1000):
         one = session()
-        for fact in (SessionOpened(1.0, one), SessionShed(2.0, one), SessionClosed(3.0, one, Outcome.SHED)):
-            observer.notify(fact)
+        for event in (SessionOpened(1.0, one), SessionShed(2.0, one), SessionClosed(3.0, one, Outcome.SHED)):
+            observer.notify(event)
         observer.notify(SessionRefused(3.0, "websocket", "/ws"))
     assert caplog.records == []
 
@@ -196,8 +196,8 @@ def test_a_drain_that_is_over_again_is_quiet_unless_something_is_wrong(caplog):
     """Late arrivals that are let in make a drain end many times; only the first good end is told at INFO."""
     caplog.set_level(logging.DEBUG, "starlette_drain")
     observer = LogObserver()
-    for fact in (finished(slack=-0.5), finished(), finished(still_open=1)):
-        observer.notify(fact)
+    for event in (finished(slack=-0.5), finished(), finished(still_open=1)):
+        observer.notify(event)
     assert [record.levelname for record in caplog.records] == ["INFO", "DEBUG", "WARNING"]
 
 
@@ -205,8 +205,8 @@ def test_a_cause_that_comes_when_all_is_over_is_quiet(caplog):
     """After the line of the end, SIGTERM of an ordinary deployment is no news; with somebody left it is."""
     caplog.set_level(logging.INFO, "starlette_drain")
     observer = LogObserver()
-    for fact in (finished(), replace(SHORTENED, remaining=0), SHORTENED):
-        observer.notify(fact)
+    for event in (finished(), replace(SHORTENED, remaining=0), SHORTENED):
+        observer.notify(event)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
     assert "300 sessions wait" in caplog.records[1].getMessage()
 
@@ -226,7 +226,7 @@ def test_another_logger_can_be_given(caplog):
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard(Fact):
+class Unheard(Event):
     """A fact of a later version, or of somebody else's trigger."""
 
 

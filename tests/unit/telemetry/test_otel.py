@@ -2,9 +2,9 @@
 
 import gc
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
 from typing import Any
 from weakref import ref
 
@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
 from starlette_drain._core.events import (
-    Fact,
+    Event,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -70,10 +70,10 @@ class Telemetry:
         """Make one more observer with the same providers."""
         return OpenTelemetryObserver(tracer_provider=self.tracer_provider, meter_provider=self.meter_provider)
 
-    def tell(self, *facts: Fact) -> None:
+    def emit(self, *events: Event) -> None:
         """Tell the observer."""
-        for fact in facts:
-            self.observer.notify(fact)
+        for event in events:
+            self.observer.notify(event)
 
     @property
     def spans(self) -> list[Any]:
@@ -105,7 +105,7 @@ def telemetry():
 
 def test_a_drain_is_one_span_with_its_report_and_one_at_its_start(telemetry):
     """Exactly these spans, these attributes and these events."""
-    telemetry.tell(STARTED, PROGRESSED, SHORTENED, finished())
+    telemetry.emit(STARTED, PROGRESSED, SHORTENED, finished())
     start, drain = telemetry.spans
     assert (start.name, drain.name) == ("drain.start", "drain")
     assert dict(start.attributes) == {
@@ -144,9 +144,9 @@ def test_the_drain_is_a_root_that_links_to_the_request_that_asked(telemetry):
     """A request of a moment does not become the parent of an hour, and is not the current span afterwards."""
     tracer = telemetry.tracer_provider.get_tracer("a web framework")
     with tracer.start_as_current_span("POST /drain") as request:
-        telemetry.tell(STARTED)
+        telemetry.emit(STARTED)
         assert trace.get_current_span() is request
-    telemetry.tell(finished())
+    telemetry.emit(finished())
     start, _, drain = telemetry.spans
     assert drain.parent is None
     assert drain.context.trace_id != request.get_span_context().trace_id
@@ -157,7 +157,7 @@ def test_the_drain_is_a_root_that_links_to_the_request_that_asked(telemetry):
 
 def test_a_killed_drain_has_left_its_start(telemetry):
     """What is known at the start is exported at the start."""
-    telemetry.tell(STARTED)
+    telemetry.emit(STARTED)
     assert [each.name for each in telemetry.spans] == ["drain.start"]
 
 
@@ -179,7 +179,7 @@ def test_the_outcome_and_the_status(telemetry, end, outcome, status, description
 
     Nor is one whose last session took a moment to answer the goodbye it got at the deadline.
     """
-    telemetry.tell(STARTED, end)
+    telemetry.emit(STARTED, end)
     drain = telemetry.spans[-1]
     assert drain.attributes["drain.outcome"] == outcome
     assert (drain.status.status_code, drain.status.description) == (status, description)
@@ -187,7 +187,7 @@ def test_the_outcome_and_the_status(telemetry, end, outcome, status, description
 
 def test_each_drain_has_a_trace_of_its_own(telemetry):
     """A drain after one that was cancelled begins anew."""
-    telemetry.tell(STARTED, CANCELLED, STARTED, PROGRESSED, finished())
+    telemetry.emit(STARTED, CANCELLED, STARTED, PROGRESSED, finished())
     assert [each.name for each in telemetry.spans] == ["drain.start", "drain", "drain.start", "drain"]
     _, first, _, second = telemetry.spans
     assert first.context.trace_id != second.context.trace_id
@@ -196,7 +196,7 @@ def test_each_drain_has_a_trace_of_its_own(telemetry):
 
 def test_news_after_the_end_is_an_update_in_the_same_trace(telemetry):
     """A late arrival that was let in, or a cancel, makes the report anew; the first span is gone by then."""
-    telemetry.tell(STARTED, finished(), JOINED, finished(still_open=1), CANCELLED)
+    telemetry.emit(STARTED, finished(), JOINED, finished(still_open=1), CANCELLED)
     _, drain, *updates = telemetry.spans
     assert [each.name for each in updates] == ["drain.update", "drain.update"]
     assert [each.attributes["drain.outcome"] for each in updates] == ["incomplete", "cancelled"]
@@ -207,11 +207,11 @@ def test_news_after_the_end_is_an_update_in_the_same_trace(telemetry):
 def test_ten_thousand_facts_stay_within_bounds(telemetry):
     """No number of sessions, causes or late arrivals makes a trace grow past a few dozen events and spans."""
     one = session()
-    telemetry.tell(SessionOpened(0.0, one), STARTED)
+    telemetry.emit(SessionOpened(0.0, one), STARTED)
     for _ in range(10_000):
-        telemetry.tell(SessionShed(1.0, one), JOINED, PROGRESSED)
+        telemetry.emit(SessionShed(1.0, one), JOINED, PROGRESSED)
     for _ in range(10_000):
-        telemetry.tell(finished())
+        telemetry.emit(finished())
     names = [each.name for each in telemetry.spans]
     assert names == ["drain.start", "drain", *["drain.update"] * MOST_OF_A_NAME]
     drain = telemetry.spans[1]
@@ -222,7 +222,7 @@ def test_ten_thousand_facts_stay_within_bounds(telemetry):
 
 def test_the_scope_says_who_we_are(telemetry):
     """Spans and metrics carry our name, version and schema, each in its own place."""
-    telemetry.tell(STARTED, SessionOpened(0.0, session()))
+    telemetry.emit(STARTED, SessionOpened(0.0, session()))
     (scope,) = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
     for each in (telemetry.spans[0].instrumentation_scope, scope.scope):
         assert each.name == "starlette_drain"
@@ -236,9 +236,9 @@ def test_the_scope_says_who_we_are(telemetry):
 def test_the_life_of_sessions_in_metrics(telemetry):
     """Opened, asked, closed and refused: each is counted under its kind and reason."""
     sessions = [session(opened_at=1000.0) for _ in range(4)]
-    telemetry.tell(*(SessionOpened(1000.0, each) for each in sessions), STARTED)
-    telemetry.tell(SessionShed(2000.0, sessions[0]), SessionShed(2000.0, sessions[1]))
-    telemetry.tell(
+    telemetry.emit(*(SessionOpened(1000.0, each) for each in sessions), STARTED)
+    telemetry.emit(SessionShed(2000.0, sessions[0]), SessionShed(2000.0, sessions[1]))
+    telemetry.emit(
         SessionClosed(2001.0, sessions[0], Outcome.SHED),
         SessionClosed(2005.0, sessions[1], Outcome.FORCED),
         SessionClosed(1010.0, sessions[2], Outcome.LEFT),
@@ -255,7 +255,7 @@ def test_the_life_of_sessions_in_metrics(telemetry):
 def test_a_session_that_leaves_for_its_age_is_of_no_trigger(telemetry):
     """Neither before a drain nor after one that was cancelled."""
     for before in ((), (STARTED, SessionShed(2001.0, session()), CANCELLED)):
-        telemetry.tell(*before, SessionShed(2200.0, session()))
+        telemetry.emit(*before, SessionShed(2200.0, session()))
     assert sorted(telemetry.values("drain.sessions.shed"), key=str) == [
         ({"drain.trigger": "target-health"}, 1),
         ({}, 2),
@@ -264,7 +264,7 @@ def test_a_session_that_leaves_for_its_age_is_of_no_trigger(telemetry):
 
 def test_polls_in_metrics(telemetry):
     """Every answer of a source is counted by trigger and outcome, with how long it took."""
-    telemetry.tell(
+    telemetry.emit(
         TriggerPolled(1.0, "target-health", "healthy", 0.25),
         TriggerPolled(2.0, "target-health", "healthy", 0.5),
         TriggerPolled(3.0, "target-health", "ThrottlingException", 2.0),
@@ -277,7 +277,7 @@ def test_polls_in_metrics(telemetry):
 
 
 @pytest.mark.parametrize(
-    ("facts", "state", "remaining"),
+    ("events", "state", "remaining"),
     [
         ([], 0, 0),
         ([STARTED], 1, 1),
@@ -287,16 +287,16 @@ def test_polls_in_metrics(telemetry):
         ([STARTED, finished(), SessionOpened(0.0, session()), finished()], 2, 2),
     ],
 )
-def test_the_state_and_who_remains(telemetry, facts, state, remaining):
+def test_the_state_and_who_remains(telemetry, events, state, remaining):
     """The gauges follow the states of a drain, and who is open counts as remaining unless the process serves."""
-    telemetry.tell(SessionOpened(0.0, session()), *facts)
+    telemetry.emit(SessionOpened(0.0, session()), *events)
     assert telemetry.values("drain.state") == [({}, state)]
     assert telemetry.values("drain.sessions.remaining") == [({}, remaining)]
 
 
 def test_every_metric_has_its_kind_and_unit(telemetry):
     """Exactly these metrics, with UCUM units."""
-    telemetry.tell(*story())
+    telemetry.emit(*story())
     assert {name: (type(each.data).__name__, each.unit) for name, each in telemetry.metrics().items()} == {
         "drain.state": ("Gauge", "1"),
         "drain.sessions.active": ("Sum", "{session}"),
@@ -312,7 +312,7 @@ def test_every_metric_has_its_kind_and_unit(telemetry):
 
 def test_durations_have_buckets_from_seconds_to_days(telemetry):
     """The default buckets end at 10,000 s, which says nothing of connections that last a day."""
-    telemetry.tell(*story())
+    telemetry.emit(*story())
     (point, *_) = telemetry.metrics()["drain.session.duration"].data.data_points
     assert point.explicit_bounds == instruments_module.SESSION_SECONDS
     assert (point.explicit_bounds[0], point.explicit_bounds[-1]) == (1, 7 * 24 * 3600)
@@ -323,7 +323,7 @@ def test_two_drains_of_one_process_are_both_seen(telemetry):
     other = telemetry.observe()
     other.notify(SessionOpened(0.0, session()))
     other.notify(STARTED)
-    telemetry.tell(SessionOpened(0.0, session()))
+    telemetry.emit(SessionOpened(0.0, session()))
     assert telemetry.values("drain.state") == [({}, 1)]
     assert telemetry.values("drain.sessions.remaining") == [({}, 1)]
     assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
@@ -332,7 +332,7 @@ def test_two_drains_of_one_process_are_both_seen(telemetry):
 def test_a_provider_keeps_no_observer(telemetry):
     """An observer that nobody holds any more is freed, though the SDK keeps its gauges' callbacks; the next is seen."""
     gone = ref(telemetry.observer)
-    telemetry.tell(SessionOpened(0.0, session()), STARTED)
+    telemetry.emit(SessionOpened(0.0, session()), STARTED)
     telemetry.observer = None
     gc.collect()
     assert gone() is None
@@ -348,7 +348,7 @@ def test_a_session_costs_no_new_attributes(telemetry):
     instruments._closed = type("Counter", (), {"add": lambda _, __, attributes: seen.append(attributes)})()
     for _ in range(3):
         one = session()
-        telemetry.tell(SessionOpened(0.0, one), SessionClosed(1.0, one, Outcome.LEFT))
+        telemetry.emit(SessionOpened(0.0, one), SessionClosed(1.0, one, Outcome.LEFT))
     assert seen[0] is seen[1] is seen[2]
 
 
@@ -450,7 +450,7 @@ def test_a_flush_asks_both_providers():
 
 def test_a_flush_asks_both_at_the_same_time():
     """Spans that wait for a collector do not hold up metrics: here the one ends only when the other has come."""
-    other = Event()
+    other = threading.Event()
     observer = OpenTelemetryObserver()
     observer._tracer_provider = Provider(lambda millis: other.wait(millis / 1000))
     observer._meter_provider = Provider(lambda _: other.set())
@@ -459,7 +459,7 @@ def test_a_flush_asks_both_at_the_same_time():
 
 def test_a_flush_ends_in_time_though_a_provider_does_not():
     """The SDK's batch processor ignores its time limit; we do not wait for it, and say so."""
-    never = Event()
+    never = threading.Event()
     observer = OpenTelemetryObserver()
     observer._tracer_provider = Provider(lambda _: never.wait())
     try:
@@ -486,28 +486,28 @@ def test_a_flush_swallows_nothing():
 
 def test_a_flush_sends_what_a_batch_holds(telemetry):
     """With the real SDK both providers can be flushed, and nothing fails."""
-    telemetry.tell(STARTED, finished())
+    telemetry.emit(STARTED, finished())
     telemetry.observer.flush(30.0)
 
 
 def test_without_an_sdk_nothing_happens():
     """An application that set no provider pays a little time and gets no error."""
     observer = OpenTelemetryObserver()
-    for fact in story():
-        observer.notify(fact)
+    for event in story():
+        observer.notify(event)
     observer.flush(1.0)
 
 
 def test_the_context_of_the_caller_is_left_alone(telemetry):
     """To tell a fact attaches nothing to the context in which the application runs."""
     before = context.get_current()
-    telemetry.tell(*story())
+    telemetry.emit(*story())
     assert context.get_current() == before
 
 
 def test_an_unknown_fact_is_ignored_by_telemetry(telemetry):
     """New facts do not break old observers."""
-    telemetry.tell(Fact(0.0))
+    telemetry.emit(Event(0.0))
     assert telemetry.spans == []
 
 
@@ -518,9 +518,9 @@ def test_the_documentation_names_everything_that_is_emitted(telemetry, caplog):
     """Every span, event, attribute, metric and log field is in docs/telemetry.md, and that names no others."""
     caplog.set_level("DEBUG", "starlette_drain")
     log = LogObserver()
-    for fact in (*story(), STARTED, JOINED, finished(still_open=1)):
-        telemetry.tell(fact)
-        log.notify(fact)
+    for event in (*story(), STARTED, JOINED, finished(still_open=1)):
+        telemetry.emit(event)
+        log.notify(event)
     metrics = telemetry.metrics()
     emitted = set(metrics)
     for span in telemetry.spans:

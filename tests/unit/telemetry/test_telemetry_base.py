@@ -6,7 +6,7 @@ import pytest
 from telemetry_samples import PROGRESSED, STARTED, story
 
 from starlette_drain import Drain, SettingsError, telemetry
-from starlette_drain._core import facts
+from starlette_drain._core import events
 from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.telemetry.logs import LogObserver
@@ -37,10 +37,10 @@ def test_everyone_hears_everything_in_order():
     first, second = RecordingObserver(), RecordingObserver()
     observers = Observers([first])
     observers.add(second)
-    for fact in story():
-        observers.notify(fact)
-    assert [type(each) for each in story()] == [type(each) for each in first.facts]
-    assert first.facts == second.facts
+    for event in story():
+        observers.notify(event)
+    assert [type(each) for each in story()] == [type(each) for each in first.events]
+    assert first.events == second.events
 
 
 def test_an_observer_that_raises_is_logged_once_and_dropped(caplog):
@@ -49,8 +49,8 @@ def test_an_observer_that_raises_is_logged_once_and_dropped(caplog):
     observers = Observers([before, broken, after])
     observers.notify(STARTED)
     observers.notify(PROGRESSED)
-    assert before.facts == [STARTED, PROGRESSED]
-    assert after.facts == [STARTED, PROGRESSED]
+    assert before.events == [STARTED, PROGRESSED]
+    assert after.events == [STARTED, PROGRESSED]
     assert broken.heard == 1
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "the disk is full" in caplog.text
@@ -59,30 +59,30 @@ def test_an_observer_that_raises_is_logged_once_and_dropped(caplog):
 class Choosy(RecordingObserver):
     """An observer that hears what it wants."""
 
-    def __init__(self, hears):
+    def __init__(self, subscribes):
         super().__init__()
-        self.hears = hears
+        self.subscribes = subscribes
 
 
-@pytest.mark.parametrize("hears", [(DrainStarted,), [DrainStarted], DrainStarted, (DrainStarted, DrainFinished)])
-def test_an_observer_hears_what_it_names(hears):
+@pytest.mark.parametrize("subscribes", [(DrainStarted,), [DrainStarted], DrainStarted, (DrainStarted, DrainFinished)])
+def test_an_observer_hears_what_it_names(subscribes):
     """A tuple, a list, or one fact class alone will do."""
-    choosy = Choosy(hears)
+    choosy = Choosy(subscribes)
     observers = Observers([choosy])
     observers.notify(PROGRESSED)
     observers.notify(STARTED)
-    assert choosy.facts == [STARTED]
+    assert choosy.events == [STARTED]
 
 
-@pytest.mark.parametrize("hears", [None, "DrainStarted", ("DrainStarted",), [object], 5])
-def test_what_an_observer_cannot_hear_is_refused_at_once(hears):
+@pytest.mark.parametrize("subscribes", [None, "DrainStarted", ("DrainStarted",), [object], 5])
+def test_what_an_observer_cannot_hear_is_refused_at_once(subscribes):
     """Whoever would fail at the first fact of a drain is named before there is one."""
-    with pytest.raises(SettingsError, match=r"Choosy\.hears=.* give a tuple of fact classes"):
-        Observers([Choosy(hears)])
-    with pytest.raises(SettingsError, match="hears"):
-        Observers().add(Choosy(hears))
-    with pytest.raises(SettingsError, match="hears"):
-        Drain(triggers=[], observers=[Choosy(hears)])
+    with pytest.raises(SettingsError, match=r"Choosy\.subscribes=.* give a tuple of event classes"):
+        Observers([Choosy(subscribes)])
+    with pytest.raises(SettingsError, match="subscribes"):
+        Observers().add(Choosy(subscribes))
+    with pytest.raises(SettingsError, match="subscribes"):
+        Drain(triggers=[], observers=[Choosy(subscribes)])
 
 
 def test_a_flush_that_fails_is_logged_and_the_others_are_flushed(caplog):
@@ -101,15 +101,15 @@ def test_what_we_ship_keeps_the_contract():
 def test_a_recording_can_be_asked_for_one_type_and_cleared():
     """`of` picks the facts of one type; `clear` forgets facts and flushes."""
     recording = RecordingObserver()
-    for fact in (STARTED, PROGRESSED, PROGRESSED):
-        recording.notify(fact)
+    for event in (STARTED, PROGRESSED, PROGRESSED):
+        recording.notify(event)
     recording.flush(1.0)
     assert recording.of(DrainStarted) == [STARTED]
     assert recording.of(DrainProgressed) == [PROGRESSED, PROGRESSED]
     recording.clear()
-    assert (recording.facts, recording.flushes) == ([], [])
+    assert (recording.events, recording.flushes) == ([], [])
 
 
 def test_every_fact_can_be_imported_where_observers_are_written():
     """`starlette_drain.telemetry` names every fact there is, and the contract."""
-    assert sorted([*facts.__all__, "Observer"]) == telemetry.__all__
+    assert sorted([*events.__all__, "Observer"]) == telemetry.__all__

@@ -66,7 +66,7 @@ class House:
 
     def stood_down(self) -> list[str]:
         """Return why the trigger stood down."""
-        return [fact.why for fact in self.recording.of(TriggerStoodDown)]
+        return [event.why for event in self.recording.of(TriggerStoodDown)]
 
 
 @pytest.fixture(autouse=True)
@@ -262,9 +262,9 @@ async def test_a_handler_that_took_our_place_is_noticed_once(server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, lambda: None)
         await asyncio.sleep(60)
-        (fact,) = house.recording.of(TriggerImpaired)
-        assert "took our place" in fact.problem
-        assert "signal.signal" in fact.remedy
+        (event,) = house.recording.of(TriggerImpaired)
+        assert "took our place" in event.problem
+        assert "signal.signal" in event.remedy
         assert house.state == "replaced"
         loop.remove_signal_handler(signal.SIGTERM)
 

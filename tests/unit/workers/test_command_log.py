@@ -9,8 +9,8 @@ from worker_crowd import GUNICORN, Lookout, deadline, soon, states
 
 from starlette_drain import Drain, DrainCause, DrainState
 from starlette_drain._core.events import TriggerImpaired
-from starlette_drain._workers.shared_directory import MeetingPlace
 from starlette_drain._workers.group import Workers
+from starlette_drain._workers.shared_directory import SharedDirectory
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +194,7 @@ async def test_a_foreign_file_in_the_directory_is_no_harm(crowd):
 
 async def test_a_file_that_cannot_be_read_impairs_the_agreement(crowd):
     """It is said, with the remedy; the worker goes on by itself."""
-    place = MeetingPlace(crowd.directory)
+    place = SharedDirectory(crowd.directory)
     place._status_file(os.getpid()).write_text("{")
     (worker,) = await hire(crowd, 10)
     assert worker.status() == {"scope": "worker"}

@@ -8,9 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from starlette_drain import DrainCause, meeting_place
+from starlette_drain import DrainCause
+from starlette_drain._workers import shared_directory
 from starlette_drain._workers.command import Order
-from starlette_drain._workers.shared_directory import MeetingPlace, NoMeetingPlace, find_meeting_place, find_supervisor
+from starlette_drain._workers.shared_directory import (
+    NoMeetingPlace,
+    SharedDirectory,
+    find_shared_directory,
+    find_supervisor,
+)
 
 CAUSE = DrainCause("manual", "because", 1.0, 2.0)
 
@@ -27,7 +33,7 @@ def alive():
 @pytest.fixture
 def place(tmp_path):
     """Return a place of its own."""
-    return MeetingPlace(tmp_path / "place")
+    return SharedDirectory(tmp_path / "place")
 
 
 # --- Whose workers these are ---
@@ -40,7 +46,7 @@ def test_a_process_of_its_own_has_no_supervisor():
 
 def test_the_supervisor_is_the_parent_in_the_sense_of_multiprocessing(monkeypatch):
     """uvicorn, hypercorn and granian start their workers by multiprocessing."""
-    monkeypatch.setattr(meeting_place.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=77))
+    monkeypatch.setattr(shared_directory.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=77))
     assert find_supervisor({}) == 77
 
 
@@ -52,7 +58,7 @@ def test_the_supervisor_is_gunicorn_where_that_says_so():
 def test_the_place_is_named_after_the_supervisor_and_its_start(tmp_path, monkeypatch, alive):
     """A pid that is used again names another place: what a killed task leaves behind is entered by nobody."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    place = find_meeting_place(alive, None)
+    place = find_shared_directory(alive, None)
     assert place.path.parent == tmp_path
     uid, pid, birth = place.path.name.removeprefix("starlette-drain-").split("-")
     assert (uid, pid) == (str(os.geteuid()), str(alive))
@@ -62,14 +68,14 @@ def test_the_place_is_named_after_the_supervisor_and_its_start(tmp_path, monkeyp
 
 def test_two_supervisors_do_not_meet_in_one_workers_dir(tmp_path, alive):
     """Two servers of one task may be given the same directory."""
-    first, second = (find_meeting_place(pid, str(tmp_path / "workers")) for pid in (alive, os.getpid()))
+    first, second = (find_shared_directory(pid, str(tmp_path / "workers")) for pid in (alive, os.getpid()))
     assert first.path.parent == second.path.parent == tmp_path / "workers"
     assert first.path != second.path
 
 
 def test_without_a_supervisor_everybody_meets_in_the_directory_itself(tmp_path):
     """Processes that only their directory joins, such as those of supervisord."""
-    assert find_meeting_place(None, str(tmp_path / "workers")).path == tmp_path / "workers"
+    assert find_shared_directory(None, str(tmp_path / "workers")).path == tmp_path / "workers"
 
 
 def test_where_nothing_temporary_can_be_written_the_memory_will_do(monkeypatch, alive):
@@ -79,7 +85,7 @@ def test_where_nothing_temporary_can_be_written_the_memory_will_do(monkeypatch, 
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    place = find_meeting_place(alive, None)
+    place = find_shared_directory(alive, None)
     assert place.path.parent.as_posix() == "/dev/shm"
     place.path.rmdir()
 
@@ -109,7 +115,7 @@ def test_what_is_not_a_private_directory_is_not_entered(tmp_path, spoil):
     path = tmp_path / "place"
     spoil(path)
     with pytest.raises(NoMeetingPlace, match=str(path)):
-        MeetingPlace(path)
+        SharedDirectory(path)
 
 
 def test_a_directory_of_another_user_is_not_entered(tmp_path, monkeypatch):
@@ -117,20 +123,20 @@ def test_a_directory_of_another_user_is_not_entered(tmp_path, monkeypatch):
     (tmp_path / "place").mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     with pytest.raises(NoMeetingPlace, match="not a directory private to this user"):
-        MeetingPlace(tmp_path / "place")
+        SharedDirectory(tmp_path / "place")
 
 
 def test_a_directory_that_cannot_be_made_says_why(tmp_path):
     """A missing parent, a read-only file system."""
     with pytest.raises(NoMeetingPlace, match="cannot be made: No such file or directory"):
-        MeetingPlace(tmp_path / "missing" / "place")
+        SharedDirectory(tmp_path / "missing" / "place")
 
 
 def test_a_directory_that_is_not_writable_says_so(tmp_path, monkeypatch):
     """A read-only mount lets in, and takes nothing."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(NoMeetingPlace, match="is not writable"):
-        MeetingPlace(tmp_path / "place")
+        SharedDirectory(tmp_path / "place")
 
 
 # --- Orders ---
@@ -235,7 +241,7 @@ def test_a_drain_that_stands_is_left_to_whoever_comes_next(place, alive, causes,
 def test_the_next_server_clears_up_what_was_left_behind(tmp_path, alive, dead, silent_for, stays):
     """What belongs to a dead supervisor, and only after long silence: it may live in another container."""
     other = subprocess.Popen(["sleep", "1000"])
-    left = find_meeting_place(other.pid, str(tmp_path))
+    left = find_shared_directory(other.pid, str(tmp_path))
     left.write_order(Order(1, CAUSE))
     if dead:
         other.kill()
@@ -244,7 +250,7 @@ def test_the_next_server_clears_up_what_was_left_behind(tmp_path, alive, dead, s
     os.utime(left.path, (then, then))
     (tmp_path / f"starlette-drain-{os.geteuid()}-not-ours").mkdir(mode=0o700)
 
-    find_meeting_place(alive, str(tmp_path))
+    find_shared_directory(alive, str(tmp_path))
     assert left.path.exists() is stays
     other.kill()
     other.wait()
