@@ -18,7 +18,7 @@ class Observer(Protocol):
     """
     Somebody who is told what happened.
 
-    An attribute ``subscribes``, a tuple of event classes, spares an observer all other facts. Three of them come for every
+    An attribute ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every
     session: `SessionOpened`, `SessionShed` and `SessionClosed`.
     """
 
