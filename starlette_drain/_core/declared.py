@@ -1,27 +1,134 @@
-"""How an option is declared: read from the environment, checked, and complained of with a remedy."""
+"""How an option is declared: its default, meaning, unit and validation in one place, from which all lists are made."""
 
-import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import field
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from starlette_drain.exceptions import SettingsError
 
 __all__ = [
-    "bytes_of",
+    "Option",
+    "environment_name",
     "is_number",
-    "is_target_group",
     "is_whole",
     "members",
     "names_in",
+    "nearest",
     "option",
+    "options_of",
     "or_yes_or_no",
     "seconds",
     "some_seconds",
     "switch",
     "yes_or_no",
 ]
+
+PREFIX = "DRAIN_"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """
+    What is declared of an option besides its name, type and default.
+
+    Attributes:
+        meaning: One sentence, for every list of options.
+        unit: Of a number; empty where it has none.
+        expert: Whether most installations leave it alone.
+        parse: Makes a value of the environment's text.
+        takes_text: Whether an argument may have the form of the environment too.
+        is_valid: Tells whether a value can work.
+        remedy: What to give where it cannot.
+        secret: Whether the value is never shown.
+        accepts: The type of the argument, where it is wider than that of the value.
+    """
+
+    meaning: str
+    unit: str
+    expert: bool
+    parse: Callable[[str], Any]
+    takes_text: bool
+    is_valid: Callable[[Any], bool]
+    remedy: str
+    secret: bool
+    accepts: str | None
+
+    def error(self, name: str, value: Any) -> SettingsError:
+        """Return the error that names the option or variable, the value and the remedy."""
+        return SettingsError(name, "…" if self.secret else value, self.remedy)
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    is_valid: Callable[[Any], bool],
+    remedy: str,
+    unit: str = "",
+    expert: bool = False,
+    parse: Callable[[str], Any] = str,
+    takes_text: bool = False,
+    secret: bool = False,
+    accepts: str | None = None,
+) -> Any:
+    """Declare an option; see `Option`."""
+    declared = Option(meaning, unit, expert, parse, takes_text, is_valid, remedy, secret, accepts)
+    return field(default=default, repr=not secret, metadata={"option": declared})
+
+
+def seconds(default: float, meaning: str, *, expert: bool = False) -> Any:
+    """Declare an option in seconds, 0 or more."""
+    return option(
+        default,
+        meaning,
+        unit="s",
+        expert=expert,
+        parse=float,
+        is_valid=lambda value: is_number(value) and value >= 0,
+        remedy=f"give seconds, 0 or more, such as {default:g}",
+    )
+
+
+def some_seconds(example: float, meaning: str, *, expert: bool = False) -> Any:
+    """Declare an option in seconds, more than 0, that may be left out."""
+    return option(
+        None,
+        meaning,
+        unit="s",
+        expert=expert,
+        parse=float,
+        is_valid=lambda value: value is None or (is_number(value) and value > 0),
+        remedy=f"give seconds, more than 0, such as {example:g}, or None",
+    )
+
+
+def switch(default: bool, meaning: str, *, expert: bool = False) -> Any:  # noqa: FBT001
+    """Declare an option that is on or off."""
+    return option(
+        default,
+        meaning,
+        expert=expert,
+        parse=yes_or_no,
+        is_valid=lambda value: isinstance(value, bool),
+        remedy="use True or False",
+    )
+
+
+def options_of(declaring: Any) -> dict[str, tuple[Field[Any], Option]]:
+    """Return each option that a dataclass declares, by its name: the field, and what is declared of it."""
+    return {each.name: (each, each.metadata["option"]) for each in fields(declaring)}
+
+
+def environment_name(option: str) -> str:
+    """Return the name of the environment variable of *option*."""
+    return f"{PREFIX}{option.upper()}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of *names* that *name* was probably meant to be."""
+    return next(iter(get_close_matches(name, names, 1)), None)
 
 
 def is_number(value: Any) -> bool:
@@ -32,19 +139,6 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Tell whether *value* is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def bytes_of(text: str) -> float:
-    """Return how many bytes of UTF-8 *text* takes; infinitely many where it cannot be encoded."""
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:  # what os.environ makes of bytes that are no UTF-8
-        return math.inf
-
-
-def is_target_group(arn: Any) -> bool:
-    """Tell whether *arn* is that of a target group."""
-    return isinstance(arn, str) and arn.startswith("arn:") and ":targetgroup/" in arn
 
 
 def yes_or_no(text: str) -> bool:
@@ -81,36 +175,3 @@ def members(option: str, given: Any, needs: Iterable[str], remedy: str) -> tuple
         if isinstance(each, type) or not all(hasattr(each, name) for name in needs):
             raise SettingsError(option, each, remedy)
     return found
-
-
-def option(
-    default: Any, *, parse: Callable[[str], Any] = str, sound: Callable[[Any], bool], remedy: str, secret: bool = False
-) -> Any:
-    """Declare an option: how it is read from the environment, what is sound, what to give where it is not."""
-    metadata = {"parse": parse, "sound": sound, "remedy": remedy, "secret": secret}
-    return field(default=default, repr=not secret, metadata=metadata)
-
-
-def seconds(default: float) -> Any:
-    """Declare an option in seconds, 0 or more."""
-    return option(
-        default,
-        parse=float,
-        sound=lambda value: is_number(value) and value >= 0,
-        remedy=f"give seconds, 0 or more, such as {default:g}",
-    )
-
-
-def some_seconds(example: float) -> Any:
-    """Declare an option in seconds, more than 0, that may be left out."""
-    return option(
-        None,
-        parse=float,
-        sound=lambda value: value is None or (is_number(value) and value > 0),
-        remedy=f"give seconds, more than 0, such as {example:g}, or None",
-    )
-
-
-def switch() -> Any:
-    """Declare an option that is on or off."""
-    return option(False, parse=yes_or_no, sound=lambda value: isinstance(value, bool), remedy="use True or False")

@@ -8,18 +8,19 @@
 #   - A deployment at 100/200 or 50/100 takes out half of those that live, so (D + H) / 2 may drain where that is more.
 #     The first who asks knows it as well as the last: D goes up as H goes down, and the parts are equal all the time.
 #   - A task that is not among the D itself, since something else than the balancer has told it to leave (an event, the
-#     bake of a deployment, somebody by hand), knows nothing of the others who were told so. D + H may drain.
+#     bake of a deployment, a command by hand), knows nothing of the others that were told so. D + H may drain.
 #
 # A part that is too small costs time, which is there: where it is not, the deadline wins.
 #
-# Where nobody else is healthy the shed would come back to a wall. So the task waits for as long as its part of the
-# budget will still do for the rest: from the moment at which it just does, it sheds.
+# Where no other target is healthy, clients that are shed have nowhere to go. So the task waits for as long as its part
+# of the budget will still do for the rest: from the moment at which it just does, it sheds.
 """A pace that shares one budget among all tasks of a fleet that drain at once."""
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from starlette_drain._core.declared import is_number
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["FleetPacing", "FleetView"]
@@ -61,7 +62,7 @@ class FleetPacing:
     Args:
         limit: Reconnects per second that the whole service can take.
         draining: Tasks that are seen to drain.
-        healthy: Targets that could take the clients in; ``None`` where nobody has told.
+        healthy: Targets that could take the clients in; ``None`` where that is unknown.
         to_follow: Tasks that may drain besides.
     """
 
@@ -72,7 +73,7 @@ class FleetPacing:
     interval = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.limit) and self.limit > 0):
+        if not (is_number(self.limit) and self.limit > 0):
             raise SettingsError("limit", self.limit, "give reconnects per second, such as 500")
 
     @property
@@ -81,7 +82,7 @@ class FleetPacing:
         return self.limit / max(1, self.draining + self.to_follow)
 
     def rate(self, remaining: float, time_left: float) -> float:
-        """Return the part, what the deadline needs where that is more, or nothing while nobody else is healthy."""
+        """Return the part, what the deadline needs where that is more, or nothing while no other is healthy."""
         if self.stance(remaining, time_left) == "paused":
             return 0.0
         return max(self.part, remaining / time_left)

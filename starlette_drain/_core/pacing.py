@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from starlette_drain._core.declared import is_number
+from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["BatchPacing", "EvenPacing", "Pacing", "RateCapPacing", "parse_pacing"]
+__all__ = ["BatchPacing", "EvenPacing", "Pacing", "RateCapPacing", "burst_warning", "parse_pacing"]
+
+PACING_REMEDY = (
+    "give a Pacing, or 'even', 'rate:50' (sessions/s), 'batches:2' (seconds between batches) or 'fleet:500' "
+    "(sessions/s of all draining tasks together)"
+)
+
+SHORTEST_WINDOW = 1.0
+"""Seconds below which it makes no difference how sessions are spread: a client sees one instant."""
 
 
 @runtime_checkable
@@ -112,7 +121,7 @@ class BatchPacing:
 
 def parse_pacing(text: str) -> Pacing:
     """
-    Make a strategy from its short form: ``even``, ``rate:50`` or ``batches:2``.
+    Make a strategy from its short form: ``even``, ``rate:50``, ``batches:2`` or ``fleet:500``.
 
     Raises:
         SettingsError: If the text is none of these.
@@ -126,9 +135,16 @@ def parse_pacing(text: str) -> Pacing:
                 return RateCapPacing(float(number))
             case "batches":
                 return BatchPacing(float(number))
+            case "fleet":
+                return FleetPacing(float(number))
     except ValueError:
         pass
-    raise SettingsError("pacing", text, "use 'even', 'rate:50' (sessions/s) or 'batches:2' (seconds between batches)")
+    raise SettingsError("pacing", text, PACING_REMEDY)
+
+
+def burst_warning(window: float) -> str | None:
+    """Return why over a *window* of that many seconds all sessions are closed at once; ``None`` if they are not."""
+    return "all sessions are closed at once; give a longer window" if window < SHORTEST_WINDOW else None
 
 
 def _check_positive(option: str, value: float, remedy: str) -> None:

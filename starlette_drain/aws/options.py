@@ -1,0 +1,107 @@
+"""The options of AWS, beside those that every drain has."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from starlette_drain._core.declared import is_number, is_whole, names_in, option, or_yes_or_no
+from starlette_drain._core.settings import Settings
+
+__all__ = ["AwsSettings"]
+
+SOURCES = ("target-health", "task-state", "service-deployment")
+
+
+def _is_target_group(arn: Any) -> bool:
+    return isinstance(arn, str) and arn.startswith("arn:") and ":targetgroup/" in arn
+
+
+def _sources_in(text: str) -> tuple[str, ...]:
+    return () if text.strip() == "none" else names_in(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsSettings(Settings):
+    """
+    All options of an installation on AWS: those of `Settings` and these, in one flat list.
+
+    What each means stands at its declaration; `docs/settings.md` is made from it.
+    """
+
+    sources: tuple[str, ...] = option(
+        ("target-health",),
+        "Which sources of AWS may ask for a drain: `target-health`, `task-state`, `service-deployment`, separated by "
+        'commas; `"none"` for none of them.',
+        parse=_sources_in,
+        takes_text=True,
+        is_valid=lambda value: isinstance(value, tuple) and all(each in SOURCES for each in value),
+        remedy="use 'target-health', 'task-state' and 'service-deployment', separated by commas, or 'none'",
+        accepts="str | tuple[str, ...]",
+    )
+    self_registration: Literal["deregister"] | bool = option(
+        False,
+        "Whether the task registers itself with its target groups and takes itself out when it drains; "
+        '`"deregister"` does only the latter, for tasks that ECS registers.',
+        expert=True,
+        parse=or_yes_or_no("deregister"),
+        is_valid=lambda value: value == "deregister" or isinstance(value, bool),
+        remedy="use True, False or 'deregister'",
+    )
+    target_group_arn: tuple[str, ...] = option(
+        (),
+        "The target groups to watch, separated by commas; found on ECS where none is given.",
+        expert=True,
+        parse=names_in,
+        takes_text=True,
+        is_valid=lambda value: isinstance(value, tuple) and all(_is_target_group(arn) for arn in value),
+        remedy="give target group ARNs: arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>",
+        accepts="str | tuple[str, ...]",
+    )
+    target_id: str | None = option(
+        None,
+        "This task's target id (IP address or instance id); found on ECS where none is given.",
+        expert=True,
+        is_valid=lambda value: value is None or (isinstance(value, str) and value != ""),
+        remedy="give an IP address or an instance id",
+    )
+    target_port: int | None = option(
+        None,
+        "This task's target port; found on ECS where none is given.",
+        expert=True,
+        parse=int,
+        is_valid=lambda value: value is None or (is_whole(value) and 1 <= value <= 65535),
+        remedy="give a port from 1 to 65535",
+    )
+    deregistration_delay: float | None = option(
+        None,
+        "The target groups' delay, 0 to 3600; asked of AWS where none is given.",
+        unit="s",
+        expert=True,
+        parse=float,
+        is_valid=lambda value: value is None or (is_number(value) and 0 <= value <= 3600),
+        remedy="give seconds from 0 to 3600",
+    )
+    poll_interval: float = option(
+        5.0,
+        "Time between two looks at the target's health, at least 1; more in a large fleet.",
+        unit="s",
+        expert=True,
+        parse=float,
+        is_valid=lambda value: is_number(value) and value >= 1,
+        remedy="give seconds, at least 1: the Describe calls are budgeted for the whole account and Region",
+    )
+    poll_share: float = option(
+        0.2,
+        "Part of the account's budget of Describe calls that the polls of the whole fleet may use, up to 1; a large "
+        "fleet looks less often.",
+        expert=True,
+        parse=float,
+        is_valid=lambda value: is_number(value) and 0 < value <= 1,
+        remedy="give a part of the budget, more than 0 and at most 1, such as 0.2",
+    )
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the *settings* of a drain, which have the options of AWS unless they were made without."""
+        if isinstance(settings, cls):
+            return settings
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})

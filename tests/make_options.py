@@ -1,0 +1,110 @@
+"""
+Make every list of the options from their declarations: the typed dictionary, the page, the table of the README.
+
+``python tests/make_options.py`` writes them; a test fails where one differs.
+"""
+
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from starlette_drain import Settings
+from starlette_drain._core.declared import environment_name, options_of
+from starlette_drain._core.pacing import EvenPacing
+from starlette_drain._engine import options
+
+__all__ = ["LISTS", "made"]
+
+ROOT = Path(__file__).parents[1]
+
+TYPED_DICTIONARY = '''"""The names and types of the options, for editors and type checkers: tests/make_options."""
+
+from typing import Literal, TypedDict
+
+from starlette_drain._core.pacing import Pacing
+from starlette_drain._core.precedence import Precedence, ShedFirst
+
+__all__ = ["DrainOptions"]
+
+
+class DrainOptions(TypedDict, total=False):
+    """The keyword arguments of `Drain`; docs/settings.md says what each means."""
+
+{}
+'''
+
+
+def type_text(hint: Any) -> str:
+    """Return a type as it is written."""
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(type_text, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return "Literal[{}]".format(", ".join(f'"{each}"' for each in get_args(hint)))
+    return "None" if hint is NoneType else hint.__name__
+
+
+def typed_dictionary() -> str:
+    """Return the module with `DrainOptions`."""
+    hints = get_type_hints(Settings)
+    return TYPED_DICTIONARY.format(
+        "\n".join(
+            f"    {name}: {declared.accepts or type_text(hints[name])}"
+            for name, (_, declared) in options_of(Settings).items()
+        )
+    )
+
+
+def default_text(value: Any) -> str:
+    """Return a default as the tables show it."""
+    match value:
+        case EvenPacing():
+            return '`"even"`'
+        case ():
+            return "`()`"
+        case tuple():
+            return f'`"{",".join(value)}"`'
+        case float():
+            return f"`{value:g}`"
+        case str():
+            return f'`"{value}"`'
+    return f"`{value!r}`"
+
+
+def table(*, expert: bool) -> str:
+    """Return the rows of the main options, or of the others."""
+    rows = [
+        f"| `{name}` | {default_text(field.default)} | {declared.unit} "
+        f"| `{environment_name(name)}` | {declared.meaning} |"
+        for name, (field, declared) in options_of(Settings).items()
+        if declared.expert is expert
+    ]
+    return "\n".join(["| option | default | unit | variable | meaning |", "|---|---|---|---|---|", *rows])
+
+
+LISTS = (
+    (Path(options.__file__), None),
+    (ROOT / "docs" / "settings.md", "main options"),
+    (ROOT / "docs" / "settings.md", "expert options"),
+    (ROOT / "README.md", "main options"),
+)
+"""The files, and what stands there between two comments; ``None`` where the file is nothing else."""
+
+
+def made(file: Path, part: str | None) -> str:
+    """Return what would stand in *file* if the list in it were made now."""
+    if part is None:
+        return typed_dictionary()
+    begin, end = f"<!-- {part}: made by tests/make_options.py -->", f"<!-- end of {part} -->"
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{table(expert=part == 'expert options')}\n\n{end}{after}"
+
+
+def main() -> None:
+    """Write all lists."""
+    for file, part in LISTS:
+        file.write_text(made(file, part), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
