@@ -9,11 +9,12 @@ from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing, RateCa
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.session import RegistryStatistics, Session
-from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
+from starlette_drain.aws.options import AwsSettings as Settings
 from starlette_drain.exceptions import (
     DiscoveryError,
+    DrainEnded,
     DrainError,
     DrainInUse,
     IllegalTransition,
@@ -30,6 +31,7 @@ __all__ = [
     "DiscoveryError",
     "Drain",
     "DrainCause",
+    "DrainEnded",
     "DrainError",
     "DrainInUse",
     "DrainMiddleware",

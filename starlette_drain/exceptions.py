@@ -6,6 +6,7 @@ The errors of starlette_drain.
     ├── IllegalTransition (RuntimeError)  the state machine does not allow that move
     │   └── TooLateToCancel             the process has been told to stop
     ├── DrainInUse (RuntimeError)       one Drain, two event loops
+    ├── DrainEnded (RuntimeError)       a drain asked for when the application ends
     ├── NotTracked (LookupError)        the connection is not a session of ours
     └── DiscoveryError                  AWS did not tell who this task is
 
@@ -16,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "DiscoveryError",
+    "DrainEnded",
     "DrainError",
     "DrainInUse",
     "IllegalTransition",
@@ -56,6 +58,10 @@ class TooLateToCancel(IllegalTransition):
 
 class DrainInUse(DrainError, RuntimeError):
     """A Drain that runs on one event loop was asked to run on another."""
+
+
+class DrainEnded(DrainError, RuntimeError):
+    """The application has ended, or is about to: no drain begins any more."""
 
 
 class NotTracked(DrainError, LookupError):

@@ -5,9 +5,9 @@
 #
 #     ripe sessions / (the time at which the first of them reaches its age - now)
 #
-# so that those who came together leave evenly over the last fifth, and nobody stays longer. Of sessions that came
-# evenly each leaves half way, at nine tenths. But an age is no deadline: nobody cuts whoever is a little older. So a
-# limit in sessions per second holds whatever the ages say. And where nobody could be asked for a while (a drain was
+# so that those that came together leave evenly over the last fifth, and none stays longer. Of sessions that came
+# evenly each leaves half way, at nine tenths. But an age is no deadline: a session may be a little older. So a
+# limit in sessions per second holds whatever the ages say. And where none could be asked for a while (a drain was
 # cancelled, the process stalled), or sessions are older than they should be (the limit was too low), the line as it
 # stands has a whole fifth of the age again: what has been missed must not become a burst.
 """The plan by which old sessions leave although there is no drain."""
@@ -29,7 +29,7 @@ SWEEP = 1.0
 """Seconds between two looks at who has become ripe: a second is nothing beside an age."""
 
 PAUSE = 10.0
-"""Seconds without a look after which what was missed is spread anew. With somebody in line there is one a second."""
+"""Seconds without a look after which what was missed is spread anew. With sessions in line there is one a second."""
 
 
 class AgePlan:
@@ -39,7 +39,7 @@ class AgePlan:
     Args:
         age: Seconds, more than 0.
         limit: Returns how many sessions per second may be asked to leave at the most, in all processes together.
-        rng: The source of luck.
+        rng: The source of randomness.
     """
 
     def __init__(self, age: float, limit: Callable[[], float], rng: Random) -> None:
@@ -58,7 +58,7 @@ class AgePlan:
 
     @property
     def ask_at(self) -> float | None:
-        """When to call `due` next; ``None`` while there is nobody to wait for."""
+        """When to call `due` next; ``None`` while there is none to wait for."""
         moments = [] if self._plan.ask_at is None or not self.ripe else [self._plan.ask_at]
         if self._young:
             moments.append(max(self._swept + SWEEP, next(iter(self._young)).opened_at + self._until_ripe))
@@ -77,7 +77,7 @@ class AgePlan:
 
     def due(self, now: float, limit: int, *, share: int = 1) -> list[Session]:
         """
-        Return the sessions that shall leave now, at most *limit* of them, and forget them.
+        Return the sessions that are to leave now, at most *limit* of them, and forget them.
 
         One that is held is put back, and has the last part of its age once more.
 
@@ -136,12 +136,12 @@ class _Line:
         """Forget *session*, if it is there."""
         self._ends.pop(session, None)
 
-    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:  # noqa: ARG002 - a line knows no luck
+    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:  # noqa: ARG002 - a line is not random
         """Return the first, who is in the line no more."""
         return self._ends.popitem(last=False)[0] if self._ends else None
 
     def look(self, now: float) -> None:
-        """Take note of the time, and of how long nobody has looked."""
+        """Take note of the time, and of how long ago the last look was."""
         if now - self._now > PAUSE:
             self._put_off_to = now + self._last_part
         self._now = now

@@ -18,6 +18,7 @@ class DrainCause:
         at: When the trigger noticed.
         deadline: When the last session must be gone; ``None`` leaves it to the drain's own window.
         revocable: Whether the drain may still be cancelled. ``False`` once the process was told to stop.
+        follows: Whether it only brings its deadline to a drain that another trigger wants, and wants none by itself.
         lag: Upper bound, in seconds, of how long the cause had existed before it was noticed.
     """
 
@@ -27,3 +28,4 @@ class DrainCause:
     deadline: float | None = None
     revocable: bool = True
     lag: float = 0.0
+    follows: bool = False

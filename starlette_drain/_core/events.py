@@ -1,7 +1,7 @@
 """
-What happened, as frozen facts: the one language between the drain and those who listen to it.
+What happened, as frozen events: the one language between the drain and its observers.
 
-A fact carries no sentence; observers write those. All times are seconds on the event loop's monotonic clock.
+An event carries no sentence; observers write those. All times are seconds on the event loop's monotonic clock.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ __all__ = [
     "TriggerPolled",
     "TriggerRestored",
     "TriggerStoodDown",
+    "WatchChanged",
     "WindowTooLong",
 ]
 
@@ -40,7 +41,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
-    """The process began to leave: *sessions* of them until *deadline*, at a pace described by *pacing*."""
+    """The process began to drain: *sessions* of them until *deadline*, at a pace described by *pacing*."""
 
     drain_id: str
     cause: DrainCause
@@ -81,7 +82,7 @@ class PaceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainCancelled(Event):
-    """Somebody changed their mind; *report* tells how far the drain had come."""
+    """The drain was cancelled, or its last claim withdrawn; *report* says how far it had come."""
 
     drain_id: str
     report: DrainReport
@@ -165,6 +166,20 @@ class TriggerStoodDown(Event):
 
     trigger: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchChanged(Event):
+    """
+    What may start a drain here: emitted soon after the start, and again when it changes.
+
+    *watched* names the triggers in place, each with its state, *off* those that have nothing to do here, each with the
+    reason. *is_alarm* says that nothing is watched where something should be.
+    """
+
+    watched: tuple[str, ...]
+    off: tuple[tuple[str, str], ...]
+    is_alarm: bool
 
 
 @dataclass(frozen=True, slots=True)

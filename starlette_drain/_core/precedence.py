@@ -1,4 +1,4 @@
-"""Whom to ask first."""
+"""Which sessions leave first."""
 
 from collections.abc import Callable
 from typing import Any, Literal

@@ -1,10 +1,17 @@
 """How a drain went: the tally that is kept while it runs and the report made from it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from starlette_drain._core.cause import DrainCause
 
 __all__ = ["DrainReport", "Tally"]
+
+ROUND_TRIP = 1.0
+"""
+Seconds after the deadline that are not called late: the last session was asked before it, and is gone when its client
+has answered. The margin that every deadline keeps from the balancer's cut is there for those that take longer.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +21,7 @@ class DrainReport:
 
     Attributes:
         drain_id: Names the drain in logs, spans and answers.
-        causes: Every trigger that asked, in order.
+        causes: Every trigger that claimed the drain, in order.
         window: Seconds from the start to the deadline as it stood at the end.
         detection_lag: Upper bound, in seconds, of how late the first cause was noticed.
         duration: Seconds from the start to the end.
@@ -24,10 +31,12 @@ class DrainReport:
         left: Gone by themselves, unasked.
         refused: Late arrivals turned away.
         forced: Of the shed: those whose application had to be cancelled.
-        still_open: Open when the report was made, whoever had asked them to leave.
+        still_open: Open when the report was made, asked to leave or not.
         peak_rate: Sheds in the busiest second, per second.
         mean_rate: Sheds per second from the start to the last shed.
-        slack: Seconds from the drain's end, which is the last session's unless somebody did not go, to the deadline;
+        outcome: How it ended: ``"drained"``, ``"late"`` (all have gone, but after the deadline), ``"incomplete"``
+            (some are still open), or ``"cancelled"``.
+        slack: Seconds from the drain's end, which is the last session's unless one did not go, to the deadline;
             negative when it was missed.
     """
 
@@ -45,6 +54,7 @@ class DrainReport:
     still_open: int
     peak_rate: float
     mean_rate: float
+    outcome: Literal["drained", "late", "incomplete", "cancelled"]
     slack: float
 
 
@@ -89,8 +99,12 @@ class Tally:
         done = self.shed + self.left
         return 100 * done // (done + remaining) if done + remaining else 100
 
-    def report(self, now: float, *, causes: tuple[DrainCause, ...], deadline: float, still_open: int) -> DrainReport:
+    def report(
+        self, now: float, *, causes: tuple[DrainCause, ...], deadline: float, still_open: int, is_cancelled: bool
+    ) -> DrainReport:
         """Make the report as things stand at *now*."""
+        slack = deadline - now
+        ending: Literal["late", "drained"] = "late" if slack < -ROUND_TRIP else "drained"
         # Below one second "per second" says nothing: three sheds in 10 ms are not 300/s to anyone.
         shedding = max(self.last_shed_at - self.started_at, 1.0)
         return DrainReport(
@@ -108,5 +122,6 @@ class Tally:
             still_open=still_open,
             peak_rate=float(self._busiest),
             mean_rate=self.shed / shedding,
-            slack=deadline - now,
+            outcome="cancelled" if is_cancelled else "incomplete" if still_open else ending,
+            slack=slack,
         )

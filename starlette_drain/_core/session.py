@@ -6,9 +6,11 @@ from enum import Enum
 from random import Random
 from typing import Any
 
-from starlette_drain._core.ranking import Ranking
-
 __all__ = ["ClosePolicy", "Outcome", "RegistryStatistics", "Session", "SessionRegistry"]
+
+
+HOOK_TIMEOUT = 2.0
+"""Seconds that the close hooks may take for one session."""
 
 
 class Outcome(Enum):
@@ -29,15 +31,14 @@ class ClosePolicy:
 
     Attributes:
         code: Close code for protocols that have one (RFC 6455 section 7.4; 1012 is Service Restart).
+        grace: Seconds that a session has to be gone after its disconnect: in which the close must be sent, and after
+            which the application is cancelled.
         reason: A few words for the client, at most 123 bytes of UTF-8 (RFC 6455 section 5.5.1).
-        close_timeout: Seconds that sending the goodbye may take.
-        grace: Seconds the application has to end after its disconnect, before it is cancelled.
     """
 
     code: int
-    reason: str
-    close_timeout: float
     grace: float
+    reason: str = "server draining"
 
 
 class Standing(Enum):
@@ -53,7 +54,7 @@ class Session:
     """
     One tracked long-lived connection.
 
-    Each kind of connection is a subclass on the top floor that knows how to say goodbye in its protocol. Tens of
+    Each kind of connection is a subclass on the ASGI floor that knows how to close in its protocol. Tens of
     thousands of these are open at once, hence the slots.
     """
 
@@ -92,8 +93,8 @@ class Session:
         """Whether the application asked not to disturb it for now."""
         return self._holds > 0
 
-    def leave(self, close_policy: ClosePolicy) -> None:
-        """Begin to say goodbye, and return at once. Called once, on the event loop's thread."""
+    def begin_close(self, policy: ClosePolicy) -> None:
+        """Begin to close, and return at once. Called once, on the event loop's thread."""
         raise NotImplementedError
 
 
@@ -121,25 +122,16 @@ class RegistryStatistics:
 
 class SessionRegistry:
     """
-    All sessions of one process. Every operation is O(1).
+    All sessions of one process. Every operation but `rank` is O(1).
 
-    Those who wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
-    by moving the last into its place. Where there is a precedence, picking is O(log n).
-
-    Args:
-        precedence: Returns something to compare sessions by, the smallest first; by default the pick is random. Where
-            it fails the pick is random from then on.
-        complain: Told what went wrong then.
+    Those that wait stand in a list, each knowing its position, so that a random one can be picked and any one removed
+    by moving the last into its place.
     """
 
-    def __init__(
-        self,
-        precedence: Callable[[Session], Any] | None = None,
-        on_error: Callable[[Exception], object] = lambda _: None,
-    ) -> None:
-        self._ranking = Ranking(precedence, _is_waiting) if precedence else None
-        self._on_error = on_error
+    def __init__(self) -> None:
         self._waiting: list[Session] = []
+        self._ranked: list[Session] = []
+        """Those to pick before all others, the first of them at the end; some may have gone meanwhile."""
         self._held: dict[Session, None] = {}
         self._leaving = 0
         self._opened = 0
@@ -190,7 +182,7 @@ class SessionRegistry:
                 self._step_out_of_line(session)
             case Standing.HELD:
                 del self._held[session]
-            case Standing.LEAVING:
+            case _:
                 self._leaving -= 1
         session._standing = Standing.OUTSIDE
         session._registry = None
@@ -202,8 +194,8 @@ class SessionRegistry:
         Return a session that has not been asked to leave, marked as leaving; ``None`` when there is none.
 
         Args:
-            rng: The source of luck.
-            even_held: Whether those who are held may be picked too, once nobody else is left.
+            rng: The source of randomness.
+            even_held: Whether those that are held may be picked too, once no other is left.
         """
         if self._waiting:
             session = self._first() or self._waiting[int(rng.random() * len(self._waiting))]
@@ -244,14 +236,27 @@ class SessionRegistry:
             del self._held[session]
             self._stand_in_line(session)
 
+    def rank(self, precedence: Callable[[Session], Any]) -> None:
+        """
+        Pick the sessions that are here now in this order, the smallest first.
+
+        Those that come later, and those that are held when their turn comes, are picked at random after them.
+
+        Raises:
+            Exception: Whatever *precedence*, or comparing what it returns, raises; all are picked at random then.
+        """
+        self._ranked = []
+        self._ranked = sorted((*self._waiting, *self._held), key=precedence, reverse=True)
+
+    def unrank(self) -> None:
+        """Pick at random again."""
+        self._ranked = []
+
     def _first(self) -> Session | None:
-        """Return who comes first among those who wait, if there is an order."""
-        if self._ranking:
-            try:
-                return self._ranking.first(self._waiting)
-            except Exception as error:  # noqa: BLE001 - the key is the application's own, and may raise anything
-                self._ranking = None
-                self._on_error(error)
+        while self._ranked:
+            session = self._ranked.pop()
+            if session._standing is Standing.WAITING and session._registry is self:
+                return session
         return None
 
     def _stand_aside(self, session: Session) -> None:
@@ -262,15 +267,9 @@ class SessionRegistry:
         session._standing = Standing.WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)
-        if self._ranking:
-            self._ranking.join(session, len(self._waiting))
 
     def _step_out_of_line(self, session: Session) -> None:
         last = self._waiting.pop()
         if last is not session:
             self._waiting[session._position] = last
             last._position = session._position
-
-
-def _is_waiting(session: Session) -> bool:
-    return session._standing is Standing.WAITING

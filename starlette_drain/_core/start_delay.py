@@ -1,7 +1,7 @@
 # Why wait at all?
 #
 # A deployment at 100/200 takes all old tasks out within seconds of one another. The balancer goes on sending to those
-# it has not taken out yet, so whoever is shed by the first lands, as likely as not, on one that is next, and is shed
+# it has not taken out yet, so a client shed by the first lands, as likely as not, on one that is next, and is shed
 # again. NATS waits 10 s in its lame duck mode for that reason.
 #
 # One answer about the target group does not say which targets are old. It says how many drain (D) and how many are
@@ -40,7 +40,7 @@ def time_to_wait(wished: float, time_left: float, needed: float) -> float:
 @dataclass(frozen=True, slots=True)
 class StartDelay:
     """
-    Nobody until *until* seconds before the deadline, then another pace. A deadline that is brought forward ends it.
+    No session until *until* seconds before the deadline, then another pace. A deadline that is brought forward ends it.
 
     Args:
         pacing: The pace that follows.

@@ -2,25 +2,25 @@
 #
 # A process that holds long-lived connections is in one of three states.
 #
-#   SERVING    No one has asked for a drain. New sessions are welcome and nobody is asked to leave.
+#   SERVING    No claim stands. New sessions are welcome and none is asked to leave.
 #   DRAINING   Sessions are asked to leave, one by one, before a deadline.
-#   DRAINED    The drain is over: nobody is left, or the time of those who would not go has run out.
+#   DRAINED    The drain is over: no session is left, or the time of those that did not leave has run out.
 #
 # Four things can happen to it.
 #
-#   START      A trigger asks for a drain. In DRAINING and DRAINED that changes no state: a second cause is a fact to
-#              record, and it may bring an earlier deadline, never a later one (see DrainCause). A balancer that is
-#              deregistering us does not care that somebody also sent SIGTERM.
+#   START      The first claim stands. In DRAINING and DRAINED a further one changes no state: it is recorded, and the
+#              earliest deadline of all that stand is the drain's (see _core/claims.py).
 #   FINISH     The last session has gone, or the deadline and the grace after it have passed.
 #   ARRIVE     A session opened although the drain was over. This happens only where late arrivals are accepted, before
 #              the deadline: an NLB may send new connections for about two minutes after a deregistration began
-#              (https://github.com/aws/containers-roadmap/issues/470). The drain goes on for them.
-#   CANCEL     Somebody changed their mind. The sessions that were already asked to leave still leave.
+#              (https://github.com/aws/containers-roadmap/issues/470). A further run begins for them.
+#   CANCEL     The drain was cancelled, or its last claim withdrawn. The sessions that were already asked to leave still
+#              leave.
 #
 # What is not in the table cannot happen: `advance` raises IllegalTransition and nothing changes.
 #
 # One rule stands outside the table because it depends on more than the state: once a cause was irrevocable (SIGTERM:
-# the process has been told to stop), CANCEL is refused with TooLateToCancel. `Drain.cancel` enforces it.
+# the process has been told to stop), CANCEL is refused with TooLateToCancel. `Engine.cancel` enforces it.
 #
 # The diagram in docs/how-a-drain-works.md is made from TRANSITIONS by `mermaid`; a test fails when they differ.
 """The states of a drain and the moves between them."""

@@ -1,68 +1,98 @@
 """What the application says to a session before it is closed."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette_drain._core.printable import printable
 from starlette_drain._core.session import Session
+from starlette_drain.exceptions import SettingsError
 
 __all__ = ["CloseHook", "CloseHooks"]
 
 logger = logging.getLogger("starlette_drain")
 
 LAST_WORD = 0.1
-"""Seconds in which a farewell whose time is up may tidy up, before the session is closed all the same."""
+"""Seconds in which a hook whose time is up may tidy up, before the session is closed all the same."""
 
 CloseHook = Callable[[Any], Awaitable[None]]
 
 
 class CloseHooks:
     """
-    Everything that the application says, in the order in which it was added.
+    The close hooks of an application, in the order in which they were added.
+
+    One that fails is logged with its traceback the first time, and counted from then on: in a drain it may fail for
+    each of 50,000 sessions.
 
     Args:
-        timeout: Seconds that all of it may take for one session.
+        timeout: Seconds that all of them may take for one session.
     """
 
     def __init__(self, timeout: float) -> None:
+        self.failures = 0
+        """How many calls have failed or were cut short."""
         self._timeout = timeout
         self._all: list[CloseHook] = []
+        self._told: set[object] = set()
 
-    def add(self, farewell: CloseHook) -> None:
-        """Say this too."""
-        self._all.append(farewell)
+    def add(self, hook: CloseHook) -> None:
+        """
+        Call this one too.
 
-    async def bid(self, session: Session) -> None:
-        """Say everything to *session*; what fails or takes too long is logged, and never holds up the close."""
+        Raises:
+            SettingsError: If *hook* is not an async function.
+        """
+        # A lambda is let be: it may well return the coroutine of another function.
+        calls = (hook, getattr(type(hook), "__call__", None))  # noqa: B004 - an object may have an async __call__
+        if not (any(map(inspect.iscoroutinefunction, calls)) or getattr(hook, "__name__", "") == "<lambda>"):
+            raise SettingsError("before_close", hook, "give an async function that takes the session")
+        self._all.append(hook)
+
+    async def run(self, session: Session) -> None:
+        """Call all hooks with *session*. Nothing that fails or takes too long holds up the close."""
         if not self._all:
             return
-        # In a task of its own: a farewell that swallows its cancellation, or fails because of it, is left behind.
-        saying = asyncio.create_task(self._say_all(session))
+        # In a task of its own: a hook that swallows its cancellation, or fails because of it, is left behind.
+        running = asyncio.create_task(self._run_all(session))
         try:
-            if not await _has_ended(saying, self._timeout):
-                logger.warning(
-                    "A farewell on %s took more than %g s and was cut short; say less or raise farewell_timeout",
-                    session.path,
+            if not await _has_ended(running, self._timeout):
+                self._count(
+                    None,
+                    "A close hook on %s took more than %g s and was cut short; do less in it",
+                    printable(session.path),
                     self._timeout,
                 )
-                saying.cancel()
-                await _has_ended(saying, LAST_WORD)
+                running.cancel()
+                await _has_ended(running, LAST_WORD)
         except asyncio.CancelledError:
-            saying.cancel()
+            running.cancel()
             raise
 
-    async def _say_all(self, session: Session) -> None:
+    async def _run_all(self, session: Session) -> None:
         task = asyncio.current_task()
-        for farewell in self._all:
+        for hook in self._all:
             try:
-                await farewell(session)
-            except (Exception, asyncio.CancelledError) as error:
-                # A CancelledError that nobody asked for gets here from something that the farewell waited for.
+                await hook(session)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process, and cut every session
+                # A CancelledError that we did not ask for comes from something that the hook waited for.
                 if not (isinstance(error, asyncio.CancelledError) and task and task.cancelling()):
-                    logger.exception("A farewell on %s failed; the session is closed all the same", session.path)
+                    path = printable(session.path)
+                    self._count(hook, "A close hook on %s failed; the session is closed anyway", path, error=error)
             if task and task.cancelling():
                 return
+
+    def _count(self, hook: object, sentence: str, *figures: object, error: BaseException | None = None) -> None:
+        """Count one failure; log the first of its kind."""
+        self.failures += 1
+        if hook not in self._told:
+            self._told.add(hook)
+            level = logging.WARNING if error is None else logging.ERROR
+            logger.log(level, f"{sentence}; further ones are only counted", *figures, exc_info=error)  # noqa: G004
 
 
 async def _has_ended(task: asyncio.Task[None], timeout: float) -> bool:  # noqa: ASYNC109 - a timeout that raises nothing

@@ -1,72 +1,109 @@
-"""The sessions of one process and the drains they go through: it asks the sessions at their plan's moments."""
+# The engine of one event loop.
+#
+# Triggers hold claims; the drain follows from those that stand (_core/claims.py). While one runs there is one
+# `DrainRun` and one future for its outcome. Three rules keep it simple to reason about:
+#
+#   - Feed, then collect. Claims, sessions and holds are fed in; the timer collects who is due, and they are closed.
+#   - A change of state is complete before its event goes out. Events are queued and delivered at the end of the call
+#     that caused them, so an observer or a trigger may call back at will.
+#   - The outcome is resolved before the events go out: what waits for it never depends on an observer.
+"""The sessions of one event loop, and the present run of a drain: its plan, its timer, its outcome."""
 
 import asyncio
 import logging
+import math
+from collections import deque
 from contextvars import Context
+from dataclasses import replace
 from random import Random
 
 from starlette_drain._core import events
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.pacing import Pacing
+from starlette_drain._core.claims import Claims
+from starlette_drain._core.declared import is_number, is_whole
+from starlette_drain._core.fleet_pacing import FleetView
+from starlette_drain._core.observed import ObservedSessions
 from starlette_drain._core.precedence import find_precedence
+from starlette_drain._core.printable import printable
 from starlette_drain._core.report import DrainReport
-from starlette_drain._core.run import DrainProgress, Episode
+from starlette_drain._core.run import DrainProgress, DrainRun, name_drain
 from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
-from starlette_drain._engine.guarded_pacing import GuardedPacing
+from starlette_drain._engine.answers import Answers
+from starlette_drain._engine.close_hooks import CloseHooks
+from starlette_drain._engine.pace import Pace
 from starlette_drain._engine.timer import Timer
-from starlette_drain.exceptions import TooLateToCancel
+from starlette_drain.exceptions import IllegalTransition, TooLateToCancel
 from starlette_drain.telemetry.base import Observers
 
-__all__ = ["Shedding"]
+__all__ = ["Engine"]
 
 SLICE = 100
-"""Sessions asked to leave in one pass of the event loop, so that a burst does not hold up everybody else."""
+"""Sessions closed in one pass of the event loop, so that a burst does not hold up everything else."""
+
+MOST_BEGUN = 100
+"""Claims that are remembered for having begun a drain, so that another one they begin has another name."""
 
 logger = logging.getLogger("starlette_drain")
 
 
-class Shedding:
+class Engine:
     """
-    Knows the sessions of one process, and asks the sessions to leave when told to.
+    Tracks the sessions of one event loop and drains them while a claim stands.
 
     Args:
         settings: The checked options.
-        observers: Who is told; may be filled in later.
-        rng: The source of luck for the jitter.
+        observers: What gets the events.
+        close_hooks: What the application says to a session before it is closed.
+        rng: The source of randomness for the jitter.
+        loop: The event loop.
+        outcome: What waits already for the outcome of the first drain.
     """
 
-    def __init__(self, settings: Settings, observers: Observers | None, rng: Random) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observers: Observers,
+        close_hooks: CloseHooks,
+        rng: Random,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        outcome: asyncio.Future[bool] | None = None,
+    ) -> None:
         self.settings = settings
-        self.close_policy = ClosePolicy(
-            settings.close_code, settings.close_reason, settings.close_timeout, settings.grace
-        )
-        self.own_pacing: Pacing = GuardedPacing(settings.pacing)
-        """The pace of the options."""
-        self.pacing: Pacing = self.own_pacing
-        """The one in force."""
+        self.observers = observers
+        self.close_hooks = close_hooks
+        self.rng = rng
+        self.loop = loop
+        self.answers = Answers()
+        self.close_policy = ClosePolicy(settings.close_code, settings.grace)
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
-        self._observers = observers
-        self.rng = rng
-        """The source of luck."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.observes_only = settings.mode == "observe"
         self.advised_window: float | None = None
-        """How many seconds a drain may take here, as far as somebody has found out."""
-        self._share = 1
+        """Seconds that a drain may take here, as far as a trigger has found out."""
+        self.open_elsewhere = 0
+        """How many sessions are open in the other workers of the task."""
+        self._registry = SessionRegistry()
+        self._events: deque[tuple[events.Event, Context | None]] = deque()
+        self._is_delivering = False
         self._timer = Timer(self._tick)
-        self._reset()
+        self._share = 1
+        self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
+        self._begin_anew(outcome)
 
-    def _reset(self) -> None:
+    def _begin_anew(self, outcome: asyncio.Future[bool] | None = None) -> None:
+        self._claims = Claims()
         self._state = DrainState.SERVING
-        self._registry = SessionRegistry(find_precedence(self.settings.shed_first), _tell_of_precedence)
-        self._episode: Episode | None = None
+        self._run: DrainRun | None = None
         self._report: DrainReport | None = None
-        self._timer.stop()
-        self._over = asyncio.Event()
+        self._pace = Pace(self.settings)
+        self._stance: str | None = None
+        self._outcome = outcome or self.loop.create_future()
+        self._has_ended = False
 
-    # What anybody may ask
+    # What anyone may ask
 
     @property
     def state(self) -> DrainState:
@@ -75,114 +112,160 @@ class Shedding:
 
     @property
     def report(self) -> DrainReport | None:
-        """The report of the last drain that ended or was cancelled."""
+        """The report of the last drain that is over or was cancelled."""
         return self._report
+
+    @property
+    def claims(self) -> tuple[DrainCause, ...]:
+        """The claims that stand."""
+        return self._claims.standing
+
+    @property
+    def is_revocable(self) -> bool:
+        """Whether the process has not been told to stop."""
+        return self._claims.is_revocable
+
+    @property
+    def sends_away(self) -> bool:
+        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
+        return self._run is not None and not self.observes_only
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes of this task drain as one."""
+        return self._share
+
+    @property
+    def fleet_seen(self) -> FleetView | None:
+        """How many targets drain and how many are healthy, as far as a trigger has noted."""
+        return self._pace.seen
+
+    def time(self) -> float:
+        """Return the event loop's monotonic clock, in seconds."""
+        return self.loop.time()
+
+    def retry_after(self) -> float:
+        """Return how many seconds a client that is turned away should stay away: each something else."""
+        return self.settings.retry_after * self.rng.uniform(1.0, 2.0)
 
     def statistics(self) -> RegistryStatistics:
         """Return how many sessions there are, and how they stand."""
         return self._registry.statistics()
 
+    def open_sessions(self) -> int:
+        """Return how many sessions are open in the whole task, as far as its workers have published."""
+        return len(self._registry) + self.open_elsewhere
+
     def progress(self) -> DrainProgress | None:
         """Return how far the drain is, under way or over; ``None`` while serving."""
-        return self._episode.progress(self.time()) if self._episode and self._loop else None
+        return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
     async def wait_drained(self) -> bool:
-        """
-        Wait until the drain is over: every session gone, or the time of those who would not go has run out.
+        """Wait until the drain that runs, or the next one, is over; return False if it was cancelled, or never came."""
+        return await asyncio.shield(self._outcome)
 
-        Returns:
-            True; False if the drain was cancelled instead.
-        """
-        await self._over.wait()
-        return self._state is DrainState.DRAINED
+    # Claims
 
-    # What triggers and the application call
+    def claim_of(self, trigger: str) -> DrainCause | None:
+        """Return the claim that *trigger* holds, also one that was cancelled."""
+        return self._claims.of(trigger)
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop it belongs to, or would belong to here."""
-        return self._loop or asyncio.get_running_loop()
+    def is_muted(self, trigger: str) -> bool:
+        """Return whether *trigger* holds a claim that was cancelled."""
+        return self._claims.of(trigger) in self._claims.muted
 
-    def running_task(self) -> asyncio.Task[object] | None:
-        """Return the task that runs now, if that is on the drain's own event loop."""
-        loop = self._loop
-        return asyncio.current_task(loop) if loop is not None and loop is asyncio._get_running_loop() else None
+    def mute(self, claim: DrainCause) -> None:
+        """Hold *claim* as one that was cancelled before this process came."""
+        self._claims.mute(claim)
 
-    def time(self) -> float:
-        """Return the event loop's monotonic clock, in seconds."""
-        return (self._loop or asyncio.get_running_loop()).time()
-
-    def request(self, cause: DrainCause) -> None:
-        """Begin to drain, or let *cause* join the drain under way."""
+    def claim(self, cause: DrainCause) -> bool:
+        """Let *cause* be the claim of its trigger; return whether that changed anything."""
+        if self._has_ended:
+            return False
         now = self.time()
-        deadline = cause.deadline
-        if deadline is None:
-            deadline = now + self.settings.usual_window(self.advised_window)
-        if self._episode is None:
-            self._begin_episode(cause, now, max(now, deadline))
-        else:
-            self._join_episode(self._episode, cause, now, max(now, deadline))
-        self._recount()
+        claim = self._checked(cause, now)
+        changed = self._claims.hold(claim)
+        if changed:
+            self._follow(claim, now)
+        return changed
 
-    def advise(self, window: float) -> None:
-        """Take note how many seconds a drain may take here."""
-        self.advised_window = window
+    def withdraw(self, trigger: str) -> bool:
+        """Drop the claim of *trigger*; return whether that changed anything."""
+        changed = not self._has_ended and self._claims.withdraw(trigger)
+        if changed:
+            self._follow(None, self.time())
+        return changed
 
-    def divide(self, share: int) -> None:
-        """Take note that *share* processes shed at once; what the pacing promises holds for their sum."""
-        if share != self._share:
-            self._share = share
-            if self._episode:
-                self._episode.plan.divide(self.time(), share)
-                self._schedule(self._episode)
-
-    def emit(self, event: events.Event) -> None:
-        """Tell the observers."""
-        if self._observers:
-            self._observers.notify(event)
-
-    def withdraw(self) -> None:
+    def cancel(self) -> None:
         """
-        Stop draining and serve again. The sessions that were asked to leave still leave.
+        Serve again: withdraw what was asked for by hand, and mute the other claims. What was closed stays closed.
 
         Raises:
-            IllegalTransition: If there is no drain.
+            IllegalTransition: If there is no drain, or the application has ended.
             TooLateToCancel: If the process has been told to stop.
         """
-        following = advance(self._state, DrainEvent.CANCEL)
-        if (episode := self._episode) is None:
-            return
-        if not episode.is_revocable:
-            msg = f"drain {episode.drain_id} cannot be cancelled: the process has been told to stop; let it end"
+        if self._has_ended:
+            msg = "the application has ended, or is about to: there is nothing to cancel"
+            raise IllegalTransition(msg)
+        advance(self._state, DrainEvent.CANCEL)
+        if self._run and not self._claims.is_revocable:
+            msg = f"drain {self._run.drain_id} cannot be cancelled: the process has been told to stop; let it end"
             raise TooLateToCancel(msg)
-        self._state, self._episode = following, None
-        self._timer.stop()
-        self._report = episode.report(self.time())
-        self.emit(events.DrainCancelled(self.time(), episode.drain_id, self._report))
-        self._over.set()
-        self._over.clear()
+        self._claims.cancel()
+        self._follow(None, self.time())
 
-    def stop(self) -> None:
-        """End a drain under way as it stands: the process is about to go."""
-        if self._episode and self._state is DrainState.DRAINING:
-            self._finish(self._episode)
+    def note_window(self, window: float) -> None:
+        """Take note how many seconds a drain may take here."""
+        if not (is_number(window) and window >= 0):
+            logger.error("A trigger advised a window of %r, which is no length of time; it is ignored", window)
+            return
+        self.advised_window = window
 
-    # What connections call
+    def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
+        """Take note how many targets drain and are healthy, and whether this task is *counted* among the former."""
+        if not (all(is_whole(each) and each >= 0 for each in (draining, healthy)) and is_number(draining + healthy)):
+            logger.error("A trigger counted %r draining and %r healthy targets; it is ignored", draining, healthy)
+            return
+        seen = FleetView(draining, healthy, counted)
+        if seen == self._pace.seen:
+            return
+        self._pace.seen = seen
+        if run := self._run:
+            run.plan.repace(self.time(), self._pace.choose())
+            self._schedule(run)
+            self._deliver()
+
+    def divide(self, share: int) -> None:
+        """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
+        if share == self._share:
+            return
+        self._share = share
+        if run := self._run:
+            run.plan.divide(self.time(), share)
+            self._schedule(run)
+            self._deliver()
+
+    # Sessions
 
     def admits(self) -> bool:
         """Return whether a new session may open now."""
-        if self._episode is None:
+        run = self._run
+        if run is None or self.observes_only:
             return True
-        return self.settings.late_arrivals == "accept" and self.time() < self._episode.deadline
+        return self.settings.late_arrivals == "accept" and self.time() < run.deadline
 
-    def enter(self, session: Session) -> None:
+    def track(self, session: Session) -> None:
         """Track a session that begins its handshake."""
         self._registry.add(session)
-        if self._episode:
-            self._state = advance(self._state, DrainEvent.ARRIVE)
-            self._episode.tally.arrived += 1
-            self._over.clear()
-            self._recount()
+        if (run := self._run) and not self._has_ended:
+            now = self.time()
+            if self._state is DrainState.DRAINED:  # one drain is over, and its claims still stand: here is the next
+                self._state = advance(self._state, DrainEvent.ARRIVE)
+                self._begin_run(self._claims.standing[0], now, max(now, run.deadline))
+            else:
+                run.tally.arrived += 1
+                self._recount(run, now)
+            self._deliver()
 
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
@@ -191,111 +274,239 @@ class Shedding:
 
     def refused(self, kind: str, path: str) -> None:
         """Take note that a late arrival was turned away."""
-        if self._episode:
-            self._episode.tally.refused += 1
+        if self._run:
+            self._run.tally.refused += 1
         self.emit(events.SessionRefused(self.time(), kind, path))
 
     def closed(self, session: Session, *, forced: bool) -> None:
         """Forget a session that is over. One that was never tracked does no harm."""
         if not self._registry.discard(session):
             return
-        was_shed = session.shed_at is not None
+        now, was_shed = self.time(), session.shed_at is not None
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self.emit(events.SessionClosed(self.time(), session, outcome))
-        if self._episode:
-            self._episode.tally.forced += forced and self._episode.has_shed(session)
-            self._episode.tally.left += not was_shed
+            self._queue(events.SessionClosed(now, session, outcome))
+        if run := self._run:
+            run.tally.forced += forced and run.has_shed(session)
+            run.tally.left += not was_shed
             if not was_shed:
-                self._recount()
+                self._recount(run, now)
             elif self._registry.remaining == 0:
-                self._schedule(self._episode)
+                self._schedule(run)
+        self._deliver()
 
     def hold(self, session: Session) -> None:
-        """Do not ask *session* to leave for now."""
+        """Do not close *session* for now."""
         self._registry.hold(session)
-        self._recount()
+        self._held_or_released()
 
     def release(self, session: Session) -> None:
         """End one hold of *session*."""
         self._registry.release(session)
-        self._recount()
+        self._held_or_released()
 
-    def shed(self, session: Session) -> None:
-        """Ask one session to leave although there is no drain."""
+    def collect(self) -> list[Session]:
+        """Return the sessions to close now, marked as leaving. Call it when the timer is due."""
+        run = self._run
+        if run is None:
+            return []
+        now = self.time()
+        due = run.plan.due(now, SLICE)
+        for place, session in enumerate(due, 1):
+            run.tally.count_shed(now)
+            if not self.observes_only:
+                self._mark(session, now, run.reconnect_delay(now, len(due) - place))
+        if self._state is DrainState.DRAINING and (percent := run.milestone()):
+            self._queue(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
+        self._schedule(run)
+        self._deliver()
+        return [] if self.observes_only else due
+
+    def close(self, session: Session) -> None:
+        """Close one session although there is no drain."""
         self._registry.take(session)
-        self._shed(session, self.time(), 0.0)
+        self._mark(session, self.time(), 0.0)
+        self._deliver()
+        self._begin_close(session)
+
+    # Events
+
+    def emit(self, event: events.Event) -> None:
+        """Send *event* to the observers, after those that are on their way already."""
+        self._queue(event)
+        self._deliver()
+
+    # The beginning and the end of its life
+
+    def renew(self, outcome: asyncio.Future[bool] | None = None) -> None:
+        """Begin again on the same event loop, with the sessions that are still there."""
+        self._begin_anew(outcome)
+
+    def end(self) -> None:
+        """End a drain that runs as it stands, and resolve all that wait: the application is about to end."""
+        self._has_ended = True
+        if self._run and self._state is DrainState.DRAINING:
+            self._finish(self._run)
+        if not self._outcome.done():
+            self._outcome.set_result(False)
+        self._timer.stop()
+        self._deliver()
 
     # The works
 
-    def _begin_episode(self, cause: DrainCause, now: float, deadline: float) -> None:
-        episode = Episode(cause, self._registry, self.pacing, self.rng, now=now, deadline=deadline)
-        episode.plan.divide(now, self._share)
-        self._state, self._episode = advance(self._state, DrainEvent.START), episode
-        self._over.clear()
-        sessions = episode.tally.sessions_at_start
-        self.emit(events.DrainStarted(now, episode.drain_id, cause, deadline, sessions, episode.plan.describe(now)))
-
-    def _join_episode(self, episode: Episode, cause: DrainCause, now: float, deadline: float) -> None:
-        known = episode.causes
-        shortened = episode.join(cause, now=now, deadline=deadline)
-        if episode.causes is not known:
-            plan, remaining = episode.plan, self._registry.remaining
-            self.emit(
-                events.DrainReplanned(
-                    now, episode.drain_id, cause, episode.deadline, shortened, remaining, plan.describe(now)
+    def _checked(self, cause: DrainCause, now: float) -> DrainCause:
+        """Return *cause* with a deadline, whatever a trigger of the application has made of it."""
+        deadline, held = cause.deadline, self._claims.of(cause.trigger)
+        if deadline is None or not is_number(deadline):
+            if deadline is not None and held is None:
+                logger.error(
+                    "Trigger %r gave %r as a deadline; the usual window takes its place",
+                    cause.trigger,
+                    deadline,
                 )
-            )
+            # A claim that is repeated moves nothing.
+            usual = now + self.settings.usual_window(self.advised_window)
+            deadline = usual if held is None or held.deadline is None else held.deadline
+        at = cause.at if is_number(cause.at) else now
+        lag = cause.lag if is_number(cause.lag) and cause.lag >= 0 else 0.0
+        return replace(cause, at=at, deadline=float(deadline), lag=lag)
 
-    def _recount(self) -> None:
-        if self._episode:
-            self._episode.plan.recount(self.time())
-            self._schedule(self._episode)
+    def _follow(self, news: DrainCause | None, now: float) -> None:
+        """Do what follows from the claims that stand now."""
+        run, deadline = self._run, self._claims.deadline
+        if deadline == math.inf:  # none stands, or only those that follow others
+            if run is not None:
+                self._cancel(run, now)
+        elif run is None:
+            cause = news or self._claims.standing[0]
+            self._state = advance(self._state, DrainEvent.START)
+            self._begin_run(cause, now, max(now, deadline))
+        else:
+            self._replan(run, news, now, deadline)
+        self._deliver()
 
-    def _schedule(self, episode: Episode) -> None:
+    def _begin_run(self, cause: DrainCause, now: float, deadline: float) -> None:
+        if (precedence := find_precedence(self.settings.shed_first)) is not None:
+            try:
+                self._registry.rank(precedence)
+            except Exception:
+                logger.exception("shed_first failed; the drain goes on, and picks at random")
+        pacing = self._pace.begin(cause, deadline - now, self._registry.remaining * self._share)
+        sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
+        begun_by = cause.trigger, cause.at
+        drain_id = name_drain(cause, self._begun.count(begun_by))
+        self._begun.append(begun_by)
+        self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
+        for each in self._claims.standing:
+            run.join(each, shortened=False)
+        run.plan.divide(now, self._share)
+        self._stance = run.plan.stance(now)
+        if self._outcome.done():
+            self._outcome = self.loop.create_future()
+        plan = run.plan.describe(now)
+        self._queue(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
+        self._recount(run, now)
+
+    def _replan(self, run: DrainRun, news: DrainCause | None, now: float, deadline: float) -> None:
+        if deadline < run.deadline:
+            deadline = min(run.deadline, max(now, deadline))  # one that has passed means now, once
+        shortened = deadline < run.deadline
+        moved = run.move(now, deadline)
+        joined = news is not None and run.join(news, shortened=shortened)
+        if moved or joined:
+            cause = news or self._claims.standing[0]
+            plan = run.plan.describe(now)
+            self._queue(events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan))
+            self._recount(run, now)
+
+    def _cancel(self, run: DrainRun, now: float) -> None:
+        is_over = self._state is DrainState.DRAINED
+        self._state, self._run = advance(self._state, DrainEvent.CANCEL), None
+        self._leave(run)
+        if not is_over or self._report is None:
+            self._report = run.report(now, len(self._registry), is_cancelled=True)
+        if not self._outcome.done():
+            self._outcome.set_result(False)
+        self._outcome = self.loop.create_future()
+        self._queue(events.DrainCancelled(now, run.drain_id, self._report))
+
+    def _finish(self, run: DrainRun) -> None:
+        self._state = advance(self._state, DrainEvent.FINISH)
+        self._leave(run)
+        now = self.time()
+        self._report = run.report(now, self._still_open(run))
+        self._outcome.set_result(True)
+        # Not in the context of the session that left last: a log would give the end its name.
+        self._queue(events.DrainFinished(now, run.drain_id, self._report), Context())
+
+    def _leave(self, run: DrainRun) -> None:
+        """Tidy up after a run."""
+        self._log_failure(run)
+        self._timer.stop()
+        self._registry.unrank()
+        self._pace.end()
+
+    def _recount(self, run: DrainRun, now: float) -> None:
+        run.plan.recount(now)
+        self._schedule(run)
+
+    def _held_or_released(self) -> None:
+        if run := self._run:
+            self._recount(run, self.time())
+            self._deliver()
+
+    def _schedule(self, run: DrainRun) -> None:
         """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
-        if self._state is not DrainState.DRAINING:
-            return
-        moment = episode.next_moment(self.time(), self.settings.tail)
-        if moment is None:
-            self._finish(episode)
-        elif self._loop:
-            self._timer.set(self._loop, moment)  # one that rings too early does no harm: it asks again
-
-    def _tick(self) -> None:
-        if (episode := self._episode) is None:
+        if self._state is not DrainState.DRAINING or run is not self._run:
             return
         now = self.time()
-        due = episode.plan.due(now, SLICE)
-        for place, session in enumerate(due, 1):
-            episode.tally.count_shed(now)
-            self._shed(session, now, episode.reconnect_delay(now, self.settings.reconnect_window, len(due) - place))
-        if self._state is DrainState.DRAINING and (percent := episode.milestone()):
-            self.emit(
-                events.DrainProgressed(now, episode.drain_id, percent, episode.tally.shed, self._registry.remaining)
-            )
-        self._schedule(episode)
+        self._log_failure(run)
+        moment = run.next_moment(now, self.settings.tail, self._still_open(run))
+        if moment is None:
+            self._finish(run)
+            return
+        self._timer.set(self.loop, moment)  # one that is too early does no harm: it asks again
+        stance = run.plan.stance(now)
+        if stance not in (None, self._stance):
+            self._stance = stance
+            self._queue(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
 
-    def _shed(self, session: Session, now: float, reconnect_delay: float) -> None:
+    def _tick(self) -> None:
+        for session in self.collect():
+            self._begin_close(session)
+
+    def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self.emit(events.SessionShed(now, session))
+        self._queue(events.SessionShed(now, session))
+
+    def _begin_close(self, session: Session) -> None:
         try:
-            session.leave(self.close_policy)
+            session.begin_close(self.close_policy)
         except Exception:
-            logger.exception("A session on %s could not be asked to leave; the drain goes on", session.path)
+            logger.exception("A session on %s could not be closed; the drain goes on", printable(session.path))
 
-    def _finish(self, episode: Episode) -> None:
-        # Not in the context of whoever left last, which is over in a moment: a log would give the end its name.
-        Context().run(self._close_episode, episode)
+    def _still_open(self, run: DrainRun) -> int:
+        return run.remaining if self.observes_only else len(self._registry)
 
-    def _close_episode(self, episode: Episode) -> None:
-        self._state = advance(self._state, DrainEvent.FINISH)
-        self._timer.stop()
-        self._report = episode.report(self.time())
-        self.emit(events.DrainFinished(self.time(), episode.drain_id, self._report))
-        self._over.set()
+    def _log_failure(self, run: DrainRun) -> None:
+        failure, run.plan.failure = run.plan.failure, None
+        if failure is not None:
+            logger.error("The pacing failed; the drain goes on, evenly from here on", exc_info=failure)
 
+    def _queue(self, event: events.Event, context: Context | None = None) -> None:
+        self._events.append((event, context))
 
-def _tell_of_precedence(error: Exception) -> None:
-    logger.error("shed_first failed; the drain goes on, and picks at random from here on", exc_info=error)
+    def _deliver(self) -> None:
+        if self._is_delivering:
+            return
+        self._is_delivering = True
+        try:
+            while self._events:
+                event, context = self._events.popleft()
+                if context is None:
+                    self.observers.notify(event)
+                else:
+                    context.run(self.observers.notify, event)
+        finally:
+            self._is_delivering = False

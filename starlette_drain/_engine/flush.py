@@ -3,21 +3,42 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any
 
 from starlette_drain.telemetry.base import Observers
 
-__all__ = ["FLUSH_TIMEOUT", "flush"]
+__all__ = ["BEFORE_EXIT_TIMEOUT", "FLUSH_TIMEOUT", "before_exit", "flush"]
 
 FLUSH_TIMEOUT = 5.0
 """Seconds that a flush may take, whatever the observers do."""
+
+BEFORE_EXIT_TIMEOUT = 5.0
+"""Seconds that everything may take that must happen before the exit."""
 
 TO_SPEAK = 0.5
 """Seconds of these that the observers do not get: in them they say what they could not send."""
 
 logger = logging.getLogger("starlette_drain")
+
+
+async def before_exit(triggers: Iterable[object]) -> None:
+    """Let those of *triggers* that have a ``before_exit`` do what must happen before the exit, all at once."""
+    acts = [asyncio.create_task(_act(each)) for each in triggers if hasattr(each, "before_exit")]
+    if not acts:
+        return
+    ended, pending = await asyncio.wait(acts, timeout=BEFORE_EXIT_TIMEOUT)
+    for task in ended:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("What had to happen before the exit failed", exc_info=error)
+    for task in pending:
+        task.cancel()
+        logger.warning("What had to happen before the exit took more than %g s and was cut short", BEFORE_EXIT_TIMEOUT)
+
+
+async def _act(trigger: Any) -> None:
+    await trigger.before_exit()
 
 
 async def flush(observers: Observers) -> None:
@@ -42,7 +63,7 @@ class _Aside(Executor):
         def work() -> None:
             try:
                 outcome.set_result(call(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
+            except BaseException as error:  # noqa: BLE001 - it is raised to the caller that waits
                 outcome.set_exception(error)
 
         threading.Thread(target=work, name="starlette-drain-flush", daemon=True).start()

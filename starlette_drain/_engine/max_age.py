@@ -3,23 +3,25 @@
 import asyncio
 import math
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 from starlette_drain._core.age_plan import AgePlan
 from starlette_drain._core.events import DrainCancelled, Event, SessionClosed, SessionOpened, SessionShed
 from starlette_drain._core.pacing import RateCapPacing
 from starlette_drain._core.state import DrainState
-from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
+from starlette_drain._engine.host import DrainHost
 from starlette_drain._engine.timer import Timer
 from starlette_drain.triggers.base import Control
 
-__all__ = ["Ageing"]
+__all__ = ["MaxAge"]
 
 SLICE = 100
 """Sessions asked to leave in one pass of the event loop."""
 
 
-class Ageing:
+class MaxAge:
     """
     Asks each session to leave at ``max_session_age`` or up to a fifth earlier, one by one.
 
@@ -27,15 +29,15 @@ class Ageing:
     keeps to the limit of a pacing that has one, and pauses during a drain and a hold.
 
     Args:
-        drain: The drain whose sessions age.
+        host: The host of the drain whose sessions age.
         age: Seconds.
     """
 
-    name = "ageing"
+    name = "max-age"
     subscribes = (SessionOpened, SessionShed, SessionClosed, DrainCancelled)
 
-    def __init__(self, drain: Drain, age: float) -> None:
-        self._drain = drain
+    def __init__(self, host: DrainHost, age: float) -> None:
+        self._host = host
         self._age = age
         self._timer = Timer(self._look)
         self._plan = self._make_plan()
@@ -66,30 +68,35 @@ class Ageing:
                     self._set_timer()
             case SessionShed() | SessionClosed():
                 self._plan.discard(event.session)
-            case DrainCancelled():
+            case _:  # a cancelled drain
                 self._set_timer()
 
-    def flush(self, timeout: float) -> None:
-        """Hold nothing."""
-
     def _make_plan(self) -> AgePlan:
-        return AgePlan(self._age, self._limit, self._drain.rng)
+        return AgePlan(self._age, self._limit, self._host.rng or Random())
 
     def _limit(self) -> float:
         """Return the sessions per second that the options allow, in this task."""
-        pacing, fleet_rate = self._drain.settings.pacing, self._drain.settings.fleet_rate
+        pacing, fleet_rate = self._host.settings.pacing, self._host.settings.fleet_rate
         if isinstance(pacing, RateCapPacing):
             return pacing.limit
         return math.inf if fleet_rate is None else fleet_rate
 
     def _set_timer(self) -> None:
-        if self._is_watched and self._drain.state is DrainState.SERVING and (moment := self._plan.ask_at) is not None:
-            self._timer.set(asyncio.get_running_loop(), moment)
+        engine, moment = self._serving(), self._plan.ask_at
+        if engine is not None and moment is not None:
+            self._timer.set(engine.loop, moment)
 
     def _look(self) -> None:
-        if self._drain.state is not DrainState.SERVING:
+        if (engine := self._serving()) is None:
             return
-        for session in self._plan.due(self._drain.time(), SLICE, share=self._drain.workers):
+        for session in self._plan.due(engine.time(), SLICE, share=engine.workers):
             self._shed += 1
-            self._drain.shed(session)
+            engine.close(session)
         self._set_timer()
+
+    def _serving(self) -> Engine | None:
+        """Return the engine while sessions age: the application runs, no drain does, and it does not only watch."""
+        engine = self._host.engine
+        if not self._is_watched or engine is None or engine.observes_only or engine.state is not DrainState.SERVING:
+            return None
+        return engine

@@ -8,51 +8,90 @@ from typing import Any
 
 from starlette_drain.triggers.base import Control, Trigger
 
-__all__ = ["Watching", "status_of"]
+__all__ = ["TriggerTasks", "status_of"]
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds after which a trigger that has failed watches again: doubled each time, up to the longest."""
+
+END_TIMEOUT = 5.0
+"""Seconds that the triggers have to end, all together."""
 
 logger = logging.getLogger("starlette_drain")
 
 
-class Watching:
+class TriggerTasks:
     """
-    Everybody who watches, for one life of a drain.
+    The triggers that watch during one lifetime.
 
     Args:
         control: What they may do.
     """
 
     def __init__(self, control: Control) -> None:
-        self._control = control
-        self._tasks: list[tuple[Trigger, asyncio.Task[None]]] = []
+        self.control = control
+        self._tasks: dict[int, tuple[Trigger, asyncio.Task[None]]] = {}
+        self._failures: dict[int, str] = {}
 
-    def __contains__(self, trigger: object) -> bool:
-        return any(each is trigger for each, _ in self._tasks)
+    def __contains__(self, trigger: Trigger) -> bool:
+        return id(trigger) in self._tasks
 
     def begin(self, triggers: Iterable[Trigger]) -> None:
         """Let those of *triggers* watch that do not yet, in empty contexts: what they do belongs to no request."""
         loop = asyncio.get_running_loop()
-        self._tasks += [
-            (each, loop.create_task(self._watch(each), context=Context())) for each in triggers if each not in self
-        ]
+        for each in triggers:
+            if each not in self:
+                self._tasks[id(each)] = each, loop.create_task(self._watch(each), context=Context())
 
     async def end(self) -> None:
-        """Let nobody watch any more."""
-        tasks = [task for _, task in self._tasks]
-        for task in tasks:
+        """Stop them all. One that does not end in time is left behind, and named."""
+        for _, task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = {task for _, task in self._tasks.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=END_TIMEOUT)
+        if hanging := [trigger.name for trigger, task in self._tasks.values() if not task.done()]:
+            logger.error(
+                "Triggers did not end within %g s and are left behind: %s; see what their watch() awaits at its end",
+                END_TIMEOUT,
+                ", ".join(hanging),
+            )
+        self._tasks.clear()
+
+    def failure_of(self, trigger: Trigger) -> str | None:
+        """Return why *trigger* does not watch just now, if it has failed."""
+        return self._failures.get(id(trigger))
 
     async def _watch(self, trigger: Trigger) -> None:
-        try:
-            await trigger.watch(self._control)
-        except Exception:
-            logger.exception("Trigger %r failed and watches no more; a drain under way goes on", trigger.name)
+        loop, task, pause = asyncio.get_running_loop(), asyncio.current_task(), FIRST_PAUSE
+        while True:
+            began = loop.time()
+            try:
+                await trigger.watch(self.control)
+            except (Exception, asyncio.CancelledError) as error:
+                if task is not None and task.cancelling():
+                    if isinstance(error, asyncio.CancelledError):
+                        raise
+                    logger.exception("Trigger %r failed at its end", trigger.name)
+                    return
+                # A CancelledError that was not asked for comes from something that the trigger waited for.
+                if loop.time() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
+                self._failures[id(trigger)] = f"{type(error).__name__}; it watches again within {pause:g} s"
+                logger.exception(
+                    "Trigger %r failed; it watches again in %g s, and a drain goes on", trigger.name, pause
+                )
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            self._failures.pop(id(trigger), None)
 
 
-def status_of(trigger: Trigger, now: float) -> Mapping[str, Any]:
-    """Return what *trigger* says of itself at *now*, or what went wrong."""
+def status_of(trigger: Trigger, now: float, failure: str | None) -> Mapping[str, Any]:
+    """Return what *trigger* says of itself at *now*, and its *failure* if there is one."""
     try:
-        return trigger.status(now)
+        status = dict(trigger.status(now))
     except Exception as error:
         logger.exception("Trigger %r does not tell its status", trigger.name)
-        return {"error": type(error).__name__}
+        status = {"error": type(error).__name__}
+    return status if failure is None else {**status, "failed": failure}

@@ -1,1 +1,1 @@
-"""Who may ask for a drain."""
+"""What may start a drain."""

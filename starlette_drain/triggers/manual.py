@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.declared import is_number
+from starlette_drain.exceptions import SettingsError
 from starlette_drain.triggers.base import Control
 
 __all__ = ["ManualTrigger"]
@@ -12,7 +14,7 @@ __all__ = ["ManualTrigger"]
 
 class ManualTrigger:
     """
-    Fires when told to, as any cause one likes.
+    Fires when its `fire` is called, as any cause one likes.
 
     `Drain.start` and the admin route need no trigger. This one is for code that does not have the Drain at hand, and
     for tests that play another trigger's part.
@@ -45,14 +47,29 @@ class ManualTrigger:
 
         Raises:
             RuntimeError: If no drain watches this trigger yet, or any more.
+            SettingsError: If *window* cannot work.
         """
         if self._control is None:
             msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application has started, not ended"
             raise RuntimeError(msg)
+        if window is not None and not (is_number(window) and window >= 0):
+            raise SettingsError("window", window, "give seconds, 0 or more, or None for the drain's own window")
         now = self._control.time()
         deadline = None if window is None else now + window
         self._fired += 1
-        self._control.request(DrainCause(self.name, reason, now, deadline, revocable=revocable))
+        self._control.claim(DrainCause(self.name, reason, now, deadline, revocable=revocable))
+
+    def withdraw(self) -> bool:
+        """
+        Take the claim back; return whether that changed anything. Call it on the event loop's thread.
+
+        Raises:
+            RuntimeError: If no drain watches this trigger yet, or any more.
+        """
+        if self._control is None:
+            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application has started, not ended"
+            raise RuntimeError(msg)
+        return self._control.withdraw(self.name)
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
         """Return how often it has fired."""

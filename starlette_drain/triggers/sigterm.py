@@ -9,17 +9,19 @@
 #   - Our handler is an object that shows the `__self__` of the one it stands in for: sse-starlette finds the server by
 #     `signal.getsignal(SIGTERM).__self__`, and its streams would otherwise never end.
 #   - Two applications in one process stand in for one another. Both drain at the first SIGTERM, for the balancer waits
-#     for neither, and the server hears of it once, when both have drained.
+#     for neither, and the server gets it once, when both have drained.
 #   - A second SIGTERM is passed on at once. SIGINT is never touched: Ctrl-C stays immediate.
 #   - At the end the former handler is put back only where ours is still in place.
 #   - Telemetry is flushed before the signal is passed on: uvicorn re-raises it at its end, and `atexit` does not run.
-"""SIGTERM: the process is told to stop, and has `sigterm_window` seconds to shed before the server hears of it."""
+"""SIGTERM: the process is told to stop, and has `sigterm_window` seconds to shed before the server gets it."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -31,6 +33,11 @@ __all__ = ["SigtermTrigger"]
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks at whether our handler is still in place."""
+
+LIMIT = 5.0
+"""Seconds, after the window and what the last closes may take, until an accepted signal is passed on in any case."""
+
+logger = logging.getLogger("starlette_drain")
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -47,7 +54,7 @@ class SigtermTrigger:
     async def watch(self, control: Control) -> None:
         """Stand in for the installed handler until cancelled."""
         if why := self._why_not(control):
-            self._state = f"stood down: {why}"
+            self._state = "stood down"
             control.emit(TriggerStoodDown(control.time(), self.name, why))
             return
         loop = asyncio.get_running_loop()
@@ -61,9 +68,9 @@ class SigtermTrigger:
             try:
                 await self._drain(control)
             except Exception:
-                self._pass_on(handler)  # whatever went wrong, the process was told to stop
-                raise
-            self._pass_on(handler)
+                logger.exception("The drain at SIGTERM failed; the signal is passed on at once")
+            self._state = "passed on"
+            handler.end_drain()
         finally:
             handler.retire()
             if _is_in_place(handler):
@@ -76,31 +83,31 @@ class SigtermTrigger:
     def _why_not(self, control: Control) -> str | None:
         """Return why there is nothing to stand in for."""
         choice = control.settings.sigterm
-        if choice is False:
-            return "sigterm=False"
+        if choice is False or control.settings.mode != "drain":
+            return "sigterm=False" if choice is False else f"mode={control.settings.mode!r}"
         if threading.current_thread() is not threading.main_thread():
             return "the event loop is not in the main thread, where signals arrive"
         if choice is True:
             former = signal.getsignal(signal.SIGTERM)
             return "the SIGTERM handler was not installed from Python" if former is None else None
         if "ECS_CONTAINER_METADATA_URI_V4" not in self._environ:
-            return "this is not an ECS task; sigterm=True stands in all the same"
+            return "this is not an ECS task; set DRAIN_SIGTERM=true to drain at SIGTERM here too"
         if not hasattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "should_exit"):
             return "the SIGTERM handler is not uvicorn's, or was replaced (by loop.add_signal_handler?)"
         return None
 
     async def _drain(self, control: Control) -> None:
-        now, window = control.time(), control.settings.sigterm_window
-        control.request(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
-        await control.wait_drained()
+        now, settings = control.time(), control.settings
+        window = settings.sigterm_window
+        control.claim(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
+        # The plan ends by itself, with its last closes; the limit is for whatever should be wrong with it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(window + settings.tail + LIMIT):
+                await control.wait_drained()
         await control.flush()
 
-    def _pass_on(self, handler: "_StandIn") -> None:
-        self._state = "passed on"
-        handler.end_drain()
-
     async def _wait(self, came: asyncio.Event, handler: "_StandIn", control: Control) -> None:
-        """Wait for the signal; say once if somebody took our place."""
+        """Wait for the signal; say once if another handler took our place."""
         is_ours = True
         while not came.is_set():
             try:
@@ -154,20 +161,27 @@ class _StandIn:
         """Speak up, the first time."""
         if self._is_listening:
             self._is_listening, self.is_draining = False, True
-            self._speak_up()
+            try:
+                self._speak_up()
+            except RuntimeError:  # the event loop was closed without an end, so no drain will pass the signal on
+                self.end_drain()
 
     def end_drain(self) -> None:
-        """Pass the signal on as soon as nobody in the row drains any more; not again where a second one was."""
+        """Pass the signal on as soon as none in the row drains any more; not again where a second one was."""
         if self.is_draining:
             self.is_draining, self._row.is_owed = False, True
-            self._row.settle()
+        self._row.settle()
 
     def retire(self) -> None:
-        """Pass on the first signal too: somebody may have kept this one to call it, and nobody listens any more."""
-        self._is_listening = self.is_draining = False
+        """
+        Pass on every signal from now on, and the one that has come if that has not been done yet.
+
+        Another handler may have kept this one to call it.
+        """
+        self._is_listening = False
         self.is_retired = True
         self._row.members.remove(self)
-        self._row.settle()
+        self.end_drain()
 
 
 class _Row:
@@ -185,7 +199,7 @@ class _Row:
         """Whether one of them has drained, and its signal was not passed on."""
 
     def settle(self) -> None:
-        """Pass on the signal that is owed, unless somebody still drains."""
+        """Pass on the signal that is owed, unless another still drains."""
         if self.is_owed and not any(each.is_draining for each in self.members):
             self.pass_on(None)
 
