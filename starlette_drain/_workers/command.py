@@ -1,42 +1,136 @@
-"""What one worker process tells the others, as it stands in a file."""
+"""What one worker publishes to the others, as it stands in a file, and what follows from all of it."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.claims import Claims
 
-__all__ = ["Order"]
+__all__ = ["Cancel", "Claim", "Command", "Entry", "Withdraw", "compact", "fold", "follow"]
+
+VERSION = 1
+"""The version of the file. A field that is added does not change it; readers ignore what they do not know."""
+
+NUMBERS = ("at", "deadline", "lag")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Claim:
+    """A trigger holds a claim on the whole task."""
+
+    cause: DrainCause
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """A trigger has dropped its claim."""
+
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The drain of the task was cancelled by hand."""
+
+
+Command = Claim | Withdraw | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
     """
-    The latest word on whether the task drains.
+    One command in the log.
 
     Attributes:
-        number: Counts the orders of a task; a worker obeys each once.
-        cause: Why the task drains; ``None`` takes a drain back.
+        number: Its place in the log, the same for all workers.
+        pid: The worker that published it.
+        command: What it says.
     """
 
     number: int
-    cause: DrainCause | None
+    pid: int
+    command: Command
 
     def dump(self) -> str:
-        """Return the order as JSON."""
-        return json.dumps(asdict(self))
+        """Return the entry as JSON."""
+        content: dict[str, Any] = {"version": VERSION, "number": self.number, "pid": self.pid}
+        match self.command:
+            case Claim(cause):
+                content["claim"] = asdict(cause)
+            case Withdraw(trigger):
+                content["withdraw"] = trigger
+            case Cancel():
+                content["cancel"] = True
+        return json.dumps(content)
 
     @classmethod
-    def load(cls, text: str) -> "Order":
+    def load(cls, text: str) -> "Entry":
         """
-        Read an order.
+        Read an entry.
 
         Raises:
-            ValueError: If *text* is none.
+            ValueError: If *text* is none, or one of a version that this one cannot read.
         """
+        content = json.loads(text)
         try:
-            content = json.loads(text)
-            cause = content["cause"]
-            return cls(int(content["number"]), None if cause is None else DrainCause(**cause))
-        except (KeyError, TypeError) as error:
-            msg = f"not an order of a worker: {text!r:.80}"
+            if content["version"] != VERSION:
+                msg = f"it has version {content['version']!r:.20}, and this worker reads {VERSION}"
+                raise ValueError(msg)
+            return cls(int(content["number"]), int(content["pid"]), _command_in(content))
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"it is not a command: {text!r:.80}"
             raise ValueError(msg) from error
+
+
+def _command_in(content: dict[str, Any]) -> Command:
+    if content.get("cancel") is True:
+        return Cancel()
+    if isinstance(trigger := content.get("withdraw"), str):
+        return Withdraw(trigger)
+    known = {each.name for each in fields(DrainCause)}
+    cause = DrainCause(**{name: value for name, value in content["claim"].items() if name in known})
+    numbers = [getattr(cause, name) for name in NUMBERS]
+    if not (
+        isinstance(cause.trigger, str)
+        and isinstance(cause.reason, str)
+        and isinstance(cause.revocable, bool)
+        and all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
+    ):
+        raise TypeError
+    return Claim(cause)
+
+
+def follow(claims: Claims, command: Command) -> None:
+    """Let *claims* be what they are after *command*."""
+    match command:
+        case Claim(cause):
+            claims.hold(cause)
+        case Withdraw(trigger):
+            claims.withdraw(trigger)
+        case Cancel():
+            claims.cancel()
+
+
+def fold(commands: Iterable[Command]) -> Claims:
+    """Return the claims that *commands* lead to."""
+    claims = Claims()
+    for command in commands:
+        follow(claims, command)
+    return claims
+
+
+def compact(entries: Sequence[Entry]) -> set[int]:
+    """Return the numbers of the *entries* without which the others lead to the same claims."""
+    claims, needed = _claims_after(entries), list(entries)
+    for entry in entries:
+        rest = [each for each in needed if each is not entry]
+        if _claims_after(rest) == claims:
+            needed = rest
+    return {each.number for each in entries} - {each.number for each in needed}
+
+
+def _claims_after(entries: Iterable[Entry]) -> tuple[tuple[DrainCause, ...], tuple[DrainCause, ...]]:
+    claims = fold(each.command for each in entries)
+    return claims.standing, claims.muted

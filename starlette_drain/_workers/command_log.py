@@ -1,66 +1,120 @@
-"""The orders of a task, as one of its workers obeys and gives them: each once, and all workers in the same order."""
+"""The commands of a task, as one of its workers reads and writes them: each once, and all workers in the same order."""
 
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._engine.drain import Drain
-from starlette_drain._workers.command import Order
+from starlette_drain._workers.command import Claim, Command, Entry, compact, fold
 from starlette_drain._workers.shared_directory import SharedDirectory
-from starlette_drain.exceptions import IllegalTransition
 
-__all__ = ["CommandLog"]
+__all__ = ["CommandLog", "News"]
+
+
+@dataclass(slots=True)
+class News:
+    """
+    What is new in the log.
+
+    Attributes:
+        entries: The commands that were published, in order. The first time, the claims that stand.
+        muted: The first time, the claims that were cancelled, and that their triggers still hold.
+        confirmed: How many of this worker's own commands have found their place in the log.
+        is_first: Whether this is what a worker finds when it starts.
+        last: The number up to which the log was read.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    muted: list[DrainCause] = field(default_factory=list)
+    confirmed: int = 0
+    is_first: bool = False
+    last: int = 0
 
 
 class CommandLog:
     """
-    Obeys the orders of the others, and gives those of this worker.
+    Reads and writes the commands. It belongs to one thread.
 
     Args:
-        drain: The drain of this worker.
+        pid: The process id of this worker.
     """
 
-    def __init__(self, drain: Drain) -> None:
-        self._drain = drain
-        self.obeyed = 0
-        """The number of the last order obeyed."""
-        self.is_obeying = False
-        """Whether what the drain does now was ordered, so that nobody need be told."""
-        self._unsaid: list[DrainCause | None] = []
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._pending: list[Command] = []
+        self._own: set[int] = set()
+        self._entries: dict[int, Entry] = {}
+        self._last = 0
+        self._has_begun = False
+        self._pruned: tuple[int, int] = (0, 0)
+        self.unreadable: dict[str, str] = {}
+        """Why files could not be read, by their names."""
 
-    def begin(self, place: SharedDirectory) -> None:
-        """Begin with the drain that stands: what was taken back before this worker came is no news to it."""
-        self.obeyed = max((order.number for order in place.read_orders(0) if order.cause is None), default=0)
+    @property
+    def entries(self) -> list[Entry]:
+        """The commands in the log, without those that were pruned."""
+        return [entry for _, entry in sorted(self._entries.items())]
 
-    def obey(self, place: SharedDirectory) -> None:
-        """Obey what is new."""
-        for order in place.read_orders(self.obeyed):
-            self.obeyed = order.number
-            self.is_obeying = True
+    def keep(self, commands: Iterable[Command]) -> None:
+        """Keep *commands* until they are written."""
+        self._pending += commands
+
+    def write(self, directory: SharedDirectory) -> None:
+        """Write the commands kept."""
+        if not self._pending:
+            return
+        # Where the directory was cleared its numbers would begin again, below those that the others have read.
+        number = max(*directory.commands(), self._last, *self._own, 0, 0) + 1
+        while self._pending:
+            entry = Entry(number, self._pid, self._pending[0])
+            while not directory.write_command(entry):  # another worker has taken that number in the same moment
+                entry = replace(entry, number=entry.number + 1)
+            del self._pending[0]
+            self._own.add(entry.number)
+            number = entry.number + 1
+
+    def read(self, directory: SharedDirectory) -> News:
+        """Read what is new."""
+        news = self._read_new(directory)
+        for number in [number for number in self._own if number <= self._last]:
+            self._own.remove(number)
+            news.confirmed += 1
+        news.last = self._last
+        if not self._has_begun:
+            self._has_begun = news.is_first = True
+            self._summarize(news)
+        return news
+
+    def prune(self, directory: SharedDirectory, applied: int) -> None:
+        """Remove the commands that change nothing, of those up to number *applied*, which every worker has applied."""
+        if (applied, self._last) == self._pruned:
+            return
+        self._pruned = applied, self._last
+        for number in sorted(compact([entry for entry in self.entries if entry.number <= applied])):
+            if number != self._last:  # the latest stays, so that no number is given twice
+                directory.remove_command(number)
+                del self._entries[number]
+
+    def _read_new(self, directory: SharedDirectory) -> News:
+        """Read from the first new file on; begin again when one of them is removed meanwhile."""
+        while True:
+            files = directory.commands()
+            self.unreadable = {name: why for name, why in self.unreadable.items() if name in files.values()}
+            found: dict[int, Entry] = {}
             try:
-                self._follow(order)
-            finally:
-                self.is_obeying = False
+                for number in sorted(number for number in files if number > self._last):
+                    try:
+                        found[number] = replace(directory.read_command(number), number=number)
+                    except ValueError as error:
+                        self.unreadable[files[number]] = str(error)
+            except FileNotFoundError:
+                continue
+            self._entries = {number: entry for number, entry in self._entries.items() if number in files} | found
+            self._last = max(self._last, *files, 0)
+            return News(list(found.values()))
 
-    def keep(self, cause: DrainCause | None) -> None:
-        """Keep an order until it can be given: a *cause* to drain, or ``None`` to take that back."""
-        self._unsaid.append(cause)
-
-    def give(self, place: SharedDirectory) -> None:
-        """Give the orders kept."""
-        while self._unsaid:
-            # Where somebody has cleared up the place, its numbers begin again, and those obeyed before are no news.
-            order = Order(max(place.last_number(), self.obeyed) + 1, self._unsaid[0])
-            while not place.write_order(order):  # somebody else has given that number in the same moment
-                order = replace(order, number=order.number + 1)
-            del self._unsaid[0]
-            # Where others have given orders meanwhile, this one is obeyed in its turn like theirs.
-            if order.number == self.obeyed + 1:
-                self.obeyed = order.number
-
-    def _follow(self, order: Order) -> None:
-        if order.cause is not None:
-            self._drain.request(order.cause)
-        else:
-            with suppress(IllegalTransition):  # where it does not drain, or has been told to stop: nothing to take back
-                self._drain.withdraw()
+    def _summarize(self, news: News) -> None:
+        """Make *news* of the claims that stand, instead of all that has happened."""
+        claims = fold(each.command for each in news.entries)
+        pids = {each.command.cause.trigger: each.pid for each in news.entries if isinstance(each.command, Claim)}
+        news.entries = [Entry(self._last, pids[each.trigger], Claim(each)) for each in claims.standing]
+        news.muted = list(claims.muted)

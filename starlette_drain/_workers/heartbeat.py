@@ -1,93 +1,162 @@
-# Who does what need be done once per task is not negotiated but concluded. Each worker says since when it has been
-# there; of those who speak, the one that has been there longest does it. All see the same files, so all conclude the
-# same, and a mistake (a worker that stalled, or was seen too late) mends itself at the next look. A lock would not: a
-# child that the application forks keeps it when its worker dies, since it belongs to the open file (flock(2)).
-"""What each worker of a task says of itself, and what follows from what all of them say."""
+# The workers do not negotiate who does what is done once per task. Each publishes since when it runs, and of those that
+# are heard the one that has run longest is the leader. All see the same files, so all come to the same result, and a
+# mistake (a worker that stalled, or was seen too late) is corrected a moment later. A lock would be no better: a child
+# that the application forks keeps it when its worker dies, since it belongs to the open file (flock(2)).
+"""The status that each worker of a task publishes, and what follows from all of them."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from starlette_drain._engine.drain import Drain
+from starlette_drain._core.state import DrainState
+from starlette_drain._engine.engine import Engine
 
-__all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "sums", "understand"]
+__all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "reported", "sums", "task_state"]
+
+VERSION = 1
+"""The version of the file. A field that is added does not change it; readers ignore what they do not know."""
 
 SILENCE = 20.0
-"""Seconds after which a worker that says nothing is taken to hang."""
+"""Seconds without a heartbeat after which a worker is taken to hang."""
 
-SESSIONS = ("open", "waiting", "held", "leaving")
+SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
 PROGRESS = ("shed", "left", "refused", "forced")
+PLAN = ("rate", "eta")
+REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
+COMBINED = {"eta": max, "duration": max, "slack": min}
+"""How the numbers of several workers become one, where that is not their sum."""
+OUTCOMES = ("drained", "cancelled", "late", "incomplete")
+"""How a drain may end, the worst last: the task's outcome is that of the worker in which it ended worst."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """
-    How one worker stands. All times are seconds on the monotonic clock, which all processes of a machine share.
+    The status of one worker. All times are seconds on the monotonic clock, which all processes of a machine share.
 
     Attributes:
-        at: When it said so.
-        since: When it came.
-        order: The number of the last order it has obeyed.
+        at: When it was taken.
+        since: Since when the worker runs.
+        applied: The number of the last command that it has applied.
         state: Its `DrainState`.
         sessions: How many sessions it has, by how they stand.
-        counts: Transfers under way, and the tally of its drain.
-        failed: Triggers that have failed in it, and that another worker has to run.
-        advice: What it knows of the window that a drain may take, as `Latest`.
+        counts: Answers under way, the tally of its drain, and the rate and the eta of its plan.
+        report: The numbers and the outcome of its last report, if there was one.
+        failures: How often triggers of which one runs per task have failed in it, by their names.
+        window: What it knows of the window that a drain may take, as `Latest`.
         fleet: What it knows of the other tasks, as `Latest`.
-        is_done: Whether it has no reason to live on.
+        is_done: Whether nothing keeps it from ending.
     """
 
     at: float
     since: float
-    order: int
+    applied: int
     state: str
     sessions: dict[str, int]
-    counts: dict[str, int]
-    failed: list[str]
-    advice: tuple[float, Any]
+    counts: dict[str, float]
+    report: dict[str, Any] | None
+    failures: dict[str, int]
+    window: tuple[float, Any]
     fleet: tuple[float, Any]
     is_done: bool
+
+    def dump(self) -> str:
+        """Return the heartbeat as JSON."""
+        return json.dumps({"version": VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, text: str) -> "Heartbeat":
+        """
+        Read a heartbeat.
+
+        Raises:
+            ValueError: If *text* is none, or one of a version that this one cannot read.
+        """
+        content = json.loads(text)
+        try:
+            if content["version"] != VERSION:
+                msg = f"it has version {content['version']!r:.20}, and this worker reads {VERSION}"
+                raise ValueError(msg)
+            heartbeat = cls(**{each.name: content[each.name] for each in fields(cls)})
+            (_, _), (_, _) = heartbeat.window, heartbeat.fleet
+            float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied)
+            sum(heartbeat.sessions[name] for name in SESSIONS)
+            sum(heartbeat.counts[name] for name in ("transfers", *PROGRESS, *PLAN)), sum(heartbeat.failures.values())
+            if heartbeat.report is not None:
+                sum(heartbeat.report[name] for name in REPORT), OUTCOMES.index(heartbeat.report["outcome"])
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"it is not a heartbeat: {text!r:.80}"
+            raise ValueError(msg) from error
+        return heartbeat
 
     def shown(self) -> dict[str, Any]:
         """Return what ``GET /drain`` shows of this worker."""
         return {"state": self.state, "sessions": self.sessions, **self.counts}
 
 
-def count(drain: Drain) -> tuple[dict[str, int], dict[str, int]]:
+def count(engine: Engine) -> tuple[dict[str, int], dict[str, float]]:
     """Return the sessions and the counts of this worker."""
-    statistics, progress = drain.statistics(), drain.progress()
+    statistics, progress = engine.statistics(), engine.progress()
     sessions = {name: getattr(statistics, name) for name in SESSIONS}
     tally = {name: getattr(progress, name) if progress else 0 for name in PROGRESS}
-    return sessions, {"transfers": len(drain.transfers), **tally}
+    plan = progress if engine.state is DrainState.DRAINING else None
+    pace = {name: round(getattr(plan, name), 3) if plan else 0.0 for name in PLAN}
+    return sessions, {"transfers": len(engine.answers), **tally, **pace}
 
 
-def understand(contents: Mapping[int, Mapping[str, Any]]) -> dict[int, Heartbeat]:
+def reported(engine: Engine) -> dict[str, Any] | None:
+    """Return the numbers and the outcome of the last report of this worker."""
+    if (report := engine.report) is None:
+        return None
+    return {name: round(getattr(report, name), 3) for name in REPORT} | {"outcome": report.outcome}
+
+
+def leader(task: str, heartbeats: Mapping[int, Heartbeat], now: float) -> int | None:
     """
-    Read what workers have said, by pid.
+    Return the pid of the worker that does *task* for all; ``None`` if none is alive.
 
-    Raises:
-        ValueError: If one of them does not speak as this one does.
+    That is the one that has run longest, of those in which *task* has failed least often.
     """
-    try:
-        return {pid: Heartbeat(**content) for pid, content in contents.items()}
-    except TypeError as error:
-        msg = "the workers run different versions of starlette_drain and do not understand each other"
-        raise ValueError(msg) from error
+    heard = [
+        (each.failures.get(task, 0), each.since, pid) for pid, each in heartbeats.items() if now - each.at <= SILENCE
+    ]
+    return min(heard)[2] if heard else None
 
 
-def leader(deed: str, words: Mapping[int, Heartbeat], now: float) -> int | None:
-    """Return the pid of the worker that does *deed* for all; ``None`` where it has failed in each that speaks."""
-    able = [(word.since, pid) for pid, word in words.items() if now - word.at <= SILENCE and deed not in word.failed]
-    return min(able)[1] if able else None
+def task_state(own: str, others: Iterable[tuple[str, bool]]) -> str:
+    """
+    Return the state of the task: draining if any worker drains, drained if all are, otherwise serving.
+
+    Args:
+        own: The state of this worker.
+        others: The state of each other worker, and whether it has applied all commands. One that has not will follow in
+            a moment: it serves where this one does, and does not yet drain where this one does.
+    """
+    serving, draining = DrainState.SERVING.value, DrainState.DRAINING.value
+    behind = serving if own == serving else draining
+    states = {own, *(state if is_current else behind for state, is_current in others)}
+    if draining in states:
+        return draining
+    return own if len(states) == 1 else serving
 
 
-def sums(words: Collection[Heartbeat]) -> dict[str, Any]:
-    """Return the counts of all workers together."""
-    sessions = {name: sum(word.sessions.get(name, 0) for word in words) for name in SESSIONS}
+def sums(heartbeats: Collection[Heartbeat]) -> dict[str, Any]:
+    """Return the numbers of all workers together."""
+    reports = [each.report for each in heartbeats if each.report]
+    report = None
+    if reports:
+        report = {name: _combine(name, reports) for name in REPORT}
+        report["outcome"] = max((each["outcome"] for each in reports), key=OUTCOMES.index)
     return {
-        "sessions": sessions,
-        **{name: sum(word.counts.get(name, 0) for word in words) for name in ("transfers", *PROGRESS)},
+        "sessions": {name: _combine(name, [each.sessions for each in heartbeats]) for name in SESSIONS},
+        **{name: _combine(name, [each.counts for each in heartbeats]) for name in ("transfers", *PROGRESS, *PLAN)},
+        "report": report,
     }
+
+
+def _combine(name: str, numbers: Sequence[Mapping[str, Any]]) -> Any:
+    return round(COMBINED.get(name, sum)([each[name] for each in numbers]), 3)
 
 
 class Latest:
@@ -95,11 +164,11 @@ class Latest:
     Something that any worker may find out for all: what was found out last holds.
 
     Args:
-        tell: Who is told what another worker has found out.
+        tell: What to call with something that another worker has found out.
     """
 
-    def __init__(self, emit: Callable[[Any], object]) -> None:
-        self._tell = emit
+    def __init__(self, tell: Callable[[Any], object]) -> None:
+        self._tell = tell
         self.found: tuple[float, Any] = (0.0, None)
         """When, and what."""
 
@@ -108,8 +177,8 @@ class Latest:
         if value != self.found[1]:
             self.found = now, value
 
-    def hear(self, found: tuple[float, Any]) -> None:
-        """Believe another worker that has found out later."""
+    def learn(self, found: tuple[float, Any]) -> None:
+        """Take over what another worker has found out later."""
         at, value = found
         if at > self.found[0]:
             self.found = at, value

@@ -1,10 +1,10 @@
-"""One worker of a task that does what need not be done by all of them."""
+"""A trigger of which one per task is enough: it watches in the leader."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from starlette_drain._workers.group import Workers
+from starlette_drain._workers.member import Member
 from starlette_drain.triggers.base import Control, Trigger
 
 __all__ = ["LeaderOnly"]
@@ -16,49 +16,56 @@ class LeaderOnly:
 
     Args:
         trigger: The trigger.
-        workers: The agreement among the workers.
+        member: Returns this worker as part of the group, in the present lifetime.
     """
 
-    def __init__(self, trigger: Trigger, workers: Workers) -> None:
+    def __init__(self, trigger: Trigger, member: Callable[[], Member | None]) -> None:
         self.name = trigger.name
         self._trigger = trigger
-        self._workers = workers
-        self._has_failed = False
+        self._member = member
 
     async def watch(self, control: Control) -> None:
-        """Watch whenever this worker is elected, and no longer."""
-        self._has_failed = False
+        """Watch while this worker is the leader."""
+        member = self._member()
+        if member is None:
+            return
         while True:
-            await self._workers.wait_elected(self.name)
+            await member.wait_elected(self.name)
             term = asyncio.timeout(None)
             try:
-                await self._serve(term, control)
+                await self._serve(term, member, control)
             except Exception as error:
                 if isinstance(error, TimeoutError) and term.expired():
                     continue
-                self._has_failed = True
-                self._workers.give_up(self.name)
+                member.give_up(self.name)
                 raise
             return
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return the trigger's status where it runs here; otherwise how it stands, and in which worker it runs."""
-        watcher = self._workers.who_watches(self.name)
-        if watcher is None:
-            return {"state": "failed" if self._has_failed else "not started"}
-        if watcher == self._workers.pid:
-            return self._trigger.status(now)
-        return {"state": "failed" if self._has_failed else "another worker watches", "watched_by": watcher}
+        """Return the trigger's status where it watches, and elsewhere which worker runs it."""
+        member = self._member()
+        pid = member.leader_of(self.name) if member is not None else None
+        if member is None or pid is None:
+            return {"state": "not started"}
+        return (
+            self._trigger.status(now) if pid == member.pid else {"state": "another worker watches", "watched_by": pid}
+        )
 
-    async def _serve(self, term: asyncio.Timeout, control: Control) -> None:
-        """Watch for one *term*, which ends when another worker is elected."""
+    async def before_exit(self) -> None:
+        """Let the trigger do what must happen before the exit, in the worker that runs it."""
+        member, act = self._member(), getattr(self._trigger, "before_exit", None)
+        if act is not None and member is not None and self.name in member.leads:
+            await act()
+
+    async def _serve(self, term: asyncio.Timeout, member: Member, control: Control) -> None:
+        """Watch for one *term*, which ends when another worker becomes the leader."""
         async with term:
-            ending = asyncio.create_task(self._end_when_deposed(term))
+            ending = asyncio.create_task(self._end_when_deposed(term, member))
             try:
                 await self._trigger.watch(control)
             finally:
                 ending.cancel()
 
-    async def _end_when_deposed(self, term: asyncio.Timeout) -> None:
-        await self._workers.wait_deposed(self.name)
+    async def _end_when_deposed(self, term: asyncio.Timeout, member: Member) -> None:
+        await member.wait_deposed(self.name)
         term.reschedule(0.0)

@@ -1,0 +1,132 @@
+"""One exchange with the other workers: everything that is done with files, in a thread of its own."""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from starlette_drain._workers.command import Command, fold
+from starlette_drain._workers.command_log import CommandLog, News
+from starlette_drain._workers.heartbeat import Heartbeat
+from starlette_drain._workers.shared_directory import SharedDirectory
+
+__all__ = ["Exchange", "Heard", "Problem", "problem_of"]
+
+BEAT = 1.0
+"""Seconds after which a worker of which there is nothing new writes its heartbeat again."""
+
+NO_DIRECTORY = (
+    "set TMPDIR to a directory that the workers share and can write; until then /drain acts on one worker only"
+)
+NO_FILE = "remove the file, or let all workers run one version; until then this worker may miss what the others do"
+
+
+class Problem(NamedTuple):
+    """Why the workers cannot agree, and the remedy."""
+
+    text: str
+    remedy: str
+
+
+@dataclass(slots=True)
+class Heard:
+    """
+    What a worker has read in one exchange.
+
+    Attributes:
+        news: The new commands.
+        heartbeats: Those of the other workers, by pid; ``None`` if they could not be read.
+        problem: What went wrong.
+    """
+
+    news: News = field(default_factory=News)
+    heartbeats: dict[int, Heartbeat] | None = None
+    problem: Problem | None = None
+
+
+class Exchange:
+    """
+    Publishes what this worker has to say, and reads the others. It belongs to one thread.
+
+    Args:
+        find: Makes or enters the shared directory.
+        pid: The process id of this worker.
+    """
+
+    def __init__(self, find: Callable[[], SharedDirectory], pid: int) -> None:
+        self._find = find
+        self._pid = pid
+        self._directory: SharedDirectory | None = None
+        self._log = CommandLog(pid)
+        self._written: Heartbeat | None = None
+
+    def publish(self, commands: Iterable[Command]) -> None:
+        """
+        Write *commands*, and those that could not be written before. What fails is tried again at the next exchange.
+
+        Raises:
+            OSError: If they cannot be written now.
+        """
+        self._log.keep(commands)
+        self._log.write(self._enter())
+
+    def meet(self, heartbeat: Heartbeat) -> Heard:
+        """Publish *heartbeat* and read the others'. A step that fails prevents no other."""
+        heard = Heard()
+        try:
+            directory = self._enter()
+        except OSError as error:
+            heard.problem = problem_of(error)
+            return heard
+        for step in (self._publish, self._hear_commands, self._hear_workers):
+            try:
+                step(directory, heartbeat, heard)
+            except OSError as error:
+                heard.problem = heard.problem or problem_of(error)
+        return heard
+
+    def leave(self, supervisor: int | None) -> None:
+        """Leave the other workers."""
+        if self._directory is not None:
+            with suppress(OSError):
+                self._log.read(self._directory)
+                is_draining = bool(fold(each.command for each in self._log.entries).standing)
+                self._directory.leave(self._pid, supervisor, is_draining=is_draining)
+
+    def _enter(self) -> SharedDirectory:
+        if self._directory is None:
+            self._directory = self._find()
+        else:
+            self._directory.enter()  # the last of the workers that left may have removed it
+        return self._directory
+
+    def _publish(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
+        try:
+            before = self._written
+            is_news = before is None or replace(before, at=heartbeat.at) != heartbeat
+            if is_news or (before and heartbeat.at - before.at >= BEAT) or not directory.has_heartbeat(self._pid):
+                directory.write_heartbeat(self._pid, heartbeat)
+                self._written = heartbeat
+        finally:
+            self._log.write(directory)
+
+    def _hear_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
+        heard.news = self._log.read(directory)
+        self._find_unreadable(directory, self._log.unreadable, heard)
+
+    def _hear_workers(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:
+        heartbeats, unreadable = directory.read_heartbeats(self._pid)
+        heard.heartbeats = heartbeats
+        self._find_unreadable(directory, unreadable, heard)
+        if not unreadable:
+            applied = min(each.applied for each in (heartbeat, *heartbeats.values()))
+            self._log.prune(directory, applied)
+
+    def _find_unreadable(self, directory: SharedDirectory, unreadable: dict[str, str], heard: Heard) -> None:
+        for name, why in unreadable.items():
+            heard.problem = heard.problem or Problem(f"{directory.path / name} cannot be read: {why}", NO_FILE)
+
+
+def problem_of(error: OSError) -> Problem:
+    """Return what an *error* of the file system means for the workers."""
+    return Problem(str(error) or repr(error), NO_DIRECTORY)

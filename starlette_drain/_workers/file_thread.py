@@ -1,0 +1,43 @@
+"""The one thread in which a worker opens files: a disk or a network share that is slow holds up no event loop."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["FileThread"]
+
+
+class FileThread(Executor):
+    """
+    Runs calls one after the other, in a daemon thread that starts with the first of them.
+
+    The executors of the standard library are waited for when the process exits; a file system that hangs would keep it.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._has_started = False
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run *call* after those before it."""
+        outcome: Future[Any] = Future()
+        self._calls.put((outcome, lambda: call(*args, **kwargs)))
+        if not self._has_started:
+            self._has_started = True
+            threading.Thread(target=self._run, name="starlette-drain-workers", daemon=True).start()
+        return outcome
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """End the thread after the calls that were submitted."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            outcome, call = item
+            if outcome.set_running_or_notify_cancel():
+                try:
+                    outcome.set_result(call())
+                except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+                    outcome.set_exception(error)
