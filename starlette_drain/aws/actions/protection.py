@@ -5,7 +5,7 @@
 # forgotten blocks deployments (DEPLOYMENT_BLOCKED) for as long as it was asked for, 48 hours at the most. So
 #
 #   - it is asked for in short leases (5 minutes) and renewed at half-time: a process that is killed blocks for minutes;
-#   - no lease ends later than `protection_limit` after the need began, and the limit begins anew only when there was no
+#   - no lease ends later than its limit after the need began, and the limit begins anew only when there was no
 #     need for so long that a lease has ended: neither sessions that come and go around the threshold, nor workers that
 #     do, nor a process that starts again add up to more;
 #   - it is given back when the need is over, when ECS ends the task all the same, and when the application ends.
@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.declared import is_number, is_whole
 from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
@@ -32,12 +33,14 @@ from starlette_drain._core.events import (
     Event,
     TriggerActed,
 )
+from starlette_drain.aws.actions.need import Need
 from starlette_drain.aws.api.backoff import Backoff
 from starlette_drain.aws.api.calls import unobserved
 from starlette_drain.aws.api.errors import Incomplete
-from starlette_drain.aws.api.need import Need
+from starlette_drain.aws.session import AWSSession
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.source import AwsSource
+from starlette_drain.exceptions import SettingsError
 from starlette_drain.triggers.base import Control
 
 __all__ = ["AGENT_VARIABLE", "NotProtectable", "TaskProtection", "lease", "put_json", "read_answer"]
@@ -49,11 +52,14 @@ TIME_LIMIT = 5.0
 LEASE = 5
 """Minutes."""
 
+SHORTEST_LIMIT, LONGEST_LIMIT = 60.0, 172_800.0
+"""Seconds for which ECS can protect a task."""
+
 LOOK = 10.0
 """Seconds between two looks at whether protection is needed."""
 
 PAUSE = LEASE * 60.0 + LOOK
-"""Seconds without a need after which the limit begins anew: a lease that nobody gave back has ended."""
+"""Seconds without a need after which the limit begins anew: a lease that was not given back has ended."""
 
 ENDED_BY_ECS = frozenset({"target-health", "task-state"})
 
@@ -72,7 +78,7 @@ def lease(limit: float, since: float, now: float) -> int:
     Args:
         limit: Seconds for which the task may be protected.
         since: When the need for it began.
-        now: When it is asked; the agent may take `TIME_LIMIT` to hear of it.
+        now: When it is asked; it may take `TIME_LIMIT` to reach the agent.
     """
     return max(0, min(LEASE, math.floor((since + limit - now - TIME_LIMIT) / 60)))
 
@@ -110,19 +116,35 @@ class TaskProtection(AwsSource):
     """
     Protects the task from being scaled in while it is slow to leave; it asks for no drain.
 
-    Hand it over like a trigger: it watches, and hears of every drain. ``protection_limit`` switches it on. Nothing that
-    fails here breaks a drain.
+    Hand it over like a trigger: it watches, and is told of every drain. Nothing that fails here breaks a drain.
 
     Args:
+        limit: Seconds for which the task may be protected, 60 to 172800 (48 hours, the longest protection there is).
+        sessions: It is protected while more sessions than this are open, too; ``None`` only while it drains.
         put: Who puts a JSON document to the ECS agent; a thread with urllib by default.
-        **source: See `AwsSource`.
+        session: The session of this process; one of its own by default.
+        **own: See `AWSSession`, for a session of its own.
     """
 
     name = "task-protection"
     subscribes = (DrainStarted, DrainReplanned, DrainCancelled, DrainFinished)
 
-    def __init__(self, *, put: Put | None = None, **source: Any) -> None:
-        super().__init__(**source)
+    def __init__(
+        self,
+        session: AWSSession | None = None,
+        *,
+        limit: float,
+        sessions: int | None = None,
+        put: Put | None = None,
+        **own: Any,
+    ) -> None:
+        super().__init__(session, **own)
+        if not (is_number(limit) and SHORTEST_LIMIT <= limit <= LONGEST_LIMIT):
+            raise SettingsError("limit", limit, f"give seconds from {SHORTEST_LIMIT:g} to {LONGEST_LIMIT:g}")
+        if sessions is not None and not (is_whole(sessions) and sessions >= 0):
+            raise SettingsError("sessions", sessions, "give a number of sessions, 0 or more, or None")
+        self._limit = limit
+        self._sessions = sessions
         self._put = put or put_json
         self._news = asyncio.Event()
         self._drains = False
@@ -135,23 +157,19 @@ class TaskProtection(AwsSource):
 
     async def watch(self, control: Control) -> None:
         """Hold protection while it is needed, until cancelled; then give it back."""
-        limit = control.settings.protection_limit
-        if limit is None:
-            self._stand_down(control, "protection_limit is not set")
-            return
-        if not self._environ.get(AGENT_VARIABLE):
+        if not self._session.environ.get(AGENT_VARIABLE):
             self._stand_down(control, f"there is no ECS agent: {AGENT_VARIABLE} is not set")
             return
         self._news = asyncio.Event()
-        self._need = Need(f"protection {self._environ[AGENT_VARIABLE]}", control.settings.workers_dir, PAUSE)
+        self._need = Need(f"protection {self._session.environ[AGENT_VARIABLE]}", PAUSE)
         self._state = "watching"
         impairment = Impairment(self.name, control)
-        backoff = Backoff(LOOK, 60.0, self._rng)
+        backoff = Backoff(LOOK, 60.0, self._session.rng)
         try:
             while True:
                 self._news.clear()
                 try:
-                    await self._settle(limit, self._need, control)
+                    await self._settle(self._need, control)
                 except NotProtectable as never:
                     self._last_error = never.problem
                     self._stand_down(control, str(never))
@@ -179,7 +197,7 @@ class TaskProtection(AwsSource):
         }
 
     def notify(self, event: Event) -> None:
-        """Hear of drains that begin, go on for another cause, and end."""
+        """Follow drains that begin, go on for another cause, and end."""
         match event:
             case DrainStarted(cause=cause):
                 self._drains = _is_ours(cause)
@@ -189,14 +207,10 @@ class TaskProtection(AwsSource):
                 self._drains = False
         self._news.set()
 
-    def flush(self, timeout: float) -> None:
-        """Hold nothing."""
-
     def _is_needed(self, control: Control) -> bool:
-        threshold = control.settings.protection_sessions
-        return self._drains or (threshold is not None and control.open_sessions() > threshold)
+        return self._drains or (self._sessions is not None and control.open_sessions() > self._sessions)
 
-    async def _settle(self, limit: float, need: Need, control: Control) -> None:
+    async def _settle(self, need: Need, control: Control) -> None:
         """Ask for protection, renew it or give it back, as things stand."""
         now = control.time()
         if not self._is_needed(control):
@@ -207,7 +221,7 @@ class TaskProtection(AwsSource):
         self._since = need.note(now)
         if self._until is not None and now >= self._until:
             self._until, self._is_held = None, False
-        minutes = lease(limit, self._since, now)
+        minutes = lease(self._limit, self._since, now)
         if minutes and (self._until is None or now >= self._renew_at):
             await self._ask(control, minutes)
 
@@ -220,7 +234,7 @@ class TaskProtection(AwsSource):
             body["ExpiresInMinutes"] = minutes
             # Taken for granted before the answer: what may be held is given back at the end.
             self._until = max(self._until or 0.0, now + minutes * 60.0)
-        url = f"{self._environ[AGENT_VARIABLE].rstrip('/')}/task-protection/v1/state"
+        url = f"{self._session.environ[AGENT_VARIABLE].rstrip('/')}/task-protection/v1/state"
         try:
             with unobserved():
                 status, answer = await self._put(url, body)

@@ -4,13 +4,13 @@
 # then knows no deregistration delay, and sends SIGTERM at once; but a drain by hand, by an event or by the task's own
 # state may take as long as the delay allows, because the balancer cuts nothing before.
 #
-# A drain, whoever asked for it, wishes OUT. That it is cancelled wishes IN, or for a task that ECS registered AS_WAS:
+# A drain, whatever started it, wishes OUT. That it is cancelled wishes IN, or for a task that ECS registered AS_WAS:
 # what was taken out from here is put back, and nothing else. What is wished is compared with what DescribeTargetHealth
-# shows and brought about, with back-off, for as long as it takes. Then nobody asks any more, so an operator who takes
+# shows and brought about, with back-off, for as long as it takes. Then no more calls are made, so an operator who takes
 # the target out by hand is not contradicted.
 #
 # The order is the one in which ECS does it: deregister, shed within the delay, end. Only the end of the process waits,
-# by `flush`, until the target is seen `draining`: before that the balancer may send more. The sheds do not:
+# in `before_exit`, until the target is seen `draining`: before that the balancer may send more. The sheds do not:
 #   - `draining` is seen with the next call, in some 0.3 s, in which an even drain asks one session in a thousand; what
 #     of these comes straight back is a late arrival, answered 503, and tries again
 #   - it says that AWS has taken note; the balancer's nodes follow when they do (an NLB's in up to two minutes)
@@ -19,26 +19,25 @@
 # What wishes nothing:
 #   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
 #                       delay that its bake time is to outlast
-#   SIGTERM of one of several workers: whoever restarts them in turn does not mean the task
+#   SIGTERM of one of several workers: a restart of them in turn does not mean the task
 """Registering this task with its target groups by itself, and taking it out when a drain begins."""
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.deadline import deadline, fitting_window
 from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Event, TriggerActed
 from starlette_drain.aws.api.backoff import Backoff
-from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed
-from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity, discover
-from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
+from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity
 from starlette_drain.aws.identity.targets import TargetEntries
-from starlette_drain.aws.sources.deadline import deadline, fitting_window
+from starlette_drain.aws.options import AwsSettings
+from starlette_drain.aws.session import AWSSession
 from starlette_drain.aws.sources.impairment import Impairment
-from starlette_drain.aws.sources.source import AwsSource, Search
+from starlette_drain.aws.sources.source import AwsSource
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SelfRegistration"]
@@ -49,14 +48,14 @@ FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between two attempts: at first, and at the most."""
 
 CONFIRMED_WITHIN = 30.0
-"""Seconds after which a target that was deregistered is taken for drained, where nobody may look."""
+"""Seconds after which a target that was deregistered is taken for drained, where looking is not allowed."""
 
 STOP_LIMIT = 5.0
 """Seconds that deregistering may hold up the end of the application."""
 
 
 class Wish(Enum):
-    """Where this task's targets shall be."""
+    """Where this task's targets are to be."""
 
     AS_WAS = "as it was"
     IN = "in"
@@ -71,19 +70,20 @@ class SelfRegistration(AwsSource):
     """
     Registers this task with its target groups when the application has started, and takes it out when it drains.
 
-    Hand it over like a trigger: it watches, and hears of every drain. Nothing that fails here breaks a drain.
+    Pass it like a trigger: it watches, and is notified of every drain. Nothing that fails here breaks a drain.
 
     Args:
         registers: False for tasks that ECS registers: only a drain takes such a task out, and a cancelled one puts it
             back, exactly as it was. Meant for a drain by hand, which ECS does not expect.
-        **source: See `AwsSource`.
+        session: The session of this process; one of its own by default.
+        **own: See `AWSSession`, for a session of its own.
     """
 
     name = "self-registration"
     subscribes = (DrainStarted, DrainReplanned, DrainCancelled)
 
-    def __init__(self, *, registers: bool = True, **source: Any) -> None:
-        super().__init__(**source)
+    def __init__(self, session: AWSSession | None = None, *, registers: bool = True, **own: Any) -> None:
+        super().__init__(session, **own)
         self._registers = registers
         self._home = Wish.IN if registers else Wish.AS_WAS
         self._wish = self._home
@@ -93,38 +93,42 @@ class SelfRegistration(AwsSource):
         self._impairment: Impairment | None = None
         self._problems: dict[str, str] = {}
         self._news = asyncio.Event()
-        self._settled = threading.Event()
+        self._settled = asyncio.Event()
         self._sent: dict[str, float] = {}
-        self._has_asked = False
+        self._claim: DrainCause | None = None
+        """What is wanted now: that a drain under way ends before the balancer cuts."""
 
     async def watch(self, control: Control) -> None:
         """Find the target groups, and bring about what is wished until cancelled; then take the task out."""
-        if not control.settings.target_group_arn and not self._is_on_ecs:
-            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
+        if not AwsSettings.of(control.settings).target_group_arn and self._stand_down_off_ecs(control):
             return
         self._control = control
-        self._news = asyncio.Event()
+        self._news, self._settled = asyncio.Event(), asyncio.Event()
         self._state = "discovering"
-        search = Search(self.name, control, self._rng)
-        task = await search.until_found(self._read_task) if self._is_on_ecs else None
-        arn = next(iter(control.settings.target_group_arn), task.task_arn if task else "")
-        async with self._calls(arn) as calls:
-            identity = await search.until_found(lambda: self._discover(calls, control, task))
-            if not identity.targets:
-                self._stand_down(control, "; ".join((*identity.notes, "set DRAIN_TARGET_GROUP_ARN")))
-                return
-            self._identity = identity
-            self._impairment = Impairment(self.name, control)
-            control.advise(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
-            self._problems = {}
-            self._groups = [TargetEntries(calls, each, registers=self._registers) for each in identity.targets]
-            try:
-                await self._keep(control)
-            finally:
-                await self._leave_at_stop(control)
-                self._control = None
-                self._wish = self._home
-                self._settled.set()
+        try:
+            async with self._session.open(AwsSettings.of(control.settings)) as aws:
+                identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
+                if not identity.targets:
+                    self._stand_down(control, "; ".join((*identity.notes, "set DRAIN_TARGET_GROUP_ARN")))
+                    return
+                self._identity = identity
+                self._impairment = Impairment(self.name, control)
+                control.note_window(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
+                self._problems = {}
+                self._groups = [TargetEntries(aws.calls, each, registers=self._registers) for each in identity.targets]
+                try:
+                    await self._keep(control)
+                finally:
+                    await self._leave_at_stop(control)
+        finally:
+            self._control = None
+            self._wish = self._home
+            self._settled.set()
+
+    async def before_exit(self) -> None:
+        """Wait while the balancer may still send to this task: the process is not to end before."""
+        if self._control is not None and self._wish is Wish.OUT:
+            await self._settled.wait()
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return what is wished, whether it has come about, and what went wrong."""
@@ -138,34 +142,32 @@ class SelfRegistration(AwsSource):
         }
 
     def notify(self, event: Event) -> None:
-        """Hear of drains that begin, go on for another cause, or are cancelled."""
+        """Follow drains that begin, go on for another cause, or are cancelled."""
         match event:
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
+                self._session.hurry()
                 self._wish_for(Wish.OUT)
             case DrainCancelled() if self._wish is Wish.OUT:
                 self._wish_for(self._home)
 
-    def flush(self, timeout: float) -> None:
-        """Hold up the end of the process, for *timeout* seconds at the most, while the balancer may still send."""
-        if self._control is not None and self._wish is Wish.OUT:
-            self._settled.wait(timeout)
-
     def _heeds(self, cause: DrainCause) -> bool:
-        is_of_one_worker = not cause.revocable and self._control is not None and self._control.workers > 1
+        control = self._control
+        if control is not None and control.settings.mode != "drain":
+            return False  # what only observes takes nothing out
+        is_of_one_worker = not cause.revocable and control is not None and control.workers > 1
         return cause.trigger != self.name and cause.trigger not in SPARED and not is_of_one_worker
 
     def _wish_for(self, wish: Wish) -> None:
         if wish is not self._wish:
-            self._wish, self._has_asked = wish, False
+            self._wish, self._claim = wish, None
             self._sent.clear()
             self._settled.clear()
             self._news.set()
-
-    async def _discover(self, calls: AwsCalls, control: Control, task: TaskMetadata | None) -> TaskIdentity:
-        return await discover(calls, control.settings, task)
+            if wish is not Wish.OUT and self._control:
+                self._control.withdraw(self.name)
 
     async def _keep(self, control: Control) -> None:
-        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._rng)
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY, self._session.rng)
         while True:
             self._news.clear()
             wish = self._wish
@@ -215,7 +217,7 @@ class SelfRegistration(AwsSource):
             if await group.is_out():
                 return True
         except AwsCallFailed:
-            # The deregistration went through; that nobody may look must not hold up anything for ever.
+            # The deregistration went through; not being allowed to look must not hold up anything for ever.
             if control.time() - self._sent[group.arn] < CONFIRMED_WITHIN:
                 raise
             return True
@@ -228,13 +230,14 @@ class SelfRegistration(AwsSource):
     def _ask(self, control: Control) -> None:
         """Let the drain under way know when the balancer will cut, if it still goes on."""
         out_since = self._out_since()
-        if self._wish is not Wish.OUT or self._has_asked or self._identity is None or out_since is None:
+        if self._wish is not Wish.OUT or self._identity is None or out_since is None:
             return
-        self._has_asked = True
-        settings, now = control.settings, control.time()
-        ends = deadline(now, out_since, self._identity.shortest_delay, settings.margin)
-        reason = f"this task has deregistered itself, and the shortest delay is {self._identity.shortest_delay:g} s"
-        control.request(DrainCause(self.name, reason, at=now, deadline=ends, lag=now - out_since))
+        if self._claim is None:
+            delay, now = self._identity.shortest_delay, control.time()
+            reason = f"this task has deregistered itself, and the shortest delay is {delay:g} s"
+            ends = deadline(now, out_since, delay, control.settings.margin)
+            self._claim = DrainCause(self.name, reason, at=now, deadline=ends, lag=now - out_since, follows=True)
+        control.claim(self._claim)
 
     async def _leave_at_stop(self, control: Control) -> None:
         """Take the task out although nothing drains, or what was begun is not done: the application ends."""

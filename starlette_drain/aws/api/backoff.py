@@ -15,7 +15,7 @@ class Backoff:
     Args:
         base: The shortest wait, in seconds, and the wait when nothing fails.
         cap: The longest wait, in seconds.
-        rng: The source of luck.
+        rng: The source of randomness.
     """
 
     def __init__(self, base: float, cap: float, rng: Random) -> None:

@@ -31,7 +31,9 @@ class AwsCalls:
 
     def __init__(self, clients: AwsClients, region: str | None = None) -> None:
         self._clients = clients
-        self._region = region
+        self.region = region
+        self.regions: dict[str, str | None] = {}
+        """The region of each service that is called in another."""
         self._open: dict[str, tuple[Any, AsyncExitStack]] = {}
         self._opening = asyncio.Lock()
 
@@ -41,8 +43,12 @@ class AwsCalls:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for service in list(self._open):
-            await self._close(service)
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all clients."""
+        for service, (client, _) in list(self._open.items()):
+            await self._close(service, client)
 
     async def call(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any]:
         """
@@ -51,6 +57,7 @@ class AwsCalls:
         Raises:
             AwsCallFailed: If there is no answer that can be used, for whatever reason.
         """
+        client = None
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 with unobserved():
@@ -63,19 +70,21 @@ class AwsCalls:
             trouble = classify(error, service, operation)
             if trouble.kind is TroubleKind.NO_CREDENTIALS:
                 # A client that was opened without credentials goes on without them when there are some.
-                await self._close(service)
+                await self._close(service, client)
             raise AwsCallFailed(trouble) from error
 
     async def _client(self, service: str) -> Any:
         async with self._opening:
             if service not in self._open:
                 stack = AsyncExitStack()
-                opening = self._clients.client(service, region_name=self._region)
+                opening = self._clients.client(service, region_name=self.regions.get(service, self.region))
                 self._open[service] = await stack.enter_async_context(opening), stack
             return self._open[service][0]
 
-    async def _close(self, service: str) -> None:
-        _, stack = self._open.pop(service, (None, AsyncExitStack()))
+    async def _close(self, service: str, client: object) -> None:
+        if service not in self._open or self._open[service][0] is not client:
+            return  # another who shares it was faster
+        _, stack = self._open.pop(service)
         # A client that cannot be closed must not hide why it is.
         with contextlib.suppress(Exception):
             await stack.aclose()

@@ -13,7 +13,7 @@ __all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
 
 TIME_LIMITS: Mapping[str, Any] = {
     # botocore waits 60 s for a connection, 60 s for an answer, and tries five times: a poll against a network that
-    # swallows packets would hang for as long as the whole drain. Whoever polls tries again by itself.
+    # swallows packets would hang for as long as the whole drain. A poll is tried again anyhow.
     "connect_timeout": 1,
     "read_timeout": 2,
     "retries": {"total_max_attempts": 1},

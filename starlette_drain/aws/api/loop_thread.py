@@ -37,8 +37,8 @@ class LoopThread:
             self._loop = None
 
     async def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run *coroutine* there, in a copy of the caller's context; whoever cancels this cancels that."""
-        assert self._loop, "nobody is inside"  # noqa: S101
+        """Run *coroutine* there, in a copy of the caller's context; cancelling this cancels that."""
+        assert self._loop, "not entered"  # noqa: S101
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
 

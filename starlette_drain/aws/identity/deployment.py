@@ -17,13 +17,17 @@
 #
 # In a rollback the traffic goes back to the source, and a drain that was begun for it is withdrawn. The target of a
 # deployment that is rolled back is taken out like any task: its target health tells.
-"""The verdict on one service deployment: pure, no clock, no I/O."""
+"""The deployments of this task's service: what is asked of them, and the pure verdict on one."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-__all__ = ["UNDER_WAY", "RevisionVerdict", "bake_time", "find_own_revision", "is_over", "judge", "revisions_of"]
+from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.identity.metadata import TaskMetadata
+
+__all__ = ["Deployments", "RevisionVerdict", "bake_time", "find_own_revision", "is_over", "judge", "revisions_of"]
 
 SHIFTED = frozenset({"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"})
 """The stages in which the source revision gets no production traffic any more."""
@@ -112,3 +116,52 @@ def find_own_revision(task: Mapping[str, Any], revisions: Iterable[Mapping[str, 
     if not found:
         found = [each for each in known if each.get("taskDefinition") == task.get("taskDefinitionArn")]
     return str(found[0]["serviceRevisionArn"]) if len(found) == 1 else None
+
+
+class Deployments:
+    """What is asked about the deployments of one service."""
+
+    def __init__(self, calls: AwsCalls, task: TaskMetadata, service: str, record: Mapping[str, Any]) -> None:
+        self._calls = calls
+        self._task = task
+        self._service = service
+        self._record = record
+        self._known: dict[str, Mapping[str, Any]] = {}
+
+    async def current(self, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the deployment under way; ``None`` if there is none. Follow the one that is *known* to its end."""
+        arn = known["serviceDeploymentArn"] if known and not is_over(known) else await self._newest()
+        if arn is None:
+            return None
+        answer = await self._calls.call("ecs", "DescribeServiceDeployments", serviceDeploymentArns=[arn])
+        found: list[Mapping[str, Any]] = answer.get("serviceDeployments") or []
+        if not found:
+            raise Incomplete(problem=f"ecs:DescribeServiceDeployments does not know {arn}", remedy="it is tried again")
+        return found[0]
+
+    async def own_revision(self, deployment: Mapping[str, Any]) -> str:
+        """Return the revision of this task, if it is one of those in the deployment."""
+        sources, target = revisions_of(deployment)
+        arns = [*sources, *([target] if target else [])]
+        missing = [arn for arn in arns if arn not in self._known]
+        if missing:
+            answer = await self._calls.call("ecs", "DescribeServiceRevisions", serviceRevisionArns=missing)
+            self._known |= {each["serviceRevisionArn"]: each for each in answer.get("serviceRevisions") or ()}
+        revision = find_own_revision(self._record, [self._known[arn] for arn in arns if arn in self._known])
+        if revision is None:
+            raise Incomplete(
+                problem="the deployment does not tell to which of its revisions this task belongs",
+                remedy="deploy with a new task definition revision; until then target health tells when to leave",
+            )
+        return revision
+
+    async def _newest(self) -> str | None:
+        answer = await self._calls.call(
+            "ecs",
+            "ListServiceDeployments",
+            cluster=self._task.cluster,
+            service=self._service,
+            status=list(UNDER_WAY),
+        )
+        listed = sorted(answer.get("serviceDeployments") or (), key=lambda each: each["createdAt"])
+        return str(listed[-1]["serviceDeploymentArn"]) if listed else None

@@ -1,5 +1,7 @@
 """What ECS knows of the task: its service, where the service registers it, and on which instance and ports it runs."""
 
+import asyncio
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,23 +26,34 @@ class EcsRecords:
     """What ECS records of one task; asks for each record once, and only when it is needed."""
 
     def __init__(self, calls: AwsCalls, task: TaskMetadata) -> None:
+        self.metadata = task
+        """What the metadata endpoint tells."""
+        self.asked = -math.inf
+        """When the present record of the task was asked for, on the event loop's clock."""
         self._calls = calls
-        self._task = task
         self._record: Mapping[str, Any] | None = None
         self._services: dict[str, Mapping[str, Any]] = {}
+        self._asking = asyncio.Lock()
 
-    async def task(self) -> Mapping[str, Any]:
-        """Return the task as DescribeTasks shows it."""
-        if self._record is None:
-            task = self._task
-            answer = await self._calls.call("ecs", "DescribeTasks", cluster=task.cluster, tasks=[task.task_arn])
-            self._record = _only(answer, "tasks", "DescribeTasks", task.task_arn)
-        return self._record
+    async def task(self, *, since: float = -math.inf) -> Mapping[str, Any]:
+        """Return the task as DescribeTasks shows it; ask again where that was asked for before *since*."""
+        async with self._asking:
+            if self._record is None or self.asked < since:
+                asked, task = asyncio.get_running_loop().time(), self.metadata
+                answer = await self._calls.call("ecs", "DescribeTasks", cluster=task.cluster, tasks=[task.task_arn])
+                self._record = _only(answer, "tasks", "DescribeTasks", task.task_arn)
+                self.asked = asked
+            return self._record
+
+    def forget(self) -> None:
+        """Ask for each record again when it is needed."""
+        self._record = None
+        self._services.clear()
 
     async def service_name(self) -> str | None:
         """Return the name of the task's service, or ``None`` for a task that was started on its own."""
-        if self._task.service:
-            return self._task.service
+        if self.metadata.service:
+            return self.metadata.service
         kind, _, name = str((await self.task()).get("group") or "").partition(":")
         return name if kind == "service" else None
 
@@ -78,7 +91,7 @@ class EcsRecords:
         Raises:
             Incomplete: If there is none (yet).
         """
-        boxes = [each for each in self._task.containers if container in (None, each.name)]
+        boxes = [each for each in self.metadata.containers if container in (None, each.name)]
         found = {host for box in boxes for inner, host in box.host_ports if port in (None, inner)}
         if not found and port and any("host" in box.network_modes for box in boxes):
             found = {port}
@@ -101,16 +114,18 @@ class EcsRecords:
         if not instance:
             raise Incomplete(problem="the task runs on no container instance", remedy="set DRAIN_TARGET_ID")
         answer = await self._calls.call(
-            "ecs", "DescribeContainerInstances", cluster=self._task.cluster, containerInstances=[instance]
+            "ecs", "DescribeContainerInstances", cluster=self.metadata.cluster, containerInstances=[instance]
         )
         record = _only(answer, "containerInstances", "DescribeContainerInstances", instance)
         return str(record.get("ec2InstanceId") or "")
 
     async def _service(self, name: str) -> Mapping[str, Any]:
-        if name not in self._services:
-            answer = await self._calls.call("ecs", "DescribeServices", cluster=self._task.cluster, services=[name])
+        async with self._asking:
+            if name in self._services:
+                return self._services[name]
+            answer = await self._calls.call("ecs", "DescribeServices", cluster=self.metadata.cluster, services=[name])
             self._services[name] = _only(answer, "services", "DescribeServices", name)
-        return self._services[name]
+            return self._services[name]
 
 
 def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Mapping[str, Any]:

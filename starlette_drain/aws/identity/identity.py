@@ -1,23 +1,33 @@
 """Who am I: from the task to its service, its target groups, and its own targets in them."""
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from starlette_drain._core.settings import Settings
+from starlette_drain.aws.api import elbv2
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.aws.identity.ecs import EcsRecords, Registration
 from starlette_drain.aws.identity.metadata import TaskMetadata
-from starlette_drain.aws.sources.verdict import canonical_id
+from starlette_drain.aws.options import AwsSettings
 
-__all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "discover"]
+__all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "canonical_id", "discover"]
 
 Turn = Callable[[int, int], Awaitable[None]]
 """Waits before ELBv2 is asked for the first time, told how many tasks the service has, and in how many groups."""
 
 DEFAULT_DELAY = 300.0
-"""Seconds: the deregistration delay of a target group where nobody has set one."""
+"""Seconds: the deregistration delay of a target group where none is set."""
+
+
+def canonical_id(target_id: str) -> str:
+    """Return *target_id* in the one form in which two are compared: IPv6 addresses have many."""
+    if ":" not in target_id:
+        return target_id  # an IPv4 address has one form; an answer may list thousands
+    try:
+        return str(ipaddress.ip_address(target_id))
+    except ValueError:
+        return target_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,11 @@ class TaskIdentity:
 
 
 async def discover(
-    calls: AwsCalls, settings: Settings, task: TaskMetadata | None, wait_turn: Turn | None = None
+    calls: AwsCalls,
+    settings: AwsSettings,
+    task: TaskMetadata | None,
+    wait_turn: Turn | None = None,
+    records: EcsRecords | None = None,
 ) -> TaskIdentity:
     """
     Find this task's own targets. What *settings* give by hand is not looked up.
@@ -89,11 +103,12 @@ async def discover(
         settings: What is given by hand.
         task: What the metadata endpoint tells; ``None`` off ECS.
         wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked.
+        records: What ECS knows of *task*, where that is shared with others.
 
     Raises:
         DiscoveryError: If something is missing; it says what, and which permission or setting would help.
     """
-    return await _Discovery(calls, settings, task, wait_turn).run()
+    return await _Discovery(calls, settings, task, wait_turn, records).run()
 
 
 @dataclass(slots=True)
@@ -101,16 +116,16 @@ class _Discovery:
     """One attempt to find out."""
 
     calls: AwsCalls
-    settings: Settings
+    settings: AwsSettings
     task: TaskMetadata | None
     wait_turn: Turn | None = None
+    records: EcsRecords | None = None
     service: str | None = None
     troubles: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    records: EcsRecords | None = None
 
     async def run(self) -> TaskIdentity:
-        if self.task:
+        if self.task and self.records is None:
             self.records = EcsRecords(self.calls, self.task)
         registrations = await self._registrations()
         if self.wait_turn and self.service and self.records:
@@ -134,10 +149,10 @@ class _Discovery:
 
     async def _registrations_of_service(self) -> list[Registration]:
         if self.records is None:
-            raise Incomplete(problem="nobody tells the target groups off ECS", remedy="set DRAIN_TARGET_GROUP_ARN")
+            raise Incomplete(problem="the target groups cannot be found off ECS", remedy="set DRAIN_TARGET_GROUP_ARN")
         self.service = await self.records.service_name()
         if self.service is None:
-            self.notes.append("the task belongs to no service, so nobody registers it with a target group")
+            self.notes.append("the task belongs to no service, so ECS registers it with no target group")
             return []
         return await self.records.registrations(self.service)
 
@@ -146,13 +161,12 @@ class _Discovery:
         if not arns or (self.settings.target_id and self.settings.target_port):
             return {}
         try:
-            answer = await self.calls.call("elbv2", "DescribeTargetGroups", TargetGroupArns=arns)
+            return await elbv2.describe_target_types(self.calls, arns)
         except AwsCallFailed as failed:
             # ECS demands "ip" of a service in awsvpc mode and "instance" of all others.
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/alb.html
             self._do_without(failed, "the target type is taken from the network mode")
             return dict.fromkeys(arns, "ip" if not self.task or self.task.is_awsvpc else "instance")
-        return {each["TargetGroupArn"]: each.get("TargetType", "") for each in answer["TargetGroups"]}
 
     async def _target(self, registration: Registration, target_type: str) -> OwnTarget:
         if target_type in ("lambda", "alb"):
@@ -169,7 +183,7 @@ class _Discovery:
         if self.settings.target_id:
             return frozenset({canonical_id(self.settings.target_id)})
         if self.records is None or self.task is None:
-            raise Incomplete(problem="nobody tells the target id off ECS", remedy="set DRAIN_TARGET_ID")
+            raise Incomplete(problem="the target id cannot be found off ECS", remedy="set DRAIN_TARGET_ID")
         if target_type == "instance":
             found: Iterable[str] = [await self.records.instance_id()]
         else:
@@ -188,7 +202,7 @@ class _Discovery:
             # An address belongs to the task alone, so without a port all of its ports are ours.
             return frozenset({registration.port} if registration.port else ())
         if self.records is None:
-            raise Incomplete(problem="nobody tells the target port off ECS", remedy="set DRAIN_TARGET_PORT")
+            raise Incomplete(problem="the target port cannot be found off ECS", remedy="set DRAIN_TARGET_PORT")
         if registration.port is None:
             registration = await self._completed(registration)
         return await self.records.host_ports(registration.container, registration.port)
@@ -207,11 +221,10 @@ class _Discovery:
         if self.settings.deregistration_delay is not None:
             return self.settings.deregistration_delay, True, None
         try:
-            answer = await self.calls.call("elbv2", "DescribeTargetGroupAttributes", TargetGroupArn=arn)
+            attributes = await elbv2.describe_attributes(self.calls, arn)
         except AwsCallFailed as failed:
             self._do_without(failed, f"a deregistration delay of {DEFAULT_DELAY:g} s is assumed, the default")
             return DEFAULT_DELAY, False, None
-        attributes: Mapping[str, Any] = {each["Key"]: each.get("Value") for each in answer["Attributes"]}
         delay = float(attributes.get("deregistration_delay.timeout_seconds") or 0)
         termination = attributes.get("deregistration_delay.connection_termination.enabled")
         return delay, True, None if termination is None else termination == "true"

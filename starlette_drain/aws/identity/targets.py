@@ -2,17 +2,17 @@
 # "All targets that this task could be" is another thing. Of a blue and a green group it is in one; where no port is
 # given it may have another than the group's; and of its IPv4 and IPv6 addresses ECS has chosen one.
 #
-# That a call has been sent is noted before it is, since AWS may do what nobody hears the answer to: a time limit, a
+# That a call has been sent is noted before it is, since AWS may act although its answer is lost: a time limit, a
 # lost connection, a process that stops meanwhile.
 """This task's own entries in one target group: look, put in, take out, put back."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from starlette_drain.aws.api import elbv2
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
-from starlette_drain.aws.identity.identity import OwnTarget
-from starlette_drain.aws.sources.verdict import canonical_id
+from starlette_drain.aws.identity.identity import OwnTarget, canonical_id
 
 __all__ = ["TargetEntries", "find_own", "is_out"]
 
@@ -52,7 +52,7 @@ class TargetEntries:
     Args:
         calls: The way to AWS.
         target: What this task is in the group.
-        registers: Whether the task registers itself. Only then are entries made up that nobody has seen.
+        registers: Whether the task registers itself. Only then are entries made up that were never seen.
     """
 
     def __init__(self, calls: AwsCalls, target: OwnTarget, *, registers: bool) -> None:
@@ -123,19 +123,19 @@ class TargetEntries:
         Tell whether the balancer sends nothing new to the task.
 
         Raises:
-            AwsCallFailed: If nobody tells.
+            AwsCallFailed: If it cannot be found out.
         """
         return not await self._find_registered()
 
     async def _register(self) -> None:
         self._unseen = True
-        await self._calls.call("elbv2", "RegisterTargets", TargetGroupArn=self.arn, Targets=self._entries)
+        await elbv2.register(self._calls, self.arn, self._entries)
 
     async def _deregister(self, since: float) -> None:
         before = self.out_since, self._answer_lost
         self.out_since, self._answer_lost = since, True
         try:
-            await self._calls.call("elbv2", "DeregisterTargets", TargetGroupArn=self.arn, Targets=self._entries)
+            await elbv2.deregister(self._calls, self.arn, self._entries)
         except AwsCallFailed as failed:
             if failed.trouble.kind not in ANSWER_LOST:
                 self.out_since, self._answer_lost = before
@@ -154,8 +154,7 @@ class TargetEntries:
         return None if self._unseen else seen  # what was just registered may not be listed yet
 
     async def _find_registered(self) -> list[Entry]:
-        answer = await self._calls.call("elbv2", "DescribeTargetHealth", TargetGroupArn=self.arn)
-        own = find_own(answer.get("TargetHealthDescriptions") or [], self.target)
+        own = find_own(await elbv2.describe_health(self._calls, self.arn), self.target)
         return [_named(each["Target"]) for each in own if not is_out(each)]
 
 

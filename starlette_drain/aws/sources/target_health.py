@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.deadline import deadline, effective_margin, fitting_window
 from starlette_drain._core.events import (
     DrainCancelled,
     DrainStarted,
@@ -12,119 +14,105 @@ from starlette_drain._core.events import (
     TriggerImpaired,
     WindowTooLong,
 )
-from starlette_drain._core.settings import Settings
-from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain.aws.api import elbv2
+from starlette_drain.aws.api.budget import ADD_A_SOURCE, is_too_slow, share_used, tasks_listed
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
-from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.identity.identity import TaskIdentity, discover
-from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
-from starlette_drain.aws.sources.deadline import deadline, effective_margin, fitting_window
-from starlette_drain.aws.sources.group import GroupWatch
+from starlette_drain.aws.identity.identity import TaskIdentity
+from starlette_drain.aws.options import AwsSettings
+from starlette_drain.aws.session import AWSSession, OpenSession
+from starlette_drain.aws.sources.group import TargetGroup, is_wanted
 from starlette_drain.aws.sources.impairment import Impairment
-from starlette_drain.aws.sources.polling import (
-    ADD_A_SOURCE,
-    fleet_interval,
-    is_too_slow,
-    share_used,
-    start_spread,
-    tasks_listed,
-)
-from starlette_drain.aws.sources.source import AwsSource, Search
+from starlette_drain.aws.sources.polls import Polls
+from starlette_drain.aws.sources.source import AwsSource
 from starlette_drain.aws.sources.task_state import TaskVerdict, judge
-from starlette_drain.aws.sources.verdict import Verdict
+from starlette_drain.aws.sources.verdict import Reading, Verdict, read, read_error
+from starlette_drain.exceptions import SettingsError
 from starlette_drain.triggers.base import Control
 
 __all__ = ["TargetHealthTrigger"]
 
+LONGEST_WAIT = 60.0
+"""Seconds between two polls at the most, however long AWS throttles."""
+
 
 class TargetHealthTrigger(AwsSource):
     """
-    Asks for a drain when the balancer deregisters this task's target.
+    Wants a drain while the balancer takes this task's target out.
 
     It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
-    asks for a drain; the shortest deregistration delay of all groups rules. It asks once. When the target has been seen
-    back in service it takes back the drain that it alone has asked for, and may ask again. A poll that fails changes
-    nothing. The more tasks there are the less often each of them asks, so that the fleet keeps to ``poll_share`` of the
-    account's budget.
+    calls for a drain; the shortest deregistration delay of all groups rules. It is wanted no more when the target has
+    been seen back in service twice. A poll that fails changes nothing. The more tasks there are the less often each of
+    them asks, so that the fleet keeps to ``poll_share`` of the account's budget.
     """
 
     name = "target-health"
     subscribes = (DrainStarted, DrainCancelled)
 
-    _control: Control | None = None
-    _search: Search | None = None
-    _watches: tuple[GroupWatch, ...] = ()
-    _slowness: Impairment | None = None
-    _advised: float | None = None
-    _tasks = 0
-    _lag = 0.0
-    _is_draining = False
-    _needed: asyncio.Event | None = None
-    """Set when a drain makes it urgent to know who we are."""
-    identity: TaskIdentity | None = None
+    def __init__(self, session: AWSSession | None = None, *, policy: Literal["any", "all"] = "any", **own: Any) -> None:
+        super().__init__(session, **own)
+        if policy not in ("any", "all"):
+            raise SettingsError("policy", policy, "use 'any' or 'all'")
+        self._policy = policy
+        self.identity: TaskIdentity | None = None
+        self._groups: tuple[TargetGroup, ...] = ()
+        self._claim: DrainCause | None = None
+        """What is wanted now."""
+        self._is_draining = False
+        self._advised: float | None = None
+        self._slowness: Impairment | None = None
+        self._lag = 0.0
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
-        self._control = control
-        self._leaving = set[str]()
-        self._needed = asyncio.Event()
-        settings = control.settings
-        if not settings.target_group_arn and not self._is_on_ecs:
-            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
+        settings = AwsSettings.of(control.settings)
+        if not settings.target_group_arn and self._stand_down_off_ecs(control):
             return
-        self._state = "discovering"
-        self._search = search = Search(self.name, control, self._rng)
-        task = await search.until_found(lambda: self._read_task_if_needed(settings))
-        arn = settings.target_group_arn[0] if settings.target_group_arn else (task.task_arn if task else "")
-        async with self._calls(arn) as calls:
-            self.identity = await search.until_found(lambda: discover(calls, settings, task, self._wait_turn))
+        self._state, self._claim = "discovering", None
+        self._groups = tuple[TargetGroup, ...]()
+        async with self._session.open(settings) as aws:
+            self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
             if not self.identity.targets:
                 self._stand_down(control, "; ".join(self.identity.notes))
                 return
-            await self._poll(self.identity, calls, control)
+            self._begin_polling(self.identity, control)
+            async with asyncio.TaskGroup() as polling:
+                for group in self._groups:
+                    poll = self._poll(group, self.identity, aws, control)
+                    polling.create_task(poll, name=f"starlette_drain {self.name} {group.target.group}")
 
-    def status(self, now: float) -> Mapping[str, Any]:
-        """Return the state, and of each target group the verdict, its age, and the number of targets."""
-        questions = [each.question for each in self._watches]
-        ages = [now - each.answered for each in questions if each.answered is not None]
-        errors = [each.last_error for each in questions if each.last_error]
-        return {
-            "state": self._state,
-            "service": self.identity.service if self.identity else None,
-            "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
-            "answer_age": round(max(ages), 3) if ages else None,
-            "detection_lag": round(self._lag, 3) if self._watches else None,
-            "budget_used": round(share_used(self._lag, self._tasks, len(self._watches)), 3) if self._watches else None,
-            "last_error": next(iter(errors), self._search and self._search.last_error),
-            "notes": list(self.identity.notes) if self.identity else [],
-            "target_groups": [each.status(now) for each in self._watches],
-        }
+    async def _poll(self, group: TargetGroup, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
+        async for look in group.polls:
+            with look:
+                reading = await self._ask(group, aws)
+                if not group.take(reading, look.asked):
+                    continue
+                look.outcome = reading.verdict.value
+                self._follow_fleet(reading, identity, aws, control)
+                if reading.verdict is Verdict.UNKNOWN:
+                    continue
+                if is_wanted(self._groups, self._policy):
+                    self._claim = self._claim or self._cause(group, identity, control)
+                    control.claim(self._claim)
+                elif group.is_in_service:
+                    self._claim = None
+                    control.withdraw(self.name)
 
-    def notify(self, event: Event) -> None:
-        """Know whether somebody drains already."""
-        match event:
-            case DrainStarted():
-                self._is_draining = True
-                if self._needed:
-                    self._needed.set()
-            case DrainCancelled():
-                self._is_draining = False
+    async def _ask(self, group: TargetGroup, aws: OpenSession) -> Reading:
+        """Ask once, and return what the answer says."""
+        target = group.target
+        try:
+            listed = await elbv2.describe_health(aws.calls, target.target_group_arn)
+        except AwsCallFailed as failed:
+            verdict = read_error(failed.trouble.code, seen=group.seen)
+            if verdict is Verdict.UNKNOWN:
+                raise
+            return replace(group.reading, verdict=verdict)  # it tells nothing of the others
+        reading = read(listed, target.ids, target.ports, seen=group.seen)
+        if reading.verdict is Verdict.DRAINING and not group.seen and await self._is_inherited(aws):
+            return replace(reading, verdict=Verdict.NOT_YET)
+        return reading
 
-    def flush(self, timeout: float) -> None:
-        """Hold nothing."""
-
-    async def _wait_turn(self, tasks: int, groups: int) -> None:
-        if self._control and self._needed and not self._is_draining:
-            spread = start_spread(tasks, groups, self._control.settings.poll_share)
-            if spread:
-                await self._wait_spread(spread, self._needed)
-
-    async def _read_task_if_needed(self, settings: Settings) -> TaskMetadata | None:
-        if not self._is_on_ecs or (settings.target_group_arn and settings.target_id and settings.target_port):
-            return None
-        return await self._read_task()
-
-    async def _is_inherited(self, calls: AwsCalls) -> bool:
+    async def _is_inherited(self, aws: OpenSession) -> bool:
         """
         Tell whether a target that drains when first seen was another task's, whose address this one was given.
 
@@ -134,40 +122,87 @@ class TargetHealthTrigger(AwsSource):
         if self.identity is None or self.identity.task is None:
             return False
         try:
-            return judge(await EcsRecords(calls, self.identity.task).task()) is TaskVerdict.SERVING
+            records = await aws.records()
+            return judge(await records.task(since=aws.loop.time())) is TaskVerdict.SERVING
         except AwsCallFailed as failed:
             if failed.trouble.kind in (TroubleKind.DENIED, TroubleKind.UNREACHABLE):
                 return False
             raise
 
-    async def _poll(self, identity: TaskIdentity, calls: AwsCalls, control: Control) -> None:
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return the state, and of each target group the verdict, its age, and the number of targets."""
+        polls = [each.polls for each in self._groups]
+        ages = [now - each.answered for each in polls if each.answered is not None]
+        errors = [each.last_error for each in polls if each.last_error]
+        return {
+            "state": self._state,
+            "service": self.identity.service if self.identity else None,
+            "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
+            "answer_age": round(max(ages), 3) if ages else None,
+            "detection_lag": round(self._lag, 3) if self._groups else None,
+            "budget_used": round(share_used(self._lag, self._tasks, len(self._groups)), 3) if self._groups else None,
+            "last_error": next(iter(errors), self._search_error),
+            "notes": list(self.identity.notes) if self.identity else [],
+            "target_groups": [each.status(now) for each in self._groups],
+        }
+
+    def notify(self, event: Event) -> None:
+        """Know whether a drain is under way already."""
+        match event:
+            case DrainStarted():
+                self._is_draining = True
+                self._session.hurry()
+            case DrainCancelled():
+                self._is_draining = False
+                self._session.take_time()
+
+    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
             control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
-        self._lag = control.settings.poll_interval
-        self._advise(identity, control, self._lag)
+        self._lag = interval = AwsSettings.of(control.settings).poll_interval
+        self._advise(identity, control)
         impairment = Impairment(self.name, control)
         self._slowness = Impairment(self.name, control, patience=1)
-        self._watches = tuple(
-            GroupWatch(
-                target=target,
-                calls=calls,
-                control=control,
-                impairment=impairment,
-                rng=self._rng,
-                trigger=self.name,
-                on_reading=self._conclude,
-                is_inherited=lambda: self._is_inherited(calls),
+        self._groups = tuple(
+            TargetGroup(
+                target,
+                Polls(
+                    self.name,
+                    control,
+                    self._session.rng,
+                    interval=interval,
+                    # A wait as long as the delay would sleep through a whole deregistration.
+                    longest=min(LONGEST_WAIT, target.delay / 4),
+                    source=target.target_group_arn,
+                    impairment=impairment,
+                ),
             )
             for target in identity.targets
         )
         self._state = "watching"
-        async with asyncio.TaskGroup() as polling:
-            for each in self._watches:
-                polling.create_task(each.question.run(), name=f"starlette_drain {self.name} {each.target.group}")
 
-    def _advise(self, identity: TaskIdentity, control: Control, lag: float) -> None:
+    @property
+    def _tasks(self) -> int:
+        targets = sum(each.reading.targets for each in self._groups)
+        return tasks_listed(targets, sum(each.entries for each in self._groups))
+
+    def _follow_fleet(self, reading: Reading, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
+        """Ask as often as all tasks together may, say how many there are, and warn once where that is too slow."""
+        aws.listed = self._tasks
+        # Each task asks about every group, whether it is in it or not.
+        self._lag = aws.interval(AwsSettings.of(control.settings).poll_interval, len(self._groups))
+        for each in self._groups:
+            each.polls.pace(self._lag)
+        self._mind_the_lag(identity, control)
+        if reading.targets:
+            readings = [each.reading for each in self._groups]
+            counted = any(each.verdict.leaving for each in readings)
+            draining, healthy = max(each.draining for each in readings), max(each.healthy for each in readings)
+            control.note_fleet(draining, healthy, counted=counted)
+
+    def _advise(self, identity: TaskIdentity, control: Control) -> None:
         """Say how long a drain may take here, and warn of a window that does not fit."""
-        delay, settings = identity.shortest_delay, control.settings
+        lag, delay, settings = self._lag, identity.shortest_delay, control.settings
         fits = fitting_window(delay, lag, settings.margin)
         # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
         advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
@@ -175,26 +210,18 @@ class TargetHealthTrigger(AwsSource):
             return
         was_told, self._advised = self._advised is not None, advice
         if advice > 0:
-            control.advise(advice)
+            control.note_window(advice)
         if settings.window is not None and settings.window > fits and not was_told:
             control.emit(WindowTooLong(control.time(), settings.window, fits, delay))
-
-    def _share_budget(self, settings: Settings) -> None:
-        """Ask as often as all tasks together may: each asks about every group, whether it is in it or not."""
-        targets, own = sum(each.reading.targets for each in self._watches), sum(each.entries for each in self._watches)
-        self._tasks = tasks_listed(targets, own)
-        self._lag = fleet_interval(settings.poll_interval, self._tasks, len(self._watches), settings.poll_share)
-        for each in self._watches:
-            each.question.pace(self._lag)
 
     def _mind_the_lag(self, identity: TaskIdentity, control: Control) -> None:
         """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
         lag, delay = self._lag, identity.shortest_delay
-        self._advise(identity, control, lag)
+        self._advise(identity, control)
         if self._slowness is None:
             return
-        if delay > 0 and lag > control.settings.poll_interval and is_too_slow(lag, delay):
-            where = f" in {len(self._watches)} target groups" if len(self._watches) > 1 else ""
+        if delay > 0 and lag > AwsSettings.of(control.settings).poll_interval and is_too_slow(lag, delay):
+            where = f" in {len(self._groups)} target groups" if len(self._groups) > 1 else ""
             problem = (
                 f"with {self._tasks} targets{where} it may ask once in {lag:.0f} s to keep to its share of the "
                 f"Describe budget, and a deregistration with a delay of {delay:g} s is noticed as late"
@@ -203,47 +230,44 @@ class TargetHealthTrigger(AwsSource):
         else:
             self._slowness.worked("lag")
 
-    def _conclude(self, watch: GroupWatch) -> None:
-        """Ask for a drain when the target groups take the target out (the first, or the last); else take it back."""
-        if self._control is None or self.identity is None:
-            return
-        self._share_budget(self._control.settings)
-        self._mind_the_lag(self.identity, self._control)
-        readings = [each.reading for each in self._watches]
-        if watch.reading.targets:
-            counted = any(each.verdict.leaving for each in readings)
-            draining, healthy = max(each.draining for each in readings), max(each.healthy for each in readings)
-            self._control.fleet(draining, healthy, counted=counted)
-        # Of a blue/green pair the task is in one half only, and never leaves the other.
-        joined = sum(each.seen for each in self._watches)
-        enough = 1 if self._control.settings.target_group_policy == "any" else max(1, joined)
-        was_enough = len(self._leaving) >= enough
-        if watch.reading.verdict.leaving:
-            self._leaving.add(watch.target.target_group_arn)
-        elif watch.is_in_service:
-            self._leaving.discard(watch.target.target_group_arn)
-        is_enough = len(self._leaving) >= enough
-        if is_enough and not was_enough:
-            self._control.request(self._cause(watch, self.identity, self._control))
-        elif watch.is_in_service and not is_enough:
-            # Every time: the worker that asked may be another one, which has died since.
-            self._control.retract(self.name)
+    def _cause(self, group: TargetGroup, identity: TaskIdentity, control: Control) -> DrainCause:
+        if not group.is_leaving:
+            group = next(each for each in self._groups if each.is_leaving)
+        return cause_of(
+            group,
+            identity,
+            AwsSettings.of(control.settings),
+            now=control.time(),
+            lag=self._lag,
+            is_draining=self._is_draining,
+        )
 
-    def _cause(self, watch: GroupWatch, identity: TaskIdentity, control: Control) -> DrainCause:
-        now = control.time()
-        settings = control.settings
-        began = watch.clear if watch.clear is not None else now - self._lag
-        verdict = watch.reading.verdict
-        what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
-        reason = f"the target {watch.target} is {what} the target group {watch.target.group}"
-        if watch.clear is None:
-            reason += "; since when is unknown, and taken to be one poll interval"
-        assumed = not all(each.delay_known for each in identity.targets)
-        ends = deadline(now, began, identity.shortest_delay, settings.margin)
-        refuted = verdict is Verdict.GONE and assumed
-        if self._is_draining and is_too_slow(now - began, identity.shortest_delay) and verdict is Verdict.DRAINING:
-            # Somebody who knew sooner has set a deadline; to count from an answer that old would bring it down to now.
-            return DrainCause(self.name, f"{reason}; that was noticed late", at=now, lag=now - began)
-        if settings.window is not None:
-            ends = min(ends, now + settings.window)
-        return DrainCause(self.name, reason, at=now, deadline=now if refuted else ends, lag=now - began)
+
+def cause_of(
+    group: TargetGroup, identity: TaskIdentity, settings: AwsSettings, *, now: float, lag: float, is_draining: bool
+) -> DrainCause:
+    """
+    Return why, and until when, a target that *group* takes out wants a drain.
+
+    Args:
+        group: The target group.
+        identity: This task's targets; the shortest delay of all groups rules.
+        settings: The checked options.
+        now: When it is noticed.
+        lag: Seconds between two polls.
+        is_draining: Whether a drain is under way already.
+    """
+    delay, verdict = identity.shortest_delay, group.reading.verdict
+    began = group.clear if group.clear is not None else now - lag
+    what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
+    reason = f"the target {group.target} is {what} the target group {group.target.group}"
+    if group.clear is None:
+        reason += "; since when is unknown, and taken to be one poll interval"
+    if is_draining and is_too_slow(now - began, delay) and verdict is Verdict.DRAINING:
+        # Another source that knew sooner has set a deadline; to count from an answer that old would bring it to now.
+        return DrainCause(TargetHealthTrigger.name, f"{reason}; that was noticed late", at=now, lag=now - began)
+    if verdict is Verdict.GONE and not all(each.delay_known for each in identity.targets):
+        ends = now  # the delay that was assumed is refuted
+    else:
+        ends = deadline(now, began, delay, settings.margin, settings.window)
+    return DrainCause(TargetHealthTrigger.name, reason, at=now, deadline=ends, lag=now - began)

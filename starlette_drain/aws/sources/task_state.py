@@ -17,21 +17,19 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.settings import Settings
-from starlette_drain.aws.api.calls import AwsCalls
+from starlette_drain._core.deadline import deadline, fitting_window
+from starlette_drain.aws.api.budget import ADD_A_SOURCE, ECS_REFILL, is_too_slow
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
-from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.identity.identity import discover
-from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, TaskMetadata
-from starlette_drain.aws.sources.deadline import deadline, fitting_window
+from starlette_drain.aws.options import AwsSettings
+from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.impairment import Impairment
-from starlette_drain.aws.sources.polling import ADD_A_SOURCE, ECS_REFILL, fleet_interval, is_too_slow, start_spread
-from starlette_drain.aws.sources.source import AwsSource, Question, Retries, Search
+from starlette_drain.aws.sources.polls import Polls
+from starlette_drain.aws.sources.source import AwsSource
 from starlette_drain.triggers.base import Control
 
 __all__ = ["EcsTaskTrigger", "TaskVerdict", "is_spot", "judge"]
@@ -46,6 +44,12 @@ SPOT_NOTICE = 120.0
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html
 """
 
+ENOUGH_LOOKS = 2
+"""Answers in a row that it takes to believe that ECS wants the task to run again: it never does, says the table above.
+
+Its APIs are eventually consistent, so one such answer is an old one.
+"""
+
 PATIENCE = 5.0
 """Seconds that the first look waits for the deregistration delay to be found."""
 
@@ -54,9 +58,9 @@ class TaskVerdict(Enum):
     """What ECS wants of this task."""
 
     SERVING = "serving"
-    """It shall run, or go on running."""
+    """It is to run, or to go on running."""
     LEAVING = "leaving"
-    """It shall end, and is being taken out of its target groups."""
+    """It is to end, and is being taken out of its target groups."""
     STOPPING = "stopping"
     """It is told to stop."""
     UNKNOWN = "unknown"
@@ -85,9 +89,46 @@ def is_spot(record: Mapping[str, Any]) -> bool:
     return record.get("stopCode") in SPOT_CODES
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """
+    What ECS has decided about the end of this task.
+
+    Attributes:
+        verdict: How far it is.
+        noticed: When that was noticed.
+        began: When it may have begun, at the earliest.
+        status: ECS's word for it.
+        why: ECS's stop code.
+        is_spot: Whether Fargate Spot wants the capacity back.
+    """
+
+    verdict: TaskVerdict
+    noticed: float
+    began: float
+    status: str
+    why: str
+    is_spot: bool
+
+
+def cause_of(end: End, delay: float | None, settings: AwsSettings) -> DrainCause:
+    """Return why, and until when, *end* wants a drain; *delay* is ``None`` where it is not known."""
+    reason = f"ECS wants the task to end ({end.status}, {end.why})"
+    ends: float | None = None
+    if end.verdict is TaskVerdict.STOPPING:
+        ends = end.noticed + settings.sigterm_window
+    else:
+        if end.is_spot:
+            delay = SPOT_NOTICE if delay is None else min(SPOT_NOTICE, delay)
+        if delay is not None:
+            ends = deadline(end.noticed, end.began, delay, settings.margin, settings.window)
+    # Revocable, for only such causes are passed on to the other workers; SIGTERM is each worker's own affair.
+    return DrainCause(EcsTaskTrigger.name, reason, at=end.noticed, deadline=ends, lag=end.noticed - end.began)
+
+
 class EcsTaskTrigger(AwsSource):
     """
-    Asks for a drain when ECS wants this task to end.
+    Wants a drain while ECS wants this task to end.
 
     It needs no load balancer, and one permission: ``ecs:DescribeTasks``. The deadline is the deregistration delay,
     where it is given or can be found out, and the drain's own window where it is not. A look-up that fails changes
@@ -97,116 +138,99 @@ class EcsTaskTrigger(AwsSource):
 
     name = "task-state"
 
-    _verdict = TaskVerdict.UNKNOWN
-    _delay: float | None = None
-    _clear: float | None = None
-    _undated: DrainCause | None = None
-    """What was asked for without a deadline, because the delay was not known."""
-    _question: Question | None = None
-    _search: Search | None = None
+    def __init__(self, session: AWSSession | None = None, **own: Any) -> None:
+        super().__init__(session, **own)
+        self._verdict = TaskVerdict.UNKNOWN
+        self._end: End | None = None
+        """What is wanted now."""
+        self._clear: float | None = None
+        """When an answer last said that the task is to run."""
+        self._served = 0
+        """How many answers in a row said so."""
+        self._delay: float | None = None
+        self._polls: Polls | None = None
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
-        if not self._is_on_ecs:
-            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
+        if self._stand_down_off_ecs(control):
             return
-        self._control, self._ends, self._undated = control, asyncio.Event(), None
-        self._lag = control.settings.poll_interval
-        self._state = "discovering"
-        self._search = Search(self.name, control, self._rng)
-        task = await self._search.until_found(self._read_task)
-        async with self._calls(task.task_arn) as calls:
-            self._question = Question(
-                lambda: self._look(calls, task, control),
-                trigger=self.name,
-                control=control,
-                rng=self._rng,
-                interval=control.settings.poll_interval,
-            )
+        settings = AwsSettings.of(control.settings)
+        self._state, self._verdict, self._end, self._clear = "discovering", TaskVerdict.UNKNOWN, None, None
+        async with self._session.open(settings) as aws:
+            began = control.time()
+            await self._until_found(aws.task, Impairment(self.name, control, patience=1))
             self._state = "watching"
             async with asyncio.TaskGroup() as group:
-                finding = group.create_task(self._find_delay(calls, task, control))
+                finding = group.create_task(self._find_delay(aws, control))
                 # A task that comes up while it is being taken out needs the delay at the first look.
                 await asyncio.wait({finding}, timeout=PATIENCE)
-                await self._question.run()
+                await self._poll(aws, control, began)
 
-    def status(self, now: float) -> Mapping[str, Any]:
-        """Return the state, the verdict, and the deregistration delay as far as it is known."""
-        asked = self._question.status(now) if self._question else {}
-        error = self._search.last_error if self._search and not self._question else None
-        return {
-            "last_error": error,
-            **asked,
-            "state": self._state,
-            "verdict": self._verdict.value,
-            "delay": self._delay,
-        }
+    async def _poll(self, aws: OpenSession, control: Control, began: float) -> None:
+        settings, records = AwsSettings.of(control.settings), await aws.records()
+        self._polls = polls = Polls(self.name, control, self._session.rng, interval=settings.poll_interval)
+        async for look in polls:
+            with look:
+                # What discovery has just been told need not be asked again.
+                record = await records.task(since=look.asked if polls.answered is not None else began)
+                polls.pace(aws.interval(settings.poll_interval, refill=ECS_REFILL))
+                verdict = judge(record)
+                look.outcome = verdict.value
+                self._note(record, verdict, records.asked, control)
+                if verdict is TaskVerdict.UNKNOWN:
+                    continue
+                if self._end:
+                    self._session.hurry()
+                    control.claim(cause_of(self._end, self._delay, settings))
+                else:
+                    control.withdraw(self.name)
 
-    async def _find_delay(self, calls: AwsCalls, task: TaskMetadata, control: Control) -> None:
-        settings = control.settings
+    def _note(self, record: Mapping[str, Any], verdict: TaskVerdict, asked: float, control: Control) -> None:
+        """Take note of an answer; one that does not tell changes nothing."""
+        if verdict is TaskVerdict.UNKNOWN:
+            return
+        self._verdict = verdict
+        self._served = self._served + 1 if verdict is TaskVerdict.SERVING else 0
+        if verdict is TaskVerdict.SERVING:
+            self._clear = asked
+            if self._served >= ENOUGH_LOOKS:
+                self._end = None
+        elif self._end is None or self._end.verdict is TaskVerdict.LEAVING is not verdict:
+            now = control.time()
+            began = self._clear if self._clear is not None else now - (self._polls.interval if self._polls else 0.0)
+            status, why = str(record.get("lastStatus")), record.get("stopCode") or "no stop code"
+            self._end = End(verdict, now, began, status, why, is_spot(record))
+
+    async def _find_delay(self, aws: OpenSession, control: Control) -> None:
+        settings = AwsSettings.of(control.settings)
         self._delay = settings.deregistration_delay
-        retries = Retries(self._rng)
         while self._delay is None:
             try:
-                identity = await discover(calls, settings, task, self._wait_turn)
+                identity = await aws.identity.get()
             except Incomplete as missing:
                 # Not worth a warning: without it the drain takes its own window.
                 if isinstance(missing, AwsCallFailed) and missing.trouble.kind is TroubleKind.DENIED:
                     return
-                await retries.wait(missing)
                 continue
             if not identity.targets or not all(each.delay_known for each in identity.targets):
                 return
             self._delay = identity.shortest_delay
-        fits = fitting_window(self._delay, self._lag, settings.margin)
+        lag = aws.interval(settings.poll_interval, refill=ECS_REFILL)
+        fits = fitting_window(self._delay, lag, settings.margin)
         if fits > 0:
-            control.advise(fits)
-        if self._lag > settings.poll_interval and is_too_slow(self._lag, self._delay):
-            problem = f"the service has so many tasks that each may ask once in {self._lag:.0f} s, with a delay of "
+            control.note_window(fits)
+        if lag > settings.poll_interval and is_too_slow(lag, self._delay):
+            problem = f"the service has so many tasks that each may ask once in {lag:.0f} s, with a delay of "
             Impairment(self.name, control, patience=1).on_error("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
-        if (cause := self._undated) is not None:
-            now, ends = control.time(), self._ends_at(cause, self._delay, settings)
-            control.request(replace(cause, at=now, deadline=ends, lag=now - cause.at + cause.lag))
+        if self._end:
+            control.claim(cause_of(self._end, self._delay, settings))
 
-    async def _wait_turn(self, tasks: int, groups: int) -> None:
-        """Ask as often as all tasks together may; and ELBv2, for the delay, not all at once."""
-        settings = self._control.settings
-        self._lag = fleet_interval(settings.poll_interval, tasks, 1, settings.poll_share, refill=ECS_REFILL)
-        if self._question:
-            self._question.pace(self._lag)
-        await self._wait_spread(start_spread(tasks, groups, settings.poll_share), self._ends)
-
-    async def _look(self, calls: AwsCalls, task: TaskMetadata, control: Control) -> str:
-        asked = control.time()
-        record = await EcsRecords(calls, task).task()
-        verdict = judge(record)
-        if verdict.ends and verdict is not self._verdict:
-            self._ends.set()
-            control.request(self._cause(record, verdict, control))
-        if verdict is TaskVerdict.SERVING:
-            self._clear = asked
-        if verdict is not TaskVerdict.UNKNOWN:
-            self._verdict = verdict
-        return verdict.value
-
-    def _cause(self, record: Mapping[str, Any], verdict: TaskVerdict, control: Control) -> DrainCause:
-        now, settings = control.time(), control.settings
-        began = self._clear if self._clear is not None else now - self._lag
-        why = record.get("stopCode") or "no stop code"
-        reason = f"ECS wants the task to end ({record.get('lastStatus')}, {why})"
-        # Revocable, for only such causes are passed on to the other workers; SIGTERM is each worker's own affair.
-        cause = DrainCause(self.name, reason, at=now, lag=now - began)
-        self._undated = None
-        if verdict is TaskVerdict.STOPPING:
-            return replace(cause, deadline=now + settings.sigterm_window)
-        delay = self._delay
-        if is_spot(record):
-            delay = min(SPOT_NOTICE, delay) if delay is not None else SPOT_NOTICE
-        if delay is None:
-            self._undated = cause
-            return cause
-        return replace(cause, deadline=self._ends_at(cause, delay, settings))
-
-    def _ends_at(self, cause: DrainCause, delay: float, settings: Settings) -> float:
-        ends = deadline(self._control.time(), cause.at - cause.lag, delay, settings.margin)
-        return ends if settings.window is None else min(ends, cause.at + settings.window)
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return the state, the verdict, and the deregistration delay as far as it is known."""
+        return {
+            "last_error": self._search_error,
+            **(self._polls.status(now) if self._polls else {}),
+            "state": self._state,
+            "verdict": self._verdict.value,
+            "delay": self._delay,
+        }

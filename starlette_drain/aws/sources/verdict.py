@@ -16,13 +16,14 @@
 #   any other error        says nothing at all about the target
 """The verdict on one answer of DescribeTargetHealth: pure, no clock, no I/O."""
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-__all__ = ["Reading", "Verdict", "canonical_id", "read", "read_error"]
+from starlette_drain.aws.identity.identity import canonical_id
+
+__all__ = ["Reading", "Verdict", "read", "read_error"]
 
 
 class Verdict(Enum):
@@ -107,16 +108,6 @@ def read_error(code: str, *, seen: bool) -> Verdict:
     if code in ("InvalidTarget", "InvalidTargetException"):
         return Verdict.GONE if seen else Verdict.NOT_YET
     return Verdict.UNKNOWN
-
-
-def canonical_id(target_id: str) -> str:
-    """Return *target_id* in the one form in which two are compared: IPv6 addresses have many."""
-    if ":" not in target_id:
-        return target_id  # an IPv4 address has one form; an answer may list thousands
-    try:
-        return str(ipaddress.ip_address(target_id))
-    except ValueError:
-        return target_id
 
 
 def _part(description: object, name: str) -> Mapping[str, Any]:

@@ -25,13 +25,11 @@ class Need:
 
     Args:
         what: Names the need and whose it is; it becomes part of the name of the file.
-        where: The directory; by default the temporary one, or the memory where that is read-only.
         pause: Seconds without a need, after which the next one is another.
     """
 
-    def __init__(self, what: str, where: str | None, pause: float) -> None:
+    def __init__(self, what: str, pause: float) -> None:
         self._name = f"starlette-drain-{os.geteuid()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-        self._where = where
         self._pause = pause
         self._since, self._last = 0.0, -pause
         self.is_lasting = True
@@ -67,8 +65,6 @@ class Need:
             os.close(file)
 
     def _find(self) -> int:
-        if self._where is not None:
-            return _open(Path(self._where) / self._name)
         try:
             return _open(Path(tempfile.gettempdir()) / self._name)
         except OSError:

@@ -1,0 +1,171 @@
+# A fleet that starts asks AWS about itself in the minute in which all others do too, so nothing is asked twice: each
+# source asks its session, and the session asks AWS once. The same holds for what costs memory and time here: one set of
+# clients, on one loop in one thread.
+#
+# A session is open while at least one source or action uses it, and knows nothing from one time to the next: between
+# them the process may have been forked, or given another event loop.
+"""What all AWS sources and actions of one process share: the clients, who this task is, and the budget of calls."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Any
+
+from starlette_drain.aws.api.budget import REFILL, fleet_interval, start_spread
+from starlette_drain.aws.api.calls import AwsCalls, region_of, unobserved
+from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
+from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.api.once import Once
+from starlette_drain.aws.identity.ecs import EcsRecords
+from starlette_drain.aws.identity.identity import TaskIdentity, discover
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.options import AwsSettings
+
+__all__ = ["AWSSession", "OpenSession"]
+
+
+class AWSSession:
+    """
+    One way to AWS for all sources and actions of a process.
+
+    Args:
+        clients: Who makes the AWS clients; aioboto3 by default.
+        environ: The environment; the process's own by default.
+        rng: The source of randomness.
+        fetch: Who gets a JSON document from the task metadata endpoint; a thread with urllib by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        clients: AwsClients | None = None,
+        environ: Mapping[str, str] | None = None,
+        rng: Random | None = None,
+        fetch: Fetch = fetch_json,
+    ) -> None:
+        self.environ = os.environ if environ is None else environ
+        self.rng = rng or Random()
+        self._clients = clients
+        self._fetch = fetch
+        self._open: OpenSession | None = None
+        self._is_urgent = False
+
+    @property
+    def is_on_ecs(self) -> bool:
+        """Whether this process runs in an ECS task."""
+        return bool(self.environ.get(METADATA_VARIABLE))
+
+    @asynccontextmanager
+    async def open(self, settings: AwsSettings) -> AsyncIterator["OpenSession"]:
+        """Share what is open already, or open it; the last one to leave closes the clients."""
+        shared = self._open
+        if shared is None or shared.loop is not asyncio.get_running_loop():
+            shared = self._open = OpenSession(self, settings, self._clients or Aioboto3Clients(), self._fetch)
+            if self._is_urgent:
+                shared.needed.set()
+        shared.users += 1
+        try:
+            yield shared
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                if self._open is shared:
+                    self._open = None
+                await shared.close()
+
+    def hurry(self) -> None:
+        """Let discovery wait for no turn: a drain has begun, and needs to know who we are."""
+        self._is_urgent = True
+        if self._open:
+            self._open.needed.set()
+
+    def take_time(self) -> None:
+        """Let discovery wait for its turn again: nothing drains."""
+        self._is_urgent = False
+        if self._open:
+            self._open.needed.clear()
+
+
+class OpenSession:
+    """A session from its first user to its last; `AWSSession.open` makes it."""
+
+    def __init__(self, session: AWSSession, settings: AwsSettings, clients: AwsClients, fetch: Fetch) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.users = 0
+        self.needed = asyncio.Event()
+        """Set when a drain makes it urgent to know who we are."""
+        self.size = 0
+        """How many tasks the service has, as ECS told at the start."""
+        self.listed = 0
+        """How many tasks the target groups list, as last seen."""
+        self.task = Once(self._read_task, session.rng)
+        """What the metadata endpoint tells of this task."""
+        self.service = Once(self._find_service, session.rng)
+        """The name of this task's service, or ``None`` for a task that was started on its own."""
+        self.record = Once(self._find_record, session.rng)
+        """This task as ECS showed it at the start."""
+        self.identity = Once(self._find_identity, session.rng)
+        """This task's own targets."""
+        self._session = session
+        self._settings = settings
+        self._fetch = fetch
+        self.calls = AwsCalls(clients)
+        """The way to AWS."""
+        for arn in settings.target_group_arn[:1]:
+            self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
+        self._records: EcsRecords | None = None
+
+    async def records(self) -> EcsRecords:
+        """
+        Return what ECS knows of this task.
+
+        Raises:
+            Incomplete: If the task cannot be told who it is.
+        """
+        if self._records is None:
+            task = await self.task.get()
+            self._records = self._records or EcsRecords(self.calls, task)
+        return self._records
+
+    def interval(self, shortest: float, things: int = 1, *, refill: float = REFILL) -> float:
+        """Return the seconds between two questions about each of so many *things*, as all tasks together may ask."""
+        tasks = self.listed or self.size
+        return fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=refill)
+
+    async def close(self) -> None:
+        """Close the clients."""
+        await self.calls.close()
+
+    async def _read_task(self) -> TaskMetadata:
+        with unobserved():
+            task = await read_task(self._session.environ[METADATA_VARIABLE], self._fetch)
+        self.calls.region = region_of(task.task_arn)
+        return task
+
+    async def _find_service(self) -> str | None:
+        return await (await self.records()).service_name()
+
+    async def _find_record(self) -> Mapping[str, Any]:
+        return await (await self.records()).task()
+
+    async def _find_identity(self) -> TaskIdentity:
+        given = self._settings
+        records = None
+        if self._session.is_on_ecs and not (given.target_group_arn and given.target_id and given.target_port):
+            records = await self.records()
+        try:
+            return await discover(self.calls, given, records.metadata if records else None, self._wait_turn, records)
+        except Incomplete:
+            if records:
+                records.forget()  # a record may have been incomplete when it was read
+            raise
+
+    async def _wait_turn(self, tasks: int, groups: int) -> None:
+        """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
+        self.size = tasks
+        if seconds := start_spread(tasks, groups, self._settings.poll_share):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
+                    await self.needed.wait()

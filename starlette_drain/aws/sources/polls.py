@@ -1,0 +1,163 @@
+# A source is one straight loop, as all of them are:
+#
+#     async for look in polls:
+#         with look:
+#             ask        await an answer; what fails in here changes nothing but the interval
+#             judge      a pure function; its word for it is the outcome of the look
+#             report     `control.request` at every look while a drain is wanted, `control.retract` at every look while
+#                        none is, and neither where the answer does not tell
+"""When to ask AWS again, and what becomes of looks that fail."""
+
+import asyncio
+from random import Random
+from types import TracebackType
+
+from starlette_drain._core.events import TriggerPolled
+from starlette_drain.aws.api.backoff import Backoff
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind, classify
+from starlette_drain.aws.sources.impairment import Impairment
+from starlette_drain.triggers.base import Control
+
+__all__ = ["Look", "Polls"]
+
+SLOW_DOWN = frozenset(
+    {TroubleKind.THROTTLED, TroubleKind.DENIED, TroubleKind.NO_CREDENTIALS, TroubleKind.NOT_INSTALLED}
+)
+"""Where to ask more slowly helps the first, and cannot hurt the others, which need somebody to do something.
+
+A network that fails is asked at the usual pace: the sooner it is back the sooner we see again.
+"""
+
+GROWN = 1.1
+"""By what factor an interval must have grown for a new phase to be drawn."""
+
+
+class Polls:
+    """
+    The moments at which to ask, for ever: at once, after a random part of the interval, and then at that phase.
+
+    Args:
+        trigger: The name of the trigger, for events.
+        control: The drain.
+        rng: The source of randomness.
+        interval: Seconds between two looks.
+        longest: Seconds between two looks at the most, however long AWS throttles.
+        source: What is asked, where a trigger asks several.
+        impairment: Who tells that it fails, where several share one voice.
+    """
+
+    def __init__(
+        self,
+        trigger: str,
+        control: Control,
+        rng: Random,
+        *,
+        interval: float,
+        longest: float = 60.0,
+        source: str | None = None,
+        impairment: Impairment | None = None,
+    ) -> None:
+        self.trigger = trigger
+        self.control = control
+        self.source = source or trigger
+        self.impairment = impairment or Impairment(trigger, control)
+        self.backoff = Backoff(interval, longest, rng)
+        self.answered: float | None = None
+        """When the last question that was answered was asked."""
+        self.last_error: str | None = None
+        self._rng = rng
+        self._pace = interval
+        self._longest = longest
+        self._looks = 0
+        self._asked = 0.0
+        self._former_pace = interval
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks, as things stand."""
+        return self.backoff.wait
+
+    def pace(self, interval: float) -> None:
+        """Look once in so many seconds from now on; after a failure not before the wait for that is over."""
+        self._pace = interval
+        self.backoff.rebase(interval, self._longest)
+
+    def __aiter__(self) -> "Polls":
+        return self
+
+    async def __anext__(self) -> "Look":
+        """Wait until it is time for the next look."""
+        if self._looks == 1:
+            # The tasks of a fleet are started together; without a phase of its own each would ask in the same second.
+            await asyncio.sleep(self._rng.uniform(0, self.interval))
+            self._former_pace = self._pace
+        elif self._looks:
+            wait = self.interval
+            if self._pace > self._former_pace * GROWN:
+                # Phases drawn from a shorter interval are crowded in this one: a fleet that has just been started.
+                wait *= self._rng.uniform(0.5, 1.0)
+            self._former_pace = self._pace
+            await asyncio.sleep(max(wait / 2, self._asked + wait - self.control.time()))
+        self._looks += 1
+        self._asked = self.control.time()
+        return Look(self, self._asked)
+
+    def status(self, now: float) -> dict[str, object]:
+        """Return the age of the last answer, the interval, and what went wrong."""
+        return {
+            "answer_age": None if self.answered is None else round(now - self.answered, 3),
+            "interval": round(self.interval, 3),
+            "last_error": self.last_error,
+        }
+
+
+class Look:
+    """
+    One look. In its ``with`` block a failure changes nothing but the interval, and is told.
+
+    Attributes:
+        asked: When it began.
+        outcome: What was seen, in a word.
+    """
+
+    def __init__(self, polls: Polls, asked: float) -> None:
+        self._polls = polls
+        self.asked = asked
+        self.outcome = "unknown"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        polls = self._polls
+        if error is None:
+            self._tell(self.outcome)
+            polls.impairment.worked(polls.source)
+            polls.backoff.reset()
+            polls.answered, polls.last_error = self.asked, None
+            return False
+        if isinstance(error, Exception):  # an answer that cannot be read is a failure like any other
+            self._fail(error)
+            return True
+        return False
+
+    def _fail(self, error: Exception) -> None:
+        polls = self._polls
+        if isinstance(error, Incomplete) and not isinstance(error, AwsCallFailed):
+            self._tell("incomplete")
+            polls.last_error = error.problem
+            polls.impairment.on_error(polls.source, error.problem, error.remedy, passing=True)
+            return
+        trouble = error.trouble if isinstance(error, AwsCallFailed) else classify(error, "aws", "answer")
+        self._tell(trouble.kind.value)
+        polls.last_error = trouble.problem
+        polls.impairment.failed(polls.source, trouble)
+        if trouble.kind in SLOW_DOWN:
+            polls.backoff.grow()
+
+    def _tell(self, outcome: str) -> None:
+        control = self._polls.control
+        now = control.time()
+        control.emit(TriggerPolled(now, self._polls.trigger, outcome, now - self.asked))
