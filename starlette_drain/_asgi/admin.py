@@ -5,22 +5,36 @@ import dataclasses
 import hmac
 import json
 import math
-from collections.abc import Mapping
+import signal
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from starlette_drain._asgi.announcement import Announcement
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
-from starlette_drain.exceptions import IllegalTransition
+from starlette_drain.exceptions import DrainEnded, IllegalTransition
 
 __all__ = ["AdminRoute", "bearer_token", "is_for"]
 
 MAX_BODY = 16 * 1024
 """Bytes; a request to drain is a few dozen."""
+
+BODY_TIMEOUT = 10.0
+"""Seconds in which the body of a request must have arrived."""
+
+LOOK = 0.5
+"""Seconds between two looks at whether the server stops, while a request waits."""
+
+SCHEMA = 1
+"""The version of the answer: raised when a field goes or changes its meaning, not when one is added."""
+
+DRAIN = ("rate", "eta", "shed", "left", "refused", "forced")
+"""What the workers of a task count together in a drain."""
 
 MAX_WAIT = 3600.0
 """Seconds; the longest deregistration delay there is."""
@@ -47,15 +61,17 @@ class AdminRoute:
     Args:
         drain: The drain.
         token: The secret that every request must carry (RFC 6750).
+        path: Where the route is.
     """
 
-    def __init__(self, drain: Drain, token: str) -> None:
+    def __init__(self, drain: Drain, token: str, path: str) -> None:
         self._drain = drain
         self._token = token.encode()
+        self._path = path
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
-        return is_for(self._drain.settings.admin_path, scope)
+        return is_for(self._path, scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -67,7 +83,8 @@ class AdminRoute:
         except ClientDisconnect:
             return
         response.headers["cache-control"] = "no-store"
-        if self._drain.state is not DrainState.SERVING and scope.get("http_version", "1.1").startswith("1"):
+        engine = self._drain.host.engine
+        if engine and engine.sends_away and scope.get("http_version", "1.1").startswith("1"):
             response.headers["connection"] = "close"  # like every other response while draining
         await response(scope, receive, send)
 
@@ -90,19 +107,20 @@ class AdminRoute:
         if not hmac.compare_digest(token, self._token):
             challenge = 'Bearer error="invalid_token"'  # RFC 6750 section 3.1
             raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
-        if not self._drain.settings.admin_proxied and any(name in request.headers for name in PROXY_HEADERS):
+        if any(name in request.headers for name in PROXY_HEADERS):
             remedy = (
                 "this request came through a proxy or balancer and would drain a task of the balancer's choice; "
-                "send it to the task's own address, or set admin_proxied=True"
+                "send it to the task's own address"
             )
             raise _Refusal(403, remedy)
 
     async def _start(self, request: Request) -> Response:
         wait = _seconds_to_wait(request)
-        order = _read_order(await _read_body(request))
-        self._drain.look()
-        was_serving = self._drain.state is DrainState.SERVING
-        await self._drain.start(**order)
+        order = _read_order(await self._read(request))
+        try:
+            was_serving = await self._drain.start(**order)
+        except DrainEnded as error:
+            raise _Refusal(503, str(error)) from None
         await self._wait(wait, request)
         return JSONResponse(describe(self._drain), 202 if was_serving else 200)
 
@@ -115,25 +133,30 @@ class AdminRoute:
 
     async def _wait(self, seconds: float, request: Request) -> None:
         """
-        Wait until drained, for *seconds* at the most; a server waits for a request when it ends, so not for nobody.
+        Wait until drained, for *seconds* at the most: a server that stops waits for its requests.
 
         Raises:
             ClientDisconnect: If the client has gone.
         """
-        if not seconds:
-            return
-        drained = asyncio.create_task(self._drain.wait_all_drained())
-        gone = asyncio.create_task(_wait_gone(request.receive))
-        try:
-            await asyncio.wait({drained, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
+        if seconds:
+            drained = self._drain.host.wait_all_drained()
+            _, is_gone, _ = await _first(drained, _wait_gone(request.receive), self._wait_stopping(), timeout=seconds)
+            if is_gone:
                 raise ClientDisconnect
-            if drained.done():
-                drained.result()
-        finally:
-            for task in (drained, gone):
-                task.cancel()
-            await asyncio.gather(drained, gone, return_exceptions=True)
+
+    async def _read(self, request: Request) -> bytes:
+        body: bytes | None
+        body, is_stopping = await _first(_read_body(request), self._wait_stopping(), timeout=BODY_TIMEOUT)
+        if body is not None:
+            return body
+        if is_stopping:
+            raise _Refusal(503, "the server stops, and the body has not arrived", connection="close")
+        raise _Refusal(408, f"the body has not arrived within {BODY_TIMEOUT:g} s", connection="close")
+
+    async def _wait_stopping(self) -> bool:
+        while self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110 - the server sends no event
+            await asyncio.sleep(LOOK)
+        return True
 
 
 def is_for(path: str, scope: Scope) -> bool:
@@ -149,21 +172,60 @@ def bearer_token(request: Request) -> bytes | None:
 
 
 def describe(drain: Drain) -> dict[str, Any]:
-    """Return all that is known of *drain*, in JSON values."""
-    now = drain.time()
-    answer: dict[str, Any] = {"state": drain.state.value, "sessions": dataclasses.asdict(drain.statistics())}
-    answer["transfers"] = len(drain.transfers)
-    if drain.state is DrainState.DRAINING and (progress := drain.progress()):
-        answer["drain"] = _plain(progress, now)
-    if drain.report and drain.state is not DrainState.DRAINING:
-        answer["report"] = _plain(drain.report, now)
-    answer["triggers"] = {name: _status(dict(status)) for name, status in drain.trigger_status().items()}
+    """Return all that is known of the task that *drain* is one worker of, in JSON values."""
+    engine = drain.host.engine
+    now = engine.time() if engine else 0.0
+    statuses = drain.host.statuses()
+    task, off = dict(statuses.pop("workers")), statuses.pop(Announcement.name, {}).get("off", {})
+    progress, report = _plain(drain.progress(), now) or {}, _plain(drain.report, now) or {}
+    if engine and engine.workers > 1 and "pacing" in progress:
+        progress["pacing"] += f" (in one of {engine.workers} workers)"
+    answer = {"schema": SCHEMA, **{name: task[name] for name in ("scope", "state", "sessions", "transfers")}}
+    if task["state"] == DrainState.DRAINING.value:
+        answer["drain"] = {**progress, **{name: task[name] for name in DRAIN}}
+    elif task["report"]:
+        answer["report"] = {**report, **task["report"]}
+    answer["workers"] = task["workers"]
+    answer["triggers"] = {
+        name: _status({**status, "why": off[name]} if name in off else dict(status))
+        for name, status in statuses.items()
+    }
+    # What asks for drains among the workers is their agreement: a trigger like the others.
+    agreement = {"scope": task["scope"], "workers": task["workers"]}
+    answer["triggers"]["workers"] = agreement if len(task["workers"]) > 1 else {"scope": task["scope"]}
     return answer
 
 
-async def _wait_gone(receive: Receive) -> None:
+async def _first(*works: Coroutine[Any, Any, Any], timeout: float) -> list[Any]:  # noqa: ASYNC109 - raises nothing
+    """Return the results of *works* when the first is over or the time is up; None for each that is not over."""
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return [each.result() if each.done() else None for each in tasks]
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _wait_gone(receive: Receive) -> bool:
     while (await receive())["type"] != "http.disconnect":
         pass
+    return True
+
+
+def _is_server_stopping() -> bool:
+    """
+    Tell whether the server has begun to stop, where it is one that shows that: uvicorn.
+
+    It waits for its requests before it sends the lifespan's shutdown, so nothing else would tell us in time.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server: Any = getattr(signal.getsignal(number), "__self__", None)
+        if hasattr(server, "should_exit"):
+            # Without should_exit it may stop all the same, as with --limit-max-requests; then its sockets are closed.
+            return bool(server.should_exit) or not all(each.is_serving() for each in getattr(server, "servers", ()))
+    return False
 
 
 def _status(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,15 +2,15 @@
 #
 # The order matters, and each step was found by watching real servers do otherwise:
 #
-#   1. Farewell. The application says what it wants to say; nothing has changed for it yet.
+#   1. Close hooks. The application says what it wants to say; nothing has changed for it yet.
 #   2. Disconnect. The application's pending `receive` ends with an ordinary disconnect, or its next one does. Every
 #      call after that waits: an application that ignores the disconnect would otherwise spin and freeze the process.
-#      This comes before the protocol's goodbye: a server may hold that back while the application sits in `receive`
+#      This comes before the protocol's close: a server may hold that back while the application sits in `receive`
 #      (granian), and an application that learns of the end from a failing `send` sees the wrong code.
-#   3. Goodbye. Sent from a task of its own, within a time limit, since a peer that does not read blocks it.
+#   3. Close. Sent from a task of its own, within a time limit, since a peer that does not read blocks it.
 #   4. Grace. An application parked on neither `receive` nor `send` notices nothing; it is cancelled.
-#   5. Only when the goodbye has been sent does the application's end reach the server: a server closes the transport
-#      when the application returns, and the client of a goodbye not yet sent would see 1006.
+#   5. Only when the close has been sent does the application's end reach the server: a server closes the transport
+#      when the application returns, and a client whose close is not yet sent would see 1006.
 #
 # What we caused stops at our boundary; everything else passes through it.
 """What every kind of session has in common: how it is tracked, interrupted, closed and, if need be, cancelled."""
@@ -26,13 +26,14 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from starlette_drain._core.printable import printable
 from starlette_drain._core.session import ClosePolicy, Session
-from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
 
 __all__ = ["SCOPE_KEY", "App", "Connection", "ConnectionEnded", "retry_after_header"]
 
 App = Callable[[Scope, Receive, Send], Awaitable[Any]]
-"""An ASGI application. It should return nothing; servers complain of what it returns, and shall go on to."""
+"""An ASGI application. It should return nothing; servers complain about what it returns, so it is passed on."""
 
 SCOPE_KEY = "starlette_drain.session"
 """Where a session stands in its ASGI scope. (Starlette's own ``session`` is a cookie.)"""
@@ -58,7 +59,7 @@ class Connection(Session):
         "_close_task",
         "_context",
         "_disconnect",
-        "_drain",
+        "_engine",
         "_forced",
         "_grace_timer",
         "_interrupted",
@@ -75,22 +76,22 @@ class Connection(Session):
 
     def __init__(
         self,
-        drain: Drain,
+        engine: Engine,
         scope: Scope,
         receive: Receive,
         send: Send,
         task: asyncio.Task[object] | None,
     ) -> None:
         # Kept, since Python 3.11 takes a system call to find the running loop, and `receive` needs it for each message.
-        self._loop = loop = task.get_loop() if task is not None else drain.loop
+        self._loop = loop = task.get_loop() if task is not None else engine.loop
         super().__init__(scope["path"], loop.time())
-        self._drain = drain
+        self._engine = engine
         # Servers keep it in the object whose methods we hold: with the session in it that is a cycle until the end.
         self._scope = scope
         scope[SCOPE_KEY] = self
         self._raw_receive = receive
         self._raw_send = send
-        # The goodbye is sent in the session's own context, so that tracing and logging see it where it belongs.
+        # The close is sent in the session's own context, so that tracing and logging see it where it belongs.
         self._context = contextvars.copy_context()
         self._task = task
         self._cancelled_before = 0
@@ -110,20 +111,20 @@ class Connection(Session):
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
         """Do not be asked to leave inside the block: an update is half way. The deadline still holds."""
-        self._drain.hold(self)
+        self._engine.hold(self)
         try:
             yield
         finally:
-            self._drain.release(self)
+            self._engine.release(self)
 
     @property
     def reconnect_after_ms(self) -> int:
-        """Milliseconds after which the client should come back: for a farewell in the application's own words."""
-        after = self._drain.settings.retry_after if self.reconnect_after is None else self.reconnect_after
+        """Milliseconds after which the client should come back: for a close hook to send."""
+        after = self._engine.settings.retry_after if self.reconnect_after is None else self.reconnect_after
         return round(after * 1000)
 
     async def wait_shed(self) -> None:
-        """Return when this session is asked to leave, before its farewell: for tasks that neither receive nor send."""
+        """Return when this session is asked to leave, before its close hooks: for tasks that wait for neither side."""
         if self.shed_at is None:
             self._shed_event = self._shed_event or asyncio.Event()
             await self._shed_event.wait()
@@ -137,21 +138,21 @@ class Connection(Session):
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""
-        return self._is_our_doing(error, self._app_ended())
+        return self.is_our_doing(error, self._app_ended())
 
     def finish(self) -> Awaitable[None] | None:
-        """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
+        """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
         self._app_ended()
         if self._close_task is not None:
             return self._finish_after(self._close_task)
         self._close()
         return None
 
-    def leave(self, close_policy: ClosePolicy) -> None:
-        """Begin to say goodbye, and return at once."""
+    def begin_close(self, policy: ClosePolicy) -> None:
+        """Begin to close: the close hooks, the disconnect, the close; return at once."""
         if self._shed_event:
             self._shed_event.set()
-        coroutine = self._close_gracefully(close_policy)
+        coroutine = self._close_gracefully(policy)
         self._close_task = self._loop.create_task(coroutine, context=self._context)
 
     async def receive(self) -> Message:
@@ -179,7 +180,7 @@ class Connection(Session):
             self._was_only_interrupted(task, before)
             return self._receive_parted(self._disconnect)
         self._last_received = message["type"]
-        if self._drain.notes_activity:
+        if self._engine.notes_activity:
             self.active_at = self._loop.time()
         return message
 
@@ -198,11 +199,11 @@ class Connection(Session):
         return disconnect
 
     def can_send(self) -> bool:
-        """Return whether the client can still be told something: a farewell, for instance."""
+        """Return whether something can still be sent to the client, from a close hook for instance."""
         return self.is_open
 
     async def send_close(self, close_policy: ClosePolicy) -> None:
-        """Send the protocol's goodbye to the client."""
+        """Send the protocol's close to the client."""
         raise NotImplementedError
 
     # The works
@@ -225,11 +226,11 @@ class Connection(Session):
 
     def _close(self) -> None:
         self._scope.pop(SCOPE_KEY, None)
-        self._drain.closed(self, forced=self._forced)
+        self._engine.closed(self, forced=self._forced)
 
     async def _close_gracefully(self, close_policy: ClosePolicy) -> None:
         if self.can_send():
-            await self._drain.close_hooks.bid(self)
+            await self._engine.close_hooks.run(self)
         await self._part(close_policy)
 
     async def _part(self, close_policy: ClosePolicy) -> None:
@@ -238,12 +239,12 @@ class Connection(Session):
         if self._task is not None:
             self._grace_timer = self._loop.call_later(close_policy.grace, self.abort)
         try:
-            async with asyncio.timeout(close_policy.close_timeout):
+            async with asyncio.timeout(close_policy.grace):
                 await self.send_close(close_policy)
         except Exception as error:  # noqa: BLE001
             # The client has gone, does not read, or the server's own assertions failed (the legacy websockets
             # implementation, when the application is in a blocked send). Nothing more can be done for this one.
-            logger.debug("A session on %s could not be told goodbye: %r", self.path, error)
+            logger.debug("The close of a session on %s could not be sent: %r", printable(self.path), error)
 
     def _interrupt(self) -> None:
         """End a pending `receive` without a trace: it takes the cancellation back."""
@@ -267,7 +268,7 @@ class Connection(Session):
     def abort(self) -> None:
         """Cancel the application, whose time has run out."""
         if self._task is not None:
-            logger.debug("The application on %s is cancelled: its time has run out", self.path)
+            logger.debug("The application on %s is cancelled: its grace is over", printable(self.path))
             self._forced = True
             # Only what exceeds this is ours to take back. It may be more than 0: Python 3.11 and 3.12 leave one request
             # behind in a task whose TaskGroup has failed (https://github.com/python/cpython/issues/116720).
@@ -281,15 +282,15 @@ class Connection(Session):
             self._grace_timer.cancel()
         return self._forced and task is not None and task.uncancel() <= self._cancelled_before
 
-    def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
-        """Tell what the goodbye caused from what passes through."""
+    def is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
+        """Tell what the close caused from what passes through."""
         if isinstance(error, asyncio.CancelledError):
             return is_cancellation_ours
         if self._disconnect is None:
             return False
         match error:
             case BaseExceptionGroup():
-                return all(self._is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
+                return all(self.is_our_doing(each, is_cancellation_ours) for each in error.exceptions)
             case _:
                 return isinstance(error, WebSocketDisconnect | ConnectionEnded)
 

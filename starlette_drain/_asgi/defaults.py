@@ -1,56 +1,85 @@
 """What an installation gets that says nothing about triggers and observers: decided here and nowhere else."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
-from starlette_drain._core.settings import Settings
+from starlette_drain._asgi.announcement import Announcement
 from starlette_drain._engine.drain import Drain
-from starlette_drain._engine.max_age import Ageing
-from starlette_drain._workers.group import Workers
-from starlette_drain._workers.leader import LeaderOnly
+from starlette_drain._engine.max_age import MaxAge
+from starlette_drain._workers.group import WorkerGroup
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.telemetry.base import Observer
+from starlette_drain.telemetry.console import Console
 from starlette_drain.triggers.base import Trigger
 
 __all__ = ["equip"]
 
 
+Drain.settings_type = AwsSettings
+"""The one flat list of options that a user sees."""
+
+
 def equip(drain: Drain) -> None:
     """Give *drain* the usual triggers and observers where the user chose none."""
-    if drain.equip(triggers=lambda: _triggers(drain.settings), observers=_observers):
-        workers = Workers(drain)
-        drain.coordinate(workers, lambda trigger: LeaderOnly(trigger, workers))
-        if (age := drain.settings.max_session_age) is not None:
-            drain.add(Ageing(drain, age))
+    settings = AwsSettings.of(drain.settings)
+    if drain.host.equip(triggers=lambda: _triggers(settings), observers=lambda: _observers(settings)):
+        group = WorkerGroup()
+        drain.host.coordinate(lambda life: group.join(life, lambda: drain.host.triggers), group.lead)
+        drain.host.add(group)
+        if (age := settings.max_session_age) is not None and settings.mode == "drain":
+            drain.host.add(MaxAge(drain.host, age))
+        console: AbstractContextManager[object] = nullcontext()
+        if settings.log:
+            console = Console(lambda: _speaks(group), lambda: _origin(group))
+        drain.host.add(Announcement(drain, group, console))
 
 
-def _triggers(settings: Settings) -> Iterable[Trigger]:
+def _speaks(group: WorkerGroup) -> bool:
+    """Return whether this process writes the log of the task: of several workers one does."""
+    return group.member is None or group.member.speaks(Announcement.name)
+
+
+def _origin(group: WorkerGroup) -> str:
+    """Return in which of several workers a drain runs: each counts its own sessions."""
+    member = group.member
+    return f"worker {member.pid}, one of {member.workers}" if member is not None and member.workers > 1 else ""
+
+
+def _triggers(settings: AwsSettings) -> Iterable[Trigger]:
     # Each in its own file, and imported only where it is wanted.
     from starlette_drain.triggers.sigterm import SigtermTrigger  # noqa: PLC0415
 
     yield SigtermTrigger()
+    yield from _aws(settings)
+
+
+def _aws(settings: AwsSettings) -> Iterable[Trigger]:
+    is_wanted = settings.sources or settings.self_registration
+    if not is_wanted:
+        return
+    from starlette_drain.aws.session import AWSSession  # noqa: PLC0415
+
+    session = AWSSession()
     if "target-health" in settings.sources:
         from starlette_drain.aws.sources.target_health import TargetHealthTrigger  # noqa: PLC0415
 
-        yield TargetHealthTrigger()
+        yield TargetHealthTrigger(session)
     if "task-state" in settings.sources:
         from starlette_drain.aws.sources.task_state import EcsTaskTrigger  # noqa: PLC0415
 
-        yield EcsTaskTrigger()
+        yield EcsTaskTrigger(session)
     if "service-deployment" in settings.sources:
         from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger  # noqa: PLC0415
 
-        yield ServiceDeploymentTrigger()
+        yield ServiceDeploymentTrigger(session)
     if settings.self_registration:
         from starlette_drain.aws.actions.registration import SelfRegistration  # noqa: PLC0415
 
-        yield SelfRegistration(registers=settings.self_registration is True)
-    if settings.protection_limit is not None:
-        from starlette_drain.aws.actions.protection import TaskProtection  # noqa: PLC0415
-
-        yield TaskProtection()
+        yield SelfRegistration(session, registers=settings.self_registration is True)
 
 
-def _observers() -> Iterable[Observer]:
+def _observers(settings: AwsSettings) -> Iterable[Observer]:
     from starlette_drain.telemetry.logs import LogObserver  # noqa: PLC0415
     from starlette_drain.telemetry.otel import OpenTelemetryObserver  # noqa: PLC0415
 
-    return LogObserver(), OpenTelemetryObserver()
+    return LogObserver(observes_only=settings.mode == "observe"), OpenTelemetryObserver()

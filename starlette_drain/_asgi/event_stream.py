@@ -3,7 +3,7 @@
 #   - A stream is known by its content type, so every HTTP exchange is watched until its response starts: exchange.py.
 #   - It is a session if it was asked for as an EventSource asks: GET and `Accept: text/event-stream`. Such a client
 #     comes back by itself. Every other stream is an answer (tokens of a language model, a tool call, the progress of a
-#     job): its client asks once, and takes a clean end for the whole. It is a transfer, as a download is.
+#     job): its client asks once, and takes a clean end for the whole. It is an answer, as a download is.
 #   - It ends with a clean final chunk. A dropped socket would be a broken body to the client and a 5xx at an ALB
 #     (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html).
 #   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
@@ -23,13 +23,12 @@ from enum import Enum
 from typing import Any
 
 from starlette.requests import ClientDisconnect
-from starlette.status import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
+from starlette.status import HTTP_200_OK
 from starlette.types import Message, Receive, Scope, Send
 
-from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
+from starlette_drain._asgi.connection import Connection, ConnectionEnded
 from starlette_drain._core.session import ClosePolicy
-from starlette_drain._core.state import DrainState
-from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
 
 __all__ = ["EventStreamSession", "is_event_stream"]
 
@@ -62,9 +61,9 @@ class _Phase(Enum):
 
 class EventStreamSession(Connection):
     """
-    One HTTP exchange: a transfer, until its response turns out to be a session.
+    One HTTP exchange: an answer, until its response turns out to be a session.
 
-    That is an event stream whose client will ask for it again. Any other one stays a transfer, never asked to leave.
+    That is an event stream whose client will ask for it again. Any other one stays an answer, never asked to leave.
 
     Args:
         has_started: Whether the response has started, as something else than an event stream.
@@ -82,7 +81,7 @@ class EventStreamSession(Connection):
 
     def __init__(
         self,
-        drain: Drain,
+        engine: Engine,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -90,12 +89,12 @@ class EventStreamSession(Connection):
         *,
         has_started: bool,
     ) -> None:
-        super().__init__(drain, scope, receive, send, task)
+        super().__init__(engine, scope, receive, send, task)
         self._phase = _Phase.TRANSFER if has_started else _Phase.REQUEST
         self._tail = b""
         self._dropped = 0
         self._is_plain_text = True
-        drain.transfers.began(self)
+        engine.answers.began(self)
 
     @property
     def is_session(self) -> bool:
@@ -103,7 +102,7 @@ class EventStreamSession(Connection):
         return self._phase in (_Phase.STREAM, _Phase.ENDED)
 
     async def send_text(self, text: str) -> None:
-        """Send *text* as one event, from a farewell for instance; nothing while another event is half sent."""
+        """Send *text* as one event, from a close hook for instance; nothing while another event is half sent."""
         if self.can_send() and self._may_add_text():
             data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
             with suppress(OSError):  # the client has gone, and the application has not noticed yet
@@ -115,11 +114,8 @@ class EventStreamSession(Connection):
 
     def finish(self) -> Awaitable[None] | None:
         """End."""
-        self._drain.transfers.ended(self)
-        ending = super().finish()
-        if self._forced and self._phase is _Phase.REQUEST:
-            return self._answer_unstarted()
-        return ending
+        self._engine.answers.ended(self)
+        return super().finish()
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
@@ -147,24 +143,24 @@ class EventStreamSession(Connection):
             await self._raw_send({"type": "http.response.body", "body": retry, "more_body": False})
 
     def _start(self, message: Message) -> Awaitable[None]:
-        drain = self._drain
+        engine = self._engine
         if not isinstance(message.get("headers", ()), list | tuple):
             message = {**message, "headers": list(message["headers"])}  # an iterator can be read only once
-        if drain.state is not DrainState.SERVING and self._scope.get("http_version", "1.1").startswith("1"):
-            # The client's next request shall find another task (RFC 9112 section 9.6).
+        if engine.sends_away and self._scope.get("http_version", "1.1").startswith("1"):
+            # The client's next request is to reach another task (RFC 9112 section 9.6).
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"connection"]
             message = {**message, "headers": [*kept, (b"connection", b"close")]}
         if is_event_stream(message):
             self._start_stream(message)
             if self._asks_for_events():
-                drain.transfers.ended(self)
-                return self._open(message) if drain.admits() else self._turn_away(message)
+                engine.answers.ended(self)
+                return self._open(message) if engine.admits() else self._turn_away(message)
         elif self._phase is _Phase.REQUEST:
             self._phase = _Phase.TRANSFER
         return self._raw_send(message)
 
     async def _send_part(self, message: Message) -> None:
-        if self._drain.notes_activity:
+        if self._engine.notes_activity:
             self.active_at = self._loop.time()
         if not message.get("more_body", False):
             self._phase = _Phase.ENDED
@@ -174,9 +170,9 @@ class EventStreamSession(Connection):
 
     async def _open(self, message: Message) -> None:
         await self._raw_send(message)
-        # Not before: whoever is asked to leave gets an end of the body, for which the head must have gone.
-        self._drain.enter(self)
-        self._drain.opened(self)
+        # Not before: a session that is asked to leave gets an end of the body, so the head must have gone.
+        self._engine.track(self)
+        self._engine.opened(self)
 
     def _start_stream(self, message: Message) -> None:
         self._phase = _Phase.STREAM
@@ -184,20 +180,10 @@ class EventStreamSession(Connection):
         self._is_plain_text = not any(name.lower() == b"content-encoding" for name, _ in message["headers"])
 
     async def _turn_away(self, message: Message) -> None:
-        self.shed_at, self.reconnect_after = self._drain.time(), self._drain.retry_after()
+        self.shed_at, self.reconnect_after = self._engine.time(), self._engine.retry_after()
         await self._raw_send(message)
-        self._drain.refused(self.kind, self.path)
-        await self._part(self._drain.close_policy)
-
-    async def _answer_unstarted(self) -> None:
-        """Answer for an application that was cancelled before it did; a server would say 500."""
-        after = self._drain.retry_after()
-        status, header, body = HTTP_503_SERVICE_UNAVAILABLE, retry_after_header(after), b""
-        if self._asks_for_events():
-            status, header, body = HTTP_200_OK, (b"content-type", b"text/event-stream"), _retry(after)
-        with suppress(OSError):  # the client has gone
-            await self._raw_send({"type": "http.response.start", "status": status, "headers": [header]})
-            await self._raw_send({"type": "http.response.body", "body": body, "more_body": False})
+        self._engine.refused(self.kind, self.path)
+        await self._part(self._engine.close_policy)
 
     def _asks_for_events(self) -> bool:
         """Tell whether the client asks as an EventSource does, which comes back by itself."""
@@ -210,7 +196,7 @@ class EventStreamSession(Connection):
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
         if _spec_version(self._scope) >= (2, 4):
             raise ConnectionEnded
-        # The cancellation by the application's framework shall meet it where it waits by itself: a generator that is
+        # The cancellation by the application's framework must meet it where it waits by itself: a generator that is
         # left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1
         if self._dropped > DROPPED_AT_ONCE:
@@ -219,9 +205,9 @@ class EventStreamSession(Connection):
     def _may_add_text(self) -> bool:
         return self._is_plain_text and (not self._tail or self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))
 
-    def _is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
+    def is_our_doing(self, error: BaseException, is_cancellation_ours: bool) -> bool:  # noqa: FBT001
         is_disconnect = self._disconnect is not None and isinstance(error, ClientDisconnect)
-        return is_disconnect or super()._is_our_doing(error, is_cancellation_ours)
+        return is_disconnect or super().is_our_doing(error, is_cancellation_ours)
 
 
 def is_event_stream(message: Message) -> bool:

@@ -7,8 +7,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from starlette_drain._asgi.connection import SCOPE_KEY
 from starlette_drain._asgi.event_stream import EventStreamSession, is_event_stream
-from starlette_drain._core.state import DrainState
-from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
 
 __all__ = ["Exchange"]
 
@@ -21,15 +20,15 @@ class Exchange:
     One HTTP exchange.
 
     An `EventStreamSession` takes over as soon as one is needed: the response is an event stream or starts during a
-    drain, or the application listens to its client, or has to be cancelled.
+    drain, or the application listens to its client.
     """
 
-    __slots__ = ("_drain", "_has_started", "_raw_receive", "_raw_send", "_scope", "_task", "session")
+    __slots__ = ("_engine", "_has_started", "_raw_receive", "_raw_send", "_scope", "_task", "session")
 
     def __init__(
-        self, drain: Drain, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+        self, engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
     ) -> None:
-        self._drain = drain
+        self._engine = engine
         self._scope = scope
         scope[SCOPE_KEY] = self
         self._raw_receive = receive
@@ -38,23 +37,19 @@ class Exchange:
         self._has_started = False
         self.session: EventStreamSession | None = None
         """Who has taken over, if anybody."""
-        drain.transfers.began(self)
+        engine.answers.began(self)
 
     def absorbs(self, error: BaseException) -> bool:
         """Tell whether the application ended with *error* only because of what we did."""
         return self.session is not None and self.session.absorbs(error)
 
     def finish(self) -> Awaitable[None] | None:
-        """End: the application has ended. Return what the server has to wait for before it may hear of it, if any."""
+        """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
         if self.session is not None:
             return self.session.finish()
-        self._drain.transfers.ended(self)
+        self._engine.answers.ended(self)
         self._scope.pop(SCOPE_KEY, None)
         return None
-
-    def abort(self) -> None:
-        """Cancel the application."""
-        self._take_over().abort()
 
     def receive(self) -> Awaitable[Message]:
         """Receive the next message, in a way that a drain can interrupt."""
@@ -66,7 +61,7 @@ class Exchange:
             return self.session.send(message)
         if message["type"] == "http.response.start":
             if (
-                self._drain.state is not DrainState.SERVING
+                self._engine.sends_away
                 or not isinstance(message.get("headers", ()), COLLECTIONS)
                 or is_event_stream(message)
             ):
@@ -75,8 +70,8 @@ class Exchange:
         return self._raw_send(message)
 
     def _take_over(self) -> EventStreamSession:
-        self._drain.transfers.ended(self)
+        self._engine.answers.ended(self)
         self.session = EventStreamSession(
-            self._drain, self._scope, self._raw_receive, self._raw_send, self._task, has_started=self._has_started
+            self._engine, self._scope, self._raw_receive, self._raw_send, self._task, has_started=self._has_started
         )
         return self.session

@@ -1,7 +1,7 @@
 """The session of a connection, for an application that has only the connection at hand."""
 
 from collections.abc import Mapping
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
@@ -9,6 +9,7 @@ from starlette.websockets import WebSocket
 from starlette_drain._asgi.connection import SCOPE_KEY, Connection
 from starlette_drain._asgi.event_stream import EventStreamSession
 from starlette_drain._asgi.exchange import Exchange
+from starlette_drain._asgi.off import UntrackedSession
 from starlette_drain._asgi.websocket import WebSocketSession
 from starlette_drain.exceptions import NotTracked
 
@@ -32,6 +33,8 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     """
     scope = connection if isinstance(connection, Mapping) else connection.scope
     session = scope.get(SCOPE_KEY)
+    if isinstance(session, UntrackedSession):
+        return cast("WebSocketSession", session)  # it has the same methods
     if isinstance(session, Exchange):  # as in a copy of the scope that was made before the response started
         session = session.session or session
     if not isinstance(session, Connection | Exchange):

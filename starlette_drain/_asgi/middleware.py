@@ -13,15 +13,19 @@ from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.exchange import Exchange
 from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.misconfigured import Misconfigured, is_made_by_starlette
+from starlette_drain._asgi.off import Off
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
-from starlette_drain._core.options import DrainOptions
 from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
+from starlette_drain._engine.options import DrainOptions
 from starlette_drain.exceptions import DrainInUse, SettingsError
 
 __all__ = ["DrainMiddleware"]
 
 STATE_KEY = "drain"
 """Where the Drain stands in the state of a request: ``request.state.drain``."""
+
+ADMIN_PATH = "/drain"
 
 CONNECTIONS = ("http", "websocket")
 """The ASGI scopes of connections."""
@@ -40,27 +44,41 @@ class DrainMiddleware:
     Args:
         app: The application.
         drain: The Drain to use; by default one is made from *options*.
-        **options: See `Settings`.
+        admin_path: Where the admin route is, if there is an ``admin_token``.
+        **options: See docs/settings.md, or ``starlette-drain --help``.
 
     Raises:
         SettingsError: If an option cannot work, or both *drain* and *options* are given. With ``add_middleware`` the
             startup fails with it instead; without a lifespan it is logged, and nothing is tracked.
     """
 
-    def __init__(self, app: App, *, drain: Drain | None = None, **options: Unpack[DrainOptions]) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        drain: Drain | None = None,
+        admin_path: str = ADMIN_PATH,
+        **options: Unpack[DrainOptions],
+    ) -> None:
         self.app = app
-        self._instead: Misconfigured | None = None
+        self._instead: App | None = None
+        """What serves in place of all below."""
         try:
-            self.drain = _choose(drain, options)
+            self.drain = _choose(drain, options, admin_path)
+            self._is_starlettes = isinstance(app, Starlette)
+            if self.drain.settings.mode == "off":
+                self._instead = Off(app, self.drain, self._show_in)
+                return
             equip(self.drain)
         except SettingsError as error:
             if not is_made_by_starlette():
                 raise
-            self._instead = Misconfigured(app, error, _admin_options(drain) if isinstance(drain, Drain) else options)
+            given = {"admin_token": drain.settings.admin_token} if isinstance(drain, Drain) else options
+            self._instead = Misconfigured(app, error, given, admin_path if _is_path(admin_path) else ADMIN_PATH)
             return
+        self._host = self.drain.host
         settings = self.drain.settings
-        self._admin = AdminRoute(self.drain, settings.admin_token) if settings.admin_token else None
-        self._is_starlettes = isinstance(app, Starlette)
+        self._admin = AdminRoute(self.drain, settings.admin_token, admin_path) if settings.admin_token else None
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -70,34 +88,32 @@ class DrainMiddleware:
         if self._instead is not None or scope["type"] not in CONNECTIONS:
             return await self._serve_other(scope, receive, send)
         self._show_in(scope)
-        task = self.drain.running_task()
-        if task is None or SCOPE_KEY in scope:
-            if not self._is_ready(scope):
-                return await self.app(scope, receive, send)
-            task = asyncio.current_task()
+        engine = self._host.engine_here()
+        if (engine is None or SCOPE_KEY in scope) and (engine := self._begin(scope)) is None:
+            return await self.app(scope, receive, send)
         connection: WebSocketSession | Exchange
         if scope["type"] == "http":
             if self._admin and self._admin.matches(scope):
                 return await self._admin(scope, receive, send)
-            connection = Exchange(self.drain, scope, receive, send, task)
-        elif self.drain.admits():
-            connection = WebSocketSession(self.drain, scope, receive, send, task)
+            connection = Exchange(engine, scope, receive, send, asyncio.current_task(engine.loop))
+        elif engine.admits():
+            connection = WebSocketSession(engine, scope, receive, send, asyncio.current_task(engine.loop))
         else:
-            return await refuse(self.drain, scope, receive, send)
+            return await refuse(engine, scope, receive, send)
         try:
             return await self.app(scope, connection.receive, connection.send)
         except BaseException as error:
             if not connection.absorbs(error):
                 raise
         finally:
-            if (close_policy := connection.finish()) is not None:
-                await close_policy
+            if (closing := connection.finish()) is not None:
+                await closing
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if self._instead is not None:
             return await self._instead(scope, receive, send)
         if scope["type"] == "lifespan":
-            return await serve_lifespan(self.drain, self.app, scope, receive, send)
+            return await serve_lifespan(self._host, self.app, scope, receive, send)
         return await self.app(scope, receive, send)
 
     def _show_in(self, scope: Scope) -> None:
@@ -110,25 +126,23 @@ class DrainMiddleware:
         if self._is_starlettes or "app" in scope:
             scope.setdefault("state", {}).setdefault(STATE_KEY, self.drain)
 
-    def _is_ready(self, scope: Scope) -> bool:
+    def _begin(self, scope: Scope) -> Engine | None:
         """
-        Begin where no lifespan did it for us (``--lifespan off``).
+        Begin where no lifespan did it for us (``--lifespan off``), and return the engine.
 
         Not again where one has ended: some servers stop the lifespan before they close their sockets, and what still
-        comes then meets the drain as it ended. False where another event loop has the drain, or another middleware
+        comes then meets the drain as it ended. ``None`` where another event loop has the drain, or another middleware
         around this one has the connection: an application and one that it mounts may both bring one.
         """
         if SCOPE_KEY in scope:
             self._warn("another DrainMiddleware stands around this one and has its connections; remove one of the two")
-            return False
-        if self.drain.is_running or self.drain.has_ended:
-            return True
+            return None
         try:
-            self.drain.begin()
+            self._host.begin()
         except DrainInUse as error:
             self._warn(f"connections are not tracked: {error}")
-            return False
-        return True
+            return None
+        return self._host.engine
 
     def _warn(self, why: str) -> None:
         if not self._has_warned:
@@ -136,7 +150,9 @@ class DrainMiddleware:
             logger.warning("DrainMiddleware does nothing here: %s", why)
 
 
-def _choose(drain: Drain | None, options: DrainOptions) -> Drain:
+def _choose(drain: Drain | None, options: DrainOptions, path: str) -> Drain:
+    if not _is_path(path):
+        raise SettingsError("admin_path", path, "start it with '/' and do not end it with one, such as '/drain'")
     if drain is None:
         return Drain(**options)
     if not isinstance(drain, Drain):
@@ -146,5 +162,5 @@ def _choose(drain: Drain | None, options: DrainOptions) -> Drain:
     return drain
 
 
-def _admin_options(drain: Drain) -> DrainOptions:
-    return {"admin_token": drain.settings.admin_token, "admin_path": drain.settings.admin_path}
+def _is_path(path: Any) -> bool:
+    return isinstance(path, str) and len(path) > 1 and path[0] == "/" and path[-1] != "/"

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import bearer_token, is_for
 from starlette_drain._asgi.connection import App
-from starlette_drain._core.settings import Settings, environment_name
+from starlette_drain._core.declared import environment_name
+from starlette_drain._core.settings import Settings
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Misconfigured", "is_made_by_starlette"]
@@ -42,14 +43,15 @@ class Misconfigured:
     Args:
         app: The application.
         error: What is wrong.
-        options: The options given. Those of the admin route are used if they are valid by themselves.
+        options: The options given. The token of the admin route is used if it is valid by itself.
+        path: Where the admin route is.
     """
 
-    def __init__(self, app: App, error: SettingsError, options: Mapping[str, Any]) -> None:
+    def __init__(self, app: App, error: SettingsError, options: Mapping[str, Any], path: str) -> None:
         self._app = app
         self._error = error
-        self._path = _alone("admin_path", options, "/drain")
-        self._token: str | None = _alone("admin_token", options, "")
+        self._path = path
+        self._token = _token_alone(options)
         self._has_logged = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -78,11 +80,11 @@ class Misconfigured:
         return bool(token and self._token and hmac.compare_digest(token, self._token.encode()))
 
 
-def _alone(option: str, options: Mapping[str, Any], otherwise: str) -> Any:
-    """Return the value that *option* has if the other options are ignored; *otherwise* if it cannot work."""
-    variable = environment_name(option)
+def _token_alone(options: Mapping[str, Any]) -> str | None:
+    """Return the token of the admin route if the other options are ignored; an empty one if it cannot work."""
+    option, variable = TOKEN_OPTIONS
     given = {option: options[option]} if option in options else {}
     try:
-        return getattr(Settings.load(given, {variable: os.environ.get(variable, "")}), option)
+        return Settings.load(given, {variable: os.environ.get(variable, "")}).admin_token
     except SettingsError:
-        return otherwise
+        return ""

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import ClosePolicy
-from starlette_drain._engine.drain import Drain
+from starlette_drain._engine.engine import Engine
 
 __all__ = ["WebSocketSession", "refuse"]
 
@@ -55,14 +55,14 @@ class WebSocketSession(Connection):
     kind = "websocket"
 
     def __init__(
-        self, drain: Drain, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+        self, engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
     ) -> None:
-        super().__init__(drain, scope, receive, send, task)
+        super().__init__(engine, scope, receive, send, task)
         self._phase = _Phase.HANDSHAKE
-        drain.enter(self)
+        engine.track(self)
 
     async def send_text(self, text: str) -> None:
-        """Send a text message, from a farewell for instance; nothing where one of the two has closed meanwhile."""
+        """Send a text message, from a close hook for instance; nothing where one of the two has closed meanwhile."""
         await self._say({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class WebSocketSession(Connection):
             return self._send_parted(message, self._disconnect)
         if message["type"] != "websocket.send":
             return self._send_noting(message)
-        if self._drain.notes_activity:
+        if self._engine.notes_activity:
             self.active_at = self._loop.time()
         # Not a coroutine of our own: the message path holds nothing that is not needed there.
         return self._raw_send(message)
@@ -106,7 +106,7 @@ class WebSocketSession(Connection):
         elif self._phase is _Phase.HANDSHAKE:
             if not self._last_received:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
-            await deny(self._raw_send, self._drain.retry_after(), can_deny=can_deny(self._scope))
+            await deny(self._raw_send, self._engine.retry_after(), can_deny=can_deny(self._scope))
 
     async def _send_close(self, close_policy: ClosePolicy) -> None:
         close = {"type": "websocket.close", "code": close_policy.code, "reason": close_policy.reason}
@@ -130,19 +130,19 @@ class WebSocketSession(Connection):
         kind = message["type"]
         if kind == "websocket.accept" and self._phase is _Phase.HANDSHAKE:
             self._phase = _Phase.OPEN
-            self._drain.opened(self)
+            self._engine.opened(self)
         elif kind in ("websocket.close", "websocket.http.response.start"):
             self._phase = _Phase.ANSWERED
         await self._raw_send(message)
 
     async def _send_parted(self, message: Message, disconnect: Message) -> None:
         if self._phase is _Phase.ANSWERED and message["type"] == "websocket.http.response.body":
-            await self._raw_send(message)  # a denial that has begun shall end as it should
+            await self._raw_send(message)  # let a denial that has begun end as it should
         elif message["type"] == "websocket.close":
             await asyncio.sleep(0)  # nothing that an application may call in a loop returns without suspending
         # Never drop silently: a loop that only sends would go on for ever.
         else:
-            # Many frameworks listen in another task, and cancel this one when they hear the disconnect: let them.
+            # Many frameworks listen in another task, and cancel this one when they get the disconnect: let them.
             for _ in range(10):
                 await asyncio.sleep(0)
             error = WebSocketDisconnect if self._is_starlettes() else _Parted
@@ -181,9 +181,9 @@ async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
     await asyncio.sleep(0)
 
 
-async def refuse(drain: Drain, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
     """Turn a late arrival away."""
     await receive()  # websocket.connect: servers answer nothing before it was taken
-    drain.refused(WebSocketSession.kind, scope["path"])
+    engine.refused(WebSocketSession.kind, scope["path"])
     with suppress(OSError):  # the client has gone
-        await deny(send, drain.retry_after(), can_deny=can_deny(scope))
+        await deny(send, engine.retry_after(), can_deny=can_deny(scope))

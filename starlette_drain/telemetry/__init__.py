@@ -1,4 +1,4 @@
-"""Who listens to a drain: the contract of an observer, and the facts it hears."""
+"""The contract of an observer, and the events it gets."""
 
 from starlette_drain._core.events import (
     DrainCancelled,
@@ -17,6 +17,7 @@ from starlette_drain._core.events import (
     TriggerPolled,
     TriggerRestored,
     TriggerStoodDown,
+    WatchChanged,
     WindowTooLong,
 )
 from starlette_drain.telemetry.base import Observer
@@ -39,5 +40,6 @@ __all__ = [
     "TriggerPolled",
     "TriggerRestored",
     "TriggerStoodDown",
+    "WatchChanged",
     "WindowTooLong",
 ]

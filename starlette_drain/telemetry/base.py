@@ -1,4 +1,4 @@
-"""The contract between a drain and those who listen to it."""
+"""The contract between a drain and its observers."""
 
 import logging
 from collections.abc import Iterable
@@ -16,82 +16,80 @@ logger = logging.getLogger("starlette_drain")
 @runtime_checkable
 class Observer(Protocol):
     """
-    Somebody who is told what happened.
+    Gets what happened, as events. Two members are optional.
 
-    An attribute ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every
-    session: `SessionOpened`, `SessionShed` and `SessionClosed`.
+    ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every session:
+    `SessionOpened`, `SessionShed` and `SessionClosed`.
+
+    ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in a thread of its own, after a
+    drain and before the server is told to stop: uvicorn raises SIGTERM again at its end, and a process that dies of a
+    signal runs no ``atexit`` functions.
     """
 
     def notify(self, event: Event) -> None:
         """
-        Hear of one fact, on the event loop's thread: return soon.
+        Take one event, on the event loop's thread, and return soon.
 
-        An observer that raises is logged, dropped, and subscribes no more.
-        """
-
-    def flush(self, timeout: float) -> None:
-        """
-        Send what is still held, within *timeout* seconds.
-
-        Called from a thread of its own, after a drain and before the process subscribes of its end: uvicorn re-raises
-        SIGTERM at its end, and ``atexit`` handlers do not run then.
+        An observer that raises is logged and dropped.
         """
 
 
 class Observers:
     """
-    Tells every observer, and lets none of them hurt a drain.
+    Notifies every observer, and lets none of them disturb a drain.
 
     Raises:
-        SettingsError: If something else than an observer is given, or an observer's ``subscribes`` cannot work.
+        SettingsError: If something other than an observer is given, or an observer's ``subscribes`` cannot work.
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        remedy = "give a list of observers, objects with notify(fact) and flush(timeout), such as [LogObserver()]"
-        self._observers: tuple[Observer, ...] = members("observers", observers, ("notify", "flush"), remedy)
-        self._hears = {id(each): _hears(each) for each in self._observers}
+        remedy = "give a list of observers, objects with notify(event), such as [LogObserver()]"
+        self._observers: tuple[Observer, ...] = members("observers", observers, ("notify",), remedy)
+        self._subscriptions = {id(each): _subscription(each) for each in self._observers}
         self._listeners: dict[type[Event], tuple[Observer, ...]] = {}
-        """Who subscribes facts of a class, by classes told of so far."""
+        """The observers of each event class seen so far."""
 
     def add(self, observer: Observer) -> None:
         """
-        Let one more listen.
+        Add one more.
 
         Raises:
             SettingsError: If its ``subscribes`` cannot work.
         """
-        self._hears[id(observer)] = _hears(observer)
-        self._let_listen((*self._observers, observer))
+        self._subscriptions[id(observer)] = _subscription(observer)
+        self._replace((*self._observers, observer))
 
     def notify(self, event: Event) -> None:
-        """Tell every observer that subscribes facts of this class."""
+        """Notify every observer that subscribes to events of this class."""
         kind = type(event)
         if (listeners := self._listeners.get(kind)) is None:
             listeners = self._listeners[kind] = tuple(
-                each for each in self._observers if issubclass(kind, self._hears[id(each)])
+                each for each in self._observers if issubclass(kind, self._subscriptions[id(each)])
             )
         for observer in listeners:
             try:
                 observer.notify(event)
             except Exception:
                 logger.exception("Observer %r failed and is dropped; the drain goes on", observer)
-                self._let_listen(each for each in self._observers if each is not observer)
+                self._replace(each for each in self._observers if each is not observer)
 
     def flush(self, timeout: float) -> None:
-        """Let every observer send what it holds."""
+        """Let every observer that can flush send what it holds."""
         for observer in self._observers:
+            if (send := getattr(observer, "flush", None)) is None:
+                continue
             try:
-                observer.flush(timeout)
+                send(timeout)
             except Exception:
                 logger.exception("Observer %r could not be flushed", observer)
 
-    def _let_listen(self, observers: Iterable[Observer]) -> None:
+    def _replace(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
         self._listeners.clear()
 
 
-def _hears(observer: Observer) -> tuple[type[Event], ...]:
-    """Return the classes of the facts that *observer* is told of."""
+def _subscription(observer: Observer) -> tuple[type[Event], ...]:
+    """Return the classes of the events that *observer* gets."""
     subscribes = getattr(observer, "subscribes", Event)
     classes = tuple(subscribes) if isinstance(subscribes, Iterable) else (subscribes,)
     if not all(isinstance(each, type) and issubclass(each, Event) for each in classes):

@@ -36,7 +36,7 @@ class Instruments:
 
     def __init__(self, provider: MeterProvider | None) -> None:
         provider = provider or metrics.get_meter_provider()
-        # Kept: Logfire, configured anew, forgets the meters and instruments that nobody holds.
+        # Kept: Logfire, configured anew, forgets the meters and instruments that are not held.
         self._meter = meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
         self.open = 0
@@ -55,7 +55,7 @@ class Instruments:
         _gauges_of(provider).show(self, meter)
 
     def notify(self, event: Event) -> None:
-        """Count *fact*. Those that come for every session are looked for first, and make nothing new."""
+        """Count *event*. Those that come for every session are looked for first, and make nothing new."""
         match event:
             case SessionOpened():
                 self._open(event)
@@ -106,7 +106,7 @@ class _Gauges:
     """
     What is looked at rather than counted, for all drains that share a meter provider.
 
-    The SDK hears the callbacks of the first gauge of a name only, and keeps them for ever. So there is one pair of
+    The SDK calls the callbacks of the first gauge of a name only, and keeps them for ever. So there is one pair of
     gauges, which holds on to no drain and looks at all that are still there.
     """
 

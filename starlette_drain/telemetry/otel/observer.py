@@ -36,7 +36,7 @@ class OpenTelemetryObserver:
         self._instruments = Instruments(meter_provider)
 
     def notify(self, event: Event) -> None:
-        """Put *fact* into metrics, and into spans unless it is one of those that come for every session."""
+        """Put *event* into metrics, and into spans unless it is one of those that come for every session."""
         self._instruments.notify(event)
         if not isinstance(event, PER_SESSION):
             self._spans.notify(event)
@@ -81,7 +81,7 @@ class Flush(Thread):
         """Flush, and keep what came of it."""
         try:
             self._outcome = self._provider.force_flush(int(self._timeout * 1000)) is not False
-        except Exception as error:  # noqa: BLE001 - it is raised to whoever asked for the flush
+        except Exception as error:  # noqa: BLE001 - it is raised to the caller of the flush
             self._outcome = error
 
     def failure(self) -> Exception | None:

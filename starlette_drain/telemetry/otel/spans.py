@@ -3,8 +3,8 @@ The spans of a drain.
 
 A span is exported when it ends, the SDK keeps at most 128 of its events, and a process that is killed loses it. Hence
 one span that ends with the report, a bounded number of events on it, and a short one at the start that is exported at
-once. Facts carry times of the event loop's clock and spans those of the wall clock; they are not converted: a span
-begins and ends when its fact arrives.
+once. Events carry times of the event loop's clock and spans those of the wall clock; they are not converted: a span
+begins and ends when its event arrives.
 """
 
 from collections import Counter
@@ -26,12 +26,11 @@ from starlette_drain._core.events import (
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
-from starlette_drain.telemetry.outcome import outcome
 
 __all__ = ["MOST_OF_A_NAME", "Spans"]
 
 MOST_OF_A_NAME = 16
-"""Events of one name on a span, and ``drain.update`` spans of one drain. Later ones are not told."""
+"""Events of one name on a span, and ``drain.update`` spans of one drain. Later ones are dropped."""
 
 Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
 
@@ -63,12 +62,12 @@ class Spans:
             case PaceChanged():
                 self._add_event("drain.pace", {"drain.pacing": event.pacing})
             case DrainFinished(report=report):
-                self._end(report, outcome(report))
+                self._end(report, report.outcome)
             case DrainCancelled(report=report):
                 self._end(report, "cancelled")
 
     def _start(self, event: DrainStarted) -> None:
-        # Whoever asked may be a request that is over in a moment, while a drain takes an hour: a link, not a parent.
+        # What asked may be a request that is over in a moment, while a drain takes an hour: a link, not a parent.
         asking = trace.get_current_span().get_span_context()
         identity: Attributes = {
             "drain.id": event.drain_id,
@@ -95,7 +94,7 @@ class Spans:
     def _end(self, report: DrainReport, how: str) -> None:
         span, self._span = self._span, None
         if span is None:
-            # A drain that was over went on for a late arrival, or was cancelled. Its span is gone.
+            # A drain that was over was cancelled. Its span has ended.
             if not self._may_tell("drain.update"):
                 return
             span = self._tracer.start_span("drain.update", context=self._context)
