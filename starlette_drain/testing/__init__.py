@@ -11,6 +11,7 @@ from starlette_drain.testing.fake_aws import (
     FakeTask,
 )
 from starlette_drain.testing.recording import RecordingObserver
+from starlette_drain.testing.virtual_time import VirtualTimeLoop
 from starlette_drain.triggers.manual import ManualTrigger
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "FakeTask",
     "ManualTrigger",
     "RecordingObserver",
+    "VirtualTimeLoop",
 ]

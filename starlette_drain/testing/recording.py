@@ -6,15 +6,15 @@ from starlette_drain._core.events import Event
 
 __all__ = ["RecordingObserver"]
 
-FactT = TypeVar("FactT", bound=Event)
+EventT = TypeVar("EventT", bound=Event)
 
 
 class RecordingObserver:
     """
-    Keeps every fact it hears, for a test to look at: ``Drain(observers=[recording])``.
+    Keeps every event it gets, for a test to look at: ``Drain(observers=[recording])``.
 
     Attributes:
-        facts: All of them, in order.
+        events: All of them, in order.
         flushes: The time limit of each flush, in seconds.
     """
 
@@ -23,18 +23,18 @@ class RecordingObserver:
         self.flushes: list[float] = []
 
     def notify(self, event: Event) -> None:
-        """Remember *fact*."""
+        """Remember *event*."""
         self.events.append(event)
 
     def flush(self, timeout: float) -> None:
         """Remember that there was a flush; there is nothing to send."""
         self.flushes.append(timeout)
 
-    def of(self, fact_type: type[FactT]) -> list[FactT]:
-        """Return the facts of one type, in order."""
-        return [event for event in self.events if isinstance(event, fact_type)]
+    def of(self, event_type: type[EventT]) -> list[EventT]:
+        """Return the events of one type, in order."""
+        return [event for event in self.events if isinstance(event, event_type)]
 
     def clear(self) -> None:
-        """Forget everything heard so far."""
+        """Forget everything so far."""
         self.events.clear()
         self.flushes.clear()

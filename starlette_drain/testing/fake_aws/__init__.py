@@ -1,11 +1,11 @@
 """A stand-in for AWS that shows a target's whole life, for tests and for the demo."""
 
 from starlette_drain.testing.fake_aws.app import FakeAWS
-from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import FakeRegistration, FakeService, FakeTask
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
 from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
+from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
 __all__ = [
     "FakeAWS",

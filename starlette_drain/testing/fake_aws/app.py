@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
-from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
 from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
 from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
+from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
 __all__ = ["FakeAWS"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
+from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
 __all__ = ["ACCOUNT", "REGION", "FakeRegistration", "FakeService", "FakeTask"]
 

@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup, Health
 from starlette_drain.testing.fake_aws.faults import ApiError
+from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup, Health
 
 __all__ = ["answer", "error_xml", "parse_form"]
 

@@ -31,7 +31,7 @@ class FakeEndpoint:
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self, task: FakeTask | None = None) -> dict[str, str]:
-        """Return the environment of a process that shall take itself for *task*, or for the newest one."""
+        """Return the environment of a process that is to take itself for *task*, or for the newest one."""
         environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -1,23 +1,18 @@
 """Tries what the options will make the package ask, as the package itself does it."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
-from urllib.error import HTTPError
-
-from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import revisions_of
 from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.identity import discover
-from starlette_drain.aws.identity.metadata import Fetch, TaskMetadata
+from starlette_drain.aws.identity.metadata import TaskMetadata
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.doctor.needs import finds_targets
 from starlette_drain.tools.doctor.recorded import RecordedCalls
 
-__all__ = ["ask_protection", "find_out", "try_deployments"]
+__all__ = ["find_out", "try_deployments"]
 
 
-async def find_out(calls: RecordedCalls, options: Settings, task: TaskMetadata) -> Incomplete | None:
+async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadata) -> Incomplete | None:
     """Find out who the task is as the package will; return why that does not work."""
     try:
         if finds_targets(options):
@@ -40,24 +35,3 @@ async def try_deployments(calls: RecordedCalls, cluster: str | None, service: st
     for deployment in answer.get("serviceDeployments") or ():
         sources, target = revisions_of(deployment)
         await calls.ask("ecs", "DescribeServiceRevisions", serviceRevisionArns=[*sources, *filter(None, [target])])
-
-
-async def ask_protection(agent: str | None, fetch: Fetch) -> str:
-    """Ask the ECS agent at *agent* whether the task is protected; return why it does not tell, empty if it does."""
-    if not agent:
-        return "ECS_AGENT_URI is not set"
-    try:
-        answer = await _fetch(f"{agent.rstrip('/')}/task-protection/v1/state", fetch)
-    except (OSError, ValueError) as error:
-        return type(error).__name__
-    failure, error_of = answer.get("failure") or {}, answer.get("error") or {}
-    return "" if "protection" in answer else str(failure.get("Reason") or error_of.get("Code") or "no reason given")
-
-
-async def _fetch(url: str, fetch: Fetch) -> Mapping[str, Any]:
-    try:
-        return await fetch(url)
-    except HTTPError as refusal:  # which says why
-        with refusal:
-            answer: Mapping[str, Any] = json.load(refusal)
-        return answer

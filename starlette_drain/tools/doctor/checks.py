@@ -26,13 +26,15 @@ def examine(found: SetUp) -> list[Finding]:
 
 
 def check_options(found: SetUp) -> Iterator[Finding]:
-    """Options that cannot work keep the application from starting."""
+    """Options that cannot work keep the application from starting; others may not be what was meant."""
     if found.settings_error:
         yield Finding("unsafe", "options", found.settings_error, "the application will not start like this: mend it")
+    for warning in found.warnings:
+        yield Finding("note", "options", warning)
 
 
 def check_identity(found: SetUp) -> Iterator[Finding]:
-    """Without a service or a target group nobody tells the task to leave, and the service must be there."""
+    """Without a service or a target group nothing shows that the task is to leave, and the service must be there."""
     who, where = found.task_arn or found.service, found.cluster or "the default cluster"
     if found.service_status == "MISSING":
         text = f"ECS knows no service {found.service} in {where}"
@@ -71,19 +73,6 @@ def _refused(trouble: Trouble, found: SetUp) -> Finding:
     return Finding("unsafe" if use is Use.NEEDED else "note", "permissions", trouble.problem, remedy)
 
 
-def check_protection(found: SetUp) -> Iterator[Finding]:
-    """Where the task shall be protected, the ECS agent must answer for it."""
-    if not found.protection:
-        return
-    remedy = "it is tried again; see whether ECS_AGENT_URI is what ECS has set"
-    if found.protection.startswith("AccessDenied"):
-        remedy = "allow ecs:GetTaskProtection and ecs:UpdateTaskProtection in the task role"
-    elif found.protection == "TASK_NOT_VALID":
-        remedy = "leave DRAIN_PROTECTION_LIMIT unset for tasks that belong to no service"
-    text = f"the ECS agent does not tell whether the task is protected ({found.protection})"
-    yield Finding("unsafe", "task protection", text, remedy)
-
-
 def check_groups(found: SetUp) -> Iterator[Finding]:
     """A service must register its tasks with target groups that a balancer uses, of a kind that can be watched."""
     if found.service_status == "ACTIVE" and not found.groups:
@@ -113,7 +102,6 @@ def _no_group(found: SetUp) -> Finding:
 CHECKS: tuple[Callable[[SetUp], Iterator[Finding]], ...] = (
     check_identity,
     check_reads,
-    check_protection,
     check_options,
     check_groups,
     check_delay,

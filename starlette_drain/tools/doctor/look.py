@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from starlette_drain._core.settings import Settings
-from starlette_drain.aws.actions.protection import AGENT_VARIABLE
 from starlette_drain.aws.api.calls import region_of
 from starlette_drain.aws.api.client import AwsClients
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import bake_time
 from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
-from starlette_drain.tools.doctor.attempts import ask_protection, find_out, try_deployments
+from starlette_drain.tools.doctor.attempts import find_out, try_deployments
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
 
@@ -29,7 +28,7 @@ PROCESS_1 = Path("/proc/1/cmdline")
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What whoever asks says by hand; empty where it shall be found out."""
+    """What was given by hand; empty where it is to be found out."""
 
     target_groups: tuple[str, ...] = ()
     cluster: str | None = None
@@ -72,7 +71,7 @@ async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fe
             task = await read_task(uri, fetch)
     region = given.region or (region_of(task.task_arn) if task else None)
     async with RecordedCalls(clients, region) as calls:
-        return await _Look(given, calls, environ, fetch, task).run()
+        return await _Look(given, calls, environ, task).run()
 
 
 @dataclass(slots=True)
@@ -80,7 +79,6 @@ class _Look:
     given: Given
     calls: RecordedCalls
     environ: Mapping[str, str]
-    fetch: Fetch
     task: TaskMetadata | None
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -98,8 +96,6 @@ class _Look:
             await try_deployments(self.calls, cluster, service)
         if self.task is not None:
             self.found["stuck"] = await find_out(self.calls, options, self.task)
-            if options.protection_limit is not None:
-                self.found["protection"] = await ask_protection(self.environ.get(AGENT_VARIABLE), self.fetch)
         self._command(container)
         return SetUp(
             cluster=cluster,
@@ -170,16 +166,17 @@ class _Look:
             healthy=states.count("healthy"),
         )
 
-    def _options(self, container: Mapping[str, Any]) -> Settings:
+    def _options(self, container: Mapping[str, Any]) -> AwsSettings:
         """Read the options: the task's own, or those in its definition."""
         environ = self.environ
         if self.task is None:
             environ = {each["name"]: each.get("value") or "" for each in container.get("environment") or ()}
         try:
-            options = self.found["settings"] = Settings.load({}, environ)
+            options = self.found["settings"] = AwsSettings.load({}, environ)
+            self.found["warnings"] = tuple(options.warnings(environ))
         except SettingsError as error:
             self.found["settings_error"] = str(error)
-            return Settings()
+            return AwsSettings()
         return options
 
     def _command(self, container: Mapping[str, Any]) -> None:

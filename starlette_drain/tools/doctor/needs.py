@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from enum import Enum
 
-from starlette_drain._core.settings import Settings
+from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["DEPLOYMENT_READS", "Use", "finds_targets", "untried", "use_of"]
 
@@ -18,12 +18,12 @@ class Use(Enum):
     NONE = "it does not ask"
 
 
-def finds_targets(options: Settings) -> bool:
+def finds_targets(options: AwsSettings) -> bool:
     """Tell whether the package has to find its own targets."""
     return "target-health" in options.sources or bool(options.self_registration)
 
 
-def use_of(operation: str, options: Settings) -> Use:
+def use_of(operation: str, options: AwsSettings) -> Use:
     """Return what the package, with *options*, makes of *operation*: see aws/identity.py and the sources."""
     finds, sources = finds_targets(options), options.sources
     by_hand = bool(options.target_group_arn)
@@ -48,11 +48,9 @@ def use_of(operation: str, options: Settings) -> Use:
     return Use.NEEDED if needed else Use.SPARED if asked else Use.NONE
 
 
-def untried(options: Settings, tried: frozenset[str]) -> Iterator[str]:
-    """Yield the calls that nobody can try: they change something, or there is nothing yet to ask about."""
+def untried(options: AwsSettings, tried: frozenset[str]) -> Iterator[str]:
+    """Yield the calls that cannot be tried: they change something, or there is nothing yet to ask about."""
     if options.self_registration:
         yield from ("RegisterTargets", "DeregisterTargets")
-    if options.protection_limit is not None:
-        yield "UpdateTaskProtection"
     if "service-deployment" in options.sources:
         yield from (each for each in DEPLOYMENT_READS if each not in tried)

@@ -1,15 +1,15 @@
-# How long does a task have, and who tells it?
+# How long does a task have, and how does it learn that it has to go?
 #
 #   the service registers with no balancer   ECS sends SIGTERM at once: the SIGTERM window
 #   blue/green with service-deployment       a deployment gives its bake time; whatever else ends a task, the delay
 #   anything else                            the deregistration delay
 #
-# The quickest source tells. Target health and task state, each out of a budget of its own, are asked the more slowly
+# The quickest source decides. Target health and task state, each out of a budget of its own, are asked the more slowly
 # the more tasks there are, and a deployment doubles them; where the bake time has told them before, only the tasks at
 # rest have to notice in time. An event needs no polling.
 """What the record of a set-up means for the time there is: pure."""
 
-from starlette_drain.aws.sources.polling import ECS_REFILL, fleet_interval
+from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval
 from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.plan.allowance import BAKE_TIME, LONGEST_STOP, Allowance
@@ -32,7 +32,7 @@ __all__ = [
 DEFAULT_DELAY = 300.0
 
 AFTER_THE_LAST = 6.0
-"""Seconds after the last goodbye, at worst: 1 of patience, 5 for telemetry."""
+"""Seconds after the last close, at worst: 1 of patience, 5 for telemetry."""
 
 SERVER_END = 5.0
 """Seconds that the server then takes to end, where its command line does not say."""
@@ -50,7 +50,7 @@ def replacing(found: SetUp) -> Deployment:
     """Return how tasks are replaced; one task where their number is not known."""
     known = [each.targets for each in found.groups if each.targets]
     tasks = found.desired if found.desired is not None else max(known, default=1)
-    # CodeDeploy ends the old task set when all traffic has gone; what another controller does nobody tells.
+    # CodeDeploy ends the old task set when all traffic has gone; what another controller does is unknown.
     whole = found.controller != "ECS" or found.strategy in SHIFTING
     return Deployment(max(1, tasks), found.min_percent, found.max_percent, whole)
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from starlette_drain._core.settings import Settings
 from starlette_drain.aws.api.errors import Incomplete, Trouble
+from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["Finding", "Group", "SetUp"]
 
@@ -78,7 +78,6 @@ class SetUp:
         reads: The reads that were tried and allowed.
         troubles: The reads that failed.
         stuck: Why the package does not find out who it is, where it was tried.
-        protection: Why the ECS agent does not tell of the task's protection; empty where it does.
         desired: Desired count.
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
@@ -91,8 +90,9 @@ class SetUp:
         is_process: Whether that is what process 1 shows, and not what a definition says.
         settings: The options of the drain there; ``None`` where they cannot work.
         settings_error: Why not.
-        sessions: On each task, as whoever asked says.
-        wish: Reconnects per second that the service can take, as whoever asked says.
+        warnings: What works in them but was probably not meant.
+        sessions: On each task, as given.
+        wish: Reconnects per second that the service can take, as given.
     """
 
     cluster: str | None = None
@@ -104,7 +104,6 @@ class SetUp:
     reads: tuple[str, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     stuck: Incomplete | None = None
-    protection: str | None = None
     desired: int | None = None
     min_percent: int = 100
     max_percent: int = 200
@@ -115,15 +114,16 @@ class SetUp:
     stop_timeout: float | None = None
     command: tuple[str, ...] | None = None
     is_process: bool = False
-    settings: Settings | None = None
+    settings: AwsSettings | None = None
     settings_error: str | None = None
+    warnings: tuple[str, ...] = ()
     sessions: int | None = None
     wish: float | None = None
 
     @property
-    def options(self) -> Settings:
+    def options(self) -> AwsSettings:
         """The options, or the defaults where they are not known."""
-        return self.settings or Settings()
+        return self.settings or AwsSettings()
 
     @property
     def delay(self) -> float | None:

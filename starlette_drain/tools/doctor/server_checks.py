@@ -9,7 +9,7 @@ from starlette_drain.tools.doctor.server_command import ServerCommand
 __all__ = ["check_server"]
 
 GUNICORN_TIMEOUT = 30.0
-"""Seconds that gunicorn gives its workers where nobody says otherwise."""
+"""Seconds that gunicorn gives its workers by default."""
 
 RUN_ASGI = ("uvicorn", "asgi")
 """What the names of gunicorn's worker classes contain that run ASGI applications: uvicorn's, and its own."""

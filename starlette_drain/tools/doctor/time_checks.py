@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from starlette_drain.aws.sources.polling import ECS_REFILL, is_too_slow, share_used
+from starlette_drain.aws.api.budget import ECS_REFILL, is_too_slow, share_used
 from starlette_drain.tools.doctor.outlook import (
     SERVER_END,
     SHIFTING,
@@ -149,7 +149,7 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
 
 
 def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
-    """After SIGTERM the sheds, the last goodbye and the server's own end must fit under the container's stopTimeout."""
+    """After SIGTERM the sheds, the last close and the server's own end must fit under the container's stopTimeout."""
     options, limit = found.options, found.stop_timeout
     if limit is None or options.sigterm is False:
         return

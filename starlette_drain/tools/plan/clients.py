@@ -1,4 +1,4 @@
-"""How clients come back, after the libraries that real ones use: pure, luck is handed in."""
+"""How clients come back, after the libraries that real ones use: pure, randomness is passed in."""
 
 from collections.abc import Callable
 from random import Random
@@ -6,7 +6,7 @@ from random import Random
 __all__ = ["CLIENTS", "ComeBack"]
 
 ComeBack = Callable[[int, float, Random], float]
-"""Seconds before an attempt: its number from 0, something that a client draws once (0 to 1), and luck."""
+"""Seconds before an attempt: its number from 0, something that a client draws once (0 to 1), and the randomness."""
 
 PHOENIX = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.0)
 

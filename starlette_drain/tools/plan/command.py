@@ -5,10 +5,14 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from starlette_drain._core.pacing import EvenPacing, Pacing, parse_pacing
+from starlette_drain._core.declared import environment_name
+from starlette_drain._core.fleet_pacing import FleetPacing
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
+from starlette_drain.tools.option_help import argument_help
 from starlette_drain.tools.plan.allowance import LONGEST_DELAY
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.deployment import Deployment
@@ -17,6 +21,8 @@ from starlette_drain.tools.plan.rehearsal import Course, rehearse
 from starlette_drain.tools.plan.sums import Fleet
 
 __all__ = ["add_command"]
+
+USUAL = AwsSettings()
 
 ROWS = 24
 """Lines of the curves on a terminal."""
@@ -38,13 +44,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--clients", choices=sorted(CLIENTS), default="full-jitter", help="how they come back")
     parser.add_argument("--accepts", type=_rate, help="attempts per second that the service takes in (any number)")
     parser.add_argument("--wish", type=_rate, help="reconnects per second that you would like at the most")
-    parser.add_argument("--pacing", type=_pacing, default=EvenPacing(), help="as the option (even)")
-    parser.add_argument("--fleet-rate", type=_rate, help="as the option")
-    parser.add_argument("--window", type=_rate, help="as the option, in seconds")
-    parser.add_argument("--margin", type=float, default=15.0, help="as the option, in seconds (15)")
-    parser.add_argument("--poll-interval", type=_rate, default=5.0, help="as the option, in seconds (5)")
-    parser.add_argument("--poll-share", type=_rate, default=0.2, help="as the option (0.2)")
-    parser.add_argument("--seed", type=int, default=7, help="of the luck (7)")
+    for option in ("pacing", "window", "margin", "poll_interval", "poll_share"):
+        parser.add_argument(
+            f"--{option.replace('_', '-')}",
+            type=_option(option),
+            default=getattr(USUAL, option),
+            help=argument_help(option),
+        )
+    parser.add_argument("--seed", type=int, default=7, help="of the randomness (7)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the curves into FILE (.svg, .png, .pdf; needs matplotlib)")
     parser.set_defaults(run=run)
@@ -65,14 +72,7 @@ def run(given: argparse.Namespace) -> int:
     if not deployment.at_once:
         _say("No task may be taken out: raise maximumPercent, or lower minimumHealthyPercent.")
         return 1
-    course = rehearse(
-        fleet,
-        CLIENTS[given.clients],
-        pacing=given.pacing,
-        fleet_rate=given.fleet_rate,
-        accepts=given.accepts,
-        seed=given.seed,
-    )
+    course = rehearse(fleet, CLIENTS[given.clients], pacing=given.pacing, accepts=given.accepts, seed=given.seed)
     troubles = _troubles(fleet, course, given)
     if given.plot:
         try:
@@ -99,11 +99,11 @@ def _troubles(fleet: Fleet, course: Course, given: argparse.Namespace) -> list[s
         found.append(f"No time is left: noticed {fleet.lag:g} s late, of {fleet.delay:g} s. Raise the delay.")
     elif course.at_deadline > max(100, 0.02 * fleet.sessions) * course.stands_for:
         found.append(f"{course.at_deadline:,} sessions are left for the instant of the deadline.")
-    if given.fleet_rate is not None and fleet.rate > given.fleet_rate:
-        left = fleet.heaviest - given.fleet_rate * fleet.fits
+    if isinstance(given.pacing, FleetPacing) and fleet.rate > (budget := given.pacing.limit):
+        left = fleet.heaviest - budget * fleet.fits
         found.append(
-            f"{left:,.0f} sessions do not fit into {fleet.fits:.0f} s at {given.fleet_rate:g}/s, so the "
-            f"budget gives way: {fleet.rate:,.0f}/s. To keep it, {_or(fleet.remedies(given.fleet_rate))}."
+            f"{left:,.0f} sessions do not fit into {fleet.fits:.0f} s at {budget:g}/s, so the "
+            f"budget gives way: {fleet.rate:,.0f}/s. To keep it, {_or(fleet.remedies(budget))}."
         )
     if given.window is not None and given.window > fleet.room:
         found.append(f"The window of {given.window:g} s does not fit under the delay: {fleet.room:.0f} s do.")
@@ -197,8 +197,14 @@ def _delay(text: str) -> float:
     return number
 
 
-def _pacing(text: str) -> Pacing:
-    try:
-        return parse_pacing(text)
-    except SettingsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _option(name: str) -> Callable[[str], Any]:
+    """Return what reads the option *name* as its variable would be."""
+
+    def read(text: str) -> Any:
+        try:
+            return getattr(AwsSettings.load({}, {environment_name(name): text}), name)
+        except SettingsError as error:
+            msg = f"{text!r} cannot work: {error.remedy}"
+            raise argparse.ArgumentTypeError(msg) from None
+
+    return read

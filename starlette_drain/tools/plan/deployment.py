@@ -1,4 +1,4 @@
-# How many tasks drain at once, and how many can take in whom they shed?
+# How many tasks drain at once, and how many can take in the clients that they shed?
 #
 # ECS keeps at least ceil(desired x minimumHealthyPercent / 100) tasks running and at most
 # floor(desired x maximumPercent / 100):
@@ -12,7 +12,7 @@
 #
 #     healthy = tasks - at once + ahead
 #
-# take in whom it sheds, old tasks among them until the last batch.
+# take in the clients that it sheds, old tasks among them until the last batch.
 """How ECS replaces the tasks of a service: pure."""
 
 import math

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
+from starlette_drain._core.deadline import deadline
 from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import EvenPacing, Pacing, RateCapPacing
 from starlette_drain._core.plan import ShedPlan
 from starlette_drain._core.session import Session, SessionRegistry
-from starlette_drain.aws.sources.deadline import deadline
 from starlette_drain.tools.plan.clients import ComeBack
 from starlette_drain.tools.plan.sums import Fleet
 
@@ -22,7 +22,7 @@ MOST = 60_000
 """Sessions that are played; where there are more, each stands for several."""
 
 ENOUGH = 400
-"""Sessions played in one stretch of the curves, about: fewer would show more luck than load."""
+"""Sessions played in one stretch of the curves, about: fewer would show more chance than load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,6 @@ def rehearse(
     come_back: ComeBack,
     *,
     pacing: Pacing | None = None,
-    fleet_rate: float | None = None,
     accepts: float | None = None,
     seed: int = 7,
 ) -> Course:
@@ -86,15 +85,13 @@ def rehearse(
         fleet: Which has at least one task that may drain.
         come_back: How clients do.
         pacing: As the option; evenly by default.
-        fleet_rate: As the option.
         accepts: Attempts per second that the service takes in; ``None`` for any number.
-        seed: Of the luck.
+        seed: Of the randomness.
     """
     return _Stage(
         fleet,
         come_back,
         pacing=pacing or EvenPacing(),
-        fleet_rate=fleet_rate,
         accepts=accepts,
         rng=Random(seed),
     ).play()
@@ -107,14 +104,13 @@ class _Stage:
         come_back: ComeBack,
         *,
         pacing: Pacing,
-        fleet_rate: float | None,
         accepts: float | None,
         rng: Random,
     ) -> None:
         self.fleet, self.come_back, self.rng = fleet, come_back, rng
         plan = fleet.deployment
         self.stands_for = max(1, math.ceil(plan.tasks * fleet.sessions / MOST))
-        self.pacing = self._scaled(pacing, fleet_rate)
+        self.pacing = self._scaled(pacing)
         self.accepts = None if accepts is None else accepts / self.stands_for
         seats = max(1, round(fleet.sessions / self.stands_for)) if fleet.sessions else 0
         self.old = [_Task(SessionRegistry()) for _ in range(plan.tasks)]
@@ -175,7 +171,7 @@ class _Stage:
             self._at(max(now, plan.ask_at), lambda at: self._tick(task, at))
 
     def _shed(self, client: Session, now: float) -> None:
-        assert isinstance(client, _Client)  # noqa: S101 - for the type checker: nobody else is seated
+        assert isinstance(client, _Client)  # noqa: S101 - for the type checker: no other is seated
         self.closes[int(now)] += 1
         client.times += 1
         self.shed_twice += client.times == 2
@@ -205,10 +201,10 @@ class _Stage:
         self.room -= 1.0
         return True
 
-    def _scaled(self, pacing: Pacing, fleet_rate: float | None) -> Pacing:
+    def _scaled(self, pacing: Pacing) -> Pacing:
         """Return the pace for a crowd in which each stands for several."""
-        if fleet_rate is not None:
-            return FleetPacing(fleet_rate / self.stands_for, self.fleet.deployment.at_once)
+        if isinstance(pacing, FleetPacing):
+            return FleetPacing(pacing.limit / self.stands_for, self.fleet.deployment.at_once)
         if isinstance(pacing, RateCapPacing):
             return RateCapPacing(pacing.limit / self.stands_for)
         return pacing

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from starlette_drain.aws.sources.deadline import fitting_window
-from starlette_drain.aws.sources.polling import fleet_interval
+from starlette_drain._core.deadline import fitting_window
+from starlette_drain.aws.api.budget import fleet_interval
 from starlette_drain.tools.plan.allowance import DELAY, Allowance
 from starlette_drain.tools.plan.deployment import Deployment
 

@@ -6,7 +6,7 @@
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html. Asked for by
 # name, a target that is not listed is `unused` with the reason Target.NotRegistered. To register a draining target
 # again is to begin anew.
-"""Target groups and their targets, with the states a real balancer shows, on a clock that is handed in."""
+"""Target groups and their targets, with the states that ELBv2 shows, on a clock that is handed in."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
