@@ -7,9 +7,8 @@ __all__ = ["Times"]
 SHORTEST_POLL = 1.0
 """Seconds; the package refuses to ask AWS more often."""
 
-GRACE = CLOSE_TIMEOUT = 5.0
-FAREWELL_TIMEOUT = 2.0
-"""Seconds; the package's defaults."""
+GRACE = 5.0
+"""Seconds; the package's default."""
 
 HEALTH_CHECKS = 10.0
 """Seconds a new target is ``initial``: two checks, five seconds apart."""
@@ -80,7 +79,5 @@ class Times:
             "DRAIN_START_DELAY": f"{10 * self.scale:g}",
             "DRAIN_SIGTERM_WINDOW": f"{self.ecs_sigterm_window * self.scale:g}",
             "DRAIN_GRACE": f"{GRACE * self.scale:g}",
-            "DRAIN_CLOSE_TIMEOUT": f"{CLOSE_TIMEOUT * self.scale:g}",
-            "DRAIN_FAREWELL_TIMEOUT": f"{FAREWELL_TIMEOUT * self.scale:g}",
             "ROLLOUT_STOP_TIMEOUT": f"{self.stop_timeout:g}",
         }

@@ -1,5 +1,5 @@
 """
-What garbage collection costs a server with 16,000 sessions: as they connect, and in a drain with and without freeze_gc.
+What garbage collection costs a server with 16,000 sessions: as they connect, and in a drain.
 
 About three minutes. The thresholds are Python's own, loop and WebSocket implementation those that uvicorn takes.
 """
@@ -52,11 +52,10 @@ class Server:
 
 
 def test_garbage(serve, report):
-    """A server without us, one with, and one with `freeze_gc`; 16,000 connections to each."""
+    """A server without us and one with; 16,000 connections to each."""
     with ExitStack() as loads:
-        bare, watched, freezing = servers = [
-            Server(serve(f"collector:{app}", env=environment), loads.enter_context(Load()))
-            for app, environment in (("bare", {}), ("watched", {}), ("watched", {"DRAIN_FREEZE_GC": "1"}))
+        bare, watched = servers = [
+            Server(serve(f"collector:{app}"), loads.enter_context(Load())) for app in ("bare", "watched")
         ]
         connect(servers, report)
         values = interleave({server: server.collect for server in (bare, watched)}, ROUNDS)
@@ -64,7 +63,6 @@ def test_garbage(serve, report):
         frozen = [watched.collect_frozen() for _ in range(ROUNDS)]
         report.add("a full collection after gc.freeze()", "ms of CPU", frozen)
         drain(watched, "drain", report)
-        drain(freezing, "drain with freeze_gc", report)
 
 
 def connect(servers, report):
@@ -74,7 +72,7 @@ def connect(servers, report):
         server.load.start("open", port=server.process.port, path="/ws", number=CONNECTIONS, first=0, deflate=False)
     for server in servers:
         server.load.finish()
-    bare, watched, _ = full = [server.pauses(FULL) for server in servers]
+    bare, watched = full = [server.pauses(FULL) for server in servers]
     assert all(full)
     what = f"full collections while {CONNECTIONS:,} connect"
     report.add(f"{what}: how many", "", [len(watched)], [len(bare)])
@@ -104,4 +102,3 @@ def drain(server, what, report):
     report.add(f"{what}: the longest stall", "ms", [late[0] * 1000])
     report.add(f"{what}: resident at its end", "MB", [resident_bytes(server.process.pid) / 1e6])
     report.add(f"{what}: garbage left at its end", "objects", [server.ask("/collect")])
-    assert server.ask("/thaw") == 0, "thawed by itself"

@@ -64,7 +64,7 @@ def test_starlette_in_process(report):
 
 
 def test_leaving_in_process(report):
-    """Clients that do not read: their sessions were asked to leave, and stay until close_timeout."""
+    """Clients that do not read: their sessions were asked to leave, and stay for the grace."""
     figures = measure("memory", number=TRACED, watched=True, window=4.0, frozen=True)
     what = f"in process, {TRACED:,}, leaving, the client does not read (bare: not yet asked)"
     report.add(what, "bytes a session, resident", [figures["most"]], [figures["before"]])

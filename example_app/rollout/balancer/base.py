@@ -38,10 +38,8 @@ class Balancer(ABC):
         # One in four to spare: a client may be back before its former connection is gone.
         self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / raise_file_limit()))
         # Bound for as long as the lab lives, so that a second lab on this machine takes another one.
-        self._claim = socket.socket()
-        self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self.port = find_port()
-        self._claim.bind(("127.0.0.1", self.port))
+        self._claim = _claim_port()
+        self.port: int = self._claim.getsockname()[1]
         self.nodes: list[Child] = []
 
     @abstractmethod
@@ -79,3 +77,22 @@ def not_started(node: Child) -> RuntimeError:
     """Return the error of a node that does not come up."""
     how = "did not start" if node.is_alive else f"ended with {node.returncode}"
     return RuntimeError(f"{node.name} {how}; see {node.log}")
+
+
+def _claim_port() -> socket.socket:
+    """
+    Return a socket bound to a port that the nodes can share, and no other program can have.
+
+    One that is free to listen on may not be free to bind: connections of an earlier lab may linger on it (TIME_WAIT).
+    """
+    taken: set[int] = set()
+    while True:
+        port, claim = find_port(frozenset(taken)), socket.socket()
+        claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            claim.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            taken.add(port)
+        else:
+            return claim

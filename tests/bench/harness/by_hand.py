@@ -42,8 +42,8 @@ def measure_by_hand(
             for name, each in (("bare", app), ("same", app), ("ours", watched))
         }
         values = interleave(variants, rounds)
-        assert len(watched.drain.transfers) == watched.drain.statistics().open == 0
-        runner.run(watched.drain.end())
+        assert len(watched.drain.host.engine.answers) == watched.drain.statistics().open == 0
+        runner.run(watched.drain.host.end())
     return values
 
 

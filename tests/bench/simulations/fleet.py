@@ -9,7 +9,7 @@ from random import Random
 from starlette_drain import Drain, DrainCause, Session
 from starlette_drain._core.events import Event, PaceChanged, SessionShed
 from starlette_drain._core.session import ClosePolicy
-from starlette_drain.aws.sources.polling import fleet_interval
+from starlette_drain.aws.api.budget import fleet_interval
 
 __all__ = ["FleetFigures", "simulate_fleet"]
 
@@ -53,8 +53,8 @@ class _Guest(Session):
         super().__init__("/", 0.0)
         self._drain = drain
 
-    def leave(self, close_policy: ClosePolicy) -> None:  # noqa: ARG002
-        asyncio.get_running_loop().call_soon(lambda: self._drain.closed(self, forced=False))
+    def begin_close(self, policy: ClosePolicy) -> None:  # noqa: ARG002
+        asyncio.get_running_loop().call_soon(lambda: self._drain.host.engine.closed(self, forced=False))
 
 
 class _Ledger:
@@ -128,22 +128,22 @@ async def simulate_fleet(
         nonlocal late
         ledger = _Ledger()
         drain = Drain(
-            triggers=[], observers=[ledger], rng=Random(rng.random()), fleet_rate=budget, start_delay=start_delay
+            triggers=[], observers=[ledger], rng=Random(rng.random()), pacing=f"fleet:{budget}", start_delay=start_delay
         )
         async with drain.run():
             for _ in range(seats):
-                drain.enter(_Guest(drain))
+                drain.host.engine.track(_Guest(drain))
             polls = at + rng.uniform(0, interval)
-            drain.fleet(*group.seen(polls - interval), counted=False)
+            drain.host.engine.note_fleet(*group.seen(polls - interval), counted=False)
             await asyncio.sleep(polls if cause == "target-health" else at)
             deadline = at - (interval if cause == "target-health" else 0.0) + delay - 15.0
             if cause == "target-health":
-                drain.fleet(*group.seen(loop.time()))
-            drain.request(DrainCause(cause, "the task is taken out", loop.time(), deadline))
+                drain.host.engine.note_fleet(*group.seen(loop.time()))
+            drain.host.engine.claim(DrainCause(cause, "the task is taken out", loop.time(), deadline))
             drained = asyncio.create_task(drain.wait_drained())
             while not drained.done():
                 if loop.time() >= polls:
-                    drain.fleet(*group.seen(loop.time()), counted=cause != "bake")
+                    drain.host.engine.note_fleet(*group.seen(loop.time()), counted=cause != "bake")
                     polls += interval
                 await asyncio.wait([drained], timeout=polls - loop.time())
         words.extend(ledger.words)

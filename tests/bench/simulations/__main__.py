@@ -1,11 +1,11 @@
-"""Prints the figures of docs/fleet.md: ``python -m example_app.simulations [polling|budget]``."""
+"""Prints the figures of docs/fleet.md: ``python -m simulations [polling|budget]``."""
 
 import argparse
 from typing import Any
 
-from example_app.simulations.clock import in_virtual_time
-from example_app.simulations.fleet import simulate_fleet
-from example_app.simulations.polling import simulate_polling
+from simulations.clock import in_virtual_time
+from simulations.fleet import simulate_fleet
+from simulations.polling import simulate_polling
 
 BUDGETS: list[tuple[str, dict[str, Any]]] = [
     ("one task", {"tasks": 1}),
@@ -58,7 +58,7 @@ def show_budget() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m example_app.simulations", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["polling", "budget"], help="only this table")
     what = parser.parse_args().what
     if what != "budget":

@@ -1,4 +1,4 @@
-"""One account's load balancer and ECS service, as far as a polling fleet asks about them."""
+"""One account's target groups, ECS service and API budget, as far as a polling fleet asks about them."""
 
 import asyncio
 from collections.abc import Mapping

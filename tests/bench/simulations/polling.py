@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from example_app.simulations.balancer import Account
+from simulations.account import Account
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import Event
-from starlette_drain._core.settings import Settings
+from starlette_drain.aws.api.budget import REFILL, fleet_interval
 from starlette_drain.aws.api.client import GivenClients
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
-from starlette_drain.aws.sources.polling import REFILL, fleet_interval
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 __all__ = ["PollingFigures", "simulate_polling"]
@@ -62,25 +62,25 @@ class _Control:
 
     workers = 1
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AwsSettings) -> None:
         self.settings = settings
         self.noticed: float | None = None
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def request(self, cause: DrainCause) -> None:
+    def claim(self, cause: DrainCause) -> None:
         self.noticed = self.noticed or cause.at
 
-    def retract(self, trigger: str) -> bool:  # noqa: ARG002
+    def withdraw(self, trigger: str) -> bool:  # noqa: ARG002
         return False
 
     def open_sessions(self) -> int:
         return 0
 
-    def advise(self, window: float) -> None: ...
+    def note_window(self, window: float) -> None: ...
 
-    def fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None: ...
+    def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None: ...
 
     def emit(self, event: Event) -> None: ...
 
@@ -93,7 +93,7 @@ class _Control:
 class _Task:
     """One task of the fleet, with the package's own trigger."""
 
-    def __init__(self, number: int, account: Account, settings: Settings) -> None:
+    def __init__(self, number: int, account: Account, settings: AwsSettings) -> None:
         async def fetch(_: str) -> Mapping[str, Any]:
             return account.metadata(number)
 
@@ -124,7 +124,7 @@ async def simulate_polling(
     """
     rng, loop = Random(seed), asyncio.get_running_loop()
     account = Account(tasks, layout)
-    settings = Settings(target_group_arn=account.arns if by_hand else ())
+    settings = AwsSettings(target_group_arn=account.arns if by_hand else ())
     fleet = [_Task(number, account, settings) for number in range(tasks)]
     running = []
     for each in fleet:
