@@ -22,7 +22,12 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolati
 PYTHON ?=
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
-.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test lowest lock clean python
+# Most tests wait for something, so more of them run side by side than there are cores. Tests that share something, or
+# that would be in each other's way, carry the mark xdist_group and run one after the other.
+WORKERS := 6
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadgroup
+
+.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test coverage dist lowest pythons lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +38,7 @@ demo: $(VENV)/.demo ## a rolling deployment of 4 tasks and 2,000 clients, before
 demo-task: $(VENV)/.demo ## one task: 500 real WebSockets leave, watched from its inside, in about a minute
 	$(RUN) example_app.demo $(ARGS)
 
-test: lint types pytest docs wheel-test ## everything that must hold: lint, types, all tests, docs, the built wheel
+test: lint types docs wheel-test coverage ## everything that must hold: lint, types, docs, all tests of the built wheel
 
 lint: $(VENV)/.check ## ruff: rules and format
 	$(RUN) ruff check .
@@ -43,14 +48,16 @@ format: $(VENV)/.check ## ruff: bring the sources into shape
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-types: $(VENV)/.check $(VENV)/.test ## mypy --strict
+types: $(VENV)/.check $(VENV)/.test ## mypy --strict, and pyright on the public API as users write it
 	$(RUN) mypy --strict
+	$(RUN) mypy --strict tests/typing
+	$(RUN) basedpyright --pythonpath $(VENV)/bin/python
 
 unit: $(VENV)/.test ## the fast tests only (ARGS="-k plan" goes to pytest)
 	$(RUN) pytest tests/unit $(ARGS)
 
-pytest: $(VENV)/.ecosystem ## all tests: unit, integration, e2e and ecosystem (ARGS goes to pytest)
-	$(RUN) pytest tests $(ARGS)
+pytest: $(VENV)/.ecosystem ## all tests, against the sources: unit, integration, e2e and ecosystem (ARGS goes to pytest)
+	$(RUN) pytest $(SIDE_BY_SIDE) tests $(ARGS)
 
 bench: $(VENV)/.test ## the benchmarks, with their figures (about 45 minutes; ARGS="-k memory" for one of them)
 	$(RUN) pytest --override-ini 'python_files=bench_*.py' --capture=no tests/bench $(ARGS)
@@ -62,15 +69,28 @@ wheel: $(VENV)/.made
 	@rm -rf dist
 	$(RUN) pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
-# The tests are copied away from the sources, so that `import starlette_drain` can only find the wheel.
-wheel-test: wheel $(WHEEL_VENV)/.test ## build the wheel, install it, run the fast tests against it
+# The tests are copied away from the sources, so that `import starlette_drain` can only find the wheel, in the tests and
+# in every process that they start. What is about the sources themselves finds them by STARLETTE_DRAIN_SOURCES.
+wheel-test: wheel $(WHEEL_VENV)/.ecosystem ## build the wheel, install it, run all tests against it (ARGS goes to pytest)
 	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
-	@python="$$PWD/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
-	cp -R tests docs example_app pyproject.toml README.md "$$apart"; cd "$$apart"; \
+	@root=$$PWD; python="$$root/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
+	cp -R tests docs example_app pyproject.toml README.md Makefile .mkdocs.yml "$$apart"; cd "$$apart"; \
 	"$$python" -c 'import sysconfig, starlette_drain as package; \
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
-	"$$python" -m pytest -p no:cacheprovider -m 'not slow' tests/unit $(ARGS)
+	STARLETTE_DRAIN_SOURCES="$$root" COVERAGE_FILE="$$root/.coverage.wheel" \
+	"$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
+
+# Measured in the processes of the tests only: the servers that they start are ended by signals, as in production.
+coverage: ## the branch coverage of the last `make wheel-test`, and that it is high enough
+	@$(WHEEL_VENV)/bin/python -m coverage combine --quiet --keep .coverage.wheel
+	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=95
+	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=99 \
+	  --include='starlette_drain/_core/*,starlette_drain/_engine/*'
+
+dist: $(VENV)/.made ## what is published: the wheel and the sources, in dist/
+	@rm -rf dist
+	$(RUN) hatchling build
 
 # The package at its word: of what it requires, the versions that it calls the lowest. The tools of the tests are new,
 # and warn of what the old packages do; those warnings are not ours. Left out is what compares FakeAWS with a newer model.
@@ -84,20 +104,24 @@ lowest: $(LOWEST_VENV)/.made ## unit and integration tests with the oldest versi
 	$(LOWEST_VENV)/bin/python -m pytest -W ignore::DeprecationWarning tests/unit tests/integration \
 	  --deselect tests/integration/aws/test_aws_sources_over_sockets.py::test_deployments_are_what_the_model_says $(ARGS)
 
+pythons: $(VENV)/.pythons ## all tests on each Python supported (about a quarter of an hour each; ARGS="3.14 -- tests/unit")
+	$(VENV)/bin/python tests/pythons.py $(ARGS)
+
 # The lowest Python supported decides: what it can install, the later ones can. Nothing of this project is in the file.
 lock: ## pin the newest versions of everything the groups name, in .constraints.txt (needs python3.11)
 	@python3.11 -c '' || { echo 'make lock needs python3.11, the lowest version supported.' >&2; exit 1; }
 	python3.11 -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(LOCK_VENV)/bin/python -m pip install --quiet --editable '.[aws]' \
-	  --group ecosystem --group check --group docs --group build
+	  --group ecosystem --group check --group docs --group build --group pythons
 	{ echo '# Made by `make lock`: the versions that `make demo` and `make test` install.'; \
 	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >$(PINNED).new
 	mv $(PINNED).new $(PINNED)
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
+	  .hypothesis .coverage .coverage.wheel
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.
@@ -125,10 +149,10 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml
 	@$(VENV)/bin/python $(INSTALL) --editable '.[aws]'
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.ecosystem $(VENV)/.check $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.demo $(VENV)/.test $(VENV)/.ecosystem $(VENV)/.check $(VENV)/.docs $(VENV)/.pythons: $(VENV)/.%: $(VENV)/.package
 	@$(VENV)/bin/python $(INSTALL) --group $*
 	@touch $@
 
-$(WHEEL_VENV)/.test: $(WHEEL_VENV)/.made pyproject.toml | wheel
-	@$(WHEEL_VENV)/bin/python $(INSTALL) "$$(echo dist/*.whl)[aws]" --group test
+$(WHEEL_VENV)/.ecosystem: $(WHEEL_VENV)/.made pyproject.toml | wheel
+	@$(WHEEL_VENV)/bin/python $(INSTALL) "$$(echo dist/*.whl)[aws]" --group ecosystem
 	@touch $@

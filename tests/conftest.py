@@ -1,10 +1,49 @@
 """What all tests share."""
 
+import signal
+import sys
+
 import pytest
-from virtual_time import VirtualTimeLoop
+
+from starlette_drain.testing import VirtualTimeLoop
+
+FOLDERS = ("e2e", "ecosystem", "integration")
+"""Where tests wait for other processes, the longest first."""
 
 
 @pytest.fixture
 def anyio_backend():
     """Run every ``async def`` test marked ``anyio`` on a loop with a virtual clock; tests/e2e takes a real one."""
     return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c():
+    """Let the processes that tests start be interrupted: a job in the background inherits that SIGINT is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Switch the measuring of coverage off where it is in the way; in workers pytest-cov's `no_cover` does nothing."""
+    tracer = sys.gettrace()
+    if item.get_closest_marker("unmeasured"):
+        sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Let workers that run side by side begin with the tests that wait, so that none of these is begun last."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
+
+
+def _rank(item):
+    folder = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+    place = FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+    return place, not item.get_closest_marker("slow")
