@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import starlette_drain.telemetry
 import starlette_drain.testing
 
 ROOT = Path(__file__).parent.parent
+SOURCES = Path(os.environ.get("STARLETTE_DRAIN_SOURCES", ROOT))
+"""Where the package is; `make wheel-test` copies the tests away from it."""
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -25,7 +28,7 @@ def wheel(tmp_path_factory):
     """Build the wheel, with the build backend that is installed."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(SOURCES)]
     subprocess.run(command, check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
@@ -41,9 +44,10 @@ def test_changelog_begins_with_the_version_of_the_package():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_wheel_holds_every_module_and_nothing_else(wheel):
     """The wheel holds the package with its py.typed and its licence, and neither tests nor the example."""
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "starlette_drain").rglob("*.py")}
+    sources = {str(path.relative_to(SOURCES)) for path in (SOURCES / "starlette_drain").rglob("*.py")}
     names = set(wheel.namelist())
     packaged = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     assert packaged == sources | {"starlette_drain/py.typed"}
@@ -51,6 +55,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
 def test_wheel_requires_only_what_the_core_needs(wheel):
     """Without extras an installation brings Starlette and the API of OpenTelemetry, nothing more."""
     (name,) = [each for each in wheel.namelist() if each.endswith(".dist-info/METADATA")]

@@ -16,11 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import starlette_drain
-
 __all__ = ["REASON", "TOKEN", "ServerProcess", "eventually"]
 
 APPS = Path(__file__).parent / "apps"
+ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 """Seconds until something that is sure to happen counts as not happening: generous, for machines that are busy."""
 
@@ -68,8 +67,7 @@ class ServerProcess:
             for name, value in os.environ.items()
             if not name.startswith(("DRAIN_", "AWS_", "ECS_", "OTEL_", "PYTEST_", "COV_"))
         }
-        package = Path(starlette_drain.__file__).parent.parent
-        self._environment |= {"PYTHONPATH": os.pathsep.join((str(APPS), str(package))), "PYTHONUNBUFFERED": "1"}
+        self._environment |= {"PYTHONPATH": os.pathsep.join((str(APPS), str(ROOT))), "PYTHONUNBUFFERED": "1"}
         self._environment |= env or {}
         self.pids: set[int] = set()
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def start_demo(*options):
-    """Start the demo in a process group of its own, with Ctrl-C as a shell leaves it to a program in front."""
+    """Start the demo in a process group of its own."""
     command = [sys.executable, "-m", "example_app.demo", *options]
     return subprocess.Popen(
         command,
@@ -26,7 +26,6 @@ def start_demo(*options):
         text=True,
         encoding="utf-8",
         process_group=0,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads here
     )
 
 

@@ -10,7 +10,7 @@ from websocket_clients import RawPeer, listeners
 pytestmark = pytest.mark.anyio
 
 SHAPES = ("uncaught", "send_only", "receive_only", "finally_close", "parked", "caught", "in_children")
-ENVIRONMENT = {"DRAIN_SIGTERM": "true", "DRAIN_SIGTERM_WINDOW": "1", "DRAIN_GRACE": "1", "DRAIN_CLOSE_TIMEOUT": "4"}
+ENVIRONMENT = {"DRAIN_SIGTERM": "true", "DRAIN_SIGTERM_WINDOW": "1", "DRAIN_GRACE": "4"}
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 
 
@@ -68,7 +68,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_but_the_exit(serve, imp
 
     uvicorn waits for its connection until --timeout-graceful-shutdown, says so, and exits.
     """
-    environment = {**ENVIRONMENT, "DRAIN_CLOSE_TIMEOUT": "1"}
+    environment = {**ENVIRONMENT, "DRAIN_GRACE": "1"}
     server = serve(
         "endpoint_shapes:starlette_app",
         "--ws",
@@ -93,7 +93,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_but_the_exit(serve, imp
 
 async def test_without_a_time_limit_uvicorn_waits_for_a_client_that_never_reads(serve):
     """What the flag is for: the drain ends in its time all the same, but uvicorn stays until the peer has gone."""
-    environment = {**ENVIRONMENT, "DRAIN_CLOSE_TIMEOUT": "1"}
+    environment = {**ENVIRONMENT, "DRAIN_GRACE": "1"}
     server = serve("endpoint_shapes:starlette_app", env=environment)
     deaf = await RawPeer.connect(server.port, "/mid_send")
     await under_pressure(server, 1)

@@ -12,6 +12,8 @@ import boto3
 import pytest
 from server_process import REASON, TOKEN
 
+pytestmark = pytest.mark.xdist_group("crowds")
+
 SESSIONS = 5000
 DELAY = 26
 MARGIN = 5

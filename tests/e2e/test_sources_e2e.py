@@ -19,7 +19,6 @@ ENVIRONMENT = {
     "DRAIN_MARGIN": "5",
     "DRAIN_POLL_INTERVAL": "1",
     "DRAIN_GRACE": "1",
-    "DRAIN_FAREWELL_TIMEOUT": "1",
 }
 
 
@@ -35,7 +34,7 @@ def fake():
 def start(serve, fake):
     """Start the example server as the task of the FakeAWS, with further variables."""
     with fake.serve() as aws:
-        yield lambda **env: serve("example:app", env=ENVIRONMENT | aws.environment(fake.tasks[0]) | env)
+        yield lambda app="example:app", **env: serve(app, env=ENVIRONMENT | aws.environment(fake.tasks[0]) | env)
 
 
 def devices_of(server, count=DEVICES):
@@ -158,8 +157,7 @@ async def test_deregistering_a_task_that_ecs_registered(fake, start):
 async def test_task_protection(fake, start, tmp_path):
     """A drain by hand is protected from its beginning to its end; a process that ends gives protection back."""
     task = fake.tasks[0]
-    limits = {"DRAIN_PROTECTION_LIMIT": "600", "DRAIN_PROTECTION_SESSIONS": "40"}
-    server = start(DRAIN_SOURCES="none", TMPDIR=str(tmp_path), **limits)
+    server = start("protected:app", TMPDIR=str(tmp_path))
     async with listeners(devices_of(server)) as clients:
         await shown(server, "triggers.task-protection.state", "watching")
         await asyncio.to_thread(server.drain, "POST", window=5)

@@ -84,7 +84,7 @@ async def test_calls_that_fail_neither_start_a_drain_nor_stop_it(serve):
             assert (await asyncio.to_thread(server.drain))[1]["state"] == "serving"
 
             fake.deregister(task)
-            begun = " begins, because target-health"
+            begun = " starts, caused by target-health"
             await asyncio.to_thread(eventually, lambda: begun in server.log, "no drain began")
             fake.fail("error")
             goodbyes = [(await each.close_policy()).words for each in clients]
@@ -113,7 +113,7 @@ async def test_a_target_that_is_only_unhealthy_keeps_its_sessions(serve):
                 await asyncio.to_thread(eventually, lambda n=seen: fake.calls["DescribeTargetHealth"] >= n, "gave up")
             assert all(each.is_open for each in clients)
             assert (await asyncio.to_thread(server.drain))[1]["state"] == "serving"
-    assert " begins, because " not in server.log
+    assert " starts, caused by " not in server.log
 
 
 async def test_off_ecs_one_line_says_so_and_the_rest_works(serve):
@@ -122,6 +122,6 @@ async def test_off_ecs_one_line_says_so_and_the_rest_works(serve):
     async with listeners([server.websocket("/ws")] * 3) as clients:
         await asyncio.to_thread(server.drain, "POST", window=0.5)
         assert [(await each.close_policy()).words for each in clients] == [(1012, REASON)] * 3
-    assert server.log.count("Trigger target-health has nothing to do in this process: this is no ECS task") == 1
+    assert server.log.count("target-health (this is no ECS task") == 1
     assert "WARNING" not in server.log
     assert server.trouble == []

@@ -8,7 +8,7 @@ import pytest
 
 from starlette_drain import DrainMiddleware
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.unmeasured]  # coverage.py remembers what ran
 
 AT_ONCE = 100
 BLOCKS = 300

@@ -10,11 +10,10 @@ from random import Random
 
 import pytest
 from doc_examples import PAGES, examples, run
-from virtual_time import VirtualTimeLoop
 
 from starlette_drain import Drain, DrainState, Observer, Pacing, Session, Trigger
 from starlette_drain.telemetry import TriggerImpaired, TriggerRestored
-from starlette_drain.testing import RecordingObserver
+from starlette_drain.testing import RecordingObserver, VirtualTimeLoop
 
 TRIGGER = "A trigger: a pod of Kubernetes"
 PACE = "A pacing strategy: fast first"
@@ -27,27 +26,23 @@ class Guest(Session):
     __slots__ = ("drain",)
 
     def __init__(self, drain):
-        super().__init__("/", drain.time())
+        super().__init__("/", drain.host.engine.time())
         self.drain = drain
 
-    def leave(self, close_policy):  # noqa: ARG002
+    def begin_close(self, policy):  # noqa: ARG002
         """Leave as the loop comes round."""
-        asyncio.get_running_loop().call_soon(lambda: self.drain.closed(self, forced=False))
+        asyncio.get_running_loop().call_soon(lambda: self.drain.host.engine.closed(self, forced=False))
 
 
 def in_virtual_time(coroutine):
     """Run *coroutine* on a loop whose clock jumps."""
-    # Not by asyncio.Runner: from Python 3.12 on its end gives threads 300 s, which a jumping clock takes for over.
-    loop = VirtualTimeLoop()
-    try:
-        return loop.run_until_complete(coroutine)
-    finally:
-        loop.close()
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(coroutine)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_on_every_page_parses(page):
-    """Nobody copies a syntax error from the documentation."""
+    """No reader copies a syntax error from the documentation."""
     for source in examples(page).values():
         ast.parse(source)
 
@@ -63,7 +58,12 @@ def test_front_pages_run(page, name, monkeypatch):
 def test_endpoint_test_passes(monkeypatch):
     """The test that we recommend for an endpoint passes."""
     module = run("docs/testing-your-app.md", "Does my endpoint leave well?", monkeypatch)
-    module.test_every_session_hears_a_farewell_and_a_close()
+    module.test_every_session_gets_a_goodbye_and_a_close()
+
+
+def test_the_day_without_real_time_passes(monkeypatch):
+    """The test that we show for a trigger passes, long before its day would have."""
+    run("docs/testing-your-app.md", "Without real time", monkeypatch).test_a_process_drains_after_a_day()
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def test_new_trigger_fires_with_the_deadline_of_its_source(pod, server):
     recording = RecordingObserver()
 
     async def play():
-        pod.drain.equip(list, lambda: [recording])
+        pod.drain.host.equip(list, lambda: [recording])
         async with pod.drain.run():
-            pod.drain.enter(Guest(pod.drain))
+            pod.drain.host.engine.track(Guest(pod.drain))
             await pod.drain.wait_drained()
 
     in_virtual_time(play())
@@ -113,15 +113,15 @@ def test_new_trigger_fires_with_the_deadline_of_its_source(pod, server):
 
 
 def test_new_trigger_goes_with_sigterm_outside_ecs(pod, server):
-    """The server hears of SIGTERM only when the sessions have gone, although this is no task of ECS."""
+    """The server gets SIGTERM only when the sessions have gone, although this is no task of ECS."""
 
     async def play():
         async with pod.drain.run():
             guests = [Guest(pod.drain) for _ in range(100)]
             for guest in guests:
-                pod.drain.enter(guest)
+                pod.drain.host.engine.track(guest)
             await asyncio.sleep(140)
-            asked, shed = pod.drain.time(), pod.drain.progress().shed
+            asked, shed = pod.drain.host.engine.time(), pod.drain.progress().shed
             signal.raise_signal(signal.SIGTERM)
             await pod.drain.wait_drained()
             await asyncio.sleep(1)
@@ -143,7 +143,7 @@ def test_new_pace_sheds_early_and_meets_the_deadline(monkeypatch):
         drain = Drain(triggers=[], observers=[], pacing=module.FallingPacing(), rng=Random(7))
         async with drain.run():
             for _ in range(400):
-                drain.enter(Guest(drain))
+                drain.host.engine.track(Guest(drain))
             await drain.start(window=100)
             await asyncio.sleep(50)
             left_at_half_time = drain.statistics().open
@@ -166,7 +166,7 @@ def test_new_listener_writes_the_course_of_a_drain(monkeypatch):
     async def play():
         drain = Drain(triggers=[], observers=[observer])
         async with drain.run():
-            drain.enter(Guest(drain))
+            drain.host.engine.track(Guest(drain))
             await drain.start(window=10)
             await drain.wait_drained()
         return drain

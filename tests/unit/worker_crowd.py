@@ -6,34 +6,33 @@ from contextlib import suppress
 from random import Random
 
 from starlette_drain import Drain, Session
-from starlette_drain._workers.group import Workers
-from starlette_drain._workers.leader import LeaderOnly
+from starlette_drain._workers.group import WorkerGroup
 from starlette_drain.testing.recording import RecordingObserver
 
-__all__ = ["GUNICORN", "Crowd", "Guest", "Lookout", "Worker", "deadline", "hang", "soon", "states"]
+__all__ = ["GUNICORN", "Crowd", "Guest", "Watcher", "Worker", "deadline", "hang", "soon", "states"]
 
 GUNICORN = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
 """The environment of workers that have a supervisor: the parent of this process."""
 
 
 class Guest(Session):
-    """A session that leaves when asked to, at once."""
+    """A session that closes when asked to, at once."""
 
-    __slots__ = ("drain",)
+    __slots__ = ("engine",)
 
     def __init__(self, drain: Drain) -> None:
-        super().__init__("/guest", drain.time())
-        self.drain = drain
+        self.engine = drain.host.engine
+        super().__init__("/guest", self.engine.time())
 
-    def leave(self, close_policy):  # noqa: ARG002
-        """Go."""
-        asyncio.get_running_loop().call_soon(lambda: self.drain.closed(self, forced=False))
+    def begin_close(self, close_policy):  # noqa: ARG002
+        """Close."""
+        asyncio.get_running_loop().call_soon(lambda: self.engine.closed(self, forced=False))
 
 
-class Lookout:
+class Watcher:
     """A trigger of which one per task is enough."""
 
-    name = "lookout"
+    name = "watcher"
     once_per_task = True
 
     def __init__(self) -> None:
@@ -55,35 +54,57 @@ class Lookout:
 class Worker:
     """One worker: a Drain that agrees with the others, under the pid of a process that really lives."""
 
-    def __init__(self, environ, triggers, **options) -> None:
+    def __init__(self, environ, triggers, directory, *, seed=7, **options) -> None:
         self.process = subprocess.Popen(["sleep", "1000"])
         self.recording = RecordingObserver()
-        self.drain = Drain(triggers=triggers, observers=[self.recording], rng=Random(7), **options)
-        self.drain.equip(triggers=tuple, observers=tuple)
-        self.workers = Workers(self.drain, environ, pid=self.process.pid)
-        self.drain.coordinate(self.workers, lambda trigger: LeaderOnly(trigger, self.workers))
-        self.drain.begin()
+        self.drain = Drain(triggers=triggers, observers=[self.recording], rng=Random(seed), **options)
+        host = self.drain.host
+        host.equip(triggers=tuple, observers=tuple)
+        self.group = WorkerGroup(environ, pid=self.process.pid, directory=directory)
+        host.coordinate(lambda life: self.group.join(life, lambda: host.triggers), self.group.lead)
+        host.add(self.group)
+        host.begin()
+
+    @property
+    def engine(self):
+        """Its engine."""
+        return self.drain.host.engine
+
+    @property
+    def control(self):
+        """What its triggers, and commands by hand, may do."""
+        return self.drain.host.control()
+
+    @property
+    def member(self):
+        """It as part of the group."""
+        return self.group.member
+
+    @property
+    def directory(self):
+        """The shared directory, as its thread knows it."""
+        return self.member._exchange._directory
 
     def seat(self, count: int) -> None:
         """Open *count* sessions."""
         for _ in range(count):
             guest = Guest(self.drain)
-            self.drain.enter(guest)
-            self.drain.opened(guest)
+            self.engine.track(guest)
+            self.engine.opened(guest)
 
-    def status(self):
-        """Return what ``GET /drain`` shows of the agreement."""
-        return self.drain.trigger_status()["workers"]
+    def status(self, trigger="workers"):
+        """Return what ``GET /drain`` shows of a trigger, or of the workers."""
+        return self.drain.host.statuses()[trigger]
 
     async def die(self) -> None:
-        """Be killed: nothing is tidied up, the kernel gives the locks back."""
+        """Be killed: nothing is tidied up."""
         self.process.kill()
         self.process.wait()
-        await self.drain.end()
+        await self.drain.host.end()
 
     async def leave(self) -> None:
         """Stop as one does."""
-        await self.drain.end()
+        await self.drain.host.end()
         self.process.kill()
         self.process.wait()
 
@@ -95,9 +116,11 @@ class Crowd:
         self.directory = directory
         self.everyone: list[Worker] = []
 
-    def hire(self, *, environ=None, triggers=(), **options) -> Worker:
-        """Start one more."""
-        worker = Worker(environ or {}, triggers, **({"workers_dir": str(self.directory)} | options))
+    def hire(self, *, environ=None, triggers=(), alone=False, **options) -> Worker:
+        """Start one more; it meets the others in their directory unless it is *alone*."""
+        worker = Worker(
+            environ or {}, triggers, None if alone else str(self.directory), seed=len(self.everyone), **options
+        )
         self.everyone.append(worker)
         return worker
 
@@ -110,7 +133,7 @@ class Crowd:
 
 
 async def soon() -> None:
-    """Let pass what all need to hear of an order, and to answer it."""
+    """Let pass the time in which all hear of a command, and publish what came of it."""
     await asyncio.sleep(0.6)
 
 
@@ -121,10 +144,14 @@ def states(crowd):
 
 def deadline(worker):
     """Return when the drain of *worker* ends."""
-    return worker.drain.time() + worker.drain.progress().time_left
+    return worker.engine.time() + worker.drain.progress().time_left
 
 
 def hang(worker):
     """Let *worker* do nothing any more, and live; return what lets it go on."""
-    look, worker.workers.look = worker.workers.look, lambda: None
-    return lambda: setattr(worker.workers, "look", look)
+
+    async def nothing():
+        pass
+
+    meet, worker.member._meet = worker.member._meet, nothing
+    return lambda: setattr(worker.member, "_meet", meet)

@@ -44,24 +44,30 @@ async def ticks(websocket: WebSocket) -> None:
         await asyncio.sleep(0.02)
 
 
+async def a_few_ticks() -> AsyncIterator[str]:
+    """Tick, and then be still: a stream that is ended while an event is on its way is not told when to come back."""
+    for _ in range(5):
+        yield "tick"
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(3600)
+
+
 async def stream(_request: Request) -> StreamingResponse:
-    """Send events for ever."""
+    """Send events, and stay open."""
 
     async def events() -> AsyncIterator[str]:
-        while True:
-            yield "data: tick\n\n"
-            await asyncio.sleep(0.02)
+        async for tick in a_few_ticks():
+            yield f"data: {tick}\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def sse(_request: Request) -> EventSourceResponse:
-    """Send events for ever, by sse-starlette."""
+    """Send events, and stay open, by sse-starlette."""
 
     async def events() -> AsyncIterator[dict[str, Any]]:
-        while True:
-            yield {"data": "tick"}
-            await asyncio.sleep(0.02)
+        async for tick in a_few_ticks():
+            yield {"data": tick}
 
     return EventSourceResponse(events(), sep="\n")
 

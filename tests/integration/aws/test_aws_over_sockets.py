@@ -11,9 +11,9 @@ import urllib.request
 
 import pytest
 
+from starlette_drain import Settings
 from starlette_drain._core.events import TriggerImpaired, TriggerPolled, TriggerRestored
-from starlette_drain._core.settings import Settings
-from starlette_drain.aws import client
+from starlette_drain.aws.api import client
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients, GivenClients
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
@@ -37,19 +37,19 @@ class Control:
         """Return the loop's time."""
         return asyncio.get_running_loop().time()
 
-    def fleet(self, draining, healthy, *, counted=True):
+    def note_fleet(self, draining, healthy, *, counted=True):
         """Note how many there are."""
         self.seen = draining, healthy, counted
 
-    def advise(self, window):
+    def note_window(self, window):
         """Note nothing."""
 
-    def request(self, cause):
+    def claim(self, cause):
         """Note a request."""
         self.causes.append(cause)
         self.news.set()
 
-    def retract(self, trigger):  # noqa: ARG002
+    def withdraw(self, trigger):  # noqa: ARG002
         """Take nothing back."""
         return False
 
@@ -137,19 +137,20 @@ async def test_throttled_then_back(fake, task, endpoint):
 )
 async def test_errors_of_the_real_client(fake, task, clients, fault, service, operation, kind):  # noqa: PLR0917
     """Whatever the real client raises is classified, in about two seconds at the most, and never tells a secret."""
-    fake.fail(**fault)
     parameters = {
         "DescribeTargetHealth": {"TargetGroupArn": next(iter(fake.groups))},
         "DescribeTasks": {"cluster": "main", "tasks": [task.arn]},
     }[operation]
     async with AwsCalls(clients, "eu-central-1") as calls:
+        await calls.call(service, operation, **parameters)  # botocore reads its models before the first
+        fake.fail(**fault)
         began = time.monotonic()
         with pytest.raises(AwsCallFailed) as failed:
             await calls.call(service, operation, **parameters)
 
     assert kind is failed.value.trouble.kind
     assert time.monotonic() - began < 6
-    assert fake.calls[operation] == 1, "one attempt, and no retries underneath"
+    assert fake.calls[operation] == 2, "one attempt each time, and no retries underneath"
     assert "assumed-role" not in str(failed.value)
 
 

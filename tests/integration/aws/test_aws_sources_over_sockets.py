@@ -12,9 +12,8 @@ import botocore.loaders
 import botocore.model
 import pytest
 
-from starlette_drain import DrainCause
+from starlette_drain import DrainCause, Settings
 from starlette_drain._core.events import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired, TriggerPolled
-from starlette_drain._core.settings import Settings
 from starlette_drain.aws.actions.protection import TaskProtection, put_json, read_answer
 from starlette_drain.aws.actions.registration import SelfRegistration
 from starlette_drain.aws.api.errors import Incomplete
@@ -43,14 +42,15 @@ class Control:
         """Return none."""
         return 0
 
-    def advise(self, window):
+    def note_window(self, window):
         """Note nothing."""
 
-    def request(self, cause):
-        """Note a request."""
-        self.causes.append(cause)
+    def claim(self, cause):
+        """Note what is wanted; that it is wanted still is no news."""
+        if cause not in self.causes:
+            self.causes.append(cause)
 
-    def retract(self, trigger):
+    def withdraw(self, trigger):
         """Note a withdrawal."""
         self.retracted.append(trigger)
         return True
@@ -127,7 +127,7 @@ async def test_self_registration(fake, task, endpoint):
         await until(lambda: states() == ["healthy"])
         registration.notify(DrainStarted(0.0, "d", DrainCause("manual", "asked", at=0.0), 1.0, 0, ""))
         await until(lambda: states() == ["draining"] and control.causes)
-        await asyncio.to_thread(registration.flush, 5)
+        await asyncio.wait_for(registration.before_exit(), 5)
         registration.notify(DrainCancelled(0.0, "d", None))
         await until(lambda: registration.status(0.0)["state"] == "registered")
         assert states() == ["healthy"]
@@ -135,10 +135,11 @@ async def test_self_registration(fake, task, endpoint):
     assert len(control.told(TriggerActed)) == 4
 
 
-async def test_task_protection(fake, task, endpoint, tmp_path):
+async def test_task_protection(fake, task, endpoint, tmp_path, monkeypatch):
     """Over the wire: protected when a drain begins, and given back when the application ends."""
-    control = Control(protection_limit=600, workers_dir=str(tmp_path))
-    protection = TaskProtection()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    control = Control()
+    protection = TaskProtection(limit=600)
     async with watching(protection, control):
         protection.notify(DrainStarted(0.0, "d", DrainCause("manual", "asked", at=0.0), 1.0, 0, ""))
         await until(lambda: task.protected_until)
@@ -237,6 +238,7 @@ def move_on_after(moto_url, looks):
     urllib.request.urlopen(urllib.request.Request(url, json.dumps(wish).encode(), method="POST")).close()
 
 
+@pytest.mark.xdist_group("moto")
 async def test_task_state_with_moto(moto, moto_url):
     """A task goes through moto's states, one after every third look: serving, leaving, stopping."""
     await asyncio.to_thread(move_on_after, moto_url, 3)
@@ -266,6 +268,7 @@ async def test_task_state_with_moto(moto, moto_url):
     ]
 
 
+@pytest.mark.xdist_group("moto")
 async def test_self_registration_with_moto(moto):
     """With moto: it lists the target after the start, and as deregistered when a drain has begun."""
     async with moto.client("ec2") as ec2, moto.client("elbv2") as elbv2:

@@ -137,6 +137,7 @@ def common(one, other):
     return one, other
 
 
+@pytest.mark.xdist_group("moto")
 async def test_moto_agrees(fake, endpoint, clients, moto_url, monkeypatch):
     """The same calls against moto give the same keys and types, where moto implements them."""
     session_of_moto = aioboto3.Session()  # patient: moto imports much for its first answer

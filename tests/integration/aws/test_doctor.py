@@ -81,7 +81,7 @@ def self_registered(fake):
 
 def without_balancer(fake):
     """Set up a service behind no balancer."""
-    return fake.add_service(registrations=[]), {"DRAIN_SOURCES": "task-state", "DRAIN_PROTECTION_LIMIT": "600"}
+    return fake.add_service(registrations=[]), {"DRAIN_SOURCES": "task-state"}
 
 
 RATES = {blue_green: ("10000", "200"), by_lambda: ("10", "50")}
@@ -123,8 +123,6 @@ def test_tasks_that_may_ask_nobody(fake, endpoint, ask, monkeypatch):
         ({"DRAIN_SOURCES": "service-deployment"}, "DescribeServiceDeployments", True),
         ({"DRAIN_SOURCES": "service-deployment"}, "DescribeServiceRevisions", True),
         ({}, "ListServiceDeployments", False),
-        ({"DRAIN_PROTECTION_LIMIT": "600"}, "task-protection", True),
-        ({}, "task-protection", False),
     ],
 )
 def test_every_read_is_tried(fake, endpoint, ask, monkeypatch, environ, action, is_found):  # noqa: PLR0917
@@ -135,8 +133,7 @@ def test_every_read_is_tried(fake, endpoint, ask, monkeypatch, environ, action, 
     fake.fail("deny", action=action)
     code, findings = inside(endpoint, task, environ, monkeypatch, ask.told)
     assert (code, len(unsafe(findings))) == (int(is_found), int(is_found))
-    wanted = "AccessDeniedException" if action == "task-protection" else action
-    assert any(wanted in found for _, found in unsafe(findings)) is is_found
+    assert any(action in found for _, found in unsafe(findings)) is is_found
 
 
 def test_a_task_that_cannot_find_itself(fake, endpoint, ask, monkeypatch):
@@ -236,25 +233,23 @@ def test_every_fault_is_named(fake, ask):
 
 
 def test_every_fault_inside_a_task_is_named(fake, endpoint, ask, monkeypatch):
-    """The same for what only a task can try: three refusals, a bake time that is too short, a shell, a server."""
+    """The same for what only a task can try: two refusals, a bake time that is too short, a shell, a server."""
     blue, green = (fake.add_target_group(name, target_type="instance") for name in ("blue", "green"))
     service = fake.add_service(registrations=[FakeRegistration(blue, "app", 8000, green)])
     service.desired, service.strategy, service.bake = 8, "BLUE_GREEN", 1
     task = fake.add_task(service, network_mode="bridge", instance_id="i-1", host_ports={8000: 32768})
-    for action in ("DescribeContainerInstances", "ListServiceDeployments", "task-protection"):
+    for action in ("DescribeContainerInstances", "ListServiceDeployments"):
         fake.fail("deny", action=action)
-    environ = {"DRAIN_SOURCES": "target-health,service-deployment", "DRAIN_PROTECTION_LIMIT": "600"}
+    environ = {"DRAIN_SOURCES": "target-health,service-deployment"}
     command = shlex.join(["docker-init", "--", "bash", "-lc", "gunicorn app:app --graceful-timeout 9"])
     given = ("--sessions", "10000", "--rate", "100", "--command", command)
     code, findings = inside(endpoint, task, environ, monkeypatch, ask.told, *given)
     assert code == 1
     faults = unsafe(findings)
-    assert [what for what, _ in faults] == [
-        *("permissions", "permissions", "task protection", "deployment", "server", "server", "server")
-    ]
+    assert [what for what, _ in faults] == [*("permissions", "permissions", "deployment", "server", "server", "server")]
     told = " ".join(found for _, found in faults)
     for words in (
-        *("ecs:DescribeContainerInstances", "ecs:ListServiceDeployments", "AccessDenied", "bake time 60 s"),
+        *("ecs:DescribeContainerInstances", "ecs:ListServiceDeployments", "bake time 60 s"),
         *("a shell stands before", "kills its workers 9 s after", "run no ASGI application"),
     ):
         assert words in told, words
@@ -275,7 +270,7 @@ def test_the_example_of_the_documentation(fake, ask):
         "for 500/s set the deregistration delay to 1,623 s, or set maximumPercent to 113 so that one task drains at a "
         "time, and the deregistration delay to 477 s"
     )
-    service.definition.environment = {"DRAIN_FLEET_RATE": "100"}
+    service.definition.environment = {"DRAIN_PACING": "fleet:100"}
     code, findings = ask("--sessions", "100000")
     assert "for 100/s" in next(each["remedy"] for each in findings if each["level"] == "unsafe")
 

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import logging
+import os
+import signal
+from operator import itemgetter
 from random import Random
 
 import pytest
@@ -10,9 +13,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from worker_crowd import soon
 
 from starlette_drain import Drain, DrainCause, DrainMiddleware, DrainState, Session
-from starlette_drain._core.events import DrainReplanned
+from starlette_drain._asgi.admin import describe
+from starlette_drain._core.events import DrainReplanned, TriggerStoodDown
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers.manual import ManualTrigger
 
@@ -20,6 +25,8 @@ pytestmark = pytest.mark.anyio
 
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
+NEVER = object()
+"""A chunk that does not come."""
 JSON = {**BEARER, "content-type": "application/json"}
 
 
@@ -44,24 +51,24 @@ class Idle(Session):
     __slots__ = ("_drain",)
 
     def __init__(self, drain) -> None:
-        super().__init__("/", drain.time())
+        super().__init__("/", drain.host.engine.time())
         self._drain = drain
-        drain.enter(self)
-        drain.opened(self)
+        drain.host.engine.track(self)
+        drain.host.engine.opened(self)
 
-    def leave(self, _goodbye) -> None:
+    def begin_close(self, _policy) -> None:
         """Go."""
         asyncio.get_running_loop().call_later(0.5, self.go)
 
     def go(self) -> None:
         """Go."""
-        self._drain.closed(self, forced=False)
+        self._drain.host.engine.closed(self, forced=False)
 
 
 class House:
     """An application with an admin route."""
 
-    def __init__(self, app=None, **options) -> None:
+    def __init__(self, app=None, admin_path="/drain", **options) -> None:
         self.recording = RecordingObserver()
         options = {"admin_token": TOKEN, **options}
         self.trigger = ManualTrigger("switch")
@@ -69,6 +76,7 @@ class House:
         self.app = DrainMiddleware(
             app or Starlette(routes=[Route("/{path:path}", fallback, methods=["GET", "POST", "DELETE"])]),
             drain=self.drain,
+            admin_path=admin_path,
         )
 
     async def ask(self, method="GET", path="/drain", headers=BEARER, body=b"", **scope) -> Answer:
@@ -81,6 +89,8 @@ class House:
             if not chunks:
                 await asyncio.get_running_loop().create_future()
             chunk = chunks.pop(0)
+            if chunk is NEVER:
+                await asyncio.get_running_loop().create_future()
             if chunk is None:
                 return {"type": "http.disconnect"}
             return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
@@ -95,7 +105,7 @@ class House:
 
     async def open(self, count: int = 10) -> None:
         """Have sessions."""
-        self.drain.begin()
+        self.drain.host.begin()
         for _ in range(count):
             Idle(self.drain)
         await asyncio.sleep(0)
@@ -163,15 +173,12 @@ async def test_the_scheme_is_case_insensitive():
 @pytest.mark.parametrize("header", ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "forwarded"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_a_request_through_a_balancer_is_forbidden(method, header):
-    """A balancer would drain a task of its choice: 403, unless admin_proxied says otherwise."""
+    """A balancer would drain a task of its choice: 403."""
     house = House()
     answer = await house.ask(method, headers={**BEARER, header: "198.51.100.1"})
     assert answer.status == 403
-    assert "admin_proxied" in answer.json()["error"]
+    assert "the task's own address" in answer.json()["error"]
     assert house.drain.state is DrainState.SERVING
-
-    willing = House(admin_proxied=True)
-    assert (await willing.ask(headers={**BEARER, header: "198.51.100.1"})).status == 200
 
 
 async def test_a_stranger_does_not_learn_that_proxied_requests_are_forbidden():
@@ -251,24 +258,59 @@ async def test_the_route_stands_before_the_applications_own():
 
 
 async def test_get_while_serving():
-    """State, sessions by standing, transfers and triggers: no drain and no report."""
+    """The schema, state, sessions by standing, transfers, workers and triggers: no drain and no report."""
     house = House()
     await house.open(3)
     answer = await house.ask()
 
     assert answer.status == 200
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() == {
+    numbers = {
         "state": "serving",
         "sessions": {"open": 3, "waiting": 3, "held": 0, "leaving": 0, "opened": 3, "closed": 0},
         "transfers": 0,
-        "triggers": {"switch": {"fired": 0}, **workers(answer)},
+    }
+    drain = {"shed": 0, "left": 0, "refused": 0, "forced": 0, "rate": 0.0, "eta": 0.0}
+    assert answer.json() == {
+        "schema": 1,
+        "scope": "task",
+        **numbers,
+        "workers": [{"pid": os.getpid(), **numbers, **drain, "seconds_ago": 0.0}],
+        "triggers": {"switch": {"fired": 0}, "workers": {"scope": "task"}},
     }
 
 
-def workers(answer):
-    """Return what the agreement of the workers adds to an answer."""
-    return {name: status for name, status in answer.json()["triggers"].items() if name == "workers"}
+async def test_the_numbers_are_those_of_the_task(crowd):
+    """Whichever of several workers answers, the first numbers are sums over all; each worker's own are in `workers`."""
+    workers = [crowd.hire() for _ in range(2)]
+    for worker, count in zip(workers, (30, 10), strict=True):
+        worker.seat(count)
+    await soon()
+    await workers[0].drain.start(window=100)
+    await asyncio.sleep(50)
+    for worker in workers:
+        answer = describe(worker.drain)
+        assert (answer["state"], answer["scope"]) == ("draining", "task")
+        assert answer["sessions"]["open"] == sum(each.drain.statistics().open for each in workers)
+        assert answer["sessions"]["opened"] == 40
+        assert answer["drain"]["shed"] == sum(each.drain.progress().shed for each in workers)
+        assert answer["drain"]["rate"] == pytest.approx(0.4, rel=0.3)
+        assert answer["drain"]["pacing"].endswith(" (in one of 2 workers)")
+        assert [each["sessions"]["opened"] for each in sorted(answer["workers"], key=itemgetter("shed"))] == [10, 30]
+    await asyncio.sleep(60)
+    for worker in workers:
+        answer = describe(worker.drain)
+        assert answer["state"] == "drained"
+        assert answer["report"]["sessions_at_start"] == answer["report"]["shed"] == 40
+
+
+async def test_a_trigger_that_is_off_says_why():
+    """The reason is in the answer, whatever the trigger says of itself."""
+    house = House()
+    await house.open(0)
+    await asyncio.sleep(1)
+    house.drain.host.engine.emit(TriggerStoodDown(house.drain.host.engine.time(), "switch", "nobody may switch here."))
+    assert (await house.ask()).json()["triggers"]["switch"] == {"fired": 0, "why": "nobody may switch here"}
 
 
 async def test_get_while_draining():
@@ -392,7 +434,7 @@ async def test_an_age_is_taken_off_what_a_trigger_has_found_out():
     """Without a window of one's own the age counts within what AWS leaves."""
     house = House()
     await house.open(10)
-    house.drain.advise(100)
+    house.drain.host.engine.note_window(100)
     answer = await house.ask("POST", headers=JSON, body=b'{"age": 60}')
     assert answer.json()["drain"]["window"] == 40
 
@@ -558,8 +600,8 @@ async def test_delete_when_too_late_is_409_and_the_drain_goes_on():
     """Once the process was told to stop a drain cannot be taken back."""
     house = House()
     await house.open(10)
-    now = house.drain.time()
-    house.drain.request(DrainCause("sigterm", "told to stop", now, now + 20, revocable=False))
+    now = house.drain.host.engine.time()
+    house.drain.host.engine.claim(DrainCause("sigterm", "told to stop", now, now + 20, revocable=False))
     answer = await house.ask("DELETE")
 
     assert answer.status == 409
@@ -577,13 +619,13 @@ async def test_wait_answers_when_drained(method):
     await house.open(10)
     if method != "POST":
         await house.drain.start(window=20)
-    began = house.drain.time()
+    began = house.drain.host.engine.time()
     answer = await house.ask(method, "/drain?wait=600", headers=JSON, body=b'{"window": 20}')
 
     assert answer.status == (202 if method == "POST" else 200)
     assert answer.json()["state"] == "drained"
     assert answer.json()["report"]["shed"] == 10
-    assert 15 < house.drain.time() - began <= 21
+    assert 15 < house.drain.host.engine.time() - began <= 21
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -592,10 +634,10 @@ async def test_wait_answers_when_the_time_is_up(method):
     house = House()
     await house.open(10)
     await house.drain.start(window=100)
-    began = house.drain.time()
+    began = house.drain.host.engine.time()
     answer = await house.ask(method, "/drain?wait=7.5")
 
-    assert house.drain.time() - began == 7.5
+    assert house.drain.host.engine.time() - began == 7.5
     assert (answer.status, answer.json()["state"]) == (200, "draining")
 
 
@@ -618,11 +660,11 @@ async def test_wait_ends_with_a_cancelled_drain(method):
     await house.drain.start(window=100)
     waiting = asyncio.create_task(house.ask(method, "/drain?wait=600"))
     await asyncio.sleep(10)
-    began = house.drain.time()
+    began = house.drain.host.engine.time()
     await house.ask("DELETE")
     answer = await waiting
 
-    assert house.drain.time() == began
+    assert house.drain.host.engine.time() == began
     assert (answer.status, answer.json()["state"]) == (200, "serving")
     assert "report" in answer.json()
 
@@ -631,9 +673,9 @@ async def test_wait_when_drained_answers_at_once():
     """There is nothing to wait for once it is over."""
     house = House()
     await house.drain.start()
-    began = house.drain.time()
+    began = house.drain.host.engine.time()
     assert (await house.ask(path="/drain?wait=600")).status == 200
-    assert house.drain.time() == began
+    assert house.drain.host.engine.time() == began
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -642,12 +684,96 @@ async def test_wait_ends_with_its_client(method):
     house = House()
     await house.open(10)
     await house.drain.start(window=100)
-    began = house.drain.time()
+    began = house.drain.host.engine.time()
     answer = await house.ask(method, "/drain?wait=600", body=[b"", None])
 
     assert answer is None
-    assert house.drain.time() == began
+    assert house.drain.host.engine.time() == began
     assert house.drain.state is DrainState.DRAINING
+
+
+class Server:
+    """What uvicorn's signal handlers are methods of."""
+
+    def __init__(self):
+        self.should_exit = False
+        self.servers = [self]
+        self.serves = True
+
+    def is_serving(self):
+        """Tell whether it accepts connections."""
+        return self.serves
+
+    def handle_exit(self, *_):
+        """Handle a signal."""
+
+
+@pytest.fixture
+def server():
+    """Stand for the server whose handlers are installed."""
+    server = Server()
+    saved = {each: signal.signal(each, server.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+    yield server
+    for number, handler in saved.items():
+        signal.signal(number, handler)
+
+
+def is_told(server):
+    """Tell it to stop by a signal."""
+    server.should_exit = True
+
+
+def stops_by_itself(server):
+    """Let it stop as after --limit-max-requests."""
+    server.serves = False
+
+
+@pytest.mark.parametrize("how", [is_told, stops_by_itself])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_wait_ends_when_the_server_stops(server, method, how):
+    """A server that stops waits for its requests: those that wait for a drain are answered at once."""
+    house = House()
+    await house.open(10)
+    await house.drain.start(window=100)
+    waiting = asyncio.create_task(house.ask(method, "/drain?wait=3600"))
+    await asyncio.sleep(10)
+    assert not waiting.done()
+    how(server)
+    began = house.drain.host.engine.time()
+    answer = await waiting
+    assert (answer.status, answer.json()["state"]) == (200, "draining")
+    assert house.drain.host.engine.time() - began <= 1
+
+
+async def test_wait_ends_with_the_application():
+    """Where the lifespan ends first, a request that waits is answered then."""
+    house = House()
+    await house.open(0)
+    waiting = asyncio.create_task(house.ask(path="/drain?wait=3600"))
+    await asyncio.sleep(10)
+    await house.drain.host.end()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_body_that_does_not_end_is_408():
+    """A body that does not arrive in time is refused, and starts nothing."""
+    house = House()
+    began = asyncio.get_running_loop().time()
+    answer = await house.ask("POST", headers=JSON, body=[b'{"window":', NEVER])
+    assert (answer.status, answer.headers["connection"]) == (408, "close")
+    assert asyncio.get_running_loop().time() - began == 10
+    assert house.drain.state is DrainState.SERVING
+
+
+async def test_a_body_that_does_not_end_does_not_hold_up_the_server(server):
+    """When the server stops meanwhile, the request is refused at once."""
+    house = House()
+    asking = asyncio.create_task(house.ask("POST", headers=JSON, body=[b'{"window":', NEVER]))
+    await asyncio.sleep(1)
+    server.should_exit = True
+    answer = await asyncio.wait_for(asking, 1)
+    assert (answer.status, answer.headers["connection"]) == (503, "close")
+    assert house.drain.state is DrainState.SERVING
 
 
 @pytest.mark.parametrize(("version", "expected"), [("1.1", "close"), ("2", None)])

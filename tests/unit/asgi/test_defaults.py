@@ -9,7 +9,7 @@ def names(**options):
     """Return the names of the triggers that an installation with these options has."""
     drain = Drain(observers=[], **options)
     DrainMiddleware(lambda *_: None, drain=drain)
-    return [each.name for each in drain._triggers]
+    return [each.name for each in drain.host.triggers]
 
 
 @pytest.mark.parametrize(
@@ -21,13 +21,11 @@ def names(**options):
         ({"sources": "service-deployment,target-health"}, ["target-health", "service-deployment"]),
         ({"self_registration": True}, ["target-health", "self-registration"]),
         ({"self_registration": "deregister"}, ["target-health", "self-registration"]),
-        ({"protection_limit": 600}, ["target-health", "task-protection"]),
-        ({"protection_sessions": 600}, ["target-health"]),
     ],
 )
 def test_the_options_choose(options, chosen):
     """SIGTERM is always there; each option adds its own, and nothing else."""
-    assert names(**options) == ["sigterm", *chosen, "workers"]
+    assert names(**options) == ["sigterm", *chosen, "workers", "announcement"]
 
 
 @pytest.mark.parametrize(("option", "registers"), [(True, True), ("deregister", False)])
@@ -35,7 +33,9 @@ def test_how_it_registers(option, registers):
     """Only with self_registration=True does a task put itself in."""
     drain = Drain(observers=[], sources=(), self_registration=option)
     DrainMiddleware(lambda *_: None, drain=drain)
-    (registration,) = (each for each in drain._observers._observers if getattr(each, "name", "") == "self-registration")
+    (registration,) = (
+        each for each in drain.host._observers._observers if getattr(each, "name", "") == "self-registration"
+    )
     assert registration._registers is registers
 
 
@@ -43,11 +43,10 @@ def test_from_the_environment(monkeypatch):
     """The zero-code form works alike."""
     monkeypatch.setenv("DRAIN_SOURCES", "task-state,service-deployment")
     monkeypatch.setenv("DRAIN_SELF_REGISTRATION", "1")
-    monkeypatch.setenv("DRAIN_PROTECTION_LIMIT", "3600")
-    chosen = ["task-state", "service-deployment", "self-registration", "task-protection"]
-    assert names() == ["sigterm", *chosen, "workers"]
+    chosen = ["task-state", "service-deployment", "self-registration"]
+    assert names() == ["sigterm", *chosen, "workers", "announcement"]
 
 
 def test_triggers_that_are_given():
     """Who names the triggers gets these and no others, whatever the options say."""
-    assert names(triggers=[], self_registration=True, protection_limit=600) == ["workers"]
+    assert names(triggers=[], self_registration=True) == ["workers", "announcement"]

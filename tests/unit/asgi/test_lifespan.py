@@ -104,7 +104,7 @@ async def test_watching_begins_after_the_startup_and_ends_before_the_shutdown(lo
     await server.task
 
     assert log[3:] == ["not watching", "stopping", "lifespan.shutdown.complete"]
-    assert not drain.is_running
+    assert not drain.host.is_running
 
 
 @pytest.mark.anyio
@@ -135,7 +135,7 @@ async def test_an_application_that_raises_on_lifespan_raises_as_ever(log, when):
     with pytest.raises(AssertionError if when == "at once" else ZeroDivisionError):
         await server.task
 
-    assert not drain.is_running
+    assert not drain.host.is_running
     assert log.count("watching") == log.count("not watching") == (when in ("running", "in shutdown"))
 
 
@@ -155,7 +155,7 @@ async def test_an_application_that_never_completes_its_startup_is_never_watched(
     server.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await server.task
-    assert not drain.is_running
+    assert not drain.host.is_running
 
 
 @pytest.mark.anyio
@@ -226,7 +226,7 @@ async def test_a_drain_started_in_the_startup_is_ended_by_the_lifespan(log):
     assert drain.state is DrainState.DRAINED
     await server.say(SHUTDOWN)
     await server.task
-    assert not drain.is_running
+    assert not drain.host.is_running
     assert log[-2:] == ["not watching", "lifespan.shutdown.complete"]
 
 
@@ -260,7 +260,7 @@ async def test_two_applications_with_one_drain_on_one_loop(log):
     await asyncio.sleep(20)
     await second.say(SHUTDOWN)
     await second.task
-    assert drain.is_running
+    assert drain.host.is_running
     assert log == ["watching"]
     await first.say(SHUTDOWN)
     await first.task
@@ -295,13 +295,13 @@ async def test_without_a_lifespan_the_first_connection_begins(log):
         pass
 
     middleware = DrainMiddleware(app, drain=drain)
-    assert not drain.is_running
+    assert not drain.host.is_running
     for _ in range(2):
         await middleware({"type": "http", "path": "/", "headers": []}, asyncio.Queue().get, send)
         await asyncio.sleep(1)
-    assert drain.is_running
+    assert drain.host.is_running
     assert log == ["watching"]
-    await drain.end()
+    await drain.host.end()
 
 
 @pytest.mark.anyio
@@ -330,7 +330,7 @@ async def test_an_application_without_a_lifespan_is_watched_from_its_first_conne
     await middleware({"type": "http", "path": "/", "headers": []}, asyncio.Queue().get, send)
     await asyncio.sleep(1)
     assert log == ["watching"]
-    await drain.end()
+    await drain.host.end()
 
 
 @pytest.mark.anyio
@@ -404,7 +404,7 @@ def test_a_module_level_drain_serves_many_test_clients(make):
             with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("/ws"):
                 pass
             assert caught.value.status_code == 503
-        assert not drain.is_running
+        assert not drain.host.is_running
 
 
 def test_a_test_client_without_a_lifespan_works(make):
@@ -468,7 +468,7 @@ def test_one_drain_on_two_loops_degrades(make, caplog, begun):
         else:
             use(client)
         assert drain.statistics().open == 1
-        assert drain.is_running is False, "not on this thread"
+        assert drain.host.is_running is False, "not on this thread"
         assert first.get("/state").text == "serving", "the first one goes on"
     texts = [record.getMessage() for record in caplog.records if record.name == "starlette_drain"]
     assert len(texts) == (2 if begun == "by a lifespan" else 1)

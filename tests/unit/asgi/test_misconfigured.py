@@ -142,7 +142,7 @@ def test_the_admin_route_tells_the_bearer_of_the_token(make, wrong_window, monke
     [
         ({"admin_path": "/elsewhere"}, "/elsewhere"),
         ({"admin_path": "elsewhere/"}, "/drain"),
-        ({"drain": Drain(admin_token="another-" + TOKEN, admin_path="/own"), "window": 60}, "/own"),
+        ({"drain": Drain(admin_token="another-" + TOKEN), "admin_path": "/own", "window": 60}, "/own"),
         ({"drain": 60}, "/drain"),
         ({"windw": 60}, "/drain"),
     ],

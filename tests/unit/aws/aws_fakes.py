@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 
-from starlette_drain._core.settings import Settings
+from starlette_drain import Settings as AwsSettings
 from starlette_drain.testing.fake_aws import deployments, ecs, elbv2
 from starlette_drain.testing.fake_aws.faults import ApiError
 
 
 class RecordingControl:
-    """A drain that only writes down what a trigger does to it."""
+    """A drain that only writes down what a trigger does to it: ``causes`` has each that was another than before."""
 
     def __init__(self, **options):
-        self.settings = Settings(**options)
+        self.settings = AwsSettings(**options)
         self.causes = []
         self.advice = []
         self.events = []
@@ -24,11 +24,12 @@ class RecordingControl:
         """Return the loop's time."""
         return asyncio.get_running_loop().time()
 
-    def request(self, cause):
-        """Note a request."""
-        self.causes.append(cause)
+    def claim(self, cause):
+        """Note what is wanted; that it is wanted still is no news."""
+        if cause not in self.causes:
+            self.causes.append(cause)
 
-    def retract(self, trigger):
+    def withdraw(self, trigger):
         """Note that the causes were taken back, where *trigger* alone has asked."""
         if not self.causes or {each.trigger for each in self.causes} != {trigger}:
             return False
@@ -39,12 +40,12 @@ class RecordingControl:
         """Return what a test says."""
         return self.open
 
-    def fleet(self, draining, healthy, *, counted=True):
+    def note_fleet(self, draining, healthy, *, counted=True):
         """Note how many there are."""
         self.seen = draining, healthy
         self.counted = counted
 
-    def advise(self, window):
+    def note_window(self, window):
         """Note an advice."""
         self.advice.append(window)
 

@@ -1,6 +1,7 @@
 """The poll loop of the target health trigger, on virtual time."""
 
 import asyncio
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from starlette_drain._core.events import (
     TriggerStoodDown,
     WindowTooLong,
 )
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.triggers.base import Trigger
 
@@ -339,7 +341,7 @@ async def test_all_groups_means_all_that_the_task_is_in(stage):
     """With the policy "all" the half of a blue/green pair that the task never was in is not waited for."""
     blue, _, service = pair(stage)
     task = stage.fake.add_task(service)
-    async with stage.watching(task, target_group_policy="all") as control:
+    async with stage.watching(task, kind=partial(TargetHealthTrigger, policy="all")) as control:
         await asyncio.sleep(30)
         stage.fake.deregister(task, blue)
         await asyncio.sleep(10)
@@ -353,7 +355,7 @@ async def test_all_groups_waits_for_the_last_of_them(stage):
     public, internal = stage.fake.add_target_group("public"), stage.fake.add_target_group("internal", port=9000)
     entries = [FakeRegistration(public, "app", 8000), FakeRegistration(internal, "app", 9000)]
     task = stage.fake.add_task(stage.fake.add_service(registrations=entries))
-    async with stage.watching(task, target_group_policy="all") as control:
+    async with stage.watching(task, kind=partial(TargetHealthTrigger, policy="all")) as control:
         await asyncio.sleep(30)
         stage.fake.deregister(task, public)
         await asyncio.sleep(20)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import http.client
 import json
+import math
 from random import Random
 
 import pytest
 from aws_fakes import RecordingControl
 
-from starlette_drain import DrainCause
+from starlette_drain import DrainCause, SettingsError
 from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
@@ -110,16 +111,15 @@ class Agent:
 def _elsewhere(monkeypatch, tmp_path):
     """Let each test have a temporary directory of its own: what one has needed is no need of the next."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("starlette_drain.aws.api.need.SHARED_MEMORY", "/nowhere")
+    monkeypatch.setattr("starlette_drain.aws.actions.need.SHARED_MEMORY", "/nowhere")
 
 
 @contextlib.asynccontextmanager
-async def protecting(*, environ=ENVIRON, put=None, **options):
+async def protecting(*, environ=ENVIRON, put=None, limit=3600, sessions=None):
     """Let a TaskProtection watch."""
     put = put or Agent()
-    options.setdefault("protection_limit", 3600)
-    control = RecordingControl(**options)
-    protection = TaskProtection(put=put, environ=environ, rng=Random(7))
+    control = RecordingControl()
+    protection = TaskProtection(limit=limit, sessions=sessions, put=put, environ=environ, rng=Random(7))
     watching = asyncio.create_task(protection.watch(control))
     await asyncio.sleep(1)
     try:
@@ -180,7 +180,7 @@ async def test_not_when_ecs_ends_the_task(cause):
 @pytest.mark.parametrize("limit", [120, 600, 3600])
 async def test_never_longer_than_its_limit(limit):
     """However long a drain takes, protection ends within the limit and does not begin again for the same need."""
-    async with protecting(protection_limit=limit) as (protection, control, put):
+    async with protecting(limit=limit) as (protection, control, put):
         began = control.time()
         protection.notify(started())
         await asyncio.sleep(3 * limit)
@@ -199,7 +199,7 @@ def longest_hold(put):
 @pytest.mark.parametrize("lasting", [100, 250, 540])
 async def test_another_process_goes_on_with_the_same_limit(lasting):
     """A worker that is recycled, or a process that starts again, does not begin the limit anew."""
-    put, options = Agent(), {"protection_limit": 600, "protection_sessions": 100}
+    put, options = Agent(), {"limit": 600, "sessions": 100}
     for _ in range(8):
         async with protecting(put=put, **options) as (_, control, _):
             control.open = 101
@@ -211,7 +211,7 @@ async def test_another_process_goes_on_with_the_same_limit(lasting):
 @pytest.mark.anyio
 async def test_another_process_after_a_pause():
     """A process that starts when nobody has needed protection for a lease may hold it for the whole limit."""
-    put, options = Agent(), {"protection_limit": 600, "protection_sessions": 100}
+    put, options = Agent(), {"limit": 600, "sessions": 100}
     for _ in range(2):
         async with protecting(put=put, **options) as (_, control, _):
             control.open = 101
@@ -225,7 +225,7 @@ async def test_another_process_after_a_pause():
 @pytest.mark.parametrize("broken", ["a folder", "a link", "others may write it", "nonsense", "the future"])
 async def test_a_memory_that_cannot_be_trusted(tmp_path, broken):
     """What is no private file of ours is neither read nor written, and what is no memory of ours counts for nothing."""
-    async with protecting(protection_limit=600) as (protection, control, _):
+    async with protecting(limit=600) as (protection, control, _):
         protection.notify(started())
         await asyncio.sleep(1)
         assert protection.status(control.time())["scope"] == "task"
@@ -245,7 +245,7 @@ async def test_a_memory_that_cannot_be_trusted(tmp_path, broken):
         case _:
             file.write_text("9e15 9e15")
     await asyncio.sleep(200)
-    async with protecting(protection_limit=600) as (protection, control, put):
+    async with protecting(limit=600) as (protection, control, put):
         protection.notify(started())
         await asyncio.sleep(700)
         began, ended = longest_hold(put)
@@ -264,7 +264,7 @@ async def test_where_nothing_can_be_written(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    async with protecting(protection_limit=600) as (protection, control, put):
+    async with protecting(limit=600) as (protection, control, put):
         protection.notify(started())
         await asyncio.sleep(700)
         began, ended = longest_hold(put)
@@ -276,7 +276,7 @@ async def test_where_nothing_can_be_written(monkeypatch):
 async def test_a_read_only_file_system(monkeypatch, tmp_path):
     """Where the temporary directory is read-only the memory takes its place."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    monkeypatch.setattr("starlette_drain.aws.api.need.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("starlette_drain.aws.actions.need.SHARED_MEMORY", str(tmp_path))
     async with protecting() as (protection, control, _):
         protection.notify(started())
         await asyncio.sleep(1)
@@ -285,12 +285,11 @@ async def test_a_read_only_file_system(monkeypatch, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_where_it_is_remembered(monkeypatch, tmp_path):
-    """In workers_dir where that is set; each task, and each of its containers, for itself."""
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+async def test_where_it_is_remembered(tmp_path):
+    """Each task, and each of its containers, for itself, in a file that only this user may read."""
     for container in ("0123", "4567"):
         environ = {"ECS_AGENT_URI": f"http://169.254.170.2/api/{container}"}
-        async with protecting(environ=environ, workers_dir=str(tmp_path)) as (protection, _, put):
+        async with protecting(environ=environ) as (protection, _, put):
             put.url = f"http://169.254.170.2/api/{container}/task-protection/v1/state"
             protection.notify(started())
             await asyncio.sleep(1)
@@ -301,7 +300,7 @@ async def test_where_it_is_remembered(monkeypatch, tmp_path):
 @pytest.mark.anyio
 async def test_held_while_many_sessions_are_open():
     """With a threshold the task is protected while more sessions are open, and given back when they are fewer."""
-    async with protecting(protection_sessions=100) as (protection, control, put):
+    async with protecting(sessions=100) as (protection, control, put):
         control.open = 100
         protection.notify(SessionOpened(1.0, None))
         await asyncio.sleep(30)
@@ -317,7 +316,7 @@ async def test_held_while_many_sessions_are_open():
 @pytest.mark.anyio
 async def test_sessions_that_come_and_go():
     """Around the threshold the limit does not begin anew each time; only a pause of five minutes lets it."""
-    async with protecting(protection_limit=600, protection_sessions=100) as (_, control, put):
+    async with protecting(limit=600, sessions=100) as (_, control, put):
         began = control.time()
         for _ in range(100):
             control.open = 101
@@ -399,12 +398,24 @@ async def test_a_task_that_cannot_be_protected():
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("limit", "environ"), [(None, ENVIRON), (600, {})])
-async def test_switched_off(limit, environ):
-    """Without a limit, and without an agent, there is nothing to do."""
-    async with protecting(protection_limit=limit, environ=environ) as (protection, control, put):
+async def test_without_an_agent():
+    """Where there is no ECS agent there is nothing to do."""
+    async with protecting(environ={}) as (protection, control, put):
         protection.notify(started())
         await asyncio.sleep(60)
         assert put.asked == []
         assert protection.status(control.time())["state"] == "stood down"
         assert json.dumps(protection.status(control.time()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("limit", value) for value in (0, 59, 172_801, math.nan, math.inf, "300", True, None)),
+        *(("sessions", value) for value in (-1, 2.5, "5", True)),
+    ],
+)
+def test_limits_that_cannot_work(name, value):
+    """They are refused where they are given."""
+    with pytest.raises(SettingsError, match=f"^{name}=.* cannot work: give "):
+        TaskProtection(**{"limit": 600, name: value})

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from random import Random
 
 import pytest
@@ -23,7 +22,7 @@ from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.identity.targets import find_own, is_out
 from starlette_drain.telemetry.base import Observer
 from starlette_drain.testing import ManualTrigger, RecordingObserver
-from starlette_drain.testing.fake_aws.balancer import FakeTargetGroup
+from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 from starlette_drain.triggers.base import Trigger
 
 pytestmark = pytest.mark.anyio
@@ -161,16 +160,19 @@ async def test_deregisters_when_a_drain_begins(scene):
 async def test_registers_again_when_cancelled(scene):
     """A drain that is cancelled puts the task back; the next one takes it out again, with a new deadline."""
     async with scene.watching() as (control, registration):
+        deadlines = []
         for _ in range(2):
             registration.notify(started())
             await asyncio.sleep(10)
             assert scene.states == ["draining"]
+            (cause,) = control.causes
+            deadlines.append(cause.deadline)
             registration.notify(cancelled())
             await asyncio.sleep(10)
             assert scene.states == ["healthy"]
+            assert control.causes == []
         assert [len(scene.called(each)) for each in (IN, OUT)] == [3, 2]
-        assert len(control.causes) == 2
-        assert control.causes[1].deadline > control.causes[0].deadline
+        assert deadlines[0] < deadlines[1]
 
 
 async def test_a_change_of_mind_while_a_call_is_under_way(scene):
@@ -472,26 +474,33 @@ async def test_off_ecs(scene):
         assert registration.status(control.time())["state"] == "stood down"
 
 
-async def test_flush_holds_the_end_until_the_balancer_has_stopped(scene):
-    """Flushing waits until the target is seen draining, and not when nothing is to be waited for."""
+async def test_the_exit_waits_until_the_balancer_has_stopped(scene):
+    """Before the exit it waits until the target is seen draining, and not when nothing is to be waited for."""
     async with scene.watching() as (_, registration):
-        began = time.monotonic()
-        registration.flush(5)
-        assert time.monotonic() - began < 1
+        await asyncio.wait_for(registration.before_exit(), 0.01)
+        scene.clients.taking = 2.0
         registration.notify(started(SIGTERM))
-        await asyncio.to_thread(registration.flush, 5)
+        await asyncio.wait_for(registration.before_exit(), 10)
         assert scene.states == ["draining"]
-        assert time.monotonic() - began < 4
+        await asyncio.wait_for(registration.before_exit(), 0.01)
 
 
-async def test_flush_is_bounded(scene):
-    """A deregistration that does not work holds up the end only as long as the flush may take."""
+async def test_the_exit_waits_for_no_task_that_it_does_not_know(scene):
+    """Where it has stood down, there is nothing to wait for, whatever drains."""
+    async with scene.watching(environ={}, target_group_arn=()) as (_, registration):
+        registration.notify(started(SIGTERM))
+        await asyncio.wait_for(registration.before_exit(), 0.01)
+
+
+async def test_a_watch_that_ends_lets_the_exit_go_on(scene):
+    """Nothing waits for a trigger that does not run any more."""
     scene.clients.failures[OUT] = ClientError("AccessDenied")
     async with scene.watching() as (_, registration):
         registration.notify(started(SIGTERM))
-        began = time.monotonic()
-        registration.flush(0.05)
-        assert time.monotonic() - began < 2
+        waiting = asyncio.create_task(registration.before_exit())
+        await asyncio.sleep(1)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 0.01)
 
 
 class Guest(Session):
@@ -500,13 +509,13 @@ class Guest(Session):
     kind = "guest"
 
     def __init__(self, drain):
-        super().__init__("/", drain.time())
+        super().__init__("/", drain.host.engine.time())
         self.is_open = True
         self._drain = drain
 
-    def leave(self, _goodbye):
+    def begin_close(self, _policy):
         """Go at once."""
-        self._drain.closed(self, forced=False)
+        self._drain.host.engine.closed(self, forced=False)
 
 
 async def test_with_a_real_drain(scene):
@@ -518,12 +527,12 @@ async def test_with_a_real_drain(scene):
     drain = Drain(
         triggers=[registration, manual], observers=[recording], rng=Random(7), target_group_arn=scene.group.arn
     )
-    drain.equip(list, list)
+    drain.host.equip(list, list)
     async with drain.run():
         await asyncio.sleep(2)
         assert scene.states == ["healthy"]
         for _ in range(50):
-            drain.enter(Guest(drain))
+            drain.host.engine.track(Guest(drain))
         await drain.start(window=900)
         await asyncio.sleep(30)
         assert scene.states == ["draining"]

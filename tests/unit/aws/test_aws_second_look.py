@@ -48,12 +48,12 @@ class Guest(Session):
     """A session that leaves as soon as it is asked to."""
 
     def __init__(self, drain):
-        super().__init__("/", drain.time())
+        super().__init__("/", drain.host.engine.time())
         self._drain = drain
 
-    def leave(self, _goodbye):
+    def begin_close(self, _policy):
         """Go at once."""
-        self._drain.closed(self, forced=False)
+        self._drain.host.engine.closed(self, forced=False)
 
 
 class Scene:
@@ -76,18 +76,20 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def serving(stage, *registrations, guests=0, **options):
+async def serving(stage, *registrations, guests=0, policy="any", **options):
     """Serve as a task that target health has seen in service."""
     entries = {"registrations": registrations} if registrations else {"delay": 60}
     task = stage.fake.add_task(stage.fake.add_service(**entries))
-    trigger = TargetHealthTrigger(clients=stage.clients, environ=ON_ECS, rng=Random(7), fetch=MetadataOf(task))
+    trigger = TargetHealthTrigger(
+        policy=policy, clients=stage.clients, environ=ON_ECS, rng=Random(7), fetch=MetadataOf(task)
+    )
     recording = RecordingObserver()
     drain = Drain(triggers=[trigger], observers=[recording], rng=Random(7), **options)
-    drain.equip(list, list)
+    drain.host.equip(list, list)
     async with drain.run():
         await asyncio.sleep(20)
         for _ in range(guests):
-            drain.enter(Guest(drain))
+            drain.host.engine.track(Guest(drain))
         yield Scene(stage, task, drain, recording)
 
 
@@ -99,7 +101,7 @@ async def test_an_answer_without_our_target_needs_a_second_one(stage, answer):
             await scene.show(answer, times=1)
             await asyncio.sleep(INTERVAL)
         assert scene.drains() == (0, 0)
-        assert scene.drain.trigger_status()["target-health"]["target_groups"][0]["targets"] == 1
+        assert scene.drain.host.statuses()["target-health"]["target_groups"][0]["targets"] == 1
 
         await scene.show(answer, times=2)
         assert scene.drain.state is not SERVING
@@ -155,10 +157,10 @@ async def test_registered_again_serves_again(stage, after, guests):
         for number in (1, 2):
             scene.fake.deregister(scene.task)
             await asyncio.sleep(after)
-            assert not scene.drain.admits()
+            assert not scene.drain.host.engine.admits()
             scene.fake.register(scene.task)
             await asyncio.sleep(2 * INTERVAL)
-            assert scene.drain.admits()
+            assert scene.drain.host.engine.admits()
             assert (scene.drain.state, scene.drains()) == (SERVING, (number, number))
 
 
@@ -168,8 +170,8 @@ async def test_what_others_asked_for_is_not_taken_back(stage, is_told_to_stop):
     async with serving(stage, guests=20) as scene:
         scene.fake.deregister(scene.task)
         await asyncio.sleep(10)
-        now = scene.drain.time()
-        scene.drain.request(DrainCause("other", "it says so", now, now + 30, revocable=not is_told_to_stop))
+        now = scene.drain.host.engine.time()
+        scene.drain.host.engine.claim(DrainCause("other", "it says so", now, now + 30, revocable=not is_told_to_stop))
         scene.fake.register(scene.task)
         await asyncio.sleep(600)
         assert (scene.drain.state, scene.drains()) == (DRAINED, (1, 0))
@@ -188,7 +190,7 @@ async def test_several_groups(stage, policy):
     """The drain is taken back when what it was begun for is no more: with "any" no group takes the target out."""
     public, internal = stage.fake.add_target_group("public"), stage.fake.add_target_group("internal", port=9000)
     entries = FakeRegistration(public, "app", 8000), FakeRegistration(internal, "app", 9000)
-    async with serving(stage, *entries, guests=20, target_group_policy=policy) as scene:
+    async with serving(stage, *entries, guests=20, policy=policy) as scene:
         scene.fake.deregister(scene.task)
         await asyncio.sleep(10)
         assert scene.drains() == (1, 0)
@@ -217,7 +219,7 @@ async def test_all_workers_serve_again(stage, crowd, watcher_dies):
     hire()
     await asyncio.sleep(20)
     stage.fake.deregister(task)
-    await asyncio.sleep(10)
+    await asyncio.sleep(7)
     assert states(crowd) == [DRAINING] * 3
     if watcher_dies:
         await first.die()

@@ -5,7 +5,8 @@ import itertools
 import botocore.loaders
 import pytest
 
-from starlette_drain.aws.sources.verdict import Reading, Verdict, canonical_id, read, read_error
+from starlette_drain.aws.identity.identity import canonical_id
+from starlette_drain.aws.sources.verdict import Reading, Verdict, read, read_error
 
 MODEL = botocore.loaders.Loader().load_service_model("elbv2", "service-2")["shapes"]
 STATES = MODEL["TargetHealthStateEnum"]["enum"]

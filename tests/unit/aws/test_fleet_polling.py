@@ -5,13 +5,13 @@ from random import Random
 
 import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf
+from simulations.clock import in_virtual_time
+from simulations.polling import simulate_polling
 
-from example_app.simulations.clock import in_virtual_time
-from example_app.simulations.polling import simulate_polling
 from starlette_drain import Drain, Session
 from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
 from starlette_drain.aws.api.backoff import Backoff
-from starlette_drain.aws.sources.polling import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
+from starlette_drain.aws.api.budget import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 
@@ -20,7 +20,7 @@ class Guest(Session):
 
     __slots__ = ()
 
-    def leave(self, close_policy):
+    def begin_close(self, close_policy):
         """Stay."""
 
 
@@ -88,6 +88,7 @@ def test_another_base_keeps_a_wait_that_has_grown():
     assert backoff.wait == 5
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tasks", "layout", "interval"),
@@ -237,17 +238,17 @@ async def test_the_real_trigger_tells_the_real_drain_how_many_drain(stage):
     for number in range(3):
         group.register(f"10.1.0.{number}")
     trigger = TargetHealthTrigger(clients=stage.clients, environ=ON_ECS, rng=Random(7), fetch=MetadataOf(task))
-    drain = Drain(triggers=[trigger], observers=[], rng=Random(7), fleet_rate=40)
+    drain = Drain(triggers=[trigger], observers=[], rng=Random(7), pacing="fleet:40")
     async with drain.run():
         for _ in range(100):
-            drain.enter(Guest("/", drain.time()))
+            drain.host.engine.track(Guest("/", drain.host.engine.time()))
         await asyncio.sleep(20)
         for target in ("10.0.0.5", "10.1.0.0", "10.1.0.1", "10.1.0.2"):
             group.deregister(target)
         await asyncio.sleep(6)
-        assert drain.fleet_seen == (4, 0, True)
+        assert drain.host.engine.fleet_seen == (4, 0, True)
         assert drain.progress().pacing.startswith("paused")
         group.register("10.2.0.0")
         await asyncio.sleep(6)
-        assert drain.fleet_seen == (4, 1, True)
+        assert drain.host.engine.fleet_seen == (4, 1, True)
         assert drain.progress().pacing == "at most 10/s, this task's part of the fleet's 40/s while 4 drain"

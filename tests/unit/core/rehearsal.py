@@ -1,4 +1,4 @@
-"""A plan and its caller on a clock that the test turns: what `Shedding` does with a timer, without one."""
+"""A plan and its caller on a clock that the test turns: what the engine does with a timer, without one."""
 
 import math
 from dataclasses import dataclass
@@ -114,10 +114,13 @@ class Rehearsal:
         self.recount()
 
     def shorten(self, window):
-        """Bring the deadline forward to *window* seconds from now."""
-        shortened = self.plan.shorten(self.now, self.now + window)
+        """Bring the deadline forward to *window* seconds from now; a later one changes nothing."""
+        self.move(min(self.now + window, self.plan.deadline))
+
+    def move(self, deadline):
+        """Move the deadline."""
+        self.plan.move(self.now, deadline)
         self.note()
-        return shortened
 
     def recount(self):
         """Tell the plan that something changed."""

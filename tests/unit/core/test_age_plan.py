@@ -54,6 +54,7 @@ def test_nobody_there():
     assert Crowd().plan.ask_at is None
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_one_session_leaves_anywhere_in_the_last_fifth():
     """Servers that each got one session at the same moment do not send them all away at the same moment."""
@@ -68,6 +69,7 @@ def test_one_session_leaves_anywhere_in_the_last_fifth():
         assert sum(begin <= age < begin + LAST / 4 for age in ages) == pytest.approx(100, abs=35)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_sessions_that_come_evenly_leave_evenly_and_in_time():
     """One a second for an hour: none stays longer than its age, and no second is busy."""
@@ -117,6 +119,15 @@ def test_limit_holds_and_is_used():
     assert crowd.busiest(10.0) <= 2 * 10 + 2
 
 
+def test_line_says_how_fast_it_moves():
+    """As every pace does: 1000 within a fifth of their age, or what is allowed."""
+    for limit, rate in ((math.inf, 1000 / LAST), (2.0, 2.0)):
+        crowd = Crowd(limit=limit)
+        crowd.open(1000)
+        crowd.pass_time(AGE - LAST)
+        assert crowd.plan._plan.describe(crowd.now) == f"by age, {rate:.3g} sessions/s"
+
+
 def test_share_divides_the_limit_and_not_the_ages():
     """Of several processes each keeps to its part; where the limit is not needed each goes by its sessions' ages."""
     for limit, expected in ((10.0, 10 / 4 * LAST), (math.inf, 1000)):
@@ -153,3 +164,11 @@ def test_held_session_does_not_keep_the_others():
     held._holds = 0
     crowd.pass_time(LAST + 1)
     assert held in crowd.asked
+
+
+def test_it_names_its_rate():
+    """The line of the old is a strategy like others, and says what it does."""
+    crowd = Crowd(limit=2.0)
+    crowd.open(1000)
+    crowd.pass_time(AGE - LAST + 1)
+    assert crowd.plan._plan.describe(crowd.now) == "by age, 2 sessions/s"

@@ -38,7 +38,7 @@ class FallingPacing:
 STRATEGIES = [EvenPacing(), RateCapPacing(8), RateCapPacing(0.5), BatchPacing(2), BatchPacing(7.3), FallingPacing()]
 STRATEGIES += [FleetPacing(8), FleetPacing(20, draining=8, healthy=5)]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 every_strategy = pytest.mark.parametrize("pacing", STRATEGIES, ids=repr)
 one_by_one = pytest.mark.parametrize("pacing", [each for each in STRATEGIES if not each.interval], ids=repr)
@@ -235,12 +235,17 @@ def test_rate_cap_holds_where_there_is_time(limit, start, happenings):
 @example(start=crowd_of(100), happenings=[Step(9, "stall", 0.0)])
 @settings(max_examples=60, deadline=None)
 def test_one_batch_an_interval_of_the_announced_size(pacing, start, happenings):
-    """In any stretch shorter than the interval there is one batch, no greater than announced, before the deadline."""
+    """
+    In any stretch shorter than the interval there is one batch, no greater than announced, before the deadline.
+
+    The interval is the one that the plan announces, which is shorter where three of them would not fit.
+    """
     play = live(pacing, start, happenings).play
     calls = [call for call in play.calls if call.count and call.at < play.plan.deadline]
     for index, first in enumerate(calls):
         # One session may follow its batch: it was due, and somebody held it at that moment.
-        within = [call for call in calls[index:] if call.at < first.at + pacing.interval]
+        interval = min(float(call.words.split()[4]) for call in calls[index : index + 2])
+        within = [call for call in calls[index:] if call.at < first.at + interval * 0.99]
         sizes = [int(call.words.split()[2]) for call in within]
         assert sum(call.count for call in within) <= max(sizes) + 1
 

@@ -29,14 +29,15 @@ def guests():
 )
 def test_every_choice_asks_in_its_order(choice, expected):
     """By age, by silence, or by the application's own key."""
-    registry = SessionRegistry(find_precedence(choice))
+    registry = SessionRegistry()
     for session in guests():
         registry.add(session)
+    registry.rank(find_precedence(choice))
     assert [registry.pick(Random(1)).path for _ in range(3)] == expected
 
 
 def test_random_is_no_precedence():
-    """The default needs no queue at all."""
+    """The default needs no order at all."""
     assert find_precedence("random") is None
 
 

@@ -10,9 +10,9 @@ from starlette_drain._core.report import Tally
 CAUSE = DrainCause("target-health", "draining", at=1000.0, lag=5.0)
 
 
-def report_at(tally, now, *, deadline=1100.0, still_open=0, causes=(CAUSE,)):
+def report_at(tally, now, *, deadline=1100.0, still_open=0, causes=(CAUSE,), is_cancelled=False):
     """Make the report."""
-    return tally.report(now, causes=causes, deadline=deadline, still_open=still_open)
+    return tally.report(now, causes=causes, deadline=deadline, still_open=still_open, is_cancelled=is_cancelled)
 
 
 def tally_of(*moments, sessions=10):

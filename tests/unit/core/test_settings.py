@@ -1,150 +1,116 @@
 """The options of a drain: every bound, both ways in, and what an error says."""
 
-import inspect
 import math
 import re
 from dataclasses import FrozenInstanceError, fields
-from pathlib import Path
-from types import UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import get_args, get_type_hints
 
+import make_options
 import pytest
 
-from starlette_drain._core.options import DrainOptions
+from starlette_drain import Drain, Settings
+from starlette_drain._core.declared import environment_name, options_of
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, RateCapPacing
-from starlette_drain._core.settings import Settings, environment_name
+from starlette_drain._core.settings import Settings as CoreSettings
+from starlette_drain._engine.options import DrainOptions
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import DrainError, SettingsError
+from starlette_drain.tools.cli import main
 
-PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 NAMES = [each.name for each in fields(Settings)]
 ARN = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/streams/6d0ecf831eec9f09"
 TOKEN = "correct-horse-battery"
-UNITS = {"poll_share": "", "fleet_rate": "1/s"}
-"""Of those numbers that are no seconds."""
 NOT_SECONDS = [-1, -1e-9, math.nan, math.inf, "5", True, None, 10**400]
+NO_PACE = [f"{name}:{number}" for name in ("rate", "batches", "fleet") for number in ("0", "-1", "nan", "inf", "")]
 
 SOUND = {
+    "mode": ["drain", "observe", "off"],
     "window": [None, 1, 0.5, 3600],
     "margin": [0, 15.5],
-    "pacing": [EvenPacing(), RateCapPacing(5), BatchPacing(), "even", "rate:5", "batches:2"],
+    "pacing": [EvenPacing(), RateCapPacing(5), BatchPacing(), "even", "rate:5", "batches:2", "fleet:5"],
     "shed_first": ["random", "oldest", "newest", "idle", id],
+    "start_delay": [0, 10],
     "late_arrivals": ["refuse", "accept"],
     "retry_after": [0, 30],
-    "reconnect_window": [None, 0.1, 120],
-    "max_session_age": [None, 3600],
     "close_code": [1001, 1012, 1013, 3000, 4999],
-    "close_reason": ["", "x" * 123, "é" * 61],
-    "farewell_timeout": [0, 2],
-    "close_timeout": [0, 5],
     "grace": [0, 5],
+    "max_session_age": [None, 3600],
     "sigterm": ["auto", True, False],
     "sigterm_window": [0, 20],
-    "cancel_transfers": [True, False],
     "exit_when_drained": [True, False],
-    "freeze_gc": [True, False],
-    "workers_dir": [None, "/run/app"],
     "admin_token": [None, "x" * 16, TOKEN],
-    "admin_path": ["/drain", "/internal/drain"],
-    "admin_proxied": [True, False],
+    "log": [True, False],
     "sources": [(), ("task-state",), "target-health", "target-health, task-state,service-deployment", "none"],
     "self_registration": [True, False, "deregister"],
-    "protection_limit": [None, 60, 172_800],
-    "protection_sessions": [None, 0, 5000],
     "target_group_arn": [(), (ARN,), ARN, f" {ARN} , {ARN}2 ", ""],
-    "target_group_policy": ["any", "all"],
     "target_id": [None, "10.0.0.1", "i-0123456789abcdef0", "fd00::1"],
     "target_port": [None, 1, 65535],
     "deregistration_delay": [None, 0, 3600],
     "poll_interval": [1, 60.5],
     "poll_share": [1, 0.01],
-    "fleet_rate": [None, 500, 0.5],
-    "start_delay": [0, 10],
 }
 
 UNSOUND = {
+    "mode": ["", "on", "Off", None, False],
     "window": [0, *NOT_SECONDS[:-2]],
     "margin": NOT_SECONDS,
-    "pacing": [None, 5, "fast", "rate:0", "", EvenPacing, RateCapPacing, object()],
+    "pacing": [None, 5, "fast", "", *NO_PACE, EvenPacing, RateCapPacing, ...],
     "shed_first": ["", "youngest", None, 5],
+    "start_delay": NOT_SECONDS,
     "late_arrivals": ["", "Refuse", None, True],
     "retry_after": NOT_SECONDS,
-    "reconnect_window": [0, -1, "5"],
-    "max_session_age": [0, -1, True],
     "close_code": [1000, 1005, 1006, 1011, 1014, 2999, 5000, 1012.0, True, "1012", None],
-    "close_reason": ["x" * 124, "é" * 62, b"x", None, "\udcff"],
-    "farewell_timeout": NOT_SECONDS,
-    "close_timeout": NOT_SECONDS,
     "grace": NOT_SECONDS,
+    "max_session_age": [0, -1, True],
     "sigterm": ["yes", 1, 0, None],
     "sigterm_window": NOT_SECONDS,
-    "cancel_transfers": [1, "yes", None],
     "exit_when_drained": [0, "no", None],
-    "freeze_gc": [1, "yes", None],
-    "workers_dir": ["", "run/app", "~/run", 5],
     "admin_token": ["", "x" * 15, "x" * 16 + " ", "pässwörter-sind-lang", b"x" * 20, 5],
-    "admin_path": ["", "/", "drain", "/drain/", None],
-    "admin_proxied": [1, "yes", None],
+    "log": [1, "yes", None],
     "sources": ["target", ("sigterm",), ["target-health"], None, ("target-health", []), 5],
     "self_registration": ["", "register", None, 1],
-    "protection_limit": [0, 59, 172_801, math.nan, "300", True],
-    "protection_sessions": [-1, 2.5, "5", True],
     "target_group_arn": ["streams", ("arn:aws:s3:::bucket",), [ARN], None, (ARN, 5)],
-    "target_group_policy": ["", "some", None],
     "target_id": ["", 5],
     "target_port": [0, 65536, -1, 80.0, True, "80"],
     "deregistration_delay": [-1, 3601, math.nan, "300", True],
     "poll_interval": [0.99, 0, *NOT_SECONDS],
     "poll_share": [0, 1.01, *NOT_SECONDS],
-    "fleet_rate": [0, -1, math.nan, math.inf, "5", True],
-    "start_delay": NOT_SECONDS,
 }
 
 FROM_ENVIRONMENT = {
+    "mode": ("observe", "observe"),
     "window": ("240", 240.0),
     "margin": ("0", 0.0),
     "pacing": ("rate:50", RateCapPacing(50.0)),
     "shed_first": ("oldest", "oldest"),
+    "start_delay": ("10", 10.0),
     "late_arrivals": ("accept", "accept"),
     "retry_after": ("1.5", 1.5),
-    "reconnect_window": ("90", 90.0),
-    "max_session_age": ("14400", 14400.0),
     "close_code": ("4000", 4000),
-    "close_reason": ("back soon", "back soon"),
-    "farewell_timeout": ("1e-1", 0.1),
-    "close_timeout": (" 3 ", 3.0),
     "grace": ("7", 7.0),
+    "max_session_age": ("14400", 14400.0),
     "sigterm": ("Off", False),
     "sigterm_window": ("25", 25.0),
-    "cancel_transfers": ("1", True),
     "exit_when_drained": ("YES", True),
-    "freeze_gc": ("1", True),
-    "workers_dir": ("/run/app", "/run/app"),
     "admin_token": (TOKEN, TOKEN),
-    "admin_path": ("/x", "/x"),
-    "admin_proxied": ("true", True),
+    "log": ("off", False),
     "sources": (" task-state,target-health", ("task-state", "target-health")),
     "self_registration": ("Deregister", "deregister"),
-    "protection_limit": ("3600", 3600.0),
-    "protection_sessions": ("100", 100),
     "target_group_arn": (f"{ARN}, {ARN}2,", (ARN, ARN + "2")),
-    "target_group_policy": ("all", "all"),
     "target_id": ("10.0.0.1", "10.0.0.1"),
     "target_port": ("8080", 8080),
     "deregistration_delay": ("300", 300.0),
     "poll_interval": ("10", 10.0),
     "poll_share": ("0.5", 0.5),
-    "fleet_rate": ("500", 500.0),
-    "start_delay": ("10", 10.0),
 }
 
 BAD_ENVIRONMENT = {
+    "mode": "drian",
     "window": "four minutes",
     "pacing": "fast",
     "late_arrivals": "maybe",
     "close_code": "1012.0",
-    "close_reason": "\udcff",  # bytes that are no UTF-8, as os.environ shows them
     "sigterm": "perhaps",
-    "admin_proxied": "2",
     "admin_token": "short",
     "target_group_arn": "streams",
     "target_port": "http",
@@ -224,6 +190,15 @@ def test_unsound_variable_is_named(name, text):
         assert str(caught.value.value) in str(caught.value) or not text.isprintable()
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(FROM_ENVIRONMENT[name][1], float | int)])
+def test_no_number_is_endless(name, text):
+    """What is no finite number is refused in every option, as an argument and as a variable."""
+    for options, environ in (({name: float(text)}, {}), ({}, {environment_name(name): text})):
+        with pytest.raises(SettingsError):
+            Settings.load(options, environ)
+
+
 @pytest.mark.parametrize("value", ["short", "short and with blanks in it", TOKEN + "\n"])
 def test_token_is_never_shown(value):
     """Not in an error of the option, nor of the variable, nor of a name mistyped, nor in the repr."""
@@ -238,25 +213,64 @@ def test_token_is_never_shown(value):
     assert TOKEN not in repr(Settings(admin_token=TOKEN))
 
 
-def test_a_fleet_rate_decides_the_pace():
-    """A fleet's budget beside a pace of one's own is refused, in the name of whoever gave it."""
-    with pytest.raises(SettingsError, match="leave pacing at 'even'"):
-        Settings(fleet_rate=500, pacing="rate:50")
-    with pytest.raises(SettingsError, match=r"DRAIN_FLEET_RATE=500.0 cannot work: .*pacing at 'even'"):
-        Settings.load({}, {"DRAIN_FLEET_RATE": "500", "DRAIN_PACING": "batches:2"})
-
-
-def test_unknown_option():
-    """A name mistyped is refused, and the error lists the right ones."""
+@pytest.mark.parametrize(
+    ("given", "meant"), [("windw", "window"), ("Pacing", "pacing"), ("target_group_arns", "target_group_arn")]
+)
+def test_unknown_option(given, meant):
+    """A name mistyped is refused, and the error says which was probably meant."""
     with pytest.raises(SettingsError) as caught:
-        Settings.load({"windw": 5}, {})
-    assert caught.value.option == "windw"
+        Drain(**{given: 5})
+    assert str(caught.value) == f"{given}='…' cannot work: there is no such option; did you mean {meant}?"
+
+
+def test_unknown_option_like_no_other():
+    """A name that resembles none is refused, and the error lists all there are."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"xyz": 5}, {})
     assert all(name in caught.value.remedy for name in NAMES)
 
 
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("DRAIN_WINDWO", "did you mean DRAIN_WINDOW?"),
+        ("drain_window", "did you mean DRAIN_WINDOW?"),
+        ("DRAIN_TARGET_GROUP_ARNS", "did you mean DRAIN_TARGET_GROUP_ARN?"),
+        ("DRAIN_XYZ", "starlette-drain --help lists the variables"),
+    ],
+)
+def test_variable_that_is_not_read(variable, hint, monkeypatch, caplog):
+    """It changes nothing, and a warning names it and the one that was probably meant; its value is not shown."""
+    assert Settings.load({}, {variable: "hunter2"}) == Settings()
+    monkeypatch.setenv(variable, "hunter2")
+    Drain()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("starlette_drain", "WARNING")
+    assert record.message == f"Check the options: {variable} is not read, for there is no such option; {hint}"
+
+
 def test_other_variables_are_not_ours():
-    """Variables that name no option are left alone."""
-    assert Settings.load({}, {"DRAIN_WINDW": "5", "WINDOW": "5", "PATH": "/bin"}) == Settings()
+    """Variables that do not begin like ours are left alone, and so are all that are read."""
+    ours = {environment_name(name): text for name, (text, _) in FROM_ENVIRONMENT.items()}
+    environ = {"WINDOW": "5", "PATH": "/bin", **ours}
+    assert list(Settings().warnings(environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"pacing": "batches:10", "window": 10}, []),
+        ({"window": 0.5}, ["window=0.5"]),
+        ({"sigterm_window": 0}, ["sigterm_window=0"]),
+        ({"pacing": "rate:1", "window": 60}, []),
+        ({"pacing": "fleet:1", "window": 60}, []),
+    ],
+)
+def test_a_window_that_spreads_nothing_is_warned_of(options, named):
+    """No option turns the drain into the burst that it is there to prevent without a warning at the start."""
+    warnings = list(Settings.load(options, {}).warnings({}))
+    assert [warning.partition(":")[0] for warning in warnings] == named
+    assert all("all sessions are closed at once" in warning for warning in warnings)
 
 
 def test_settings_are_frozen_and_named():
@@ -268,74 +282,63 @@ def test_settings_are_frozen_and_named():
 
 
 def test_tail_is_the_longest_goodbye():
-    """The farewell comes first; the close and the grace run side by side."""
-    assert Settings(farewell_timeout=2, close_timeout=5, grace=9).tail == 11
-    assert Settings(farewell_timeout=2, close_timeout=5, grace=1).tail == 7
+    """The close hooks come first, then the grace."""
+    assert Settings(grace=9).tail == 2 + 9
 
 
-def forms(hint):
-    """Return the members of a union, or the one type."""
-    return set(get_args(hint)) if get_origin(hint) in {Union, UnionType, Literal} else {hint}
+def test_core_knows_no_aws():
+    """A drain without AWS has options too, and those of AWS stand beside them in one flat list."""
+    assert not {"sources", "target_id", "poll_share"} & set(options_of(CoreSettings))
+    assert set(options_of(CoreSettings)) < set(NAMES)
+    assert AwsSettings.of(CoreSettings(margin=3)) == Settings(margin=3)
+    assert AwsSettings.of(settings := Settings(poll_share=1)) is settings
 
 
-def test_typed_dictionary_and_dataclass_agree():
-    """What a type checker offers to `Drain` is what `Settings` takes: the same names, order and types."""
-    offered, taken = get_type_hints(DrainOptions), get_type_hints(Settings)
-    assert list(offered) == NAMES
-    wider = {"pacing": {str}, "target_group_arn": {str}, "sources": {str}}
-    for name in NAMES:
-        assert forms(offered[name]) == forms(taken[name]) | wider.get(name, set()), name
+def test_options_are_few():
+    """A list that a person can read: what one object needs goes into its constructor."""
+    assert len(NAMES) <= 24
+    assert sum(not declared.expert for _, declared in options_of(Settings).values()) <= 13
 
 
-def test_every_option_is_explained():
-    """The docstring of `Settings` explains every option, in order, and no other."""
-    documented = re.findall(r"^    (\w+): ", inspect.getdoc(Settings), re.MULTILINE)
-    assert documented == NAMES
+# The lists
 
-
-# The page in the documentation
-
-needs_docs = pytest.mark.skipif(not PAGE.parent.is_dir(), reason="the documentation is not here: a test of a wheel")
-
-
-def rows():
-    """Return the cells of each option's row on the page."""
-    table = {}
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"\| `(\w+)` \|", line):
-            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            assert match[1] not in table, f"{match[1]} has two rows"
-            table[match[1]] = cells
-    return table
-
-
-def shown(value):
-    """Return how the page shows a default."""
-    match value:
-        case EvenPacing():
-            return '`"even"`'
-        case ():
-            return "`()`"
-        case float():
-            return f"`{value:g}`"
-        case str():
-            return f'`"{value}"`'
-    return f"`{value!r}`"
+needs_docs = pytest.mark.skipif(
+    not (make_options.ROOT / "docs").is_dir(), reason="the documentation is not here: a test of a wheel"
+)
 
 
 @needs_docs
-def test_page_has_every_option_and_no_other():
-    """docs/settings.md has a row for each option."""
-    assert sorted(rows()) == sorted(NAMES)
+@pytest.mark.parametrize(("file", "part"), make_options.LISTS, ids=lambda each: getattr(each, "name", each))
+def test_every_list_is_made_from_the_declarations(file, part):
+    """`DrainOptions`, the page and the README are what tests/make_options.py makes."""
+    assert file.read_text(encoding="utf-8") == make_options.made(file, part)
 
 
-@needs_docs
-@pytest.mark.parametrize("each", fields(Settings), ids=lambda each: each.name)
-def test_page_tells_the_truth(each):
-    """Default, unit and variable on the page are those of the code, and the meaning is more than a word."""
-    _, default, unit, variable, meaning = rows()[each.name]
-    assert default == shown(each.default)
-    is_number = float in forms(get_type_hints(Settings)[each.name])
-    assert unit == UNITS.get(each.name, "s" if is_number else "")
-    assert variable == f"`{environment_name(each.name)}`"
-    assert len(meaning) > 20
+def test_the_typed_dictionary_is_right():
+    """What a type checker offers to `Drain` are the options, in order."""
+    assert list(get_type_hints(DrainOptions)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_meaning_is_a_sentence(name):
+    """It begins with a capital and ends with a full stop, fits into a table, and seconds have their unit."""
+    _, declared = options_of(Settings)[name]
+    assert re.fullmatch(r"[A-Z][^|\n]{20,}\.", declared.meaning)
+    hint = get_type_hints(Settings)[name]
+    assert bool(declared.unit) == ((hint is float or float in get_args(hint)) and name != "poll_share")
+
+
+def test_the_command_shows_every_option(capsys):
+    """``starlette-drain --help`` lists each variable with its default and meaning."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert [line.strip().split("=")[0] for line in told.splitlines() if line.startswith("  DRAIN_")] == sorted(
+        map(environment_name, NAMES), key=lambda variable: is_expert(variable.removeprefix("DRAIN_").lower())
+    )
+    assert "  DRAIN_GRACE=5 (seconds)\n      How long a session has to be gone" in told
+
+
+def is_expert(name):
+    """Tell whether most installations leave the option *name* alone."""
+    return options_of(Settings)[name][1].expert

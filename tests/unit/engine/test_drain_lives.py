@@ -4,7 +4,7 @@ import asyncio
 from contextvars import ContextVar
 
 import pytest
-from worker_crowd import Guest
+from guests import Guest
 
 from starlette_drain import Drain, DrainCause, DrainMiddleware, DrainState
 from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted, SessionShed
@@ -86,11 +86,11 @@ async def test_what_the_middleware_brings_is_watched_although_the_drain_has_begu
     """Starlette makes its middleware at the first request: within `run`, SIGTERM and the others are watched then."""
     drain = Drain()
     async with drain.run():
-        assert drain.trigger_status() == {}
+        assert drain.host.statuses() == {}
         DrainMiddleware(answer, drain=drain)
         await asyncio.sleep(1)
-        states = {name: status.get("state", "watching") for name, status in drain.trigger_status().items()}
-        assert states.keys() == {"sigterm", "target-health", "workers"}
+        states = {name: status.get("state", "watching") for name, status in drain.host.statuses().items()}
+        assert states.keys() == {"sigterm", "target-health", "workers", "announcement"}
         assert "not started" not in states.values()
 
 
@@ -100,7 +100,7 @@ async def test_own_triggers_are_watched_once_though_the_middleware_comes_late():
     async with drain.run():
         await asyncio.sleep(1)
         DrainMiddleware(answer, drain=drain)
-        drain.add(late := ListeningTrigger("late"))
+        drain.host.add(late := ListeningTrigger("late"))
         await asyncio.sleep(1)
         assert (len(early.watched), len(late.watched)) == (1, 1)
         late.fire()
@@ -155,7 +155,7 @@ async def test_a_request_after_the_end_begins_nothing(drains):
     assert first.get("status") == (503 if drains else None)
     await asyncio.sleep(1)
     assert (drain.state, drain.report) == (state, report)
-    assert not drain.is_running
+    assert not drain.host.is_running
     assert len(trigger.watched) == 1
     assert drain.statistics().open == 0
 
@@ -184,20 +184,20 @@ async def test_what_a_drain_does_belongs_to_no_request():
     guests = [Guest(drain) for _ in range(4)]
     REQUEST.set("session-1")
     for guest in guests:
-        drain.enter(guest)
-        drain.opened(guest)
+        drain.host.engine.track(guest)
+        drain.host.engine.opened(guest)
     await asyncio.sleep(1)
     REQUEST.set("who asks")
-    drain.request(DrainCause("watchful", "seen", drain.time(), drain.time() + 10))
+    drain.host.engine.claim(DrainCause("watchful", "seen", drain.host.engine.time(), drain.host.engine.time() + 10))
     REQUEST.set("session-2")
     await asyncio.sleep(5)
-    drain.closed(guests[0], forced=False)
+    drain.host.engine.closed(guests[0], forced=False)
     assert await drain.wait_drained()
     assert trigger.watched == ["none"]
     heard = dict(observer.heard)
     assert heard[DrainStarted] == "who asks"
     assert {heard[kind] for kind in (SessionShed, DrainProgressed, DrainFinished)} == {"none"}
-    await drain.end()
+    await drain.host.end()
 
 
 async def test_the_last_session_to_leave_does_not_give_the_end_its_name():
@@ -205,10 +205,10 @@ async def test_the_last_session_to_leave_does_not_give_the_end_its_name():
     observer = Overhearing()
     drain = Drain(triggers=[], observers=[observer])
     async with drain.run():
-        drain.enter(guest := Guest(drain))
+        drain.host.engine.track(guest := Guest(drain))
         await drain.start(window=10)
         REQUEST.set("the last session")
-        drain.closed(guest, forced=False)
+        drain.host.engine.closed(guest, forced=False)
         assert drain.state is DrainState.DRAINED
     assert dict(observer.heard)[DrainFinished] == "none"
 
@@ -216,11 +216,9 @@ async def test_the_last_session_to_leave_does_not_give_the_end_its_name():
 async def test_workers_that_were_forked_do_not_beat_in_time():
     """What was made before the fork is the same in all of them; what each draws after it is not."""
     drain, other = Drain(triggers=[], observers=[]), Drain(triggers=[], observers=[])
-    other.rng.setstate(drain.rng.getstate())
-    names = set()
+    assert drain.host.rng is other.host.rng is None
+    drawn = set()
     for each in (drain, other):
         async with each.run():
-            each.enter(Guest(each))
-            await each.start()
-            names.add(each.progress().drain_id)
-    assert len(names) == 2
+            drawn.add(each.host.engine.retry_after())
+    assert len(drawn) == 2

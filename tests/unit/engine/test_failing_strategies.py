@@ -6,7 +6,7 @@ import math
 from random import Random
 
 import pytest
-from worker_crowd import Guest
+from guests import Guest
 
 from starlette_drain import Drain, DrainState
 from starlette_drain._core.events import SessionShed
@@ -51,9 +51,9 @@ def house(**options):
     """Return a drain with fifty guests, and what is told of it."""
     recording = RecordingObserver()
     drain = Drain(triggers=[], observers=[recording], rng=Random(7), **options)
-    drain.begin()
+    drain.host.begin()
     for _ in range(50):
-        drain.enter(Guest(drain))
+        drain.host.engine.track(Guest(drain))
     return drain, recording
 
 
@@ -67,6 +67,11 @@ def house(**options):
         ("describe", raises),
         ("interval", raises),
         ("interval", lambda: "often"),
+        ("rate", lambda: math.nan),
+        ("rate", lambda: 10**400),
+        ("interval", lambda: math.nan),
+        ("interval", lambda: math.inf),
+        ("interval", lambda: -1.0),
     ],
 )
 async def test_pace_that_fails_is_replaced_by_an_even_one(what, wrong, after, caplog):
@@ -85,18 +90,18 @@ async def test_pace_that_fails_is_replaced_by_an_even_one(what, wrong, after, ca
     assert drain.report.peak_rate <= 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "evenly from here on" in caplog.text
-    await drain.end()
+    await drain.host.end()
 
 
-@pytest.mark.parametrize("answer", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("answer", [math.inf, -math.inf, -1.0])
 async def test_pace_with_a_strange_answer_meets_the_deadline(answer):
-    """What is a number is taken as one: none, at once, none."""
+    """What is a number is taken as one: at once, none, none."""
     drain, _ = house(pacing=Failing("rate", 0, lambda: answer))
     await drain.start(window=100)
     assert await drain.wait_drained()
     assert (drain.report.shed, drain.report.still_open) == (50, 0)
     assert drain.report.duration <= 100
-    await drain.end()
+    await drain.host.end()
 
 
 async def test_precedence_that_fails_is_logged_for_what_it_is(caplog):
@@ -106,7 +111,7 @@ async def test_precedence_that_fails_is_logged_for_what_it_is(caplog):
     assert await drain.wait_drained()
     assert (drain.report.shed, drain.report.still_open) == (50, 0)
     assert [record.getMessage().split(";")[0] for record in caplog.records] == ["shed_first failed"]
-    await drain.end()
+    await drain.host.end()
 
 
 async def test_pace_that_fails_is_not_blamed_on_the_precedence(caplog):
@@ -114,9 +119,37 @@ async def test_pace_that_fails_is_not_blamed_on_the_precedence(caplog):
     drain, recording = house(shed_first="newest", pacing=Failing("rate", 5, raises))
     newest = Guest(drain)
     newest.opened_at += 1
-    drain.enter(newest)
+    drain.host.engine.track(newest)
     await drain.start(window=100)
     assert await drain.wait_drained()
     assert recording.of(SessionShed)[0].session is newest
     assert "shed_first" not in caplog.text
-    await drain.end()
+    await drain.host.end()
+
+
+class Moody(Failing):
+    """A pace with a stance that it cannot tell."""
+
+    @property
+    def stance(self):
+        """Fail, though not as an attribute that is missing does."""
+        raise ZeroDivisionError
+
+
+async def test_pace_that_cannot_tell_its_stance_is_replaced_too(caplog):
+    """What is asked for only to be told of is as good a reason to fail."""
+    drain, _ = house(pacing=Moody("nothing", 0, raises))
+    await drain.start(window=100)
+    assert await drain.wait_drained()
+    assert (drain.report.shed, drain.report.outcome) == (50, "drained")
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await drain.host.end()
+
+
+@pytest.mark.parametrize("words", [None, 7, b"slow", ["fast"]])
+async def test_words_that_are_none_are_made_some(words):
+    """``GET /drain`` and the log show text, whatever a strategy answers."""
+    drain, _ = house(pacing=Failing("describe", 0, lambda: words))
+    await drain.start(window=100)
+    assert drain.progress().pacing == str(words)
+    await drain.host.end()

@@ -6,12 +6,12 @@ import weakref
 from random import Random
 
 import pytest
-from worker_crowd import Guest
+from guests import Guest
 
 from starlette_drain import Drain
 from starlette_drain._core.age_plan import LAST_PART
 from starlette_drain._core.events import SessionShed
-from starlette_drain._engine.max_age import Ageing
+from starlette_drain._engine.max_age import MaxAge
 from starlette_drain.testing.recording import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -31,18 +31,18 @@ class House:
     def __init__(self, **options) -> None:
         self.recording = RecordingObserver()
         self.drain = Drain(triggers=[], observers=[self.recording], rng=Random(7), **options)
-        self.drain.equip(triggers=tuple, observers=tuple)
-        self.ageing = Ageing(self.drain, AGE)
-        self.drain.add(self.ageing)
-        self.drain.begin()
-        self.began = self.drain.time()
+        self.drain.host.equip(triggers=tuple, observers=tuple)
+        self.ageing = MaxAge(self.drain.host, AGE)
+        self.drain.host.add(self.ageing)
+        self.drain.host.begin()
+        self.began = self.drain.host.engine.time()
 
     def seat(self, count: int):
         """Open *count* sessions."""
         guests = [Referable(self.drain) for _ in range(count)]
         for guest in guests:
-            self.drain.enter(guest)
-            self.drain.opened(guest)
+            self.drain.host.engine.track(guest)
+            self.drain.host.engine.opened(guest)
         return guests
 
     def sheds(self):
@@ -62,7 +62,7 @@ async def test_each_leaves_at_the_age_or_up_to_a_fifth_earlier():
     tenth = [sum((0.8 + part * 0.02) * AGE <= at < (0.82 + part * 0.02) * AGE for at in sheds) for part in range(10)]
     assert max(tenth) <= 43
     assert min(tenth) >= 37
-    assert house.ageing.status(house.drain.time()) == {"max_session_age": AGE, "shed": 400, "waiting": 0}
+    assert house.ageing.status(house.drain.host.engine.time()) == {"max_session_age": AGE, "shed": 400, "waiting": 0}
     assert house.drain.report is None
 
 
@@ -78,10 +78,10 @@ async def test_a_held_session_is_asked_later():
     """``hold`` means not now for ageing too; the moment comes again."""
     house = House()
     (guest,) = house.seat(1)
-    house.drain.hold(guest)
+    house.drain.host.engine.hold(guest)
     await asyncio.sleep(3 * AGE)
     assert house.sheds() == []
-    house.drain.release(guest)
+    house.drain.host.engine.release(guest)
     await asyncio.sleep(LAST_PART * AGE)
     assert len(house.sheds()) == 1
 
@@ -91,15 +91,15 @@ async def test_a_cancelled_drain_is_not_followed_by_a_burst():
     house = House()
     guests = house.seat(300)
     for guest in guests:
-        house.drain.hold(guest)  # so that the drain takes nobody
+        house.drain.host.engine.hold(guest)  # so that the drain takes nobody
     await asyncio.sleep(0.7 * AGE)
     await house.drain.start(window=3000)
     await asyncio.sleep(0.4 * AGE)
     assert house.sheds() == []
     for guest in guests:
-        house.drain.release(guest)
+        house.drain.host.engine.release(guest)
     await house.drain.cancel()
-    back = house.drain.time() - house.began
+    back = house.drain.host.engine.time() - house.began
     await asyncio.sleep(LAST_PART * AGE + 1)
 
     sheds = house.sheds()
@@ -125,7 +125,7 @@ async def test_a_session_that_has_gone_is_not_remembered():
     guests = house.seat(100)
     traces = [weakref.ref(guest) for guest in guests]
     for guest in guests:
-        house.drain.closed(guest, forced=False)
+        house.drain.host.engine.closed(guest, forced=False)
     house.recording.events.clear()
     del guests, guest
     gc.collect()
@@ -137,7 +137,7 @@ async def test_the_end_of_the_watch_is_the_end_of_ageing():
     house = House()
     house.seat(3)
     await asyncio.sleep(1)
-    await house.drain.end()
+    await house.drain.host.end()
     await asyncio.sleep(2 * AGE)
     assert house.sheds() == []
 
@@ -156,8 +156,8 @@ async def test_a_limit_holds_however_many_came_together():
 
 async def test_a_limit_is_divided_among_the_workers():
     """Each worker of a task takes its part of what is allowed to all."""
-    house = House(fleet_rate=10.0)
-    house.drain.divide(4)
+    house = House(pacing="fleet:10")
+    house.drain.host.engine.divide(4)
     house.seat(2000)
     await asyncio.sleep(AGE)
     assert len(house.sheds()) == pytest.approx(10 / 4 * LAST_PART * AGE, abs=3)

@@ -1,9 +1,9 @@
 """What a drain may assume of an event loop's timers: only what uvloop keeps too."""
 
 import pytest
-from virtual_time import VirtualTimeLoop
 
 from starlette_drain import Drain, DrainState, Session
+from starlette_drain.testing import VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -30,14 +30,14 @@ class Leaver(Session):
     __slots__ = ("_drain",)
 
     def __init__(self, drain):
-        super().__init__("/fake", drain.time())
+        super().__init__("/fake", drain.host.engine.time())
         self._drain = drain
-        drain.enter(self)
-        drain.opened(self)
+        drain.host.engine.track(self)
+        drain.host.engine.opened(self)
 
-    def leave(self, _goodbye):
+    def begin_close(self, policy):  # noqa: ARG002
         """Go at once."""
-        self._drain.closed(self, forced=False)
+        self._drain.host.engine.closed(self, forced=False)
 
 
 async def test_a_session_may_leave_by_itself_while_more_are_due_than_one_pass_takes():
@@ -46,8 +46,8 @@ async def test_a_session_may_leave_by_itself_while_more_are_due_than_one_pass_ta
     async with drain.run():
         sessions = [Leaver(drain) for _ in range(300)]
         await drain.start(window=0.0)
-        drain.closed(sessions[0], forced=False)
-        drain.closed(sessions[1], forced=False)
+        drain.host.engine.closed(sessions[0], forced=False)
+        drain.host.engine.closed(sessions[1], forced=False)
         await drain.wait_drained()
         assert drain.state is DrainState.DRAINED
         assert drain.report.left == 2

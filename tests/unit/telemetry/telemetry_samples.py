@@ -18,6 +18,7 @@ from starlette_drain._core.events import (
     TriggerPolled,
     TriggerRestored,
     TriggerStoodDown,
+    WatchChanged,
     WindowTooLong,
 )
 from starlette_drain._core.report import DrainReport
@@ -28,6 +29,9 @@ class WebSocketLike(Session):
     """A session with the kind of a WebSocket."""
 
     kind = "websocket"
+
+
+OFF = (("target-health", "this is no ECS task."), ("task-state", "this is no ECS task"))
 
 
 def session(path: str = "/ws", opened_at: float = 1000.0) -> Session:
@@ -64,6 +68,7 @@ def report(*, still_open: int = 0, slack: float = 12.5) -> DrainReport:
         still_open=still_open,
         peak_rate=16.0,
         mean_rate=10.98,
+        outcome="incomplete" if still_open else "late" if slack < -1 else "drained",
         slack=slack,
     )
 
@@ -81,6 +86,7 @@ def story() -> list[Event]:
     one, two = session(), session()
     return [
         TriggerStoodDown(1000.0, "sigterm", "the server is not uvicorn."),
+        WatchChanged(1000.1, ("sigterm (in place)",), OFF, is_alarm=False),
         WindowTooLong(1000.0, window=400.0, fits=280.0, delay=300.0),
         TriggerPolled(1001.0, "target-health", "healthy", 0.004),
         TriggerImpaired(1006.0, "target-health", "no credentials were found", "give the task a task role"),

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from telemetry_samples import JOINED, finished, story
+from telemetry_samples import JOINED, OFF, finished, story
 
 import starlette_drain
+from starlette_drain._core.events import WatchChanged
 from starlette_drain.telemetry.logs import LogObserver
 
 PACKAGE = Path(starlette_drain.__file__).parent
@@ -46,13 +47,25 @@ def calls():
                     args=[ast.Constant(value=str(sentence)), *_],
                 ):
                     yield LEVELS[method], re.sub(r"%[srdg]", "x", sentence)
+                case ast.Call(func=ast.Attribute(attr="_count"), args=[_, ast.Constant(value=str(sentence)), *_]):
+                    # Close hooks, of which only the first failure of a kind is logged.
+                    level = "ERROR" if any(each.arg == "error" for each in node.keywords) else "WARNING"
+                    yield level, re.sub(r"%[srdg]", "x", sentence)
 
 
 def told(caplog):
     """Return the level and the text of each line that an observer writes."""
     caplog.set_level(logging.DEBUG, "starlette_drain")
     observer = LogObserver()
-    for event in (JOINED, *story(), finished(slack=-5.0), finished(still_open=3), finished()):
+    for event in (
+        WatchChanged(0.0, (), OFF, is_alarm=True),
+        WatchChanged(0.0, (), OFF, is_alarm=False),
+        JOINED,
+        *story(),
+        finished(slack=-5.0),
+        finished(still_open=3),
+        finished(),
+    ):
         observer.notify(event)
     return {(record.levelname, record.getMessage()) for record in caplog.records}
 
@@ -69,3 +82,17 @@ def test_the_tables_of_the_log_are_complete(caplog):
         (level, line) for level, line in lines if not any(its == level and matches(line, text) for its, text in written)
     ]
     assert idle == []
+
+
+def test_no_line_shows_a_path_as_it_came():
+    """A path is what a client made of it: each call of a module's logger escapes it with `printable`."""
+    bare = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LEVELS
+        and any(isinstance(each, ast.Attribute) and each.attr == "path" for each in node.args)
+    ]
+    assert bare == []

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 
 import pytest
-from telemetry_samples import CANCELLED, JOINED, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
+from telemetry_samples import CANCELLED, JOINED, OFF, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
 from starlette_drain._core import events
 from starlette_drain._core.events import (
@@ -18,16 +18,17 @@ from starlette_drain._core.events import (
     TriggerPolled,
     TriggerRestored,
     TriggerStoodDown,
+    WatchChanged,
     WindowTooLong,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.logs import LogObserver
 
-CAUSES = "target-health says: the target is draining; sigterm says: the process received SIGTERM"
+CAUSES = "target-health (the target is draining), sigterm (the process received SIGTERM)"
 FIGURES = (
-    f"Because {CAUSES}; noticed at most 5.0 s late. Of 1200 sessions at the start and 4 that came later, "
-    "{shed} were asked to leave (2 by force), 24 left by themselves and {still_open} are still open; "
-    "7 late arrivals were refused. Asked in the busiest second: 16; on average: 11 a second"
+    f"Caused by {CAUSES}; detected at most 5.0 s late. Sessions: 1200 at the start, 4 arrived later, "
+    "{shed} asked to leave (2 by force), 24 left on their own, {still_open} still open, "
+    "7 late arrivals refused. Rate: 16/s at the peak, 11/s on average"
 )
 
 LINES = [
@@ -35,7 +36,7 @@ LINES = [
         STARTED,
         "INFO",
         (
-            "Drain d-1 begins, because target-health says: the target is draining. 1200 sessions are open and have "
+            "Drain d-1 starts, caused by target-health (the target is draining). 1200 sessions are open and have "
             "280.0 s to leave: evenly, 4.29 sessions/s"
         ),
     ),
@@ -43,16 +44,16 @@ LINES = [
         SHORTENED,
         "INFO",
         (
-            "Drain d-1 must end sooner, because sigterm says: the process received SIGTERM. 300 sessions wait to be "
-            "asked to leave and 20.0 s are left: evenly, 15 sessions/s"
+            "Drain d-1 gets an earlier deadline, caused by sigterm (the process received SIGTERM). 300 sessions are "
+            "still to be asked to leave and have 20.0 s: evenly, 15 sessions/s"
         ),
     ),
     (
         JOINED,
         "INFO",
         (
-            "Drain d-1 has one more cause, and keeps its deadline in 10.0 s: sigterm says: the process received "
-            "SIGTERM. 300 sessions wait to be asked to leave: evenly, 30 sessions/s"
+            "Drain d-1 has another cause and keeps its deadline in 10.0 s: sigterm (the process received SIGTERM). "
+            "300 sessions are still to be asked to leave: evenly, 30 sessions/s"
         ),
     ),
     (
@@ -60,12 +61,12 @@ LINES = [
         "INFO",
         "Drain d-1 changes its pace: paused, for 90 s at the most: no other target is healthy",
     ),
-    (PROGRESSED, "INFO", "Drain d-1 is 25% done: 290 sessions were asked to leave, 900 wait to be asked"),
+    (PROGRESSED, "INFO", "Drain d-1 is 25% done: 290 sessions were asked to leave, 900 are still to be asked"),
     (
         finished(),
         "INFO",
         (
-            "Drain d-1 is over, 107.5 s after it began and 12.5 s before its deadline. "
+            "Drain d-1 is complete, 107.5 s after it started and 12.5 s before its deadline. "
             + FIGURES.format(shed=1180, still_open=0)
         ),
     ),
@@ -73,7 +74,7 @@ LINES = [
         finished(slack=-1.5),
         "WARNING",
         (
-            "Drain d-1 missed its deadline, 121.5 s after it began and 1.5 s after its deadline. "
+            "Drain d-1 ended late, 121.5 s after it started and 1.5 s after its deadline. "
             + FIGURES.format(shed=1180, still_open=0)
         ),
     ),
@@ -81,7 +82,7 @@ LINES = [
         finished(still_open=3),
         "WARNING",
         (
-            "Drain d-1 ended with sessions still open, 107.5 s after it began and 12.5 s before its deadline. "
+            "Drain d-1 ended with sessions still open, 107.5 s after it started and 12.5 s before its deadline. "
             + FIGURES.format(shed=1177, still_open=3)
         ),
     ),
@@ -89,7 +90,7 @@ LINES = [
         CANCELLED,
         "INFO",
         (
-            "Drain d-1 was cancelled, 107.5 s after it began and 12.5 s before its deadline. "
+            "Drain d-1 was cancelled, 107.5 s after it started and 12.5 s before its deadline. "
             + FIGURES.format(shed=580, still_open=600)
         ),
     ),
@@ -97,43 +98,70 @@ LINES = [
         WindowTooLong(0.0, window=400.0, fits=285.0, delay=300.0),
         "WARNING",
         (
-            "The drain window of 400.0 s does not fit under the target group's deregistration delay of 300.0 s and is "
-            "shortened to 285.0 s: the balancer would cut the rest. Remedy: raise deregistration_delay.timeout_seconds"
-            ", or lower the window (DRAIN_WINDOW), or set none and let it follow the delay"
+            "The drain window of 400.0 s does not fit into the target group's deregistration delay of 300.0 s and is "
+            "shortened to 285.0 s: the balancer would cut the sessions left after that. Remedy: raise "
+            "deregistration_delay.timeout_seconds, lower the window (DRAIN_WINDOW), or set no window and let it follow "
+            "the delay"
         ),
     ),
     (
         TriggerImpaired(0.0, "target-health", "no role was found", "give the task a task role."),
         "WARNING",
-        "Trigger target-health cannot do its work for now: no role was found. Remedy: give the task a task role",
+        "Trigger target-health does not work for now: no role was found. Remedy: give the task a task role",
     ),
     (
         TriggerActed(0.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
         "INFO",
         "Trigger self-registration has registered 10.0.0.5 (8000) with the group web",
     ),
-    (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again, after 10.0 s"),
+    (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again after 10.0 s"),
     (
         TriggerStoodDown(0.0, "sigterm", "the server is not uvicorn."),
+        "DEBUG",
+        "Trigger sigterm is off in this process: the server is not uvicorn",
+    ),
+    (
+        WatchChanged(0.0, ("sigterm (in place)", "target-health (discovering)"), (), is_alarm=False),
         "INFO",
-        "Trigger sigterm has nothing to do in this process: the server is not uvicorn",
+        "starlette_drain watches sigterm (in place), target-health (discovering)",
+    ),
+    (
+        WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=False),
+        "INFO",
+        (
+            "starlette_drain watches sigterm (in place); off here: target-health (this is no ECS task), "
+            "task-state (this is no ECS task)"
+        ),
+    ),
+    (
+        WatchChanged(0.0, (), OFF, is_alarm=True),
+        "WARNING",
+        (
+            "starlette_drain watches nothing, so a drain starts only by hand: target-health (this is no ECS task), "
+            "task-state (this is no ECS task)"
+        ),
+    ),
+    (
+        WatchChanged(0.0, (), (), is_alarm=False),
+        "INFO",
+        "starlette_drain watches nothing, so a drain starts only by hand: it has no triggers",
     ),
     (
         TriggerPolled(0.0, "target-health", "healthy", 0.0042),
         "DEBUG",
         "Trigger target-health got the answer healthy after 0.004 s",
     ),
-    (SessionOpened(0.0, session()), "DEBUG", "A websocket session opened on '/ws'"),
-    (SessionShed(0.0, session()), "DEBUG", "The websocket session on '/ws' is asked to leave"),
+    (SessionOpened(0.0, session()), "DEBUG", "A websocket session opened on /ws"),
+    (SessionShed(0.0, session()), "DEBUG", "The websocket session on /ws is asked to leave"),
     (
         SessionClosed(1060.0, session(), Outcome.FORCED),
         "DEBUG",
-        "The websocket session on '/ws' is over after 60.0 s: forced",
+        "The websocket session on /ws ended after 60.0 s: forced",
     ),
     (
         SessionRefused(0.0, "websocket", "/ws\nERROR all is lost"),
         "DEBUG",
-        r"A websocket session on '/ws\nERROR all is lost' came too late and was refused",
+        r"A websocket session on /ws\nERROR all is lost arrived during the drain and was refused",
     ),
 ]
 
@@ -208,14 +236,14 @@ def test_a_cause_that_comes_when_all_is_over_is_quiet(caplog):
     for event in (finished(), replace(SHORTENED, remaining=0), SHORTENED):
         observer.notify(event)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
-    assert "300 sessions wait" in caplog.records[1].getMessage()
+    assert "300 sessions are still" in caplog.records[1].getMessage()
 
 
 def test_a_reason_of_several_lines_is_told_on_one(caplog):
     """Nobody forges a log line with the reason they give to POST /drain."""
-    caplog.set_level(logging.INFO, "starlette_drain")
-    LogObserver().notify(TriggerStoodDown(0.0, "sigterm", "first\nsecond."))
-    assert caplog.records[0].getMessage().endswith("process: first second")
+    caplog.set_level(logging.DEBUG, "starlette_drain")
+    LogObserver().notify(TriggerStoodDown(0.0, "sigterm", "first\nsecond\x1b[31m."))
+    assert caplog.records[0].getMessage().endswith(r"process: first second\x1b[31m")
 
 
 def test_another_logger_can_be_given(caplog):
@@ -235,5 +263,4 @@ def test_an_unknown_fact_is_ignored(caplog):
     caplog.set_level(logging.DEBUG, "starlette_drain")
     observer = LogObserver()
     observer.notify(Unheard(0.0))
-    observer.flush(1.0)
     assert caplog.records == []

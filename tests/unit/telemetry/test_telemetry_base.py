@@ -93,6 +93,29 @@ def test_a_flush_that_fails_is_logged_and_the_others_are_flushed(caplog):
     assert "the collector is gone" in caplog.text
 
 
+class Minimal:
+    """An observer that holds nothing back."""
+
+    def __init__(self):
+        self.events = []
+
+    def notify(self, event):
+        """Take note."""
+        self.events.append(event)
+
+
+def test_an_observer_needs_no_flush(caplog):
+    """Only observers that define `flush` are flushed; for the others nothing is called and nothing is logged."""
+    minimal, after = Minimal(), RecordingObserver()
+    observers = Observers([minimal, after])
+    observers.notify(STARTED)
+    observers.flush(2.5)
+    assert isinstance(minimal, Observer)
+    assert minimal.events == [STARTED]
+    assert after.flushes == [2.5]
+    assert caplog.records == []
+
+
 def test_what_we_ship_keeps_the_contract():
     """Our own observers are observers."""
     assert all(isinstance(each, Observer) for each in (LogObserver(), OpenTelemetryObserver(), RecordingObserver()))

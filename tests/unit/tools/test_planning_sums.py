@@ -193,6 +193,7 @@ def test_a_service_that_takes_few_in_refuses_and_they_come_again():
     assert course.seconds > 2000 / 30
 
 
+@pytest.mark.unmeasured
 def test_many_sessions_are_played_by_few():
     """A million sessions give the same peak, from a sample."""
     fleet = Fleet(Deployment(10), 100_000)
@@ -201,6 +202,7 @@ def test_many_sessions_are_played_by_few():
     assert course.peak_closes == pytest.approx(fleet.rate, rel=0.1)
 
 
+@pytest.mark.unmeasured
 def test_the_table(capsys):
     """The command tells the sum, the curves and what to set for a wish; the exit code says whether it is met."""
     assert main(["plan", "--sessions", "1000", "--tasks", "8", "--wish", "10"]) == 1
@@ -229,7 +231,7 @@ def test_the_table_as_json(capsys):
         (["--min-percent", "0", "--max-percent", "100", "--sessions", "10"], "No task serves until"),
         (["--delay", "3600", "--window", "60", "--wish", "50"], "set the window to 160 s"),
         (["--delay", "5"], "No time is left"),
-        (["--fleet-rate", "5"], "do not fit into"),
+        (["--pacing", "fleet:5"], "do not fit into"),
         (["--window", "290"], "does not fit under the delay"),
         (["--tasks", "200", "--sessions", "10"], "add events by Lambda"),
     ],

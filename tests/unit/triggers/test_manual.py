@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from starlette_drain import Drain, DrainState, TooLateToCancel, Trigger
+from starlette_drain import Drain, DrainState, SettingsError, TooLateToCancel, Trigger
 from starlette_drain._core.events import DrainStarted
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers.manual import ManualTrigger
@@ -29,15 +29,14 @@ async def test_it_fires_when_told_to():
 
 
 async def test_without_a_window_the_drain_takes_its_own():
-    """The cause brings no deadline where none was given."""
+    """Where none was given the deadline is that of the options."""
     recording = RecordingObserver()
     trigger = ManualTrigger()
     async with Drain(triggers=[trigger], observers=[recording], window=33).run():
         await asyncio.sleep(0)
         trigger.fire()
     (started,) = recording.of(DrainStarted)
-    assert started.cause.deadline is None
-    assert started.deadline == started.at + 33
+    assert started.cause.deadline == started.deadline == started.at + 33
 
 
 async def test_it_can_play_a_trigger_that_cannot_be_taken_back():
@@ -76,3 +75,32 @@ async def test_it_counts_how_often_it_fired():
 def test_it_is_a_trigger():
     """It keeps to the protocol that it is the pattern of."""
     assert isinstance(ManualTrigger(), Trigger)
+
+
+async def test_what_it_asked_for_can_be_withdrawn():
+    """The level that it holds goes down again, once."""
+    trigger = ManualTrigger("button")
+    with pytest.raises(RuntimeError, match="'button' is not watched"):
+        trigger.withdraw()
+    drain = Drain(triggers=[trigger], observers=[])
+    async with drain.run():
+        await asyncio.sleep(0)
+        assert trigger.withdraw() is False
+        trigger.fire()
+        assert drain.state is DrainState.DRAINED
+        assert trigger.withdraw() is True
+        assert trigger.withdraw() is False
+        assert drain.state is DrainState.SERVING
+
+
+@pytest.mark.parametrize("window", [-1, float("nan"), float("inf"), "60", True])
+async def test_a_window_that_cannot_work_is_refused(window):
+    """It neither fires nor counts."""
+    trigger = ManualTrigger("button")
+    drain = Drain(triggers=[trigger], observers=[])
+    async with drain.run():
+        await asyncio.sleep(0)
+        with pytest.raises(SettingsError, match="window"):
+            trigger.fire(window=window)
+        assert drain.state is DrainState.SERVING
+    assert trigger.status(0.0) == {"fired": 0}

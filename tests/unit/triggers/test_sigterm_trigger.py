@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from random import Random
 
 import pytest
 
-from starlette_drain import Drain, DrainState, Session, TooLateToCancel, Trigger
-from starlette_drain._core.events import DrainFinished, TriggerImpaired, TriggerStoodDown
+from starlette_drain import Drain, DrainCause, DrainState, Session, TooLateToCancel, Trigger
+from starlette_drain._core.events import DrainCancelled, DrainFinished, TriggerImpaired, TriggerStoodDown
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers import sigterm
 from starlette_drain.triggers.sigterm import SigtermTrigger
@@ -41,14 +40,14 @@ class Slow(Session):
     __slots__ = ("_drain",)
 
     def __init__(self, drain) -> None:
-        super().__init__("/", drain.time())
+        super().__init__("/", drain.host.engine.time())
         self._drain = drain
-        drain.enter(self)
-        drain.opened(self)
+        drain.host.engine.track(self)
+        drain.host.engine.opened(self)
 
-    def leave(self, _goodbye) -> None:
+    def begin_close(self, policy) -> None:  # noqa: ARG002
         """Go after three seconds."""
-        asyncio.get_running_loop().call_later(3, lambda: self._drain.closed(self, forced=False))
+        asyncio.get_running_loop().call_later(3, lambda: self._drain.host.engine.closed(self, forced=False))
 
 
 class House:
@@ -161,10 +160,10 @@ async def test_sigterm_when_drained_is_passed_on_at_once(server):
     async with house.drain.run():
         await house.drain.start()
         await asyncio.sleep(0)
-        began = house.drain.time()
+        began = house.drain.host.engine.time()
         await sigterm_arrives()
         await until(lambda: server.heard)
-        assert house.drain.time() - began < 1
+        assert house.drain.host.engine.time() - began < 1
 
 
 async def test_a_second_sigterm_is_passed_on_at_once(server):
@@ -239,9 +238,10 @@ async def test_a_handler_that_keeps_ours_and_calls_it_works(server):
         Slow(house.drain)
         await sigterm_arrives()
         assert house.drain.state is DrainState.DRAINING
-    assert server.heard == []
+        assert server.heard == []
+    assert len(server.heard) == 1, "the drain has ended as it stood: the signal that was heard is passed on"
     await sigterm_arrives()
-    assert len(server.heard) == 1, "nobody listens any more: the signal is not swallowed"
+    assert len(server.heard) == 2, "nobody listens any more: the signal is not swallowed"
 
 
 async def test_a_stand_in_that_never_heard_a_signal_passes_on_the_first_after_the_end(server):
@@ -291,7 +291,7 @@ async def two_on_duty():
     """Return two applications that stand in one for the other, each with a session that takes three seconds to go."""
     houses = House(sigterm_window=1, rng=Random(7)), House(sigterm_window=100, rng=Random(7))
     for house in houses:
-        house.drain.begin()
+        house.drain.host.begin()
         await asyncio.sleep(0)
         Slow(house.drain)
     return houses
@@ -308,7 +308,7 @@ async def test_two_applications_drain_at_once(server):
     await second.drain.wait_drained()
     await until(lambda: server.heard)
     for house in (second, first):
-        await house.drain.end()
+        await house.drain.host.end()
     assert len(server.heard) == 1
     assert signal.getsignal(signal.SIGTERM) == server.handle_exit
 
@@ -322,7 +322,7 @@ async def test_two_applications_pass_a_second_sigterm_on_at_once(server):
     for house in (first, second):
         await house.drain.wait_drained()
         await until(lambda house=house: house.state == "passed on")
-        await house.drain.end()
+        await house.drain.host.end()
     assert len(server.heard) == 1
 
 
@@ -331,11 +331,11 @@ async def test_an_application_that_stops_in_its_drain_holds_nobody_up(server, le
     """The server hears when the other one has drained, whichever of the two has gone."""
     houses = await two_on_duty()
     await sigterm_arrives()
-    await houses[leaves].drain.end()
+    await houses[leaves].drain.host.end()
     assert server.heard == []
     await houses[1 - leaves].drain.wait_drained()
     await until(lambda: server.heard)
-    await houses[1 - leaves].drain.end()
+    await houses[1 - leaves].drain.host.end()
     assert len(server.heard) == 1
 
 
@@ -346,25 +346,24 @@ async def test_a_drain_that_fails_passes_the_signal_on(server, caplog):
     async def broken():
         raise ZeroDivisionError
 
-    house.drain.flush = broken
     async with house.drain.run():
+        house.drain.host.control().flush = broken
         await asyncio.sleep(0)
         await sigterm_arrives()
         await until(lambda: server.heard)
         assert len(server.heard) == 1
-        del house.drain.flush
-    assert "Trigger 'sigterm' failed" in caplog.text
+    assert "The drain at SIGTERM failed" in caplog.text
 
 
 async def test_two_applications_that_end_in_the_wrong_order_lose_no_signal(server):
     """Where the first ends before the second, its stand-in may be put back; it passes everything on."""
     first, second = House().drain, House().drain
-    first.begin()
+    first.host.begin()
     await asyncio.sleep(0)
-    second.begin()
+    second.host.begin()
     await asyncio.sleep(0)
-    await first.end()
-    await second.end()
+    await first.host.end()
+    await second.host.end()
     await sigterm_arrives()
     assert len(server.heard) == 1
 
@@ -401,21 +400,20 @@ async def test_a_former_handler_not_from_python_is_left_alone(monkeypatch):
 def test_a_former_default_ends_the_process_by_the_signal(signals):
     """SIG_DFL: after the drain, or at the second signal, the process dies of SIGTERM as it would have."""
     program = f"""
-        import asyncio, os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from virtual_time import VirtualTimeLoop
+        import asyncio, os, signal
         from starlette_drain import Drain, Session
+        from starlette_drain.testing import VirtualTimeLoop
         from starlette_drain.triggers.sigterm import SigtermTrigger
 
         class Stubborn(Session):
-            def leave(self, goodbye):
+            def begin_close(self, policy):
                 print("asked", flush=True)
 
         async def main():
             drain = Drain(triggers=[SigtermTrigger()], observers=[], sigterm=True)
             async with drain.run():
                 await asyncio.sleep(0)
-                drain.enter(Stubborn("/", drain.time()))
+                drain.host.engine.track(Stubborn("/", drain.host.engine.time()))
                 for _ in range({signals}):
                     os.kill(os.getpid(), signal.SIGTERM)
                     await asyncio.sleep(0.001)
@@ -479,7 +477,7 @@ async def test_when_it_stands_in(handlers, choice, on_ecs, is_uvicorn, why):
         else:
             (reason,) = house.stood_down()
             assert why in reason
-            assert why in house.state
+            assert house.state == "stood down"
 
 
 async def test_it_stands_down_outside_the_main_thread(server):
@@ -508,3 +506,95 @@ async def test_before_it_is_watched_it_says_so():
     """Its status is never empty."""
     assert SigtermTrigger({}).status(0.0) == {"state": "not started"}
     assert isinstance(SigtermTrigger({}), Trigger)
+
+
+# --- Ends in between ---
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+async def test_a_signal_that_was_heard_is_passed_on_when_the_block_ends(server, turns):
+    """At whichever moment of its drain the application ends: once, and not before the end."""
+    house = House(sigterm_window=50)
+    async with house.drain.run():
+        await asyncio.sleep(0)
+        Slow(house.drain)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert server.heard == []
+    assert server.heard == [(signal.SIGTERM, None)]
+    await asyncio.sleep(100)
+    assert len(server.heard) == 1
+    assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+
+
+async def test_a_signal_that_is_heard_while_others_end_is_passed_on(server):
+    """Another trigger takes its time at the end, and SIGTERM comes: it goes to the server, at once."""
+
+    class Slowly:
+        name = "slowly"
+
+        async def watch(self, _control):
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await asyncio.sleep(3)
+
+        def status(self, _now):
+            return {}
+
+    house = House()
+    house.drain.host.add(Slowly())
+    house.drain.host.begin()
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(house.drain.host.end())
+    await asyncio.sleep(1)
+    await sigterm_arrives()
+    assert len(server.heard) == 1
+    await ending
+    assert len(server.heard) == 1
+
+
+async def test_asking_again_at_a_cancel_leaves_no_signal_unpassed(server):
+    """SIGTERM's drain is its own, also where an observer began it by asking again when another was cancelled."""
+    house = House(sigterm_window=10)
+
+    class Insists(RecordingObserver):
+        def notify(self, event):
+            if isinstance(event, DrainCancelled):
+                now = engine.time()
+                engine.claim(DrainCause("insists", "again", now, now + 100))
+
+    house.drain.host._observers.add(Insists())
+    async with house.drain.run():
+        await asyncio.sleep(0)
+        engine = house.drain.host.engine
+        Slow(house.drain)
+        await house.drain.start(window=100)
+        await house.drain.cancel()
+        assert house.drain.state is DrainState.DRAINING
+        await sigterm_arrives()
+        await house.drain.wait_drained()
+        await until(lambda: server.heard)
+    assert len(server.heard) == 1
+
+
+def test_a_loop_that_was_closed_without_an_end_swallows_no_signal(server):
+    """The handler is still in place, and nobody is there to drain: the signal goes to the server; nothing raises."""
+    house = House()
+    loop = asyncio.new_event_loop()
+
+    async def live():
+        house.drain.host.begin()
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(live())
+    (task,) = asyncio.all_tasks(loop)
+    loop.close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert server.heard == [(signal.SIGTERM, None)]
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert len(server.heard) == 2
+    task._log_destroy_pending = False
+    signal.signal(signal.SIGTERM, server.handle_exit)
+    task.get_coro().close()

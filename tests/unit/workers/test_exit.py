@@ -28,7 +28,7 @@ def told(monkeypatch):
 
 async def test_one_process_ends_itself_when_its_last_session_has_gone(crowd, told):
     """exit_when_drained sends one SIGTERM to the process, soon after the drain and not before."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
+    worker = crowd.hire(alone=True, exit_when_drained=True)
     worker.seat(10)
     await soon()
     assert told == []
@@ -41,7 +41,7 @@ async def test_one_process_ends_itself_when_its_last_session_has_gone(crowd, tol
 
 async def test_by_default_nobody_is_told_to_stop(crowd, told):
     """Early exit is off unless asked for."""
-    worker = crowd.hire(workers_dir=None)
+    worker = crowd.hire(alone=True)
     await worker.drain.start(window=1)
     await asyncio.sleep(5)
     assert told == []
@@ -71,7 +71,7 @@ async def test_workers_that_cannot_agree_end_nobody(crowd, told):
 
 async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_deadline(crowd, told):
     """An early moment without sessions is no end while new ones may come."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True, late_arrivals="accept")
+    worker = crowd.hire(alone=True, exit_when_drained=True, late_arrivals="accept")
     await worker.drain.start(window=10)
     await asyncio.sleep(9)
     assert worker.drain.state is DrainState.DRAINED
@@ -82,8 +82,8 @@ async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_dead
 
 async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
     """A download that began before the drain may finish within the window."""
-    worker = crowd.hire(workers_dir=None, exit_when_drained=True)
-    worker.drain.transfers.began(worker)
+    worker = crowd.hire(alone=True, exit_when_drained=True)
+    worker.engine.answers.began(worker)
     await worker.drain.start(window=10)
     await asyncio.sleep(9)
     assert told == []
@@ -95,22 +95,22 @@ async def test_whoever_was_told_to_stop_tells_nobody(crowd, told):
     """A worker that a supervisor restarts (SIGTERM) does not take the supervisor with it."""
     worker = crowd.hire(environ=GUNICORN, exit_when_drained=True)
     await soon()
-    now = worker.drain.time()
-    worker.drain.request(DrainCause("sigterm", "SIGTERM", now, now + 5, revocable=False))
+    now = worker.engine.time()
+    worker.control.claim(DrainCause("sigterm", "SIGTERM", now, now + 5, revocable=False))
     await asyncio.sleep(10)
     assert worker.drain.state is DrainState.DRAINED
     assert told == []
 
 
-async def test_a_word_from_before_a_cancellation_ends_nobody(crowd, told):
+async def test_a_heartbeat_from_before_a_cancellation_ends_no_process(crowd, told):
     """A worker that was done, serves again and drains again is not taken to be done still."""
     one, other = (crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(2))
-    one.drain.transfers.began(one)
+    one.engine.answers.began(one)
     await soon()
     await one.drain.start(window=5)
     await soon()
     await one.drain.cancel()
-    one.drain.transfers.ended(one)
+    one.engine.answers.ended(one)
     other.seat(10)
     await one.drain.start(window=60)
     await soon()

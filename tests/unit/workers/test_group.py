@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
-from virtual_time import VirtualTimeLoop
-from worker_crowd import Guest, Lookout, deadline, hang, soon, states
+from worker_crowd import Guest, Watcher, deadline, hang, soon, states
 
 from starlette_drain import Drain, DrainCause, DrainState, RateCapPacing, TooLateToCancel
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, TriggerImpaired, TriggerRestored
+from starlette_drain._workers.heartbeat import task_state
+from starlette_drain.testing import VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_drain_asked_of_one_worker_drains_all_by_the_same_deadline(crowd):
-    """Whoever is asked, all drain, with the same cause and by the same moment."""
+    """Whichever worker is asked, all drain, with the same cause and by the same moment."""
     workers = [crowd.hire() for _ in range(3)]
     for worker in workers:
         worker.seat(10)
@@ -26,19 +27,20 @@ async def test_a_drain_asked_of_one_worker_drains_all_by_the_same_deadline(crowd
     await soon()
 
     assert states(crowd) == [DrainState.DRAINING] * 3
-    assert {round(workers[1].drain.time() + 59.4, 6)} == {round(deadline(worker), 6) for worker in workers}
+    assert {round(workers[1].engine.time() + 59.4, 6)} == {round(deadline(worker), 6) for worker in workers}
     assert {"the rack burns"} == {worker.drain.progress().causes[0].reason for worker in workers}
 
 
+@pytest.mark.unmeasured
 async def test_the_sum_of_the_workers_falls_on_one_even_line(crowd):
     """Four workers with different numbers of sessions shed together as one process would."""
     for count in (50, 150, 200, 400):
         crowd.hire().seat(count)
     await soon()
     await crowd.everyone[0].drain.start(window=80)
-    start, worst = crowd.everyone[0].drain.time(), 0.0
+    start, worst = crowd.everyone[0].engine.time(), 0.0
     for second in range(1, 80):
-        await asyncio.sleep(start + second - crowd.everyone[0].drain.time())
+        await asyncio.sleep(start + second - crowd.everyone[0].engine.time())
         left = sum(worker.drain.statistics().waiting for worker in crowd.everyone)
         worst = max(worst, abs(left - 800 * max(0.0, 1 - second / 79)))
 
@@ -64,13 +66,13 @@ async def test_a_limit_of_the_task_is_divided_among_its_workers(crowd):
 
 
 @pytest.mark.parametrize("windows", [(60, 30), (30, 60)])
-async def test_of_two_orders_in_the_same_moment_the_earlier_deadline_holds_for_all(crowd, windows):
-    """Two requests reach two workers before either hears of the other: nobody is left with the later deadline."""
+async def test_of_two_commands_in_the_same_moment_the_earlier_deadline_holds_for_all(crowd, windows):
+    """Two requests reach two workers before either hears of the other: none is left with the later deadline."""
     workers = [crowd.hire() for _ in range(3)]
     for worker in workers:
         worker.seat(10)
     await soon()
-    at = workers[0].drain.time()
+    at = workers[0].engine.time()
     await workers[0].drain.start(window=windows[0])
     await workers[1].drain.start(window=windows[1])
     await soon()
@@ -79,7 +81,7 @@ async def test_of_two_orders_in_the_same_moment_the_earlier_deadline_holds_for_a
 
 
 async def test_a_later_request_to_another_worker_brings_the_deadline_forward_for_all(crowd):
-    """A drain is shortened by whoever hears of it, and the others are told once."""
+    """Any worker may bring the deadline forward, and the others hear of it once."""
     workers = [crowd.hire() for _ in range(3)]
     for worker in workers:
         worker.seat(10)
@@ -95,17 +97,17 @@ async def test_a_later_request_to_another_worker_brings_the_deadline_forward_for
 
 
 async def test_a_later_request_to_a_worker_without_sessions_brings_the_deadline_forward_for_all(crowd):
-    """Whichever worker gets the POST: one that is idle, and so drained at once, passes it on like the others."""
+    """A worker that is idle, and so drained at once, publishes what it is asked for like the others."""
     idle, busy = crowd.hire(), crowd.hire()
     busy.seat(50)
     await soon()
     await idle.drain.start(window=200)
     await soon()
     assert (idle.drain.state, busy.drain.state) == (DrainState.DRAINED, DrainState.DRAINING)
-    ends = idle.drain.time() + 20
+    ends = idle.engine.time() + 20
     await idle.drain.start(window=20)
     await soon()
-    assert busy.drain.time() + busy.drain.progress().time_left == pytest.approx(ends)
+    assert busy.engine.time() + busy.drain.progress().time_left == pytest.approx(ends)
 
 
 async def test_a_drain_taken_back_by_one_worker_is_taken_back_by_all(crowd):
@@ -127,60 +129,62 @@ async def test_a_drain_taken_back_by_one_worker_is_taken_back_by_all(crowd):
 
 def cause(worker, trigger, window):
     """Return what *trigger* would say in *worker* now."""
-    now = worker.drain.time()
+    now = worker.engine.time()
     return DrainCause(trigger, f"{trigger} says so", now, now + window)
 
 
-async def test_a_rollback_does_not_take_back_what_somebody_asked_of_another_worker(crowd):
-    """A cause that joins without shortening is known to all, so that a trigger takes back only what it alone wanted."""
+async def test_a_rollback_does_not_cancel_what_was_asked_of_another_worker(crowd):
+    """A claim that shortens nothing is known to all, so a trigger that withdraws ends only what it alone wanted."""
     one, other = crowd.hire(), crowd.hire()
     one.seat(10)
     other.seat(10)
     await soon()
-    one.drain.request(cause(one, "service-deployment", 60))
+    one.control.claim(cause(one, "service-deployment", 60))
     await soon()
     await other.drain.start(window=100, reason="maintenance")
     await soon()
     assert [each.trigger for each in one.drain.progress().causes] == ["service-deployment", "manual"]
-    assert one.drain.retract("service-deployment") is False
+    assert one.control.withdraw("service-deployment")
     await soon()
     assert states(crowd) == [DrainState.DRAINING] * 2
+    assert [[each.trigger for each in worker.engine.claims] for worker in (one, other)] == [["manual"]] * 2
     assert round(deadline(one), 6) == round(deadline(other), 6)
 
 
-async def test_a_rollback_hears_first_what_another_worker_was_just_asked_for(crowd):
-    """In the moment in which a drain is taken back, another worker may have been asked for one by hand: it stands."""
+async def test_a_rollback_and_a_command_to_another_worker_in_the_same_moment(crowd):
+    """Where one worker withdraws while another is asked for a drain by hand, the drain by hand stands in both."""
     one, other = crowd.hire(), crowd.hire()
     one.seat(10)
     other.seat(10)
     await soon()
-    one.drain.request(cause(one, "service-deployment", 60))
+    one.control.claim(cause(one, "service-deployment", 60))
     await soon()
     await other.drain.start(window=100, reason="maintenance")
-    assert one.drain.retract("service-deployment") is False
+    assert one.control.withdraw("service-deployment")
     await soon()
     assert states(crowd) == [DrainState.DRAINING] * 2
+    assert [[each.trigger for each in worker.engine.claims] for worker in (one, other)] == [["manual"]] * 2
 
 
 async def test_a_worker_that_comes_half_way_knows_every_cause(crowd):
-    """Whoever is elected next must not take for its own what somebody else has asked for, too."""
+    """The next leader must not end a drain that somebody else has asked for, too."""
     old = crowd.hire()
     old.seat(10)
     await soon()
     await old.drain.start(window=100)
     await old.drain.cancel()
     await old.drain.start(window=100)
-    old.drain.request(cause(old, "service-deployment", 200))
+    old.control.claim(cause(old, "service-deployment", 200))
     await soon()
     new = crowd.hire(late_arrivals="accept")
     await soon()
     assert [each.trigger for each in new.drain.progress().causes] == ["manual", "service-deployment"]
-    assert new.drain.retract("service-deployment") is False
+    assert not new.control.withdraw("service-deployment")
     assert round(deadline(old), 6) == round(deadline(new), 6)
 
 
 async def test_drains_begin_and_are_cancelled_again_and_again(crowd):
-    """Every order is obeyed once, and in the order given."""
+    """Every command is applied once, and all in the same order."""
     one, other = crowd.hire(), crowd.hire()
     one.seat(5)
     other.seat(5)
@@ -195,17 +199,17 @@ async def test_drains_begin_and_are_cancelled_again_and_again(crowd):
 
 
 async def test_a_worker_that_comes_half_way_joins_the_drain(crowd):
-    """A worker started again while the task drains admits nobody, from its first moment."""
+    """A worker started again while the task drains admits no session: the application waits for its first exchange."""
     old = crowd.hire()
     old.seat(10)
     await soon()
     await old.drain.start(window=60)
     await asyncio.sleep(20)
     new = crowd.hire()
-    await asyncio.sleep(0)
+    await new.control.refresh()
 
     assert new.drain.state is DrainState.DRAINED
-    assert not new.drain.admits()
+    assert not new.engine.admits()
     assert round(deadline(old), 6) == round(deadline(new), 6)
 
 
@@ -248,13 +252,13 @@ async def test_being_told_to_stop_is_each_workers_own_affair(crowd):
     one, _ = crowd.hire(), crowd.hire()
     one.seat(5)
     await soon()
-    one.drain.request(DrainCause("sigterm", "SIGTERM", one.drain.time(), one.drain.time() + 20, revocable=False))
+    one.control.claim(DrainCause("sigterm", "SIGTERM", one.engine.time(), one.engine.time() + 20, revocable=False))
     await soon()
 
     assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
 
 
-async def test_whoever_was_told_to_stop_does_not_take_its_drain_back(crowd):
+async def test_a_worker_that_was_told_to_stop_goes_on_draining(crowd):
     """A drain cancelled elsewhere goes on in a worker that has heard SIGTERM, and says so when asked itself."""
     one, other = crowd.hire(), crowd.hire()
     one.seat(5)
@@ -262,7 +266,7 @@ async def test_whoever_was_told_to_stop_does_not_take_its_drain_back(crowd):
     await soon()
     await other.drain.start(window=60)
     await soon()
-    one.drain.request(DrainCause("sigterm", "SIGTERM", one.drain.time(), one.drain.time() + 20, revocable=False))
+    one.control.claim(DrainCause("sigterm", "SIGTERM", one.engine.time(), one.engine.time() + 20, revocable=False))
     await other.drain.cancel()
     await soon()
 
@@ -275,17 +279,17 @@ async def test_whoever_was_told_to_stop_does_not_take_its_drain_back(crowd):
 
 
 async def test_every_worker_shows_all_and_the_sum(crowd):
-    """Whoever is asked, the answer has each worker's counts and their sum."""
+    """Whichever worker is asked, the answer has each worker's counts and their sum."""
     workers = [crowd.hire() for _ in range(3)]
     for count, worker in enumerate(workers, 1):
         worker.seat(10 * count)
-        worker.drain.transfers.began(worker)
-    workers[0].drain.hold(Guest(workers[0].drain))
+        worker.engine.answers.began(worker)
+    workers[0].engine.hold(Guest(workers[0].drain))
     await soon()
     await workers[0].drain.start(window=600)
-    workers[1].drain.refused("websocket", "/late")
+    workers[1].engine.refused("websocket", "/late")
     await soon()
-    workers[2].drain.refused("websocket", "/late")
+    workers[2].engine.refused("websocket", "/late")
     await soon()
 
     for worker in workers:
@@ -299,12 +303,12 @@ async def test_every_worker_shows_all_and_the_sum(crowd):
             each["pid"] for each in status["workers"]
         ]
         assert {"draining"} == {each["state"] for each in status["workers"]}
-        assert all(0 <= each["seconds_ago"] <= 0.3 for each in status["workers"])
-    assert 60 >= workers[0].drain.open_sessions() > 55
+        assert all(0 <= each["seconds_ago"] <= 1.3 for each in status["workers"])
+    assert 60 >= workers[0].engine.open_sessions() > 55
 
 
 async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
-    """What a worker that says nothing said last is shown, and how long ago that was."""
+    """Its last heartbeat is shown, and how old that is."""
     one, other = crowd.hire(), crowd.hire()
     await soon()
     hang(other)
@@ -316,28 +320,28 @@ async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
 
 async def test_one_process_alone_is_the_task(crowd):
     """Without a supervisor there is nobody to agree with, and no directory."""
-    worker = crowd.hire(workers_dir=None)
+    worker = crowd.hire(alone=True)
     worker.seat(3)
     await soon()
     await worker.drain.start(window=10)
     await soon()
 
-    assert worker.status() == {"scope": "task"}
+    assert (worker.status()["scope"], len(worker.status()["workers"])) == ("task", 1)
     assert not crowd.directory.exists()
     assert worker.recording.of(TriggerImpaired) == []
 
 
 async def test_waiting_for_the_task_waits_for_all_workers(crowd):
-    """Who waits for the task is answered when the last worker has drained, not the first."""
+    """Waiting for the task ends when the last worker has drained, not the first."""
     busy, idle = crowd.hire(), crowd.hire()
     busy.seat(50)
     await soon()
-    at = idle.drain.time()
+    at = idle.engine.time()
     await idle.drain.start(window=30)
     assert await idle.drain.wait_drained()
-    assert at == idle.drain.time()
-    assert await idle.drain.wait_all_drained()
-    assert 29 < idle.drain.time() - at < 32
+    assert at == idle.engine.time()
+    assert await idle.control.wait_all_drained()
+    assert 28 < idle.engine.time() - at < 32
 
 
 async def test_waiting_for_the_task_ends_when_the_drain_is_taken_back(crowd):
@@ -346,7 +350,7 @@ async def test_waiting_for_the_task_ends_when_the_drain_is_taken_back(crowd):
     busy.seat(50)
     await soon()
     await idle.drain.start(window=30)
-    waiting = asyncio.create_task(idle.drain.wait_all_drained())
+    waiting = asyncio.create_task(idle.control.wait_all_drained())
     await soon()
     await busy.drain.cancel()
     await asyncio.sleep(1)
@@ -354,20 +358,19 @@ async def test_waiting_for_the_task_ends_when_the_drain_is_taken_back(crowd):
     assert waiting.result() is False
 
 
-async def test_waiting_is_not_misled_by_what_was_said_before_the_order(crowd):
-    """A worker that was drained, serves again and drains again counts as drained only after the latest order."""
+async def test_waiting_is_not_misled_by_a_heartbeat_from_before_the_command(crowd):
+    """A worker that was drained, serves again and drains again counts as drained only after the latest command."""
     busy, idle = crowd.hire(), crowd.hire()
     await soon()
     await idle.drain.start(window=5)
     await soon()
     await idle.drain.cancel()
-    busy_is_back = idle.workers._others[busy.process.pid].order
-    assert busy_is_back == 1  # it has drained, and has not heard of the cancellation yet
+    assert idle.member._others[busy.process.pid].applied == 1  # it has drained, and not heard of the cancellation yet
     busy.seat(10)
     await idle.drain.start(window=20)
-    at = idle.drain.time()
-    await idle.drain.wait_all_drained()
-    assert idle.drain.time() - at > 15
+    at = idle.engine.time()
+    await idle.control.wait_all_drained()
+    assert idle.engine.time() - at > 15
 
 
 # --- When they cannot agree ---
@@ -394,23 +397,23 @@ def a_file(directory):
 async def test_a_directory_that_cannot_be_trusted_leaves_each_worker_to_itself(crowd, spoil):
     """Then a drain is one of this worker only; that is said once, with the remedy, and everybody watches."""
     spoil(crowd.directory)
-    lookouts = [Lookout(), Lookout()]
-    one, _ = (crowd.hire(triggers=[lookout]) for lookout in lookouts)
+    watchers = [Watcher(), Watcher()]
+    one, _ = (crowd.hire(triggers=[watcher]) for watcher in watchers)
     one.seat(5)
     await soon()
     await one.drain.start(window=10)
     await asyncio.sleep(3)
 
     assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
-    assert one.status() == {"scope": "worker"}
+    assert (one.status()["scope"], len(one.status()["workers"])) == ("worker", 1)
     (impaired,) = one.recording.of(TriggerImpaired)
     assert str(crowd.directory) in impaired.problem
-    assert "workers_dir" in impaired.remedy
-    assert all(lookout.control is not None for lookout in lookouts)
+    assert "TMPDIR" in impaired.remedy
+    assert all(watcher.control is not None for watcher in watchers)
 
 
 async def test_a_directory_that_vanishes_is_made_again(crowd):
-    """Whoever cleans up the temporary directory does not end the agreement."""
+    """A clean-up of the temporary directory does not end the agreement."""
     one, other = crowd.hire(), crowd.hire()
     other.seat(5)
     await soon()
@@ -424,25 +427,24 @@ async def test_a_directory_that_vanishes_is_made_again(crowd):
     assert crowd.directory.stat().st_mode & 0o777 == 0o700
 
 
-async def test_an_order_that_could_not_be_written_is_given_later(crowd, monkeypatch):
-    """A full disk delays an order; meanwhile the worker says that it drains alone, and afterwards that it is mended."""
+async def test_a_command_that_could_not_be_written_is_written_later(crowd, monkeypatch):
+    """A full disk delays a command; meanwhile the worker says that it drains alone, then that it is restored."""
     one, other = crowd.hire(), crowd.hire()
     one.seat(50)
     other.seat(50)
     await soon()
-    place = one.workers._place
-    draft = place._draft
+    draft = one.directory._draft
 
-    def full(text):
+    def full(pid, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(place, "_draft", full)
+    monkeypatch.setattr(one.directory, "_draft", full)
     await one.drain.start(window=60)
     await soon()
     assert states(crowd) == [DrainState.DRAINING, DrainState.SERVING]
     assert one.status()["scope"] == "worker"
 
-    monkeypatch.setattr(place, "_draft", draft)
+    monkeypatch.setattr(one.directory, "_draft", draft)
     await soon()
     assert states(crowd) == [DrainState.DRAINING] * 2
     assert one.status()["scope"] == "task"
@@ -450,18 +452,18 @@ async def test_an_order_that_could_not_be_written_is_given_later(crowd, monkeypa
     assert len(one.recording.of(TriggerRestored)) == 1
 
 
-async def test_a_status_in_other_words_is_no_harm(crowd):
-    """A worker of another version (an upgrade by HUP) impairs the agreement and ends no watch."""
+async def test_a_heartbeat_of_another_version_is_no_harm(crowd):
+    """A worker of another version (an upgrade by HUP) is said, by the name of its file, and stops nothing."""
     one, other = crowd.hire(), crowd.hire()
     await soon()
-    place = one.workers._place
     hang(other)
-    place.write_status(other.process.pid, {"colour": "blue"})
+    (file,) = crowd.directory.glob(f"worker-{other.process.pid}-*")
+    file.write_text('{"colour": "blue"}')
     await soon()
     assert one.status()["scope"] == "worker"
     await other.die()
     await soon()
-    assert one.status() == {"scope": "task"}
+    assert (one.status()["scope"], len(one.status()["workers"])) == ("task", 1)
 
 
 async def test_the_directory_goes_with_the_last_worker(crowd):
@@ -477,35 +479,88 @@ async def test_the_directory_goes_with_the_last_worker(crowd):
     assert not crowd.directory.exists()
 
 
-async def test_what_an_earlier_life_ordered_is_no_order(crowd):
+async def test_the_commands_of_an_earlier_life_do_not_count(crowd):
     """Where the directory outlives a task that was killed, the next one begins afresh."""
     old = crowd.hire()
     await soon()
     await old.drain.start(window=60)
-    (order,) = old.workers._place.read_orders(0)
+    (command,) = (file.read_text() for file in crowd.directory.glob("command-*"))
     await old.die()
     crowd.directory.mkdir(mode=0o700, exist_ok=True)
-    (crowd.directory / "order-000001.json").write_text(order.dump())
+    (crowd.directory / "command-000001.json").write_text(command)
     (crowd.directory / "worker-1-1.json").write_text("{}")
 
     new = crowd.hire()
     await soon()
     assert new.drain.state is DrainState.SERVING
-    assert list(crowd.directory.glob("order-*")) == []
+    assert list(crowd.directory.glob("command-*")) == []
 
 
-def test_a_drain_with_elected_triggers_lives_again_on_another_loop(caplog):
+def test_a_drain_with_triggers_of_the_leader_lives_again_on_another_loop(caplog):
     """One application, several event loops after each other, as under TestClient: every life watches."""
-    lookout = Lookout()
-    drain = Drain(triggers=[lookout], observers=[], max_session_age=10.0)
+    watcher = Watcher()
+    drain = Drain(triggers=[watcher], observers=[], max_session_age=10.0)
     equip(drain)
 
     async def live():
         async with drain.run():
             await soon()
-            assert lookout.control is not None
+            assert watcher.control is not None
 
     for _ in range(3):
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as loop:
             loop.run(live())
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "state"),
+    [
+        ("serving", [], "serving"),
+        ("drained", [], "drained"),
+        ("serving", [("serving", True)], "serving"),
+        ("serving", [("draining", True)], "draining"),
+        ("drained", [("draining", True)], "draining"),
+        ("draining", [("drained", True)], "draining"),
+        ("drained", [("drained", True)], "drained"),
+        ("drained", [("serving", True)], "serving"),
+        ("draining", [("serving", False)], "draining"),
+        ("drained", [("serving", False)], "draining"),
+        ("drained", [("drained", True), ("serving", False)], "draining"),
+        ("serving", [("draining", False)], "serving"),
+    ],
+)
+def test_the_state_of_the_task(own, others, state):
+    """It drains where any worker drains, and is drained where all are; one that is behind follows this one."""
+    assert task_state(own, others) == state
+
+
+async def test_a_worker_that_is_empty_does_not_call_the_task_drained(crowd):
+    """Asked first, it has drained at once, and the others have not even begun: that is not the end."""
+    empty, full = crowd.hire(), crowd.hire()
+    full.seat(5)
+    await soon()
+    await empty.drain.start(window=10)
+    assert (empty.drain.state, full.drain.state) == (DrainState.DRAINED, DrainState.SERVING)
+    assert empty.status()["state"] == "draining"
+    await soon()
+    assert {empty.status()["state"], full.status()["state"]} == {"draining"}
+    await asyncio.sleep(11)
+    assert {empty.status()["state"], full.status()["state"]} == {"drained"}
+
+
+async def test_the_report_is_that_of_all_workers(crowd):
+    """Whichever worker is asked: counts are sums, the longest duration and the smallest slack count."""
+    workers = [crowd.hire() for _ in range(3)]
+    workers[0].seat(6)
+    workers[1].seat(3)
+    await soon()
+    await workers[2].drain.start(window=10)
+    await asyncio.sleep(11)
+    await soon()
+    for worker in workers:
+        report = worker.status()["report"]
+        assert (report["sessions_at_start"], report["shed"], report["still_open"]) == (9, 9, 0)
+        assert report["duration"] == pytest.approx(max(each.drain.report.duration for each in workers), abs=0.001)
+        assert report["slack"] == pytest.approx(min(each.drain.report.slack for each in workers), abs=0.001)
+        assert report["mean_rate"] == pytest.approx(sum(each.drain.report.mean_rate for each in workers), abs=0.01)

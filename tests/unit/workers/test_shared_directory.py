@@ -1,4 +1,4 @@
-"""The directory in which the workers of one task meet: private, keyed on the supervisor, tidy."""
+"""The directory that the workers of one task share: private, keyed on the supervisor, tidy."""
 
 import os
 import subprocess
@@ -10,15 +10,29 @@ import pytest
 
 from starlette_drain import DrainCause
 from starlette_drain._workers import shared_directory
-from starlette_drain._workers.command import Order
+from starlette_drain._workers.command import Cancel, Claim, Entry
+from starlette_drain._workers.heartbeat import PLAN, PROGRESS, SESSIONS, Heartbeat
 from starlette_drain._workers.shared_directory import (
-    NoMeetingPlace,
+    NoSharedDirectory,
     SharedDirectory,
     find_shared_directory,
     find_supervisor,
 )
 
 CAUSE = DrainCause("manual", "because", 1.0, 2.0)
+HEARTBEAT = Heartbeat(
+    at=2.0,
+    since=1.0,
+    applied=0,
+    state="serving",
+    sessions=dict.fromkeys(SESSIONS, 1),
+    counts=dict.fromkeys(("transfers", *PROGRESS, *PLAN), 0),
+    report=None,
+    failures={},
+    window=[0.0, None],
+    fleet=[0.0, None],
+    is_done=False,
+)
 
 
 @pytest.fixture
@@ -31,16 +45,16 @@ def alive():
 
 
 @pytest.fixture
-def place(tmp_path):
-    """Return a place of its own."""
-    return SharedDirectory(tmp_path / "place")
+def directory(tmp_path):
+    """Return a directory of its own."""
+    return SharedDirectory(tmp_path / "directory")
 
 
 # --- Whose workers these are ---
 
 
 def test_a_process_of_its_own_has_no_supervisor():
-    """A server started from a shell is nobody's worker, whoever else was started from it."""
+    """A server started from a shell is no worker, whatever else was started from it."""
     assert find_supervisor({}) is None
 
 
@@ -55,25 +69,25 @@ def test_the_supervisor_is_gunicorn_where_that_says_so():
     assert find_supervisor({"SERVER_SOFTWARE": "gunicorn/27.0.1"}) == os.getppid()
 
 
-def test_the_place_is_named_after_the_supervisor_and_its_start(tmp_path, monkeypatch, alive):
-    """A pid that is used again names another place: what a killed task leaves behind is entered by nobody."""
+def test_the_directory_is_named_after_the_supervisor_and_its_start(tmp_path, monkeypatch, alive):
+    """A pid that is used again names another directory: what a killed task leaves behind is not entered again."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    place = find_shared_directory(alive, None)
-    assert place.path.parent == tmp_path
-    uid, pid, birth = place.path.name.removeprefix("starlette-drain-").split("-")
+    directory = find_shared_directory(alive, None)
+    assert directory.path.parent == tmp_path
+    uid, pid, birth = directory.path.name.removeprefix("starlette-drain-").split("-")
     assert (uid, pid) == (str(os.geteuid()), str(alive))
     assert int(birth) > 0
-    assert place.path.stat().st_mode & 0o777 == 0o700
+    assert directory.path.stat().st_mode & 0o777 == 0o700
 
 
-def test_two_supervisors_do_not_meet_in_one_workers_dir(tmp_path, alive):
+def test_two_supervisors_do_not_share_one_directory(tmp_path, alive):
     """Two servers of one task may be given the same directory."""
     first, second = (find_shared_directory(pid, str(tmp_path / "workers")) for pid in (alive, os.getpid()))
     assert first.path.parent == second.path.parent == tmp_path / "workers"
     assert first.path != second.path
 
 
-def test_without_a_supervisor_everybody_meets_in_the_directory_itself(tmp_path):
+def test_without_a_supervisor_all_share_the_directory_itself(tmp_path):
     """Processes that only their directory joins, such as those of supervisord."""
     assert find_shared_directory(None, str(tmp_path / "workers")).path == tmp_path / "workers"
 
@@ -85,12 +99,12 @@ def test_where_nothing_temporary_can_be_written_the_memory_will_do(monkeypatch, 
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    place = find_shared_directory(alive, None)
-    assert place.path.parent.as_posix() == "/dev/shm"
-    place.path.rmdir()
+    directory = find_shared_directory(alive, None)
+    assert directory.path.parent.as_posix() == "/dev/shm"
+    directory.path.rmdir()
 
 
-# --- Whom it lets in ---
+# --- Which directories are trusted ---
 
 
 def anybodys(path):
@@ -112,127 +126,140 @@ def file(path):
 @pytest.mark.parametrize("spoil", [anybodys, linked, file])
 def test_what_is_not_a_private_directory_is_not_entered(tmp_path, spoil):
     """Another user may have made it first; the message says what to do."""
-    path = tmp_path / "place"
+    path = tmp_path / "directory"
     spoil(path)
-    with pytest.raises(NoMeetingPlace, match=str(path)):
+    with pytest.raises(NoSharedDirectory, match=str(path)):
         SharedDirectory(path)
 
 
 def test_a_directory_of_another_user_is_not_entered(tmp_path, monkeypatch):
     """In a shared /tmp anybody can guess its name."""
-    (tmp_path / "place").mkdir(mode=0o700)
+    (tmp_path / "directory").mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    with pytest.raises(NoMeetingPlace, match="not a directory private to this user"):
-        SharedDirectory(tmp_path / "place")
+    with pytest.raises(NoSharedDirectory, match="not a directory private to this user"):
+        SharedDirectory(tmp_path / "directory")
 
 
 def test_a_directory_that_cannot_be_made_says_why(tmp_path):
     """A missing parent, a read-only file system."""
-    with pytest.raises(NoMeetingPlace, match="cannot be made: No such file or directory"):
-        SharedDirectory(tmp_path / "missing" / "place")
+    with pytest.raises(NoSharedDirectory, match="cannot be made: No such file or directory"):
+        SharedDirectory(tmp_path / "missing" / "directory")
 
 
 def test_a_directory_that_is_not_writable_says_so(tmp_path, monkeypatch):
     """A read-only mount lets in, and takes nothing."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(NoMeetingPlace, match="is not writable"):
-        SharedDirectory(tmp_path / "place")
+    with pytest.raises(NoSharedDirectory, match="is not writable"):
+        SharedDirectory(tmp_path / "directory")
 
 
-# --- Orders ---
+# --- Commands ---
 
 
-def test_orders_are_read_in_the_order_in_which_they_were_given(place):
+def test_commands_are_found_by_their_numbers(directory):
     """Each number is given once, however many digits it has."""
-    assert place.last_number() == 0
-    assert all(place.write_order(Order(number, CAUSE)) for number in range(1, 12))
-    assert place.last_number() == 11
-    assert [order.number for order in place.read_orders(8)] == [9, 10, 11]
+    assert directory.commands() == {}
+    assert all(directory.write_command(Entry(number, 1, Claim(CAUSE))) for number in range(1, 12))
+    assert sorted(directory.commands()) == list(range(1, 12))
+    assert directory.read_command(11) == Entry(11, 1, Claim(CAUSE))
+    directory.remove_command(11)
+    directory.remove_command(11)
+    assert 11 not in directory.commands()
 
 
-def test_of_two_who_give_the_same_number_one_is_told(place):
+def test_of_two_that_give_the_same_number_one_is_told(directory):
     """The first holds; nothing is overwritten, and no draft stays behind."""
-    assert place.write_order(Order(1, CAUSE))
-    assert not place.write_order(Order(1, None))
-    assert place.read_orders(0) == [Order(1, CAUSE)]
-    assert [path.name for path in place.path.iterdir()] == ["order-000001.json"]
+    assert directory.write_command(Entry(1, 7, Claim(CAUSE)))
+    assert not directory.write_command(Entry(1, 8, Cancel()))
+    assert directory.read_command(1) == Entry(1, 7, Claim(CAUSE))
+    assert [path.name for path in directory.path.iterdir()] == ["command-000001.json"]
 
 
-# --- Statuses ---
+# --- Heartbeats ---
 
 
-def test_the_living_are_listed_and_the_dead_forgotten(place, alive):
+def test_the_living_are_listed_and_the_dead_forgotten(directory, alive):
     """A process that was killed disappears, with its file."""
     dead = subprocess.Popen(["sleep", "1000"])
-    place.write_status(alive, {"state": "serving"})
-    place.write_status(dead.pid, {"state": "serving"})
-    assert place.read_statuses().keys() == {alive, dead.pid}
+    directory.write_heartbeat(alive, HEARTBEAT)
+    directory.write_heartbeat(dead.pid, HEARTBEAT)
+    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT, dead.pid: HEARTBEAT}, {})
+    assert directory.read_heartbeats(alive) == ({dead.pid: HEARTBEAT}, {})
     dead.kill()
     dead.wait()
-    assert place.read_statuses() == {alive: {"state": "serving"}}
-    assert len(list(place.path.iterdir())) == 1
+    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT}, {})
+    assert len(list(directory.path.iterdir())) == 1
 
 
-def test_a_zombie_is_dead(place, alive):
+def test_a_zombie_is_dead(directory):
     """A supervisor that has not looked yet keeps a dead worker in the list of processes."""
     zombie = subprocess.Popen(["sleep", "1000"])
-    place.write_status(zombie.pid, {})
+    directory.write_heartbeat(zombie.pid, HEARTBEAT)
     zombie.kill()
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    assert place.read_statuses() == {}
+    assert directory.read_heartbeats(1) == ({}, {})
     zombie.wait()
 
 
-def test_another_process_with_the_same_pid_is_not_the_worker(place, alive):
+def test_another_process_with_the_same_pid_is_not_the_worker(directory, alive):
     """Pids are used again; start times are not."""
-    (place.path / f"worker-{alive}-1.json").write_text("{}")
-    assert place.read_statuses() == {}
+    (directory.path / f"worker-{alive}-1.json").write_text(HEARTBEAT.dump())
+    assert directory.read_heartbeats(1) == ({}, {})
 
 
-def test_files_of_others_are_let_be(place, alive):
-    """In a directory of the user's choice may lie anything: it is neither read nor removed."""
-    place.write_status(alive, {})
-    place.write_order(Order(1, CAUSE))
-    foreign = [place.path / name for name in ("worker-old.json", "order-old.json", "worker-1-1.json.bak", "notes")]
+def test_a_heartbeat_that_cannot_be_read_is_named(directory, alive):
+    """The others are read all the same."""
+    file = directory._heartbeat_file(os.getpid())
+    file.write_text("{")
+    directory.write_heartbeat(alive, HEARTBEAT)
+    heartbeats, unreadable = directory.read_heartbeats(1)
+    assert heartbeats == {alive: HEARTBEAT}
+    assert list(unreadable) == [file.name]
+
+
+def test_files_of_others_are_left_alone(directory, alive):
+    """A directory of the user's choice may hold anything: it is neither read nor removed."""
+    directory.write_heartbeat(alive, HEARTBEAT)
+    directory.write_command(Entry(1, 7, Cancel()))
+    foreign = [directory.path / name for name in ("worker-old.json", "command-x.json", "worker-1-1.json.bak", "notes")]
     for file in foreign:
         file.write_text("not ours")
-    assert place.read_statuses() == {alive: {}}
-    assert place.last_number() == 1
-    assert place.read_orders(0) == [Order(1, CAUSE)]
-    place.clear()
-    assert set(foreign) == set(place.path.iterdir())
+    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT}, {})
+    assert directory.commands() == {1: "command-000001.json"}
+    directory.clear()
+    assert set(foreign) == set(directory.path.iterdir())
 
 
 # --- The end ---
 
 
-def test_the_last_to_leave_takes_everything_along(place, alive):
-    """Orders, drafts of the killed, and the directory itself."""
-    place.write_status(alive, {})
-    place.write_status(os.getpid(), {})
-    place.write_order(Order(1, CAUSE))
-    (place.path / ".draft-1").write_text("half")
-    place.leave(alive, None)
-    assert place.path.exists()
-    place.leave(os.getpid(), None)
-    assert not place.path.exists()
+def test_the_last_to_leave_takes_everything_along(directory, alive):
+    """Commands, drafts of the killed, and the directory itself."""
+    directory.write_heartbeat(alive, HEARTBEAT)
+    directory.write_heartbeat(os.getpid(), HEARTBEAT)
+    directory.write_command(Entry(1, 7, Claim(CAUSE)))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (directory.path / f".draft-{dead.pid}").write_text("half")
+    directory.leave(alive, None, is_draining=True)
+    assert directory.path.exists()
+    directory.leave(os.getpid(), None, is_draining=True)
+    assert not directory.path.exists()
 
 
 @pytest.mark.parametrize(
-    ("causes", "supervised", "stays"),
-    [([CAUSE], True, True), ([], True, False), ([CAUSE, None], True, False), ([CAUSE], False, False)],
+    ("is_draining", "supervised", "stays"), [(True, True, True), (False, True, False), (True, False, False)]
 )
-def test_a_drain_that_stands_is_left_to_whoever_comes_next(place, alive, causes, supervised, stays):
+def test_a_drain_that_stands_is_left_to_the_next_worker(directory, alive, is_draining, supervised, stays):
     """Only while there is a supervisor that may start a worker again."""
     supervisor = subprocess.Popen(["sleep", "1000"])
-    place.write_status(alive, {})
-    for number, cause in enumerate(causes, 1):
-        place.write_order(Order(number, cause))
+    directory.write_heartbeat(alive, HEARTBEAT)
+    directory.write_command(Entry(1, 7, Claim(CAUSE)))
     if not supervised:
         supervisor.kill()
         supervisor.wait()
-    place.leave(alive, supervisor.pid)
-    assert place.path.exists() is stays
+    directory.leave(alive, supervisor.pid, is_draining=is_draining)
+    assert directory.path.exists() is stays
     supervisor.kill()
     supervisor.wait()
 
@@ -242,7 +269,7 @@ def test_the_next_server_clears_up_what_was_left_behind(tmp_path, alive, dead, s
     """What belongs to a dead supervisor, and only after long silence: it may live in another container."""
     other = subprocess.Popen(["sleep", "1000"])
     left = find_shared_directory(other.pid, str(tmp_path))
-    left.write_order(Order(1, CAUSE))
+    left.write_command(Entry(1, 7, Claim(CAUSE)))
     if dead:
         other.kill()
         other.wait()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from starlette_drain._core.settings import Settings
+from starlette_drain import Settings
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.tools.doctor.checks import examine
 from starlette_drain.tools.doctor.record import Group, SetUp
@@ -73,9 +73,6 @@ def test_a_right_record_has_no_fault():
         ({"service_status": "INACTIVE"}, "web in the default cluster is INACTIVE: it has been deleted"),
         ({"groups": (), "settings": Settings(self_registration=True)}, "set DRAIN_TARGET_GROUP_ARN"),
         ({"stuck": Incomplete(problem="no host port", remedy="publish it")}, "identity: no host port -> publish it"),
-        ({"protection": "AccessDeniedException"}, "allow ecs:GetTaskProtection and ecs:UpdateTaskProtection"),
-        ({"protection": "TASK_NOT_VALID"}, "leave DRAIN_PROTECTION_LIMIT unset"),
-        ({"protection": "URLError"}, "see whether ECS_AGENT_URI"),
         ({"desired": 8, "controller": "CODE_DEPLOY", "max_percent": 113, "sessions": 9000, "wish": 100.0}, "8 tasks"),
         ({"groups": (), "settings": Settings(sources="task-state"), "sessions": 900, "wish": 90.0}, "WINDOW to 20, or"),
     ],
@@ -179,11 +176,19 @@ def test_a_read_that_stops_the_search_is_unsafe():
     assert "ecs:DescribeTasks" in fault
 
 
+def test_what_was_probably_not_meant_is_noted():
+    """A variable that is not read is found before the deployment, not after it."""
+    warnings = tuple(Settings().warnings({"DRAIN_WINDWO": "240"}))
+    (note,) = told("note", warnings=warnings)
+    assert note.startswith("options: DRAIN_WINDWO is not read")
+    assert told(warnings=warnings) == []
+
+
 def test_what_cannot_be_tried_is_told():
     """Calls that change something are not tried, and the table says so."""
-    options = Settings(self_registration=True, target_group_arn=ARN, protection_limit=600)
+    options = Settings(self_registration=True, target_group_arn=ARN)
     (line,) = [each for each in told("fine", settings=options, reads=("DescribeTasks",)) if "permissions" in each]
-    assert "not tried: RegisterTargets, DeregisterTargets, UpdateTaskProtection" in line
+    assert "not tried: RegisterTargets, DeregisterTargets" in line
 
 
 def test_a_deployment_of_blue_and_green_is_the_whole_fleet():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starlette_drain.aws.sources.deadline import deadline, effective_margin, fitting_window
+from starlette_drain._core.deadline import deadline, effective_margin, fitting_window
 
 seconds = st.floats(0, 3600)
 
@@ -23,6 +23,12 @@ def test_the_margin_takes_at_most_half_of_the_delay(delay, margin, kept):
 def test_the_deadline_counts_from_the_earliest_beginning(now, began, delay, ends):
     """The deadline is the beginning, plus the delay, less the margin, and never in the past."""
     assert ends == deadline(now, began, delay, 15)
+
+
+@pytest.mark.parametrize(("window", "ends"), [(None, 1285), (60, 1065), (600, 1285), (0, 1005)])
+def test_a_window_that_was_set_counts_from_the_moment_it_was_noticed(window, ends):
+    """A window can only bring the deadline forward."""
+    assert ends == deadline(1005, 1000, 300, 15, window)
 
 
 @given(now=seconds, lag=seconds, delay=seconds, margin=seconds)
