@@ -39,11 +39,7 @@ def start(results, *arguments, mark=""):
 
 def roll(results, *arguments):
     """Run the lab to its end; return what it printed, and the scenarios of its JSON file by name."""
-    return end(start(results, *arguments), results)
-
-
-def end(lab, results):
-    """Wait until the lab has ended; return the same."""
+    lab = start(results, *arguments)
     output, _ = lab.communicate(timeout=180)
     assert lab.returncode == 0, output
     content = json.loads((results / "rollout.json").read_text())
@@ -76,16 +72,12 @@ def test_a_deployment_before_and_after(tmp_path):
     """
     Six hundred clients: without the package all come back in one second, with it at an even pace, and nobody is cut.
 
-    Both deployments run at the same time, each in a lab of its own.
-
     The busiest second has at most 1.5 times the mean of a drain; that of plain uvicorn has ten times as many and more.
     """
-    size = ("--clients", "600", "--scale", "0.1", "--ramp", "300")
-    labs = {name: start(tmp_path / name, "--scenario", name, *size) for name in ("sigterm-only", "drain")}
-    ends = {name: end(lab, tmp_path / name) for name, lab in labs.items()}
-    before, after = (scenarios[name] for name, (_, scenarios) in ends.items())
-    for output, each in zip((output for output, _ in ends.values()), (before, after), strict=True):
-        assert "peak new connections/s" in output
+    both = ("--scenario", "sigterm-only", "--scenario", "drain")
+    output, scenarios = roll(tmp_path, *both, "--clients", "600", "--scale", "0.1", "--ramp", "300")
+    before, after = scenarios["sigterm-only"], scenarios["drain"]
+    for each in (before, after):
         assert each["figures"]["codes"] == {"1012": 600}
         assert each["figures"]["cut"] == each["figures"]["never_back"] == 0
         assert each["tracebacks"] == 0
@@ -93,6 +85,7 @@ def test_a_deployment_before_and_after(tmp_path):
     assert max(map(int, after["new_connections_by_second"])) < min(moments_of(after, "SIGTERM"))
     assert after["figures"]["ratio"] <= 1.5
     assert before["figures"]["peak"] >= 10 * after["figures"]["peak"]
+    assert "peak new connections/s" in output
 
 
 @pytest.mark.parametrize("options", [("--fleet", "websockets"), HAPROXY], ids=lambda options: options[1])

@@ -7,12 +7,23 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from starlette_drain.aws.api import calls, client
+from starlette_drain.aws.identity import metadata
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.testing.fake_aws import FakeDefinition
 from starlette_drain.tools.cli import main
 from starlette_drain.tools.doctor.look import PROCESS_1
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Let a call take its time: on a busy machine one that takes longer than two seconds would be a finding."""
+    for name in ("connect_timeout", "read_timeout"):
+        monkeypatch.setitem(client.TIME_LIMITS, name, 30)
+    for module in (calls, metadata):
+        monkeypatch.setattr(module, "TIME_LIMIT", 60)
 
 
 @pytest.fixture
