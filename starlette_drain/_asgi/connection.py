@@ -20,7 +20,7 @@ import contextvars
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -69,6 +69,7 @@ class Connection(Session):
         "_parked",
         "_raw_receive",
         "_raw_send",
+        "_released",
         "_scope",
         "_shed_event",
         "_task",
@@ -105,6 +106,7 @@ class Connection(Session):
         self._grace_timer: asyncio.TimerHandle | None = None
         self._shed_event: asyncio.Event | None = None
         self._forced = False
+        self._released: asyncio.Event | None = None
 
     # What an application calls
 
@@ -116,6 +118,8 @@ class Connection(Session):
             yield
         finally:
             self._engine.release(self)
+            if self._released is not None and not self.is_held:
+                self._released.set()
 
     @property
     def reconnect_after_ms(self) -> int:
@@ -231,7 +235,16 @@ class Connection(Session):
     async def _close_gracefully(self, close_policy: ClosePolicy) -> None:
         if self.can_send():
             await self._engine.close_hooks.run(self)
+        if self.is_held:
+            await self._wait_released()
         await self._part(close_policy)
+
+    async def _wait_released(self) -> None:
+        """Wait for the end of a hold that began during the close hooks; the deadline still holds."""
+        self._released = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._engine.time_to_close()):
+                await self._released.wait()
 
     async def _part(self, close_policy: ClosePolicy) -> None:
         self._disconnect = self.disconnect_message(close_policy)

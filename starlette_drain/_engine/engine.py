@@ -160,6 +160,10 @@ class Engine:
         """Return how far the drain is, under way or over; ``None`` while serving."""
         return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
+    def time_to_close(self) -> float:
+        """Return the seconds in which the last session must be asked to leave; 0 where no drain runs."""
+        return max(0.0, self._run.plan.deadline - self.time()) if self._run else 0.0
+
     async def wait_drained(self) -> bool:
         """Wait until the drain that runs, or the next one, is over; return False if it was cancelled, or never came."""
         return await asyncio.shield(self._outcome)

@@ -991,6 +991,43 @@ async def test_an_application_that_closes_during_the_farewell_has_the_last_word(
     assert server.sent == [ACCEPT, {"type": "websocket.close", "code": 3000}]
 
 
+@pytest.mark.parametrize(("window", "held", "closes_after"), [(60, 5, 5), (4, 100, 4)])
+async def test_a_hold_that_begins_during_a_close_hook_is_honoured_until_the_deadline(window, held, closes_after):
+    """What the application began while the hook ran it may finish; past the deadline it is closed all the same."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        session = session_of(scope)
+        await session.wait_shed()
+        async with session.hold():
+            await asyncio.sleep(held)
+        await receive()
+
+    house = House(app, start_delay=0, grace=200)
+
+    @house.drain.before_close
+    async def slow(session):
+        await asyncio.sleep(0.5)
+
+    server = house.serve()
+    await settle()
+    session = session_of(server.scope)
+    loop = asyncio.get_running_loop()
+    await house.drain.start(window=window)
+    while session.shed_at is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    deadline = house.drain.progress().time_left + loop.time()
+    began = loop.time()
+    while CLOSE not in server.sent:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    if closes_after == held:
+        assert loop.time() - began == pytest.approx(held, abs=0.1)
+    else:
+        assert loop.time() == pytest.approx(deadline, abs=0.6)
+    server.task.cancel()
+
+
 async def test_a_farewell_sees_the_context_of_its_session():
     """Context variables set outside the middleware, by tracing for instance, are there in the farewell."""
     variable = contextvars.ContextVar("variable", default="none")
