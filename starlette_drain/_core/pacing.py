@@ -13,7 +13,16 @@ from starlette_drain._core.declared import is_number
 from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["BatchPacing", "EvenPacing", "Pacing", "RateCapPacing", "burst_warning", "parse_pacing"]
+__all__ = [
+    "FEWEST_BATCHES",
+    "SHORTEST_WINDOW",
+    "BatchPacing",
+    "EvenPacing",
+    "Pacing",
+    "RateCapPacing",
+    "burst_warning",
+    "parse_pacing",
+]
 
 PACING_REMEDY = (
     "give a Pacing, or 'even', 'rate:50' (sessions/s), 'batches:2' (seconds between batches) or 'fleet:500' "
@@ -22,6 +31,9 @@ PACING_REMEDY = (
 
 SHORTEST_WINDOW = 1.0
 """Seconds below which it makes no difference how sessions are spread: a client sees one instant."""
+
+FEWEST_BATCHES = 3
+"""Batches at least, however long the interval: one of all sessions is the burst that a drain is there to prevent."""
 
 
 @runtime_checkable
@@ -142,9 +154,20 @@ def parse_pacing(text: str) -> Pacing:
     raise SettingsError("pacing", text, PACING_REMEDY)
 
 
-def burst_warning(window: float) -> str | None:
-    """Return why over a *window* of that many seconds all sessions are closed at once; ``None`` if they are not."""
-    return "all sessions are closed at once; give a longer window" if window < SHORTEST_WINDOW else None
+def burst_warning(pacing: Pacing, window: float) -> str | None:
+    """Return why *pacing* closes many sessions at once over a *window* of so many seconds, or ``None``."""
+    if window < SHORTEST_WINDOW:
+        return "all sessions are closed at once; give the drain more time"
+    try:
+        interval = pacing.interval
+    except Exception:  # noqa: BLE001 - the strategy is the application's own; the plan logs what it raises
+        return None
+    if not (is_number(interval) and interval >= window):
+        return None
+    return (
+        f"the pacing's batches, {interval:g} s apart, do not fit into it; they come {window / FEWEST_BATCHES:.3g} s "
+        "apart instead, each with a large part of the sessions; give a shorter interval, or the drain more time"
+    )
 
 
 def _check_positive(option: str, value: float, remedy: str) -> None:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from starlette_drain._core.pacing import BatchPacing, EvenPacing, Pacing
+from starlette_drain._core.pacing import FEWEST_BATCHES, BatchPacing, EvenPacing, Pacing
 from starlette_drain._core.session import Session
 
 __all__ = ["CATCH_UP", "Candidates", "ShedPlan"]
@@ -40,9 +40,6 @@ CATCH_UP = 0.1
 
 TICK = 0.005
 """Seconds between two sheds that are asked for one by one: a faster drain sheds several at a time."""
-
-FEWEST_BATCHES = 3
-"""Batches at least, however long the interval: one of all sessions is the burst that a drain is there to prevent."""
 
 RECHECK = 1.0
 """Seconds until a strategy is asked again at the latest: its rate may change with the time left."""

@@ -182,7 +182,7 @@ class Settings:
                 raise declared.error(name, value)
 
     def warnings(self, environ: Mapping[str, str]) -> Iterator[str]:
-        """Yield what works but was probably not meant: variables that are not read, windows that spread nothing."""
+        """Yield what works but was probably not meant: variables that are not read, windows too short."""
         known = [environment_name(name) for name in options_of(self)]
         for name in environ:
             if name.upper().startswith(PREFIX) and name not in known:
@@ -193,7 +193,7 @@ class Settings:
                 yield f"{name} is not read, for there is no such option; {hint}"
         windows = {"window": self.window, "sigterm_window": self.sigterm_window if self.sigterm else None}
         for name, window in windows.items():
-            if window is not None and (warning := burst_warning(window)):
+            if window is not None and (warning := burst_warning(self.pacing, window)):
                 yield f"{name}={window:g}: {warning}"
 
     @property

@@ -23,6 +23,7 @@ from starlette_drain._core.claims import Claims
 from starlette_drain._core.declared import is_number, is_whole
 from starlette_drain._core.fleet_pacing import FleetView
 from starlette_drain._core.observed import ObservedSessions
+from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.printable import printable
 from starlette_drain._core.report import DrainReport
@@ -90,6 +91,7 @@ class Engine:
         self._is_delivering = False
         self._timer = Timer(self._tick)
         self._share = 1
+        self._has_warned = False
         self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
         self._begin_anew(outcome)
 
@@ -224,6 +226,10 @@ class Engine:
             logger.error("A trigger advised a window of %r, which is no length of time; it is ignored", window)
             return
         self.advised_window = window
+        holds = self.settings.window is None or window < self.settings.window
+        if holds and not self._has_warned and (warning := burst_warning(self.settings.pacing, window)):
+            self._has_warned = True
+            logger.warning("A drain has %g s here, as a trigger has found out: %s", window, warning)
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """Take note how many targets drain and are healthy, and whether this task is *counted* among the former."""
@@ -398,13 +404,18 @@ class Engine:
         pacing = self._pace.begin(cause, deadline - now, self._registry.remaining * self._share)
         sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
         begun_by = cause.trigger, cause.at
-        drain_id = name_drain(cause, self._begun.count(begun_by))
+        former = self._begun.count(begun_by)
+        drain_id = name_drain(cause, former)
         self._begun.append(begun_by)
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
         for each in self._claims.standing:
             run.join(each, shortened=False)
         run.plan.divide(now, self._share)
         self._stance = run.plan.stance(now)
+        window = deadline - now
+        # Not of a window under a second: that was asked for by hand, or the deadline has passed.
+        if window >= SHORTEST_WINDOW and not former and (warning := burst_warning(self.settings.pacing, window)):
+            logger.warning("Drain %s has %g s: %s", drain_id, window, warning)
         if self._outcome.done():
             self._outcome = self.loop.create_future()
         plan = run.plan.describe(now)

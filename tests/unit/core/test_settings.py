@@ -259,18 +259,19 @@ def test_other_variables_are_not_ours():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"pacing": "batches:10", "window": 10}, []),
+        ({"pacing": "batches:10", "window": 10}, ["window=10", "sigterm_window=6"]),
+        ({"pacing": "batches:5", "window": 10}, []),
         ({"window": 0.5}, ["window=0.5"]),
         ({"sigterm_window": 0}, ["sigterm_window=0"]),
         ({"pacing": "rate:1", "window": 60}, []),
         ({"pacing": "fleet:1", "window": 60}, []),
     ],
 )
-def test_a_window_that_spreads_nothing_is_warned_of(options, named):
+def test_a_window_too_short_for_the_pacing_is_warned_of(options, named):
     """No option turns the drain into the burst that it is there to prevent without a warning at the start."""
     warnings = list(Settings.load(options, {}).warnings({}))
     assert [warning.partition(":")[0] for warning in warnings] == named
-    assert all("all sessions are closed at once" in warning for warning in warnings)
+    assert all("at once; give" in warning or "batches, 10 s apart" in warning for warning in warnings)
 
 
 def test_settings_are_frozen_and_named():
