@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import signal
 import sys
 
@@ -22,6 +23,24 @@ def ctrl_c():
     """Let the processes that tests start be interrupted: a job in the background inherits that SIGINT is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drains_that_do_not_end():
+    """
+    Let tests leave the drain that they began: its triggers go with the loop.
+
+    The garbage collector finds their tasks in the middle of another test, which may look at what is logged.
+    """
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(_is_no_forgotten_trigger)
+    yield
+    logger.removeFilter(_is_no_forgotten_trigger)
+
+
+def _is_no_forgotten_trigger(record):
+    message = record.getMessage()
+    return not (message.startswith("Task was destroyed") and "TriggerTasks._watch" in message)
 
 
 @pytest.hookimpl(wrapper=True)
