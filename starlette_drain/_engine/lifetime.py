@@ -96,8 +96,9 @@ class Lifetime:
         self.state = LifetimeState.ENDING
         self.engine.end()  # first, so that waiters are resolved although a trigger takes its time
         try:
-            await self._before_exit(triggers)
+            # An application whose startup fails raises in the same step as it would without us.
             if self._tasks is not None:
+                await self._before_exit(triggers)
                 await self._tasks.end()
             if self.engine.report is not self._flushed:
                 await self.flush(triggers)

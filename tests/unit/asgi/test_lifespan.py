@@ -541,3 +541,26 @@ def test_the_zero_code_form_needs_nothing_else(monkeypatch, caplog):
         websocket.send_text("a")
         assert websocket.receive_text() == "a"
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.anyio
+async def test_a_startup_that_fails_raises_in_the_same_step():
+    """The server hears of the failure and of the exception in one step, as it would without us: none comes late."""
+    sent = []
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        msg = "no database"
+        raise RuntimeError(msg)
+
+    serving = DrainMiddleware(app, drain=Drain())({"type": "lifespan", "state": {}}, receive, send)
+    with pytest.raises(RuntimeError, match="no database"):
+        serving.send(None)  # to the first suspension, if there is one
+    assert sent == ["lifespan.startup.failed"]
