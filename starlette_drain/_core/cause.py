@@ -19,6 +19,7 @@ class DrainCause:
         deadline: When the last session must be gone; ``None`` leaves it to the drain's own window.
         revocable: Whether the drain may still be cancelled. ``False`` once the process was told to stop.
         follows: Whether it only brings its deadline to a drain that another trigger wants, and wants none by itself.
+        by_hand: Whether it is a command: a cancel drops it, where it mutes what a trigger sees.
         lag: Upper bound, in seconds, of how long the cause had existed before it was noticed.
     """
 
@@ -29,3 +30,4 @@ class DrainCause:
     revocable: bool = True
     lag: float = 0.0
     follows: bool = False
+    by_hand: bool = False

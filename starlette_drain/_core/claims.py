@@ -95,7 +95,9 @@ class Claims:
         return not was_muted
 
     def cancel(self) -> None:
-        """Withdraw the command by hand, and mute every other revocable claim that stands now."""
+        """Withdraw the commands by hand, and mute every other revocable claim that stands now."""
+        for name in [name for name, each in self._held.items() if each.revocable and each.by_hand]:
+            del self._held[name]
         self._held.pop(BY_HAND, None)
         self._muted.update(name for name, each in self._held.items() if each.revocable)
 

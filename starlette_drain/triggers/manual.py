@@ -57,7 +57,7 @@ class ManualTrigger:
         now = self._control.time()
         deadline = None if window is None else now + window
         self._fired += 1
-        self._control.claim(DrainCause(self.name, reason, now, deadline, revocable=revocable))
+        self._control.claim(DrainCause(self.name, reason, now, deadline, revocable=revocable, by_hand=True))
 
     def withdraw(self) -> bool:
         """

@@ -104,3 +104,17 @@ async def test_a_window_that_cannot_work_is_refused(window):
             trigger.fire(window=window)
         assert drain.state is DrainState.SERVING
     assert trigger.status(0.0) == {"fired": 0}
+
+
+async def test_firing_again_after_a_cancel_counts_again():
+    """Cancel drops what was fired by hand, whatever the trigger is called; it mutes no later call."""
+    trigger = ManualTrigger("deploy")
+    drain = Drain(triggers=[trigger], observers=[])
+    async with drain.run():
+        await asyncio.sleep(0.01)
+        trigger.fire(window=60)
+        await drain.cancel()
+        trigger.fire(window=60)
+        assert [each.trigger for each in drain.host.engine.claims] == ["deploy"]
+        assert trigger.withdraw()
+        assert drain.host.engine.claims == ()
