@@ -195,7 +195,8 @@ class EventStreamSession(Connection):
     async def _send_parted(self) -> None:
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
         if _spec_version(self._scope) >= (2, 4):
-            raise ConnectionEnded
+            self._notice()
+            raise ConnectionEnded(self)
         # The cancellation by the application's framework must meet it where it waits by itself: a generator that is
         # left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1

@@ -78,6 +78,8 @@ class Engine:
         self.rng = rng
         self.loop = loop
         self.answers = Answers()
+        self.working: set[Session] = set()
+        """Whose connection has ended, and whose application is still at work."""
         self.close_policy = ClosePolicy(settings.close_code, settings.grace)
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
@@ -288,22 +290,29 @@ class Engine:
             self._run.tally.refused += 1
         self.emit(events.SessionRefused(self.time(), kind, path))
 
-    def closed(self, session: Session, *, forced: bool) -> None:
-        """Forget a session that is over. One that was never tracked does no harm."""
+    def closed(self, session: Session, *, forced: bool) -> bool:
+        """Forget a session that is over; return whether it was tracked."""
         if not self._registry.discard(session):
-            return
+            return False
         now, was_shed = self.time(), session.shed_at is not None
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
             self._queue(events.SessionClosed(now, session, outcome))
         if run := self._run:
-            run.tally.forced += forced and run.has_shed(session)
             run.tally.left += not was_shed
+            if forced:
+                self.forced(session)
             if not was_shed:
                 self._recount(run, now)
             elif self._registry.remaining == 0:
                 self._schedule(run)
         self._deliver()
+        return True
+
+    def forced(self, session: Session) -> None:
+        """Take note that the application of *session* was cancelled."""
+        if (run := self._run) and run.has_shed(session):
+            run.tally.forced += 1
 
     def hold(self, session: Session) -> None:
         """Do not close *session* for now."""
