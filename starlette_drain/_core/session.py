@@ -110,6 +110,7 @@ class RegistryStatistics:
         leaving: Asked to leave, not yet gone.
         opened: Ever added.
         closed: Ever discarded.
+        working: Applications that are still at work after their connection has ended; none of the above.
     """
 
     open: int
@@ -118,6 +119,7 @@ class RegistryStatistics:
     leaving: int
     opened: int
     closed: int
+    working: int = 0
 
 
 class SessionRegistry:
@@ -150,8 +152,8 @@ class SessionRegistry:
         """How many have not been asked to leave."""
         return len(self._waiting) + len(self._held)
 
-    def statistics(self) -> RegistryStatistics:
-        """Return the counts at this moment."""
+    def statistics(self, working: int = 0) -> RegistryStatistics:
+        """Return the counts at this moment, beside those *working*, which are not in here."""
         return RegistryStatistics(
             open=len(self),
             waiting=len(self._waiting),
@@ -159,6 +161,7 @@ class SessionRegistry:
             leaving=self._leaving,
             opened=self._opened,
             closed=self._closed,
+            working=working,
         )
 
     def add(self, session: Session) -> None:

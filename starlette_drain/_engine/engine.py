@@ -106,6 +106,7 @@ class Engine:
         self._stance: str | None = None
         self._outcome = outcome or self.loop.create_future()
         self._has_ended = False
+        self._drained_at = 0.0
 
     # What anyone may ask
 
@@ -154,7 +155,7 @@ class Engine:
 
     def statistics(self) -> RegistryStatistics:
         """Return how many sessions there are, and how they stand."""
-        return self._registry.statistics()
+        return self._registry.statistics(len(self.working))
 
     def open_sessions(self) -> int:
         """Return how many sessions are open in the whole task, as far as its workers have published."""
@@ -167,6 +168,10 @@ class Engine:
     def time_to_close(self) -> float:
         """Return the seconds in which the last session must be asked to leave; 0 where no drain runs."""
         return max(0.0, self._run.plan.deadline - self.time()) if self._run else 0.0
+
+    def drained_for(self) -> float:
+        """Return the seconds since the end of the drain that is over."""
+        return self.time() - self._drained_at
 
     async def wait_drained(self) -> bool:
         """Wait until the drain that runs, or the next one, is over; return False if it was cancelled, or never came."""
@@ -457,7 +462,7 @@ class Engine:
     def _finish(self, run: DrainRun) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
         self._leave(run)
-        now = self.time()
+        self._drained_at = now = self.time()
         self._report = run.report(now, self._still_open(run))
         self._outcome.set_result(True)
         # Not in the context of the session that left last: a log would give the end its name.

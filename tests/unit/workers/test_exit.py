@@ -139,3 +139,31 @@ async def test_a_supervisor_that_may_not_be_told_to_end_is_no_harm(crowd, monkey
     await soon()
     assert len(worker.status()["workers"]) == 2
     assert other.drain.state is DrainState.SERVING
+
+
+async def test_work_is_waited_for_until_the_deadline_and_a_minute_after_the_drain(crowd, told):
+    """An application that saves something after its connection has ended keeps the process alive, up to a limit."""
+    for window, limit in ((300, 300), (1, 60)):
+        worker = crowd.hire(alone=True, exit_when_drained=True)
+        worker.engine.working.add(worker)
+        await soon()
+        await worker.drain.start(window=window)
+        await asyncio.sleep(limit - 3)
+        assert worker.drain.state is DrainState.DRAINED
+        assert told == []
+        await asyncio.sleep(6)
+        assert [worker.process.pid] == told
+        told.clear()
+
+
+async def test_the_process_ends_as_soon_as_the_work_is_done(crowd, told):
+    """Work that ends does not keep the process until the limit."""
+    worker = crowd.hire(alone=True, exit_when_drained=True)
+    worker.engine.working.add(worker)
+    await soon()
+    await worker.drain.start(window=1)
+    await asyncio.sleep(10)
+    assert told == []
+    worker.engine.working.clear()
+    await asyncio.sleep(1)
+    assert [worker.process.pid] == told
