@@ -103,7 +103,7 @@ class Settings:
     )
     grace: float = seconds(
         5.0,
-        "How long a session has to be gone after its disconnect: then an application that goes on is cancelled, and a "
+        "How long an application may take to notice the disconnect: then one that has not is cancelled, and a "
         "close that the client does not take is given up.",
     )
     max_session_age: float | None = some_seconds(
