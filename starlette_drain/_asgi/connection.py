@@ -224,7 +224,8 @@ class Connection(Session):
         if closing.shed_event is not None:
             closing.shed_event.set()
         coroutine = self._close_gracefully(policy)
-        context = self._context or cast("Any", self._task).get_context()
+        # (An empty context is false.)
+        context = cast("Any", self._task).get_context() if self._context is None else self._context
         closing.task = self._loop.create_task(coroutine, context=context)
 
     async def receive(self) -> Message:

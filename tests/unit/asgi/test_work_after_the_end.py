@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from contextvars import Context
 from random import Random
 
 import pytest
@@ -509,3 +510,19 @@ async def test_a_send_that_waits_at_the_server_and_fails_by_our_close_is_absorbe
     await house.shed()
     await server.task
     assert server.sent[1:] == [CLOSE]
+
+
+async def test_a_session_in_an_empty_context_is_closed_too():
+    """A server whose task has no context variables at all has its sessions closed like any other."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await receive()
+
+    house = House(app)
+    server = Context().run(house.serve)
+    await settle()
+    await house.shed()
+    await server.task
+    assert server.sent == [ACCEPT, CLOSE]
