@@ -225,7 +225,7 @@ class Connection(Session):
             closing.shed_event.set()
         coroutine = self._close_gracefully(policy)
         # (An empty context is false.)
-        context = cast("Any", self._task).get_context() if self._context is None else self._context
+        context = cast("Any", self._task).get_context().copy() if self._context is None else self._context
         closing.task = self._loop.create_task(coroutine, context=context)
 
     async def receive(self) -> Message:

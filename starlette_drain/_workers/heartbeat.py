@@ -21,7 +21,7 @@ SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
-UNDER_WAY = ("transfers", "working")
+UNDER_WAY = ("transfers", "working", "failed_hooks")
 PROGRESS = ("shed", "left", "refused", "forced")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
@@ -42,7 +42,7 @@ class Heartbeat:
         applied: The number of the last command that it has applied.
         state: Its `DrainState`.
         sessions: How many sessions it has, by how they stand.
-        counts: Answers and work under way, the tally of its drain, and the rate and the eta of its plan.
+        counts: Answers and work under way, close hooks that have failed, the tally of its drain, and the rate and the eta of its plan.
         report: The numbers and the outcome of its last report, if there was one.
         failures: How often triggers of which one runs per task have failed in it, by their names.
         window: What it knows of the window that a drain may take, as `Latest`.
@@ -103,7 +103,8 @@ def count(engine: Engine) -> tuple[dict[str, int], dict[str, float]]:
     tally = {name: getattr(progress, name) if progress else 0 for name in PROGRESS}
     plan = progress if engine.state is DrainState.DRAINING else None
     pace = {name: round(getattr(plan, name), 3) if plan else 0.0 for name in PLAN}
-    return sessions, {"transfers": len(engine.answers), "working": statistics.working, **tally, **pace}
+    under_way = len(engine.answers), statistics.working, engine.close_hooks.failures
+    return sessions, {**dict(zip(UNDER_WAY, under_way, strict=True)), **tally, **pace}
 
 
 def reported(engine: Engine) -> dict[str, Any] | None:
