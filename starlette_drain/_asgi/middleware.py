@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
+from starlette_drain._asgi.closer import close_due
 from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._asgi.exchange import Exchange
@@ -77,6 +78,7 @@ class DrainMiddleware:
             self._instead = Misconfigured(app, error, given, admin_path if _is_path(admin_path) else ADMIN_PATH)
             return
         self._host = self.drain.host
+        self._host.close_with(close_due)
         settings = self.drain.settings
         self._admin = AdminRoute(self.drain, settings.admin_token, admin_path) if settings.admin_token else None
         self._has_warned = False

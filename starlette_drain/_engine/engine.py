@@ -3,7 +3,8 @@
 # Triggers hold claims; the drain follows from those that stand (_core/claims.py). While one runs there is one
 # `DrainRun` and one future for its outcome. Three rules keep it simple to reason about:
 #
-#   - Feed, then collect. Claims, sessions and holds are fed in; the timer collects who is due, and they are closed.
+#   - Feed, then collect. Claims, sessions and holds are fed in; when the timer rings, whoever closes sessions collects
+#     those that are due, and reports back.
 #   - A change of state is complete before its event goes out. Events are queued and delivered at the end of the call
 #     that caused them, so an observer or a trigger may call back at will.
 #   - The outcome is resolved before the events go out: what waits for it never depends on an observer.
@@ -13,8 +14,10 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from starlette_drain._core import events
@@ -25,7 +28,6 @@ from starlette_drain._core.fleet_pacing import FleetView
 from starlette_drain._core.observed import ObservedSessions
 from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
 from starlette_drain._core.precedence import find_precedence
-from starlette_drain._core.printable import printable
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.run import DrainProgress, DrainRun, name_drain
 from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
@@ -33,6 +35,7 @@ from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
+from starlette_drain._engine.event_queue import EventQueue
 from starlette_drain._engine.pace import Pace
 from starlette_drain._engine.timer import Timer
 from starlette_drain.exceptions import IllegalTransition, TooLateToCancel
@@ -59,6 +62,7 @@ class Engine:
         close_hooks: What the application says to a session before it is closed.
         rng: The source of randomness for the jitter.
         loop: The event loop.
+        close_due: What closes the sessions that `collect` returns, when the timer says so.
         outcome: What waits already for the outcome of the first drain.
     """
 
@@ -70,6 +74,7 @@ class Engine:
         rng: Random,
         loop: asyncio.AbstractEventLoop,
         *,
+        close_due: Callable[["Engine"], object],
         outcome: asyncio.Future[bool] | None = None,
     ) -> None:
         self.settings = settings
@@ -89,9 +94,10 @@ class Engine:
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self._registry = SessionRegistry()
-        self._events: deque[tuple[events.Event, Context | None]] = deque()
-        self._is_delivering = False
-        self._timer = Timer(self._tick)
+        self._events = EventQueue(observers)
+        self._asked: list[Session] = []
+        """Those that are due although no drain wants them to leave."""
+        self._timer = Timer(partial(close_due, self))
         self._share = 1
         self._has_warned = False
         self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
@@ -250,7 +256,7 @@ class Engine:
         if run := self._run:
             run.plan.repace(self.time(), self._pace.choose())
             self._schedule(run)
-            self._deliver()
+            self._events.deliver()
 
     def divide(self, share: int) -> None:
         """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
@@ -260,7 +266,7 @@ class Engine:
         if run := self._run:
             run.plan.divide(self.time(), share)
             self._schedule(run)
-            self._deliver()
+            self._events.deliver()
 
     # Sessions
 
@@ -282,7 +288,7 @@ class Engine:
             else:
                 run.tally.arrived += 1
                 self._recount(run, now)
-            self._deliver()
+            self._events.deliver()
 
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
@@ -302,7 +308,7 @@ class Engine:
         now, was_shed = self.time(), session.shed_at is not None
         if session.is_open:
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self._queue(events.SessionClosed(now, session, outcome))
+            self._events.put(events.SessionClosed(now, session, outcome))
         if run := self._run:
             run.tally.left += not was_shed
             if forced:
@@ -311,7 +317,7 @@ class Engine:
                 self._recount(run, now)
             elif self._registry.remaining == 0:
                 self._schedule(run)
-        self._deliver()
+        self._events.deliver()
         return True
 
     def forced(self, session: Session) -> None:
@@ -329,11 +335,16 @@ class Engine:
         self._registry.release(session)
         self._held_or_released()
 
+    def close_with(self, close_due: Callable[["Engine"], object]) -> None:
+        """Have what is due closed by *close_due* from now on."""
+        self._timer.ring = partial(close_due, self)
+
     def collect(self) -> list[Session]:
         """Return the sessions to close now, marked as leaving. Call it when the timer is due."""
+        asked, self._asked = self._asked, []
         run = self._run
         if run is None:
-            return []
+            return asked
         now = self.time()
         due = run.plan.due(now, SLICE)
         for place, session in enumerate(due, 1):
@@ -341,24 +352,25 @@ class Engine:
             if not self.observes_only:
                 self._mark(session, now, run.reconnect_delay(now, len(due) - place))
         if self._state is DrainState.DRAINING and (percent := run.milestone()):
-            self._queue(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
+            self._events.put(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
         self._schedule(run)
-        self._deliver()
-        return [] if self.observes_only else due
+        self._events.deliver()
+        return asked if self.observes_only else [*asked, *due]
 
     def close(self, session: Session) -> None:
-        """Close one session although there is no drain."""
+        """Hand out *session* next, although there is no drain."""
         self._registry.take(session)
         self._mark(session, self.time(), 0.0)
-        self._deliver()
-        self._begin_close(session)
+        self._asked.append(session)
+        self._timer.set(self.loop, self.time())
+        self._events.deliver()
 
     # Events
 
     def emit(self, event: events.Event) -> None:
         """Send *event* to the observers, after those that are on their way already."""
-        self._queue(event)
-        self._deliver()
+        self._events.put(event)
+        self._events.deliver()
 
     # The beginning and the end of its life
 
@@ -373,8 +385,8 @@ class Engine:
             self._finish(self._run)
         if not self._outcome.done():
             self._outcome.set_result(False)
-        self._timer.stop()
-        self._deliver()
+        self._stop_timer()
+        self._events.deliver()
 
     # The works
 
@@ -407,7 +419,7 @@ class Engine:
             self._begin_run(cause, now, max(now, deadline))
         else:
             self._replan(run, news, now, deadline)
-        self._deliver()
+        self._events.deliver()
 
     def _begin_run(self, cause: DrainCause, now: float, deadline: float) -> None:
         if (precedence := find_precedence(self.settings.shed_first)) is not None:
@@ -433,7 +445,7 @@ class Engine:
         if self._outcome.done():
             self._outcome = self.loop.create_future()
         plan = run.plan.describe(now)
-        self._queue(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
+        self._events.put(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
         self._recount(run, now)
 
     def _replan(self, run: DrainRun, news: DrainCause | None, now: float, deadline: float) -> None:
@@ -445,7 +457,9 @@ class Engine:
         if moved or joined:
             cause = news or self._claims.standing[0]
             plan = run.plan.describe(now)
-            self._queue(events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan))
+            self._events.put(
+                events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan)
+            )
             self._recount(run, now)
 
     def _cancel(self, run: DrainRun, now: float) -> None:
@@ -457,7 +471,7 @@ class Engine:
         if not self._outcome.done():
             self._outcome.set_result(False)
         self._outcome = self.loop.create_future()
-        self._queue(events.DrainCancelled(now, run.drain_id, self._report))
+        self._events.put(events.DrainCancelled(now, run.drain_id, self._report))
 
     def _finish(self, run: DrainRun) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
@@ -466,14 +480,19 @@ class Engine:
         self._report = run.report(now, self._still_open(run))
         self._outcome.set_result(True)
         # Not in the context of the session that left last: a log would give the end its name.
-        self._queue(events.DrainFinished(now, run.drain_id, self._report), Context())
+        self._events.put(events.DrainFinished(now, run.drain_id, self._report), Context())
 
     def _leave(self, run: DrainRun) -> None:
         """Tidy up after a run."""
         self._log_failure(run)
-        self._timer.stop()
+        self._stop_timer()
         self._registry.unrank()
         self._pace.end()
+
+    def _stop_timer(self) -> None:
+        self._timer.stop()
+        if self._asked:
+            self._timer.set(self.loop, self.time())
 
     def _recount(self, run: DrainRun, now: float) -> None:
         run.plan.recount(now)
@@ -482,7 +501,7 @@ class Engine:
     def _held_or_released(self) -> None:
         if run := self._run:
             self._recount(run, self.time())
-            self._deliver()
+            self._events.deliver()
 
     def _schedule(self, run: DrainRun) -> None:
         """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
@@ -498,22 +517,12 @@ class Engine:
         stance = run.plan.stance(now)
         if stance not in (None, self._stance):
             self._stance = stance
-            self._queue(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
-
-    def _tick(self) -> None:
-        for session in self.collect():
-            self._begin_close(session)
+            self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
 
     def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self._queue(events.SessionShed(now, session))
-
-    def _begin_close(self, session: Session) -> None:
-        try:
-            session.begin_close(self.close_policy)
-        except Exception:
-            logger.exception("A session on %s could not be closed; the drain goes on", printable(session.path))
+        self._events.put(events.SessionShed(now, session))
 
     def _still_open(self, run: DrainRun) -> int:
         return run.remaining if self.observes_only else len(self._registry)
@@ -522,20 +531,3 @@ class Engine:
         failure, run.plan.failure = run.plan.failure, None
         if failure is not None:
             logger.error("The pacing failed; the drain goes on, evenly from here on", exc_info=failure)
-
-    def _queue(self, event: events.Event, context: Context | None = None) -> None:
-        self._events.append((event, context))
-
-    def _deliver(self) -> None:
-        if self._is_delivering:
-            return
-        self._is_delivering = True
-        try:
-            while self._events:
-                event, context = self._events.popleft()
-                if context is None:
-                    self.observers.notify(event)
-                else:
-                    context.run(self.observers.notify, event)
-        finally:
-            self._is_delivering = False

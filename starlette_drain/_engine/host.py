@@ -33,6 +33,9 @@ class DrainHost:
         SettingsError: If a trigger, an observer or *rng* is of the wrong kind.
     """
 
+    _close_due: Callable[[Engine], object] = staticmethod(Engine.collect)
+    """What closes the sessions that are due; without a middleware there are none."""
+
     def __init__(
         self,
         settings: Settings,
@@ -79,6 +82,12 @@ class DrainHost:
         self.triggers = (*self.triggers, trigger)
         self._let_listen(trigger)
         self._watch_soon()
+
+    def close_with(self, close_due: Callable[[Engine], object]) -> None:
+        """Have the sessions that are due closed by *close_due*, which collects them from the engine."""
+        self._close_due = close_due
+        if self.engine is not None:
+            self.engine.close_with(close_due)
 
     def coordinate(self, make_control: Callable[[Lifetime], LocalControl], elect: Callable[[Trigger], Trigger]) -> None:
         """Let the workers of one task agree: by another control, and by *elect*, which lets one watch for all."""
@@ -159,7 +168,10 @@ class DrainHost:
             engine.renew(outcome)
         else:
             rng = self.rng or Random()
-            engine = Engine(self.settings, self._observers, self.close_hooks, rng, loop, outcome=outcome)
+            close_due = self._close_due
+            engine = Engine(
+                self.settings, self._observers, self.close_hooks, rng, loop, close_due=close_due, outcome=outcome
+            )
         life = Lifetime(engine)
         self._bound = life, self._make_control(life)
         return self._bound

@@ -42,7 +42,8 @@ class Heartbeat:
         applied: The number of the last command that it has applied.
         state: Its `DrainState`.
         sessions: How many sessions it has, by how they stand.
-        counts: Answers and work under way, close hooks that have failed, the tally of its drain, and the rate and the eta of its plan.
+        counts: Answers and work under way, close hooks that have failed, the tally of its drain, and the rate and the
+            eta of its plan.
         report: The numbers and the outcome of its last report, if there was one.
         failures: How often triggers of which one runs per task have failed in it, by their names.
         window: What it knows of the window that a drain may take, as `Latest`.
