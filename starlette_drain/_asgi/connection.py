@@ -19,12 +19,12 @@
 """What every kind of session has in common: how it is tracked, interrupted, closed and, if need be, cancelled."""
 
 import asyncio
-import contextvars
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from contextvars import Context, copy_context
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -131,7 +131,6 @@ class Connection(Session):
     """
 
     __slots__ = (
-        "_beside",
         "_closing",
         "_context",
         "_disconnect",
@@ -160,12 +159,12 @@ class Connection(Session):
         scope[SCOPE_KEY] = self
         self._raw_receive = receive
         self._raw_send = send
-        # The close is sent in the session's own context, so that tracing and logging see it where it belongs. A task
-        # shows its context from Python 3.12 on.
-        self._context = None if hasattr(task, "get_context") else contextvars.copy_context()
+        # The close is sent in the session's own context, so that tracing and logging see it where it belongs. Most
+        # servers begin with an empty one, which need not be kept 100,000 times.
+        self._context = copy_context() or None
         self._task = task
-        self._parked: asyncio.Task[object] | None = None
-        self._beside: tuple[asyncio.Task[object], ...] = ()
+        self._parked: asyncio.Task[object] | tuple[asyncio.Task[object] | None, ...] | None = None
+        """The task that is in `receive`; several where one listens and another looks for the client's end."""
         self._last_received = ""
         self._disconnect: Message | None = None
         self._closing = NO_CLOSING
@@ -224,9 +223,7 @@ class Connection(Session):
         if closing.shed_event is not None:
             closing.shed_event.set()
         coroutine = self._close_gracefully(policy)
-        # (An empty context is false.)
-        context = cast("Any", self._task).get_context().copy() if self._context is None else self._context
-        closing.task = self._loop.create_task(coroutine, context=context)
+        closing.task = self._loop.create_task(coroutine, context=self._context or Context())
 
     async def receive(self) -> Message:
         """Receive the next message; once parted, the disconnect, and after that nothing any more."""
@@ -236,8 +233,8 @@ class Connection(Session):
         task = asyncio.current_task(self._engine.loop)
         if self._parked is None:
             self._parked = task
-        elif task is not None:  # one listens, say, and another asks whether the client is still there
-            self._beside = (*self._beside, task)
+        else:
+            self._park_beside(task)
         before = task.cancelling() if task is not None else 0
         try:
             message = await self._raw_receive()
@@ -245,10 +242,10 @@ class Connection(Session):
             if not self._was_only_interrupted(task, before):
                 raise
         finally:
-            if self._beside:
-                self._step_aside(task)
-            elif self._parked is task:
+            if self._parked is task:
                 self._parked = None
+            else:
+                self._step_aside(task)
         if self._disconnect is not None:
             self._was_only_interrupted(task, before)
             return self._receive_parted(self._disconnect)
@@ -415,15 +412,20 @@ class Connection(Session):
 
     def _interrupt(self, closing: Closing) -> None:
         """End a pending `receive` without a trace: it takes the cancellation back."""
-        if self._parked is not None:
-            closing.interrupted = (self._parked, *self._beside)
-            for task in closing.interrupted:
-                task.cancel()
+        parked = self._parked if isinstance(self._parked, tuple) else (self._parked,)
+        closing.interrupted = tuple(task for task in parked if task is not None)
+        for task in closing.interrupted:
+            task.cancel()
+
+    def _park_beside(self, task: asyncio.Task[object] | None) -> None:
+        """Note one more task that is parked in `receive`."""
+        self._parked = (*self._parked, task) if isinstance(self._parked, tuple) else (self._parked, task)
 
     def _step_aside(self, task: asyncio.Task[object] | None) -> None:
         """Forget one of several tasks that are parked in `receive`."""
-        others = [each for each in (self._parked, *self._beside) if each is not None and each is not task]
-        self._parked, self._beside = (others[0], tuple(others[1:])) if others else (None, ())
+        if isinstance(self._parked, tuple):
+            others = tuple(each for each in self._parked if each is not task)
+            self._parked = others if len(others) > 1 else others[0] if others else None
 
     def _was_only_interrupted(self, task: asyncio.Task[object] | None, before: int) -> bool:
         """Take back our cancellation of the parked task; False if somebody else cancelled it, or did so too."""

@@ -293,7 +293,8 @@ class Engine:
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
         session.is_open = True
-        self.emit(events.SessionOpened(self.time(), session))
+        if self.observers.wants(events.SessionOpened):
+            self.emit(events.SessionOpened(self.time(), session))
 
     def refused(self, kind: str, path: str) -> None:
         """Take note that a late arrival was turned away."""
@@ -305,16 +306,16 @@ class Engine:
         """Forget a session that is over; return whether it was tracked."""
         if not self._registry.discard(session):
             return False
-        now, was_shed = self.time(), session.shed_at is not None
-        if session.is_open:
+        was_shed = session.shed_at is not None
+        if session.is_open and self.observers.wants(events.SessionClosed):
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self._events.put(events.SessionClosed(now, session, outcome))
+            self._events.put(events.SessionClosed(self.time(), session, outcome))
         if run := self._run:
             run.tally.left += not was_shed
             if forced:
                 self.forced(session)
             if not was_shed:
-                self._recount(run, now)
+                self._recount(run, self.time())
             elif self._registry.remaining == 0:
                 self._schedule(run)
         self._events.deliver()
@@ -522,7 +523,8 @@ class Engine:
     def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self._events.put(events.SessionShed(now, session))
+        if self.observers.wants(events.SessionShed):
+            self._events.put(events.SessionShed(now, session))
 
     def _still_open(self, run: DrainRun) -> int:
         return run.remaining if self.observes_only else len(self._registry)

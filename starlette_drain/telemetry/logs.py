@@ -90,6 +90,10 @@ class LogObserver:
         self._prefix = OBSERVED if observes_only else ""
         self._ended: str | None = None
 
+    def wants(self, kind: type[Event]) -> bool:  # noqa: ARG002
+        """Return whether single sessions are logged."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def notify(self, event: Event) -> None:
         """Write the line of *event*, if it has one."""
         match event:

@@ -35,6 +35,10 @@ class OpenTelemetryObserver:
         self._spans = Spans(tracer_provider)
         self._instruments = Instruments(meter_provider)
 
+    def wants(self, kind: type[Event]) -> bool:  # noqa: ARG002
+        """Return whether the metrics go anywhere, so that single sessions are worth an event."""
+        return self._instruments.are_real()
+
     def notify(self, event: Event) -> None:
         """Put *event* into metrics, and into spans unless it is one of those that come for every session."""
         self._instruments.notify(event)
