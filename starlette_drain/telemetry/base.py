@@ -21,8 +21,8 @@ class Observer(Protocol):
     ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every session:
     `SessionOpened`, `SessionShed` and `SessionClosed`.
 
-    ``wants(kind)`` is asked before one of these three is made: none is made where all who subscribe answer False, such
-    as a log whose level is above DEBUG.
+    ``interest(kind)`` is called once for each of these three classes. It returns a function that is asked before such
+    an event is made: none is made where those of all who subscribe answer False, such as that of a log above DEBUG.
 
     ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in a thread of its own, after a
     drain and before the server is told to stop: uvicorn raises SIGTERM again at its end, and a process that dies of a
@@ -51,7 +51,7 @@ class Observers:
         self._subscriptions = {id(each): _subscription(each) for each in self._observers}
         self._listeners: dict[type[Event], tuple[Observer, ...]] = {}
         """The observers of each event class seen so far."""
-        self._interests: dict[type[Event], tuple[Callable[[type[Event]], bool], ...]] = {}
+        self._interests: dict[type[Event], tuple[Callable[[], bool], ...]] = {}
         """What says whether any of them wants an event now."""
 
     def add(self, observer: Observer) -> None:
@@ -68,10 +68,10 @@ class Observers:
         """Return whether an observer would do something with an event of this class now."""
         if (interests := self._interests.get(kind)) is None:
             interests = self._interests[kind] = tuple(
-                getattr(each, "wants", _always) for each in self._listeners_of(kind)
+                each.interest(kind) if hasattr(each, "interest") else _always for each in self._listeners_of(kind)
             )
-        for wants in interests:  # noqa: SIM110 - for every session, and `any` costs as much as all the rest
-            if wants(kind):
+        for is_interested in interests:  # noqa: SIM110 - for every session, and `any` costs as much as all the rest
+            if is_interested():
                 return True
         return False
 
@@ -107,7 +107,7 @@ class Observers:
         self._interests.clear()
 
 
-def _always(kind: type[Event]) -> bool:  # noqa: ARG001
+def _always() -> bool:
     return True
 
 
