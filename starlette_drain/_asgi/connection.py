@@ -43,6 +43,9 @@ SCOPE_KEY = "starlette_drain.session"
 DISCONNECTS = frozenset({"websocket.disconnect", "http.disconnect"})
 """What an application receives when its client has gone."""
 
+RECHECK = 1.0
+"""Seconds between two looks at the deadline, which may move, while a session that is to be closed is held."""
+
 LATE_SEND_TIME = 0.1
 """Seconds that a send after the disconnect takes, where an application does nothing else."""
 
@@ -375,16 +378,16 @@ class Connection(Session):
     async def _close_gracefully(self, close_policy: ClosePolicy) -> None:
         if self.can_send():
             await self._engine.close_hooks.run(self)
-        if self.is_held and not self._is_over:
-            await self._wait_released()
+        while self.is_held and not self._is_over and (seconds := self._engine.time_to_close()):
+            await self._wait_released(min(seconds, RECHECK))
         if not self._is_over:  # one of the two has ended it meanwhile: what is at work is not to be disturbed
             await self._part(close_policy)
 
-    async def _wait_released(self) -> None:
-        """Wait for the end of a hold that began during the close hooks; the deadline still holds."""
+    async def _wait_released(self, seconds: float) -> None:
+        """Wait for the end of a hold that began during the close hooks."""
         self._closing.released = asyncio.Event()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._engine.time_to_close()):
+            async with asyncio.timeout(seconds):
                 await self._closing.released.wait()
 
     async def _part(self, close_policy: ClosePolicy) -> None:

@@ -172,8 +172,8 @@ class Engine:
         return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
     def time_to_close(self) -> float:
-        """Return the seconds in which the last session must be asked to leave; 0 where no drain runs."""
-        return max(0.0, self._run.plan.deadline - self.time()) if self._run else 0.0
+        """Return the seconds in which the last session must be asked to leave; infinity where no drain runs."""
+        return max(0.0, self._run.plan.deadline - self.time()) if self._run else math.inf
 
     def drained_for(self) -> float:
         """Return the seconds since the end of the drain that is over."""

@@ -1021,6 +1021,62 @@ async def test_a_hold_that_begins_during_a_close_hook_is_honoured_until_the_dead
     server.task.cancel()
 
 
+async def held_from_the_shed_on(house, seconds, shed):
+    """Return after how many seconds a session is closed that holds from its shed on, and whether it was through."""
+    through = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        session = session_of(scope)
+        await session.wait_shed()
+        async with session.hold():
+            await asyncio.sleep(seconds)
+        through.append(True)
+        await receive()
+
+    house.app.app = app
+
+    @house.drain.before_close
+    async def slow(session):
+        await asyncio.sleep(0.5)
+
+    server = house.serve()
+    await settle()
+    began = asyncio.get_running_loop().time()
+    await shed(server)
+    while CLOSE not in server.sent:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    server.task.cancel()
+    return asyncio.get_running_loop().time() - began, bool(through)
+
+
+async def test_a_hold_during_a_close_hook_is_honoured_without_a_drain_too():
+    """A session that leaves for its age is not torn out of what it began meanwhile: an age is no deadline."""
+    house = House(accept_and_wait, grace=200)
+
+    async def age(server):
+        house.drain.host.engine.close(session_of(server.scope))
+
+    after, is_through = await held_from_the_shed_on(house, 90, age)
+    assert after == pytest.approx(90, abs=0.1)
+    assert is_through
+
+
+async def test_a_hold_during_a_close_hook_ends_at_a_deadline_that_has_moved():
+    """A deadline that is brought forward, as by SIGTERM, holds for those that are being closed as well."""
+    house = House(accept_and_wait, grace=200, start_delay=0, pacing="rate:1000")
+
+    async def shed(server):
+        await house.drain.start(window=1000)
+        await asyncio.sleep(2)
+        await house.drain.start(window=10)
+
+    after, is_through = await held_from_the_shed_on(house, 500, shed)
+    assert after == pytest.approx(12, abs=1.1)
+    assert not is_through
+
+
 async def test_a_farewell_sees_the_context_of_its_session():
     """Context variables set outside the middleware, by tracing for instance, are there in the farewell."""
     variable = contextvars.ContextVar("variable", default="none")
