@@ -214,9 +214,11 @@ class Connection(Session):
 
     def finish(self) -> Awaitable[None] | None:
         """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
-        self._app_ended()
-        if self._closing.task is not None:
-            return self._finish_after(self._closing.task)
+        if self._closing is not NO_CLOSING:
+            self._app_ended()
+            if self._closing.task is not None:
+                return self._finish_after(self._closing.task)
+        self._task = None
         self._finish()
         return None
 
@@ -372,8 +374,10 @@ class Connection(Session):
 
     def _finish(self) -> None:
         self._scope.pop(SCOPE_KEY, None)
-        self.connection_ended()
-        self._engine.working.discard(self)
+        if self._is_over:
+            self._engine.working.discard(self)
+        else:
+            self.connection_ended()
 
     async def _close_gracefully(self, close_policy: ClosePolicy) -> None:
         if self.can_send():

@@ -177,8 +177,10 @@ class SessionRegistry:
         session._registry = self
         if session._holds:
             self._stand_aside(session)
-        else:
-            self._stand_in_line(session)
+        else:  # as in `_stand_in_line`: for every connection
+            session._standing = WAITING
+            session._position = len(self._waiting)
+            self._waiting.append(session)
 
     def discard(self, session: Session) -> bool:
         """Forget a session that is over; return whether it was there, and not in another registry or none."""
