@@ -70,9 +70,14 @@ class Observers:
             interests = self._interests[kind] = tuple(
                 each.interest(kind) if hasattr(each, "interest") else _always for each in self._listeners_of(kind)
             )
-        for is_interested in interests:  # noqa: SIM110 - for every session, and `any` costs as much as all the rest
-            if is_interested():
-                return True
+        try:
+            for is_interested in interests:
+                if is_interested():
+                    return True
+        except Exception:
+            logger.exception("What says whether an observer wants %s failed; it gets them", kind.__name__)
+            self._interests[kind] = (_always,)
+            return True
         return False
 
     def notify(self, event: Event) -> None:
