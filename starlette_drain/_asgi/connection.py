@@ -28,6 +28,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from starlette_drain._asgi.untracked import ENDED
 from starlette_drain._core.printable import printable
 from starlette_drain._core.session import ClosePolicy, Session
 from starlette_drain._engine.engine import Engine
@@ -373,7 +374,7 @@ class Connection(Session):
             self._finish()
 
     def _finish(self) -> None:
-        self._scope.pop(SCOPE_KEY, None)
+        self._scope[SCOPE_KEY] = ENDED
         if self._is_over:
             self._engine.working.discard(self)
         else:

@@ -20,6 +20,7 @@ from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import PACING_REMEDY, EvenPacing, Pacing, burst_warning, parse_pacing
 from starlette_drain._core.precedence import Precedence, ShedFirst
 from starlette_drain._core.session import HOOK_TIMEOUT
+from starlette_drain._core.streams import STREAMS_REMEDY, are_streams, parse_streams
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Settings"]
@@ -86,6 +87,17 @@ class Settings:
         '`"accept"` gives them a place in what remains.',
         is_valid=lambda value: value in ("refuse", "accept"),
         remedy="use 'refuse' or 'accept'",
+    )
+    streams: Mapping[str, str] | None = option(
+        None,
+        "Which responses are sessions and which are answers, by path: a mapping, or the same as text, such as "
+        '`"/watch/*=session, /jobs/*=answer, /feed=session:cut"`. The first pattern that matches counts; where none '
+        "does, it depends on the request.",
+        parse=parse_streams,
+        takes_text=True,
+        is_valid=are_streams,
+        remedy=STREAMS_REMEDY,
+        accepts="Mapping[str, str] | str | None",
     )
     retry_after: float = seconds(
         5.0,

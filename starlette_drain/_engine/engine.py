@@ -33,6 +33,7 @@ from starlette_drain._core.run import DrainProgress, DrainRun, name_drain
 from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
+from starlette_drain._core.streams import Streams
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
 from starlette_drain._engine.event_queue import EventQueue
@@ -83,6 +84,8 @@ class Engine:
         self.rng = rng
         self.loop = loop
         self.answers = Answers()
+        self.streams = Streams(settings.streams) if settings.streams else None
+        """What the application has declared of its responses, by path."""
         self.working: set[Session] = set()
         """Whose connection has ended, and whose application is still at work."""
         self.close_policy = ClosePolicy(settings.close_code, settings.grace)
@@ -107,6 +110,8 @@ class Engine:
         self._claims = Claims()
         self._state = DrainState.SERVING
         self._run: DrainRun | None = None
+        self.sends_away = False
+        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
         self._report: DrainReport | None = None
         self._pace = Pace(self.settings)
         self._stance: str | None = None
@@ -135,11 +140,6 @@ class Engine:
     def is_revocable(self) -> bool:
         """Whether the process has not been told to stop."""
         return self._claims.is_revocable
-
-    @property
-    def sends_away(self) -> bool:
-        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
-        return self._run is not None and not self.observes_only
 
     @property
     def workers(self) -> int:
@@ -434,6 +434,7 @@ class Engine:
         former = self._begun.count(begun_by)
         drain_id = name_drain(cause, former)
         self._begun.append(begun_by)
+        self.sends_away = not self.observes_only
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
         for each in self._claims.standing:
             run.join(each, shortened=False)
@@ -448,6 +449,7 @@ class Engine:
         plan = run.plan.describe(now)
         self._events.put(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
         self._recount(run, now)
+        self.answers.warn_of_streams()
 
     def _replan(self, run: DrainRun, news: DrainCause | None, now: float, deadline: float) -> None:
         if deadline < run.deadline:
@@ -466,6 +468,7 @@ class Engine:
     def _cancel(self, run: DrainRun, now: float) -> None:
         is_over = self._state is DrainState.DRAINED
         self._state, self._run = advance(self._state, DrainEvent.CANCEL), None
+        self.sends_away = False
         self._leave(run)
         if not is_over or self._report is None:
             self._report = run.report(now, len(self._registry), is_cancelled=True)

@@ -54,8 +54,10 @@ class DrainHost:
         self._chooses_observers = observers is None
         self._is_equipped = False
         self.rng = rng
-        self._bound: tuple[Lifetime, LocalControl] | None = None
-        """The present lifetime, or the last, and what gives commands in it."""
+        self.lifetime: Lifetime | None = None
+        """The present lifetime, or the last."""
+        self._control: LocalControl | None = None
+        """What gives commands in it."""
         self._make_control: Callable[[Lifetime], LocalControl] = self._make_local_control
         self._early: asyncio.Future[bool] | None = None
         """What waits for the first drain of a lifetime that has not begun."""
@@ -98,16 +100,10 @@ class DrainHost:
         )
         self._make_control = make_control
         if life is not None and life.is_alive:
-            control = make_control(life)
-            self._bound = life, control
-            life.use(control)
+            self._control = make_control(life)
+            life.use(self._control)
 
     # One lifetime after another
-
-    @property
-    def lifetime(self) -> Lifetime | None:
-        """The present lifetime, or the last."""
-        return self._bound[0] if self._bound is not None else None
 
     @property
     def engine(self) -> Engine | None:
@@ -144,8 +140,8 @@ class DrainHost:
         Raises:
             DrainInUse: If it already belongs to another event loop, or this one is not asyncio's.
         """
-        former = self._bound
-        return self._attach() is not former
+        former = self.lifetime
+        return self._attach()[0] is not former
 
     def _attach(self) -> tuple[Lifetime, LocalControl]:
         """Return the lifetime on the running event loop, a new one where there is none that is alive."""
@@ -154,10 +150,10 @@ class DrainHost:
             msg = "there is no asyncio event loop here (trio has its own kind), and a Drain runs on no other"
             raise DrainInUse(msg)
         life = self.lifetime
-        if self._bound is not None and self._bound[0].is_alive:
-            if self._bound[0].loop is loop:
-                return self._bound
-            if not self._bound[0].loop.is_closed():
+        if self.lifetime is not None and self._control is not None and self.lifetime.is_alive:
+            if self.lifetime.loop is loop:
+                return self.lifetime, self._control
+            if not self.lifetime.loop.is_closed():
                 msg = "this Drain already runs on another event loop; make one Drain for each application and loop"
                 raise DrainInUse(msg)
         outcome, self._early = self._early, None
@@ -173,8 +169,9 @@ class DrainHost:
                 self.settings, self._observers, self.close_hooks, rng, loop, close_due=close_due, outcome=outcome
             )
         life = Lifetime(engine)
-        self._bound = life, self._make_control(life)
-        return self._bound
+        control = self._make_control(life)
+        self.lifetime, self._control = life, control
+        return life, control
 
     def begin(self) -> bool:
         """
@@ -228,7 +225,7 @@ class DrainHost:
 
     async def wait_all_drained(self) -> bool:
         """Wait like `wait_drained`, for all workers of the task."""
-        return await (self.wait_drained() if self._bound is None else self._bound[1].wait_all_drained())
+        return await (self.wait_drained() if self._control is None else self._control.wait_all_drained())
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""

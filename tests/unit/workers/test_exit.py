@@ -83,7 +83,7 @@ async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_dead
 async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
     """A download that began before the drain may finish within the window."""
     worker = crowd.hire(alone=True, exit_when_drained=True)
-    worker.engine.answers.began(worker)
+    worker.engine.answers.under_way += 1
     await worker.drain.start(window=10)
     await asyncio.sleep(9)
     assert told == []
@@ -105,7 +105,7 @@ async def test_whoever_was_told_to_stop_tells_nobody(crowd, told):
 async def test_a_heartbeat_from_before_a_cancellation_ends_no_process(crowd, told):
     """A worker that was done, serves again and drains again is not taken to be done still."""
     one, other = (crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(2))
-    one.engine.answers.began(one)
+    one.engine.answers.under_way += 1
     await soon()
     await one.drain.start(window=5)
     await soon()
