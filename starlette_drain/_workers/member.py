@@ -42,6 +42,12 @@ NAME = "workers"
 INTERVAL = 0.25
 """Seconds between two exchanges."""
 
+CALM = 0.5
+"""The same while all serve: each exchange wakes two threads, which is most of what it costs."""
+
+IDLE = 1.0
+"""The same while there is no session either, which a drain would ask to leave."""
+
 SLOW = 5.0
 """Seconds after which an exchange is taken to hang."""
 
@@ -80,7 +86,7 @@ class Member:
         self._thread = FileThread()
         self._exchange: Exchange | None = None
         if supervisor is not None or directory is not None:
-            self._exchange = Exchange(lambda: find_shared_directory(supervisor, directory), self.pid)
+            self._exchange = Exchange(lambda: find_shared_directory(supervisor, directory, environ), self.pid)
         self._since: float | None = None
         self._unconfirmed: list[Command] = []
         """The commands of this worker that it has not read back from the log."""
@@ -124,7 +130,7 @@ class Member:
             if self._exchange is None and not self._engine.settings.exit_when_drained:
                 await self._engine.loop.create_future()
             while True:
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(self._pause())
                 await self._meet()
         finally:
             self._has_left = True
@@ -236,6 +242,13 @@ class Member:
         self._next.set_result(None)
         self._next = self._engine.loop.create_future()
         self._exit_when_drained()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next exchange."""
+        workers = (self._own, *self._others.values())
+        if self._impaired_at is not None or any(each.state != DrainState.SERVING.value for each in workers):
+            return INTERVAL
+        return CALM if any(each.sessions["open"] for each in workers) else IDLE
 
     @property
     def _hangs(self) -> bool:

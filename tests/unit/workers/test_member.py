@@ -281,7 +281,7 @@ async def test_an_error_that_was_not_expected_stops_nothing(crowd, monkeypatch, 
     other.seat(10)
     await soon()
 
-    def fail(directory, besides):
+    def fail(directory, besides, now):
         raise TypeError("surprise")
 
     with monkeypatch.context() as patch:
