@@ -245,6 +245,16 @@ class Engine:
             self._schedule(run)
             self._deliver()
 
+    @property
+    def is_taken_out(self) -> bool:
+        """Whether a claim that stands shows that the balancer sends nothing new, or that the process ends."""
+        return self._has_ended or any(each.taken_out or not each.revocable for each in self._claims.standing)
+
+    @property
+    def _welcomes_late(self) -> bool:
+        choice = self.settings.late_arrivals
+        return choice == "accept" or (choice == "auto" and not self.is_taken_out)
+
     def divide(self, share: int) -> None:
         """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
         if share == self._share:
@@ -262,7 +272,7 @@ class Engine:
         run = self._run
         if run is None or self.observes_only:
             return True
-        return self.settings.late_arrivals == "accept" and self.time() < run.deadline
+        return self._welcomes_late and self.time() < run.deadline
 
     def track(self, session: Session) -> None:
         """Track a session that begins its handshake."""

@@ -89,7 +89,7 @@ def _command_in(content: dict[str, Any]) -> Command:
     if not (
         isinstance(cause.trigger, str)
         and isinstance(cause.reason, str)
-        and isinstance(cause.revocable, bool)
+        and all(isinstance(each, bool) for each in (cause.revocable, cause.follows, cause.by_hand, cause.taken_out))
         and all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
     ):
         raise TypeError

@@ -48,6 +48,9 @@ CALM = 0.5
 IDLE = 1.0
 """The same while there is no session either, which a drain would ask to leave."""
 
+SILENT = 5.0
+"""Seconds without a heartbeat after which nothing is claimed of a worker: it stalls, hangs or was stopped."""
+
 SLOW = 5.0
 """Seconds after which an exchange is taken to hang."""
 
@@ -145,13 +148,15 @@ class Member:
         if self._impaired_at is not None:  # a file that cannot be read for a moment makes no worker's sessions vanish
             others = {pid: each for pid, each in others.items() if now - each.at <= SILENCE}
         all_workers = {**others, self.pid: self._heartbeat()}
+        silent = {pid for pid, each in others.items() if now - each.at > SILENT}
         states = [(each.state, not self._unconfirmed and each.applied >= self._applied) for each in others.values()]
         return {
-            "scope": "task" if self._impaired_at is None else "worker",
+            "scope": "task" if self._impaired_at is None and not silent else "worker",
             "state": task_state(self._engine.state.value, states),
             **sums(all_workers.values()),
             "workers": [
                 {"pid": pid, **each.shown(), "seconds_ago": round(now - each.at, 3)}
+                | ({"silent": True} if pid in silent else {})
                 for pid, each in sorted(all_workers.items())
             ],
         }

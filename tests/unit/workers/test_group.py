@@ -205,7 +205,7 @@ async def test_a_worker_that_comes_half_way_joins_the_drain(crowd):
     old = crowd.hire()
     old.seat(10)
     await soon()
-    await old.drain.start(window=60)
+    await old.drain.start(window=60, taken_out=True)
     await asyncio.sleep(20)
     new = crowd.hire()
     await new.control.refresh()
@@ -310,14 +310,18 @@ async def test_every_worker_shows_all_and_the_sum(crowd):
 
 
 async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
-    """Its last heartbeat is shown, and how old that is."""
+    """Its last heartbeat is shown, and how old that is; what is shown is not said to be the task's."""
     one, other = crowd.hire(), crowd.hire()
     await soon()
+    assert one.status()["scope"] == "task"
+    assert all("silent" not in each for each in one.status()["workers"])
     hang(other)
     await asyncio.sleep(10)
 
-    (ago,) = [each["seconds_ago"] for each in one.status()["workers"] if each["pid"] == other.process.pid]
-    assert 9 < ago < 11
+    (shown,) = [each for each in one.status()["workers"] if each["pid"] == other.process.pid]
+    assert 9 < shown["seconds_ago"] < 11
+    assert shown["silent"] is True
+    assert one.status()["scope"] == "worker"
 
 
 async def test_one_process_alone_is_the_task(crowd):
