@@ -86,6 +86,8 @@ class Engine:
         """Seconds that a drain may take here, as far as a trigger has found out."""
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
+        self.group: str | None = None
+        """What names the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
         self._events: deque[tuple[events.Event, Context | None]] = deque()
         self._is_delivering = False
@@ -415,7 +417,7 @@ class Engine:
         sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
         begun_by = cause.trigger, cause.at
         former = self._begun.count(begun_by)
-        drain_id = name_drain(cause, former)
+        drain_id = name_drain(cause, former, self.group)
         self._begun.append(begun_by)
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
         for each in self._claims.standing:

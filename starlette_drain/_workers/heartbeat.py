@@ -44,6 +44,7 @@ class Heartbeat:
         window: What it knows of the window that a drain may take, as `Latest`.
         fleet: What it knows of the other tasks, as `Latest`.
         is_done: Whether nothing keeps it from ending.
+        holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
     """
 
     at: float
@@ -57,6 +58,7 @@ class Heartbeat:
     window: tuple[float, Any]
     fleet: tuple[float, Any]
     is_done: bool
+    holds: list[str] | None = None
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""
@@ -75,6 +77,7 @@ class Heartbeat:
             heartbeat = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
             (_, _), (_, _) = heartbeat.window, heartbeat.fleet
             float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied), sum(heartbeat.failures.values())
+            frozenset(heartbeat.holds or ())
             report = heartbeat.report
             if report is not None:
                 report = _numbers(REPORT, report) | {"outcome": OUTCOMES[OUTCOMES.index(report["outcome"])]}

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.claims import Claims
 from starlette_drain._core.events import TriggerImpaired, TriggerRestored
 from starlette_drain._core.state import DrainState
@@ -99,6 +100,8 @@ class Member:
         self._logged = Claims()
         """The claims that the log leads to, as far as it was read."""
         self._claimants: dict[str, int] = {}
+        self._held: dict[str, DrainCause] = {}
+        """The claims that triggers of this very worker hold, whoever published them first."""
         self._others: dict[int, Heartbeat] = {}
         self._failures: dict[str, int] = {}
         self._window = Latest(engine.note_window)
@@ -177,9 +180,23 @@ class Member:
         self._unconfirmed.insert(place, command)
         self._engine.loop.call_soon(self._submit)
 
-    def may_withdraw(self, trigger: str) -> bool:
-        """Return whether the claim of *trigger* is this worker's to drop: not while another that holds it is alive."""
-        return trigger in self.leads or self._claimants.get(trigger) not in self._others
+    def hold(self, cause: DrainCause) -> None:
+        """Take note that a trigger of this very worker holds a claim."""
+        self._held[cause.trigger] = cause
+
+    def drop(self, trigger: str) -> bool:
+        """Take note that it holds none; return whether that is the task's: not while another worker still holds it."""
+        self._held.pop(trigger, None)
+        return trigger in self.leads or not any(self._holds(pid, trigger) for pid in self._others)
+
+    def _holds(self, pid: int, trigger: str) -> bool:
+        """Return whether another worker holds a claim of *trigger*, as far as is known."""
+        other, claim = self._others[pid], self._logged.of(trigger)
+        if other.holds is not None and trigger in other.holds:
+            return True
+        # What it published last is its own, until a heartbeat that came later says otherwise.
+        has_said = other.holds is not None and claim is not None and other.at > claim.at
+        return self._claimants.get(trigger) == pid and not has_said
 
     async def refresh(self) -> None:
         """Read now what the others have published, for a second at most."""
@@ -313,6 +330,8 @@ class Member:
         if heard.heartbeats is not None:
             self._others = heard.heartbeats
             self._engine.divide(len(self._others) + 1)
+            # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
+            self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))
             self._engine.open_elsewhere = sum(each.sessions["open"] for each in self._others.values())
             for each in self._others.values():
                 self._window.learn(each.window)
@@ -338,7 +357,11 @@ class Member:
                     engine.withdraw(cause.trigger)  # a cancellation that came before this claim must not mute it
                 engine.claim(cause)
             case Withdraw(trigger):
-                engine.withdraw(trigger)
+                held = self._held.get(trigger)
+                if pid != self.pid and held is not None and not engine.is_muted(trigger):
+                    self.publish(Claim(held), self.place)  # the other one could not know yet
+                else:
+                    engine.withdraw(trigger)
             case Cancel():
                 with suppress(IllegalTransition):  # it does not drain, or was told to stop: nothing to cancel
                     engine.cancel()
@@ -361,6 +384,7 @@ class Member:
             window=self._window.found,
             fleet=self._fleet.found,
             is_done=is_done(engine),
+            holds=sorted(self._held),
         )
 
     def _agree(self) -> bool:

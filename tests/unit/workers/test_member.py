@@ -258,6 +258,44 @@ async def test_a_trigger_in_each_worker_withdraws_only_its_own_claim(crowd):
     assert other.drain.state is SERVING
 
 
+async def test_a_claim_that_two_workers_hold_ends_when_both_have_dropped_it(crowd):
+    """A trigger that watches in every worker: while one of them still wants the drain, none of them flickers."""
+    one, other = await two(crowd)
+    for worker in (one, other):
+        worker.control.claim(cause(worker, "memory"))
+        await soon()
+    assert one.control.withdraw("memory") is False
+    for _ in range(4):
+        await soon()
+        assert one.control.withdraw("memory") is False
+    assert states(crowd) == [DRAINING] * 2
+    assert [len(worker.recording.of(DrainStarted)) for worker in (one, other)] == [1, 1]
+    assert other.control.withdraw("memory") is True
+    await soon()
+    assert states(crowd) == [SERVING] * 2
+
+
+async def test_a_claim_that_another_worker_holds_since_a_moment_is_not_lost(crowd):
+    """The one that withdraws could not know yet: the other goes on, and publishes what it holds."""
+    one, other = await two(crowd)
+    one.control.claim(cause(one, "memory"))
+    await soon()
+    other.control.claim(cause(other, "memory"))
+    assert one.control.withdraw("memory") is True
+    await soon()
+    assert states(crowd) == [DRAINING] * 2
+    assert len(other.recording.of(DrainStarted)) == 1
+
+
+async def test_workers_that_are_told_to_stop_drain_under_one_name(crowd):
+    """SIGTERM reaches each by itself, in a moment of its own; the log of the task shows one drain."""
+    workers = await two(crowd)
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", revocable=False))
+        await asyncio.sleep(0.01)
+    assert len({worker.drain.progress().drain_id for worker in workers}) == 1
+
+
 async def test_a_trigger_of_the_application_drains_all(crowd):
     """A revocable claim is one of the whole task, whatever makes it."""
     manual = ManualTrigger("deploy-hook")
