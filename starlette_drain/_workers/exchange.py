@@ -124,6 +124,7 @@ class Exchange:
             self._beat_at = at
         finally:
             self._log.write(directory)
+            directory.keep_room(self._pid)
 
     def _hear_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
         heard.news = self._log.read(directory)

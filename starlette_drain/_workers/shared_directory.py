@@ -8,7 +8,7 @@
 #     tells without a descriptor. For what has to be opened, and for listing, a few descriptors are kept.
 #   - The memory is preferred to the disk, which may be full. A command that cannot be written to a file becomes a
 #     symbolic link that leads nowhere and whose target is the text, as the locks of Emacs and Firefox do: that takes
-#     neither a descriptor nor a block of data.
+#     no descriptor, and little space. Where there is none at all, a file that was kept for this makes room.
 #
 # It is not named after just any parent process: two servers started from one shell would drain each other. Only a
 # supervisor that starts workers counts: uvicorn's (the parent in the sense of multiprocessing) and gunicorn's.
@@ -42,12 +42,17 @@ ABANDONED = 3600.0
 
 WORKER = re.compile(r"worker-(\d+)-(\d+)\.json")
 COMMAND = re.compile(r"command-(\d+)\.json")
-DRAFT = re.compile(r"\.draft-(\d+)(-\d+)?")
+DRAFT = re.compile(r"\.(?:draft|spare)-(\d+)(-\d+)?")
 
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 SPARE = 3
 """Descriptors that are kept to open files with when the process may open no more."""
+
+ROOM = 2, 4096
+"""Files that are kept to make room on a disk that is full, and their sizes: one for a drain and one to cancel it."""
 
 MOST_READ = 64 * 1024
 """Bytes of a file that are read; ours have about a thousand."""
@@ -62,6 +67,9 @@ LINKED = "starlette-drain/"
 """What a command begins with that is the target of a link. There is no such directory, so the link leads nowhere."""
 
 ResultT = TypeVar("ResultT")
+
+Read = tuple[tuple[int, int], Heartbeat]
+"""What tells whether a file is the same, and the heartbeat that was read from it."""
 
 
 class NoSharedDirectory(OSError):
@@ -218,8 +226,9 @@ class SharedDirectory:
         self.path = _enter(path)
         self.spares = _Spares()
         self._births: dict[int, str | None] = {}
+        self._room: list[Path] = []
         self._listed: list[str] | None = None
-        self._read: dict[str, tuple[tuple[int, int], Heartbeat]] = {}
+        self._read: dict[str, Read] = {}
         """What was read last, by the names of the files, with what tells whether they are the same."""
         self._sequence = 0
         self._written: tuple[int, ...] | None = None
@@ -230,6 +239,7 @@ class SharedDirectory:
         self.spares.fill()
         if not _is_private(self.path):
             _enter(self.path)
+            self._room.clear()
 
     def commands(self) -> dict[int, str]:
         """Return the names of the files with commands, by their numbers."""
@@ -265,11 +275,25 @@ class SharedDirectory:
         try:
             draft = self._draft(entry.pid, entry.dump())
         except OSError:
-            return _link(lambda: os.symlink(LINKED + entry.dump(), path))  # noqa: PTH211 - as above
+            return self._write_link(LINKED + entry.dump(), path)
         try:
             return _link(lambda: os.link(draft, path))
+        except OSError:
+            return self._write_link(LINKED + entry.dump(), path)
         finally:
             draft.unlink()
+
+    def keep_room(self, pid: int) -> None:
+        """Keep files of the worker *pid* that make room for its commands on a disk that is full, or as many as go."""
+        for file in self._room_of(pid):
+            if file not in self._room:
+                with suppress(OSError):
+                    try:
+                        file.write_bytes(bytes(ROOM[1]))
+                    except OSError:
+                        file.unlink(missing_ok=True)
+                        raise
+                    self._room.append(file)
 
     def remove_command(self, number: int) -> None:
         """Remove the command with that *number*, if it is there."""
@@ -311,32 +335,40 @@ class SharedDirectory:
             pid, birth, name = int(match[1]), match[2], match[0]
             if pid == besides:
                 continue
-            path, before = f"{self.path}/{name}", read.get(name)
+            before = read.get(name)
             try:
-                found = os.stat(path)  # noqa: PTH116 - twice a second for each worker
-                version, moment = (found.st_ino, found.st_size), found.st_mtime_ns / 1e9
-                # A worker whose heartbeat is young is alive; of the others the kernel knows.
-                is_young = before is not None and now - moment <= YOUNG
-                if _is_gone(pid) or (not is_young and self.spares.use(_birth, pid) != birth):
-                    Path(path).unlink(missing_ok=True)
-                    continue
-                is_same = before is not None and before[0] == version and before[1].at <= moment <= now
-                heartbeat = before[1] if before and is_same else Heartbeat.load(self._text(path))
-            except ValueError as error:
-                unreadable[name] = str(error)
+                found = self._read_heartbeat(pid, birth, name, before, now)
             except FileNotFoundError:  # it has just left
                 continue
-            except OSError as error:
-                if error.errno not in NO_DESCRIPTOR:
+            except (ValueError, OSError) as error:
+                if not isinstance(error, OSError) or error.errno not in NO_DESCRIPTOR:
                     unreadable[name] = str(error)
-                elif before:
-                    heartbeats[pid] = before[1]
-                    self._read[name] = before
+                    continue
+                found = before
             else:
-                heartbeat = replace(heartbeat, at=moment if heartbeat.at <= moment <= now else min(heartbeat.at, now))
-                heartbeats[pid] = heartbeat
-                self._read[name] = version, heartbeat
+                if found is None:
+                    self._forget(pid, name)
+            if found is not None:
+                self._read[name], heartbeats[pid] = found, found[1]
         return heartbeats, unreadable
+
+    def _read_heartbeat(self, pid: int, birth: str, name: str, before: Read | None, now: float) -> Read | None:
+        """Return a heartbeat, opening its file only where it is another one than *before*; ``None`` of a dead worker."""
+        found = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - twice a second for each worker
+        version, moment = (found.st_ino, found.st_size), found.st_mtime_ns / 1e9
+        # A worker whose heartbeat is young is alive; of the others the kernel knows.
+        is_young = before is not None and now - moment <= YOUNG
+        if _is_gone(pid) or (not is_young and self.spares.use(_birth, pid) != birth):
+            return None
+        is_same = before is not None and before[0] == version and before[1].at <= moment <= now
+        heartbeat = before[1] if before and is_same else Heartbeat.load(self._text(f"{self.path}/{name}"))
+        at = moment if heartbeat.at <= moment <= now else min(heartbeat.at, now)
+        return version, replace(heartbeat, at=at)
+
+    def _forget(self, pid: int, name: str) -> None:
+        """Remove the files of a dead worker."""
+        for file in (self.path / name, *self._room_of(pid)):
+            file.unlink(missing_ok=True)
 
     def live_workers(self) -> dict[int, str]:
         """Return the names of the files with the heartbeats of live workers, by pid; remove those of the dead."""
@@ -356,6 +388,8 @@ class SharedDirectory:
         draining the last one leaves the commands to the worker that takes its place. If none does, the next server
         removes them.
         """
+        for file in self._room:
+            file.unlink(missing_ok=True)
         Path(self._heartbeat_file(pid)).unlink(missing_ok=True)
         if self.live_workers():
             return
@@ -373,6 +407,18 @@ class SharedDirectory:
         """Remove the directory, with its files."""
         self.clear()
         self.path.rmdir()
+
+    def _room_of(self, pid: int) -> list[Path]:
+        return [self.path / f".spare-{pid}-{number}" for number in range(ROOM[0])]
+
+    def _write_link(self, text: str, path: str) -> bool:
+        while True:
+            try:
+                return _link(lambda: os.symlink(text, path))  # noqa: PTH211 - as above
+            except OSError as error:
+                if error.errno not in NO_ROOM or not self._room:
+                    raise
+                self._room.pop().unlink(missing_ok=True)
 
     def _files(self, kind: re.Pattern[str]) -> list[re.Match[str]]:
         """Return the names of our files of one *kind*; others are left alone."""
