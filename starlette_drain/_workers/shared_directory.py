@@ -353,7 +353,7 @@ class SharedDirectory:
         return heartbeats, unreadable
 
     def _read_heartbeat(self, pid: int, birth: str, name: str, before: Read | None, now: float) -> Read | None:
-        """Return a heartbeat, opening its file only where it is another one than *before*; ``None`` of a dead worker."""
+        """Return a heartbeat, opening its file only where that is not the one *before*; ``None`` of a dead worker."""
         found = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - twice a second for each worker
         version, moment = (found.st_ino, found.st_size), found.st_mtime_ns / 1e9
         # A worker whose heartbeat is young is alive; of the others the kernel knows.
