@@ -41,6 +41,8 @@ class TaskControl(LocalControl):
             return
         if claim is not None and (claim.revocable or claim.trigger in self._member.leads):
             self._member.publish(Claim(claim), place)
+        elif claim is not None:
+            self._member.share_window(claim)
 
     def withdraw(self, trigger: str) -> bool:
         """Drop the claim of *trigger*, also that of a dead worker; return whether that changed anything."""

@@ -45,6 +45,7 @@ class Heartbeat:
         fleet: What it knows of the other tasks, as `Latest`.
         is_done: Whether nothing keeps it from ending.
         holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
+        is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
     """
 
     at: float
@@ -59,6 +60,7 @@ class Heartbeat:
     fleet: tuple[float, Any]
     is_done: bool
     holds: list[str] | None = None
+    is_told_to_stop: bool | None = None
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""

@@ -19,6 +19,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
@@ -51,6 +52,9 @@ IDLE = 1.0
 
 SILENT = 5.0
 """Seconds without a heartbeat after which nothing is claimed of a worker: it stalls, hangs or was stopped."""
+
+TELLING = 0.5
+"""Seconds in which all workers of a task that stops have been told to, and have let the others know."""
 
 SLOW = 5.0
 """Seconds after which an exchange is taken to hang."""
@@ -114,6 +118,7 @@ class Member:
         self._impaired_at: float | None = None
         self._has_asked_to_exit = False
         self._has_left = False
+        self._sharing: asyncio.Task[None] | None = None
 
     @property
     def is_in_group(self) -> bool:
@@ -140,6 +145,8 @@ class Member:
                 await self._meet()
         finally:
             self._has_left = True
+            if self._sharing is not None:
+                self._sharing.cancel()
             if self._exchange is not None:
                 leaving = self._engine.loop.run_in_executor(self._thread, self._exchange.leave, self._supervisor)
                 self._thread.shutdown()
@@ -222,6 +229,26 @@ class Member:
                 return True
             await asyncio.shield(self._next)
         return False
+
+    def share_window(self, stop: DrainCause) -> None:
+        """
+        Take only a share of the window for *stop* where this worker alone was told to stop.
+
+        A supervisor that replaces its workers in turn waits for each, and hears of its own SIGTERM only then
+        (uvicorn's SIGHUP). With a share each, all of them take one window, at the pace of a task that stops.
+        """
+        if self._exchange is not None and self._sharing is None:
+            self._sharing = self._engine.loop.create_task(self._share_window(stop))
+
+    async def _share_window(self, stop: DrainCause) -> None:
+        await self.refresh()
+        await asyncio.sleep(TELLING)
+        await self.refresh()
+        now = self._engine.time()
+        told = [each.is_told_to_stop for each in self._others.values() if now - each.at <= SILENT]
+        if told and stop.deadline is not None and all(each is False for each in told) and not self._has_left:
+            ends = now + (stop.deadline - stop.at) / self.workers
+            self._engine.claim(replace(stop, deadline=min(stop.deadline, ends)))
 
     # What one worker does for all
 
@@ -385,6 +412,7 @@ class Member:
             fleet=self._fleet.found,
             is_done=is_done(engine),
             holds=sorted(self._held),
+            is_told_to_stop=not engine.is_revocable,
         )
 
     def _agree(self) -> bool:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from worker_crowd import Watcher, Worker, deadline, soon, states
+from worker_crowd import Watcher, Worker, deadline, hang, soon, states
 
 from starlette_drain import DrainCause, DrainState
 from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
@@ -294,6 +294,43 @@ async def test_workers_that_are_told_to_stop_drain_under_one_name(crowd):
         worker.control.claim(cause(worker, "sigterm", revocable=False))
         await asyncio.sleep(0.01)
     assert len({worker.drain.progress().drain_id for worker in workers}) == 1
+
+
+async def test_workers_that_are_told_to_stop_one_after_the_other_share_one_window(crowd):
+    """A restart in turn takes one window in all: each worker a share, at the pace of a task that stops."""
+    workers = [crowd.hire() for _ in range(4)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    began = workers[0].engine.time()
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", 6, revocable=False))
+        await worker.drain.wait_drained()
+        await worker.leave()
+    assert workers[0].engine.time() - began < 6 + 4 * 0.6 + 6
+
+
+async def test_workers_that_are_told_to_stop_at_once_have_the_whole_window(crowd):
+    """A task that stops: none of them takes a share, whichever is told first."""
+    workers = [crowd.hire() for _ in range(4)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", 6, revocable=False))
+        await asyncio.sleep(0.05)
+    await soon()
+    assert {round(each.drain.progress().window, 3) for each in workers} == {6.0}
+
+
+async def test_a_worker_whose_others_hang_has_the_whole_window(crowd):
+    """It does not know whether they were told to stop."""
+    one, other = await two(crowd)
+    hang(other)
+    await asyncio.sleep(6)
+    one.control.claim(cause(one, "sigterm", 6, revocable=False))
+    await soon()
+    assert round(one.drain.progress().window, 3) == 6.0
 
 
 async def test_a_trigger_of_the_application_drains_all(crowd):
