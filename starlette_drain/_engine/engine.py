@@ -222,6 +222,11 @@ class Engine:
         self._claims.cancel()
         self._follow(None, self.time())
 
+    def rename(self, cause: DrainCause) -> None:
+        """Give the drain that runs the name that it has in the worker in which *cause* began it a moment before."""
+        if self._run is not None and self._claims.is_revocable:
+            self._run.tally.drain_id = name_drain(cause, 0)
+
     def note_window(self, window: float) -> None:
         """Take note how many seconds a drain may take here."""
         if not (is_number(window) and window >= 0):

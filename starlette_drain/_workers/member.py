@@ -371,6 +371,8 @@ class Member:
             # What this worker has done itself is done again only if something came before it.
             is_late = is_late or entry.pid != self.pid
             if is_late:
+                if entry.pid != self.pid and isinstance(entry.command, Claim) and not self._logged.standing:
+                    self._engine.rename(entry.command.cause)  # of all claims it was the first
                 self._apply(entry.command, entry.pid)
             follow(self._logged, entry.command)
         return is_late

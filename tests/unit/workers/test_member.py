@@ -287,6 +287,23 @@ async def test_a_claim_that_another_worker_holds_since_a_moment_is_not_lost(crow
     assert len(other.recording.of(DrainStarted)) == 1
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_workers_that_begin_for_two_reasons_agree_on_a_name(crowd, order):
+    """That of the claim which came first in the log, whichever worker read the other's first."""
+    one, other = (await two(crowd))[::order]
+    one.control.claim(cause(one, "memory"))
+    other.control.claim(cause(other, "disk", 30))
+    assert one.drain.progress().drain_id != other.drain.progress().drain_id
+    await one.control.publish()
+    await other.control.publish()
+    await soon()
+    assert states(crowd) == [DRAINING] * 2
+    assert len({worker.drain.progress().drain_id for worker in (one, other)}) == 1
+    await other.drain.cancel()
+    await soon()
+    assert len({worker.drain.report.drain_id for worker in (one, other)}) == 1
+
+
 async def test_workers_that_are_told_to_stop_drain_under_one_name(crowd):
     """SIGTERM reaches each by itself, in a moment of its own; the log of the task shows one drain."""
     workers = await two(crowd)
