@@ -289,6 +289,7 @@ class SharedDirectory:
             if file not in self._room:
                 with suppress(OSError):
                     try:
+                        file.touch(mode=0o600)
                         file.write_bytes(bytes(ROOM[1]))
                     except OSError:
                         file.unlink(missing_ok=True)
