@@ -93,7 +93,7 @@ def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
         windows.append(SPOT_WINDOW)
     why = str(task.get("stopCode") or "no stop code")
     order = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})", "age": _age(event)}
-    return {**order, "window": min(windows)} if windows else order
+    return order | {"taken_out": True} | ({"window": min(windows)} if windows else {})
 
 
 def _age(event: Mapping[str, Any]) -> float:

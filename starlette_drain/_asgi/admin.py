@@ -40,6 +40,12 @@ MAX_WAIT = 3600.0
 """Seconds; the longest deregistration delay there is."""
 
 
+STILL_IN_SERVICE = (
+    "no source shows that the balancer has taken this task's target out: it is still in service, and new clients still "
+    "come. Take it out with 'aws elbv2 deregister-targets', or stop the task with 'aws ecs stop-task'; until then late "
+    "arrivals are let in up to the deadline, unless late_arrivals is 'refuse'"
+)
+
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "forwarded")
 """What tells that a request did not come straight. An ALB can be set to leave the first one out, but not the others."""
 
@@ -184,6 +190,8 @@ def describe(drain: Drain) -> dict[str, Any]:
         "schema": SCHEMA,
         **{name: task[name] for name in ("scope", "state", "sessions", "transfers", "working", "failed_hooks")},
     }
+    if engine and engine.state is not DrainState.SERVING and not engine.is_taken_out:
+        answer["note"] = STILL_IN_SERVICE
     if task["state"] == DrainState.DRAINING.value:
         answer["drain"] = {**progress, **{name: task[name] for name in DRAIN}}
     elif task["report"]:
@@ -249,6 +257,7 @@ def _plain(value: Any, now: float) -> Any:
                 "reason": value.reason,
                 "seconds_ago": round(now - value.at, 3),
                 "revocable": value.revocable,
+                "taken_out": value.taken_out,
             }
         case float():
             return round(value, 3)
@@ -284,15 +293,15 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _read_order(body: bytes) -> dict[str, Any]:
-    """Return the window, the age and the reason that a body gives."""
+    """Return the arguments of `Drain.start` that a body gives."""
     try:
         order = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         raise _Refusal(400, 'the body is not JSON; send an object such as {"window": 60}') from None
     if not isinstance(order, dict):
         raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
-    for name in order.keys() - {"window", "age", "reason"}:
-        remedy = f"{name!r:.80} means nothing here: give 'window', 'age' or 'reason'"
+    for name in order.keys() - {"window", "age", "reason", "taken_out"}:
+        remedy = f"{name!r:.80} means nothing here: give 'window', 'age', 'reason' or 'taken_out'"
         raise _Refusal(400, remedy, field=f"{name!r:.80}"[1:-1])
     for name in ("window", "age"):
         seconds = order.get(name)
@@ -301,7 +310,11 @@ def _read_order(body: bytes) -> dict[str, Any]:
     reason = order.get("reason", "asked for on the admin route")
     if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
         raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
-    return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason}
+    taken_out = order.get("taken_out", False)
+    if not isinstance(taken_out, bool):
+        remedy = f"taken_out={taken_out!r:.80} cannot work: give true where the balancer has taken the target out"
+        raise _Refusal(400, remedy, field="taken_out")
+    return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason, "taken_out": taken_out}
 
 
 def _is_number(value: Any) -> bool:

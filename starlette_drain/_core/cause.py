@@ -20,6 +20,8 @@ class DrainCause:
         revocable: Whether the drain may still be cancelled. ``False`` once the process was told to stop.
         follows: Whether it only brings its deadline to a drain that another trigger wants, and wants none by itself.
         by_hand: Whether it is a command: a cancel drops it, where it mutes what a trigger sees.
+        taken_out: Whether it shows that the balancer sends nothing new, so that a client that is refused finds another
+            task. While no such claim stands, late arrivals are let in where ``late_arrivals`` is ``"auto"``.
         lag: Upper bound, in seconds, of how long the cause had existed before it was noticed.
     """
 
@@ -31,3 +33,4 @@ class DrainCause:
     lag: float = 0.0
     follows: bool = False
     by_hand: bool = False
+    taken_out: bool = False

@@ -69,9 +69,14 @@ class Claims:
             self._held[trigger] = claim
             return True
         if not former.revocable or trigger == BY_HAND:
-            is_revocable = former.revocable and claim.revocable
-            claim = replace(claim, deadline=min(_moment(former), _moment(claim)), revocable=is_revocable)
-        if former.revocable == claim.revocable and abs(_moment(former) - _moment(claim)) < SAME_MOMENT:
+            claim = replace(
+                claim,
+                deadline=min(_moment(former), _moment(claim)),
+                revocable=former.revocable and claim.revocable,
+                taken_out=former.taken_out or claim.taken_out,
+            )
+        is_alike = former.revocable == claim.revocable and former.taken_out == claim.taken_out
+        if is_alike and abs(_moment(former) - _moment(claim)) < SAME_MOMENT:
             return False
         if not claim.revocable:
             self._muted.discard(trigger)

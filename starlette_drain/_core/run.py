@@ -163,13 +163,15 @@ class DrainRun:
         )
 
 
-def name_drain(cause: DrainCause, former: int) -> str:
+def name_drain(cause: DrainCause, former: int, group: str | None = None) -> str:
     """
     Return the name of the drain that *cause* begins, after *former* drains that it has begun already.
 
-    It is not drawn but follows from the claim, which is the same in all workers of a task.
+    It is not drawn but follows from the claim, which is the same in all workers of a task; and from what names their
+    *group* where the process was told to stop, which each worker is by itself, in a moment of its own.
     """
-    return blake2b(f"{cause.trigger!r} {float(cause.at)!r} {former}".encode(), digest_size=6).hexdigest()
+    moment = repr(float(cause.at)) if cause.revocable or group is None else group
+    return blake2b(f"{cause.trigger!r} {moment} {former}".encode(), digest_size=6).hexdigest()
 
 
 def _last_moment_to_ask(now: float, deadline: float) -> float:

@@ -81,12 +81,13 @@ class Settings:
         "most a quarter of the time.",
         expert=True,
     )
-    late_arrivals: Literal["refuse", "accept"] = option(
-        "refuse",
+    late_arrivals: Literal["auto", "refuse", "accept"] = option(
+        "auto",
         'What happens to sessions that would open while draining: `"refuse"` answers 503 with `Retry-After`, '
-        '`"accept"` gives them a place in what remains.',
-        is_valid=lambda value: value in ("refuse", "accept"),
-        remedy="use 'refuse' or 'accept'",
+        '`"accept"` gives them a place in what remains, `"auto"` refuses once the balancer has taken the target out or '
+        "the process was told to stop.",
+        is_valid=lambda value: value in ("auto", "refuse", "accept"),
+        remedy="use 'auto', 'refuse' or 'accept'",
     )
     streams: Mapping[str, str] | None = option(
         None,

@@ -82,7 +82,12 @@ class Drain:
         return self.host.engine.statistics() if self.host.engine else RegistryStatistics(0, 0, 0, 0, 0, 0)
 
     async def start(
-        self, *, window: float | None = None, reason: str = "asked for by the application", age: float = 0.0
+        self,
+        *,
+        window: float | None = None,
+        reason: str = "asked for by the application",
+        age: float = 0.0,
+        taken_out: bool = False,
     ) -> bool:
         """
         Begin to drain; while draining, join the drain under way, which that can only shorten.
@@ -91,6 +96,7 @@ class Drain:
             window: Seconds over which the closes spread; by default the option, or what AWS leaves.
             reason: One sentence for logs, spans and answers.
             age: Seconds since what it is asked for has happened; they are taken off the window.
+            taken_out: Whether the balancer sends nothing new here any more, so that late arrivals may be refused.
 
         Returns:
             True if the process was serving; False if it had begun to drain before, here or in another worker.
@@ -108,7 +114,7 @@ class Drain:
         control = self.host.control()  # once more: the application may have ended meanwhile
         was_serving, now = self.state is DrainState.SERVING, control.time()
         deadline = self.host.deadline_of(now - age, window) if age or window is not None else None
-        control.claim(DrainCause(BY_HAND, reason, now, deadline, lag=age))
+        control.claim(DrainCause(BY_HAND, reason, now, deadline, lag=age, taken_out=taken_out))
         await control.publish()
         return was_serving
 

@@ -96,6 +96,8 @@ class Engine:
         """Seconds that a drain may take here, as far as a trigger has found out."""
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
+        self.group: str | None = None
+        """What names the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
         self._events = EventQueue(observers)
         self._asked: list[Session] = []
@@ -233,6 +235,11 @@ class Engine:
         self._claims.cancel()
         self._follow(None, self.time())
 
+    def rename(self, cause: DrainCause) -> None:
+        """Give the drain that runs the name that it has in the worker in which *cause* began it a moment before."""
+        if self._run is not None and self._claims.is_revocable:
+            self._run.tally.drain_id = name_drain(cause, 0)
+
     def note_window(self, window: float) -> None:
         """Take note how many seconds a drain may take here."""
         if not (is_number(window) and window >= 0):
@@ -258,6 +265,16 @@ class Engine:
             self._schedule(run)
             self._events.deliver()
 
+    @property
+    def is_taken_out(self) -> bool:
+        """Whether a claim that stands shows that the balancer sends nothing new, or that the process ends."""
+        return self._has_ended or any(each.taken_out or not each.revocable for each in self._claims.standing)
+
+    @property
+    def _welcomes_late(self) -> bool:
+        choice = self.settings.late_arrivals
+        return choice == "accept" or (choice == "auto" and not self.is_taken_out)
+
     def divide(self, share: int) -> None:
         """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
         if share == self._share:
@@ -275,7 +292,7 @@ class Engine:
         run = self._run
         if run is None or self.observes_only:
             return True
-        return self.settings.late_arrivals == "accept" and self.time() < run.deadline
+        return self._welcomes_late and self.time() < run.deadline
 
     def track(self, session: Session) -> None:
         """Track a session that begins its handshake."""
@@ -432,7 +449,7 @@ class Engine:
         sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
         begun_by = cause.trigger, cause.at
         former = self._begun.count(begun_by)
-        drain_id = name_drain(cause, former)
+        drain_id = name_drain(cause, former, self.group)
         self._begun.append(begun_by)
         self.sends_away = not self.observes_only
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)

@@ -18,7 +18,7 @@ class DrainOptions(TypedDict, total=False):
     pacing: Pacing | str
     shed_first: ShedFirst | Precedence
     start_delay: float
-    late_arrivals: Literal["refuse", "accept"]
+    late_arrivals: Literal["auto", "refuse", "accept"]
     streams: Mapping[str, str] | str | None
     retry_after: float
     close_code: int

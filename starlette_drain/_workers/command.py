@@ -1,17 +1,14 @@
 """What one worker publishes to the others, as it stands in a file, and what follows from all of it."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.claims import Claims
+from starlette_drain._workers import file_format
 
 __all__ = ["Cancel", "Claim", "Command", "Entry", "Withdraw", "compact", "fold", "follow"]
-
-VERSION = 1
-"""The version of the file. A field that is added does not change it; readers ignore what they do not know."""
 
 NUMBERS = ("at", "deadline", "lag")
 
@@ -55,7 +52,7 @@ class Entry:
 
     def dump(self) -> str:
         """Return the entry as JSON."""
-        content: dict[str, Any] = {"version": VERSION, "number": self.number, "pid": self.pid}
+        content: dict[str, Any] = {"number": self.number, "pid": self.pid}
         match self.command:
             case Claim(cause):
                 content["claim"] = asdict(cause)
@@ -63,7 +60,7 @@ class Entry:
                 content["withdraw"] = trigger
             case Cancel():
                 content["cancel"] = True
-        return json.dumps(content)
+        return file_format.dump(content)
 
     @classmethod
     def load(cls, text: str) -> "Entry":
@@ -73,11 +70,8 @@ class Entry:
         Raises:
             ValueError: If *text* is none, or one of a version that this one cannot read.
         """
-        content = json.loads(text)
+        content = file_format.load(text)
         try:
-            if content["version"] != VERSION:
-                msg = f"it has version {content['version']!r:.20}, and this worker reads {VERSION}"
-                raise ValueError(msg)
             return cls(int(content["number"]), int(content["pid"]), _command_in(content))
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"it is not a command: {text!r:.80}"
@@ -95,7 +89,7 @@ def _command_in(content: dict[str, Any]) -> Command:
     if not (
         isinstance(cause.trigger, str)
         and isinstance(cause.reason, str)
-        and isinstance(cause.revocable, bool)
+        and all(isinstance(each, bool) for each in (cause.revocable, cause.follows, cause.by_hand, cause.taken_out))
         and all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
     ):
         raise TypeError

@@ -104,7 +104,7 @@ class CommandLog:
                 for number in sorted(number for number in files if number > self._last):
                     try:
                         found[number] = replace(directory.read_command(number), number=number)
-                    except ValueError as error:
+                    except (ValueError, PermissionError, IsADirectoryError) as error:
                         self.unreadable[files[number]] = str(error)
             except FileNotFoundError:
                 continue

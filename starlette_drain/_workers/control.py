@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from starlette_drain._core.cause import DrainCause
+from starlette_drain._core.claims import BY_HAND
 from starlette_drain._engine.control import LocalControl
 from starlette_drain._engine.lifetime import Lifetime
 from starlette_drain._workers.command import Cancel, Claim, Withdraw
@@ -32,16 +33,21 @@ class TaskControl(LocalControl):
     def claim(self, cause: DrainCause) -> None:
         """Hold a claim."""
         place = self._member.place
-        if not self.engine.claim(cause):
-            return
+        changed = self.engine.claim(cause)
         claim = self.engine.claim_of(cause.trigger)
+        if claim is not None and claim.revocable and not claim.by_hand and claim.trigger != BY_HAND:
+            self._member.hold(claim)
+        if not changed:
+            return
         if claim is not None and (claim.revocable or claim.trigger in self._member.leads):
             self._member.publish(Claim(claim), place)
+        elif claim is not None:
+            self._member.share_window(claim)
 
     def withdraw(self, trigger: str) -> bool:
         """Drop the claim of *trigger*, also that of a dead worker; return whether that changed anything."""
         place = self._member.place
-        if self.engine.claim_of(trigger) is None or not self._member.may_withdraw(trigger):
+        if not self._member.drop(trigger) or self.engine.claim_of(trigger) is None:
             return False
         changed = self.engine.withdraw(trigger)
         if self.engine.claim_of(trigger) is None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
+from starlette_drain._core.state import DrainState
 from starlette_drain._workers.command import Command, fold
 from starlette_drain._workers.command_log import CommandLog, News
 from starlette_drain._workers.heartbeat import Heartbeat
@@ -13,7 +14,14 @@ from starlette_drain._workers.shared_directory import SharedDirectory
 __all__ = ["Exchange", "Heard", "Problem", "problem_of"]
 
 BEAT = 1.0
-"""Seconds after which a worker of which there is nothing new writes its heartbeat again."""
+"""Seconds after which a worker of which there is nothing new says that it lives, and one whose counts move writes."""
+
+COUNTS = frozenset({"sessions", "counts"})
+"""What may be out of date for a moment while a worker serves."""
+
+EVERYTHING = frozenset(each.name for each in fields(Heartbeat))
+
+SERVING = DrainState.SERVING.value
 
 NO_DIRECTORY = (
     "set TMPDIR to a directory that the workers share and can write; until then /drain acts on one worker only"
@@ -59,6 +67,7 @@ class Exchange:
         self._directory: SharedDirectory | None = None
         self._log = CommandLog(pid)
         self._written: Heartbeat | None = None
+        self._beat_at = float("-inf")
 
     def publish(self, commands: Iterable[Command]) -> None:
         """
@@ -71,14 +80,14 @@ class Exchange:
         self._log.write(self._enter())
 
     def meet(self, heartbeat: Heartbeat) -> Heard:
-        """Publish *heartbeat* and read the others'. A step that fails prevents no other."""
+        """Read the others, then publish *heartbeat*. A step that fails prevents no other."""
         heard = Heard()
         try:
             directory = self._enter()
         except OSError as error:
             heard.problem = problem_of(error)
             return heard
-        for step in (self._publish, self._hear_commands, self._hear_workers):
+        for step in (self._hear_commands, self._hear_workers, self._publish):
             try:
                 step(directory, heartbeat, heard)
             except OSError as error:
@@ -92,6 +101,7 @@ class Exchange:
                 self._log.read(self._directory)
                 is_draining = bool(fold(each.command for each in self._log.entries).standing)
                 self._directory.leave(self._pid, supervisor, is_draining=is_draining)
+            self._directory.spares.close()
 
     def _enter(self) -> SharedDirectory:
         if self._directory is None:
@@ -102,20 +112,26 @@ class Exchange:
 
     def _publish(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
         try:
-            before = self._written
-            is_news = before is None or replace(before, at=heartbeat.at) != heartbeat
-            if is_news or (before and heartbeat.at - before.at >= BEAT) or not directory.has_heartbeat(self._pid):
+            before, at = self._written, heartbeat.at
+            differs = _differences(before, heartbeat) if before is not None else EVERYTHING
+            is_due = before is None or at - self._beat_at >= BEAT
+            is_urgent = bool(differs - COUNTS) or (bool(differs) and heartbeat.state != SERVING)
+            if is_urgent or (is_due and (differs or not directory.beat(self._pid, at))):
                 directory.write_heartbeat(self._pid, heartbeat)
                 self._written = heartbeat
+            elif not is_due:
+                return
+            self._beat_at = at
         finally:
             self._log.write(directory)
+            directory.keep_room(self._pid)
 
     def _hear_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
         heard.news = self._log.read(directory)
         self._find_unreadable(directory, self._log.unreadable, heard)
 
     def _hear_workers(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:
-        heartbeats, unreadable = directory.read_heartbeats(self._pid)
+        heartbeats, unreadable = directory.read_heartbeats(self._pid, heartbeat.at)
         heard.heartbeats = heartbeats
         self._find_unreadable(directory, unreadable, heard)
         if not unreadable:
@@ -125,6 +141,11 @@ class Exchange:
     def _find_unreadable(self, directory: SharedDirectory, unreadable: dict[str, str], heard: Heard) -> None:
         for name, why in unreadable.items():
             heard.problem = heard.problem or Problem(f"{directory.path / name} cannot be read: {why}", NO_FILE)
+
+
+def _differences(one: Heartbeat, other: Heartbeat) -> frozenset[str]:
+    """Return the names of what differs, besides the moment."""
+    return frozenset(name for name in EVERYTHING if name != "at" and getattr(one, name) != getattr(other, name))
 
 
 def problem_of(error: OSError) -> Problem:

@@ -4,18 +4,15 @@
 # that the application forks keeps it when its worker dies, since it belongs to the open file (flock(2)).
 """The status that each worker of a task publishes, and what follows from all of them."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.engine import Engine
+from starlette_drain._workers import file_format
 
 __all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "reported", "sums", "task_state"]
-
-VERSION = 1
-"""The version of the file. A field that is added does not change it; readers ignore what they do not know."""
 
 SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
@@ -49,6 +46,8 @@ class Heartbeat:
         window: What it knows of the window that a drain may take, as `Latest`.
         fleet: What it knows of the other tasks, as `Latest`.
         is_done: Whether nothing keeps it from ending.
+        holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
+        is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
     """
 
     at: float
@@ -62,10 +61,12 @@ class Heartbeat:
     window: tuple[float, Any]
     fleet: tuple[float, Any]
     is_done: bool
+    holds: list[str] | None = None
+    is_told_to_stop: bool | None = None
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""
-        return json.dumps({"version": VERSION, **asdict(self)})
+        return file_format.dump(asdict(self))
 
     @classmethod
     def load(cls, text: str) -> "Heartbeat":
@@ -75,26 +76,35 @@ class Heartbeat:
         Raises:
             ValueError: If *text* is none, or one of a version that this one cannot read.
         """
-        content = json.loads(text)
+        content = file_format.load(text)
         try:
-            if content["version"] != VERSION:
-                msg = f"it has version {content['version']!r:.20}, and this worker reads {VERSION}"
-                raise ValueError(msg)
-            heartbeat = cls(**{each.name: content[each.name] for each in fields(cls)})
+            heartbeat = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
             (_, _), (_, _) = heartbeat.window, heartbeat.fleet
-            float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied)
-            sum(heartbeat.sessions[name] for name in SESSIONS)
-            sum(heartbeat.counts[name] for name in (*UNDER_WAY, *PROGRESS, *PLAN)), sum(heartbeat.failures.values())
-            if heartbeat.report is not None:
-                sum(heartbeat.report[name] for name in REPORT), OUTCOMES.index(heartbeat.report["outcome"])
+            float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied), sum(heartbeat.failures.values())
+            frozenset(heartbeat.holds or ())
+            report = heartbeat.report
+            if report is not None:
+                report = _numbers(REPORT, report) | {"outcome": OUTCOMES[OUTCOMES.index(report["outcome"])]}
+            return replace(
+                heartbeat,
+                sessions=_numbers(SESSIONS, heartbeat.sessions),
+                counts=_numbers((*UNDER_WAY, *PROGRESS, *PLAN), heartbeat.counts),
+                report=report,
+            )
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"it is not a heartbeat: {text!r:.80}"
             raise ValueError(msg) from error
-        return heartbeat
 
     def shown(self) -> dict[str, Any]:
         """Return what ``GET /drain`` shows of this worker."""
         return {"state": self.state, "sessions": self.sessions, **self.counts}
+
+
+def _numbers(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers with these *names*; 0 for one that an older version does not write."""
+    numbers = {name: given.get(name, 0) for name in names}
+    sum(numbers.values())
+    return numbers
 
 
 def count(engine: Engine) -> tuple[dict[str, int], dict[str, float]]:

@@ -19,8 +19,10 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.claims import Claims
 from starlette_drain._core.events import TriggerImpaired, TriggerRestored
 from starlette_drain._core.state import DrainState
@@ -41,6 +43,18 @@ NAME = "workers"
 
 INTERVAL = 0.25
 """Seconds between two exchanges."""
+
+CALM = 0.5
+"""The same while all serve: each exchange wakes two threads, which is most of what it costs."""
+
+IDLE = 1.0
+"""The same while there is no session either, which a drain would ask to leave."""
+
+SILENT = 5.0
+"""Seconds without a heartbeat after which nothing is claimed of a worker: it stalls, hangs or was stopped."""
+
+TELLING = 0.5
+"""Seconds in which all workers of a task that stops have been told to, and have let the others know."""
 
 SLOW = 5.0
 """Seconds after which an exchange is taken to hang."""
@@ -80,7 +94,7 @@ class Member:
         self._thread = FileThread()
         self._exchange: Exchange | None = None
         if supervisor is not None or directory is not None:
-            self._exchange = Exchange(lambda: find_shared_directory(supervisor, directory), self.pid)
+            self._exchange = Exchange(lambda: find_shared_directory(supervisor, directory, environ), self.pid)
         self._since: float | None = None
         self._unconfirmed: list[Command] = []
         """The commands of this worker that it has not read back from the log."""
@@ -90,6 +104,8 @@ class Member:
         self._logged = Claims()
         """The claims that the log leads to, as far as it was read."""
         self._claimants: dict[str, int] = {}
+        self._held: dict[str, DrainCause] = {}
+        """The claims that triggers of this very worker hold, whoever published them first."""
         self._others: dict[int, Heartbeat] = {}
         self._failures: dict[str, int] = {}
         self._window = Latest(engine.note_window)
@@ -102,6 +118,7 @@ class Member:
         self._impaired_at: float | None = None
         self._has_asked_to_exit = False
         self._has_left = False
+        self._sharing: asyncio.Task[None] | None = None
 
     @property
     def is_in_group(self) -> bool:
@@ -124,10 +141,12 @@ class Member:
             if self._exchange is None and not self._engine.settings.exit_when_drained:
                 await self._engine.loop.create_future()
             while True:
-                await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(self._pause())
                 await self._meet()
         finally:
             self._has_left = True
+            if self._sharing is not None:
+                self._sharing.cancel()
             if self._exchange is not None:
                 leaving = self._engine.loop.run_in_executor(self._thread, self._exchange.leave, self._supervisor)
                 self._thread.shutdown()
@@ -139,13 +158,15 @@ class Member:
         if self._impaired_at is not None:  # a file that cannot be read for a moment makes no worker's sessions vanish
             others = {pid: each for pid, each in others.items() if now - each.at <= SILENCE}
         all_workers = {**others, self.pid: self._heartbeat()}
+        silent = {pid for pid, each in others.items() if now - each.at > SILENT}
         states = [(each.state, not self._unconfirmed and each.applied >= self._applied) for each in others.values()]
         return {
-            "scope": "task" if self._impaired_at is None else "worker",
+            "scope": "task" if self._impaired_at is None and not silent else "worker",
             "state": task_state(self._engine.state.value, states),
             **sums(all_workers.values()),
             "workers": [
                 {"pid": pid, **each.shown(), "seconds_ago": round(now - each.at, 3)}
+                | ({"silent": True} if pid in silent else {})
                 for pid, each in sorted(all_workers.items())
             ],
         }
@@ -166,9 +187,23 @@ class Member:
         self._unconfirmed.insert(place, command)
         self._engine.loop.call_soon(self._submit)
 
-    def may_withdraw(self, trigger: str) -> bool:
-        """Return whether the claim of *trigger* is this worker's to drop: not while another that holds it is alive."""
-        return trigger in self.leads or self._claimants.get(trigger) not in self._others
+    def hold(self, cause: DrainCause) -> None:
+        """Take note that a trigger of this very worker holds a claim."""
+        self._held[cause.trigger] = cause
+
+    def drop(self, trigger: str) -> bool:
+        """Take note that it holds none; return whether that is the task's: not while another worker still holds it."""
+        self._held.pop(trigger, None)
+        return trigger in self.leads or not any(self._holds(pid, trigger) for pid in self._others)
+
+    def _holds(self, pid: int, trigger: str) -> bool:
+        """Return whether another worker holds a claim of *trigger*, as far as is known."""
+        other, claim = self._others[pid], self._logged.of(trigger)
+        if other.holds is not None and trigger in other.holds:
+            return True
+        # What it published last is its own, until a heartbeat that came later says otherwise.
+        has_said = other.holds is not None and claim is not None and other.at > claim.at
+        return self._claimants.get(trigger) == pid and not has_said
 
     async def refresh(self) -> None:
         """Read now what the others have published, for a second at most."""
@@ -194,6 +229,26 @@ class Member:
                 return True
             await asyncio.shield(self._next)
         return False
+
+    def share_window(self, stop: DrainCause) -> None:
+        """
+        Take only a share of the window for *stop* where this worker alone was told to stop.
+
+        A supervisor that replaces its workers in turn waits for each, and hears of its own SIGTERM only then
+        (uvicorn's SIGHUP). With a share each, all of them take one window, at the pace of a task that stops.
+        """
+        if self._exchange is not None and self._sharing is None:
+            self._sharing = self._engine.loop.create_task(self._share_window(stop))
+
+    async def _share_window(self, stop: DrainCause) -> None:
+        await self.refresh()
+        await asyncio.sleep(TELLING)
+        await self.refresh()
+        now = self._engine.time()
+        told = [each.is_told_to_stop for each in self._others.values() if now - each.at <= SILENT]
+        if told and stop.deadline is not None and all(each is False for each in told) and not self._has_left:
+            ends = now + (stop.deadline - stop.at) / self.workers
+            self._engine.claim(replace(stop, deadline=min(stop.deadline, ends)))
 
     # What one worker does for all
 
@@ -236,6 +291,13 @@ class Member:
         self._next.set_result(None)
         self._next = self._engine.loop.create_future()
         self._exit_when_drained()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next exchange."""
+        workers = (self._own, *self._others.values())
+        if self._impaired_at is not None or any(each.state != DrainState.SERVING.value for each in workers):
+            return INTERVAL
+        return CALM if any(each.sessions["open"] for each in workers) else IDLE
 
     @property
     def _hangs(self) -> bool:
@@ -295,6 +357,8 @@ class Member:
         if heard.heartbeats is not None:
             self._others = heard.heartbeats
             self._engine.divide(len(self._others) + 1)
+            # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
+            self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))
             self._engine.open_elsewhere = sum(each.sessions["open"] for each in self._others.values())
             for each in self._others.values():
                 self._window.learn(each.window)
@@ -307,6 +371,8 @@ class Member:
             # What this worker has done itself is done again only if something came before it.
             is_late = is_late or entry.pid != self.pid
             if is_late:
+                if entry.pid != self.pid and isinstance(entry.command, Claim) and not self._logged.standing:
+                    self._engine.rename(entry.command.cause)  # of all claims it was the first
                 self._apply(entry.command, entry.pid)
             follow(self._logged, entry.command)
         return is_late
@@ -320,7 +386,11 @@ class Member:
                     engine.withdraw(cause.trigger)  # a cancellation that came before this claim must not mute it
                 engine.claim(cause)
             case Withdraw(trigger):
-                engine.withdraw(trigger)
+                held = self._held.get(trigger)
+                if pid != self.pid and held is not None and not engine.is_muted(trigger):
+                    self.publish(Claim(held), self.place)  # the other one could not know yet
+                else:
+                    engine.withdraw(trigger)
             case Cancel():
                 with suppress(IllegalTransition):  # it does not drain, or was told to stop: nothing to cancel
                     engine.cancel()
@@ -343,6 +413,8 @@ class Member:
             window=self._window.found,
             fleet=self._fleet.found,
             is_done=is_done(engine),
+            holds=sorted(self._held),
+            is_told_to_stop=not engine.is_revocable,
         )
 
     def _agree(self) -> bool:

@@ -10,10 +10,12 @@
 #     `signal.getsignal(SIGTERM).__self__`, and its streams would otherwise never end.
 #   - Two applications in one process stand in for one another. Both drain at the first SIGTERM, for the balancer waits
 #     for neither, and the server gets it once, when both have drained.
-#   - A second SIGTERM is passed on at once. SIGINT is never touched: Ctrl-C stays immediate.
+#   - A second signal is passed on at once. SIGINT is what a container gets whose image says STOPSIGNAL SIGINT (Fargate
+#     obeys that since December 2025), so on ECS it is held like SIGTERM, where the handler is uvicorn's and there is no
+#     terminal. Elsewhere it is not touched: Ctrl-C stays immediate.
 #   - At the end the former handler is put back only where ours is still in place.
 #   - Telemetry is flushed before the signal is passed on: uvicorn re-raises it at its end, and `atexit` does not run.
-"""SIGTERM: the process is told to stop, and has `sigterm_window` seconds to shed before the server gets it."""
+"""SIGTERM, or SIGINT on ECS: the process is told to stop, and has `sigterm_window` seconds to shed before it does."""
 
 import asyncio
 import logging
@@ -50,6 +52,8 @@ class SigtermTrigger:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
         self._state = "not started"
+        self._received: str | None = None
+        self._passed_on_by: float | None = None
 
     async def watch(self, control: Control) -> None:
         """Stand in for the installed handler until cancelled."""
@@ -59,26 +63,34 @@ class SigtermTrigger:
             return
         loop = asyncio.get_running_loop()
         came = asyncio.Event()
-        handler = _StandIn(signal.getsignal(signal.SIGTERM), lambda: loop.call_soon_threadsafe(came.set))
-        signal.signal(signal.SIGTERM, handler)
-        self._state = "in place"
+        formers: dict[int, Handler] = {number: signal.getsignal(number) for number in self._stop_signals()}
+        handler = _StandIn(formers, lambda: loop.call_soon_threadsafe(came.set))
+        for number in formers:
+            signal.signal(number, handler)
+        self._state, self._received, self._passed_on_by = "in place", None, None
         try:
             await self._wait(came, handler, control)
-            self._state = "received"
+            self._state, self._received = "received", signal.Signals(handler.heard).name
             try:
-                await self._drain(control)
+                await self._drain(control, self._received)
             except Exception:
-                logger.exception("The drain at SIGTERM failed; the signal is passed on at once")
+                logger.exception("The drain at %s failed; the signal is passed on at once", self._received)
             self._state = "passed on"
             handler.end_drain()
         finally:
             handler.retire()
-            if _is_in_place(handler):
-                signal.signal(signal.SIGTERM, _in_service(handler.former))
+            for number, former in formers.items():
+                if signal.getsignal(number) is handler:
+                    signal.signal(number, _in_service(former, number))
 
-    def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return whether the handler is in place, and what became of the signal."""
-        return {"state": self._state}
+    def status(self, now: float) -> Mapping[str, Any]:
+        """Return whether the handler is in place, what became of the signal, and until when it is held at most."""
+        if self._received is None:
+            return {"state": self._state}
+        status = {"state": self._state, "signal": self._received}
+        if self._state != "received" or self._passed_on_by is None:
+            return status
+        return {**status, "passed_on_within": round(max(0.0, self._passed_on_by - now), 3)}
 
     def _why_not(self, control: Control) -> str | None:
         """Return why there is nothing to stand in for."""
@@ -92,17 +104,27 @@ class SigtermTrigger:
             return "the SIGTERM handler was not installed from Python" if former is None else None
         if "ECS_CONTAINER_METADATA_URI_V4" not in self._environ:
             return "this is not an ECS task; set DRAIN_SIGTERM=true to drain at SIGTERM here too"
-        if not hasattr(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), "should_exit"):
+        if not _is_uvicorns(signal.SIGTERM):
             return "the SIGTERM handler is not uvicorn's, or was replaced (by loop.add_signal_handler?)"
         return None
 
-    async def _drain(self, control: Control) -> None:
+    def _stop_signals(self) -> tuple[signal.Signals, ...]:
+        """Return the signals that tell the process to stop, as far as they are ours to hold."""
+        has_terminal = any(os.isatty(descriptor) for descriptor in range(3))
+        is_sigint_for_stop = "ECS_CONTAINER_METADATA_URI_V4" in self._environ and not has_terminal
+        if is_sigint_for_stop and _is_uvicorns(signal.SIGINT):
+            return signal.SIGTERM, signal.SIGINT
+        return (signal.SIGTERM,)
+
+    async def _drain(self, control: Control, received: str) -> None:
         now, settings = control.time(), control.settings
         window = settings.sigterm_window
-        control.claim(DrainCause(self.name, "the process received SIGTERM", now, now + window, revocable=False))
         # The plan ends by itself, with its last closes; the limit is for whatever should be wrong with it.
+        limit = window + settings.tail + LIMIT
+        self._passed_on_by = now + limit
+        control.claim(DrainCause(self.name, f"the process received {received}", now, now + window, revocable=False))
         with suppress(TimeoutError):
-            async with asyncio.timeout(window + settings.tail + LIMIT):
+            async with asyncio.timeout(limit):
                 await control.wait_drained()
         await control.flush()
 
@@ -126,21 +148,35 @@ def _is_in_place(handler: "_StandIn") -> bool:
     return signal.getsignal(signal.SIGTERM) is handler
 
 
-def _in_service(handler: Handler) -> Handler:
+def _is_uvicorns(number: signal.Signals) -> bool:
+    """Return whether the handler of a signal is that of a server that shows whether it stops: uvicorn."""
+    return hasattr(getattr(signal.getsignal(number), "__self__", None), "should_exit")
+
+
+def _in_service(handler: Handler, number: int) -> Handler:
     """Return *handler*, or what it stands in for where its application has stopped before."""
     while isinstance(handler, _StandIn) and handler.is_retired:
-        handler = handler.former
+        handler = handler.formers[number]
     return handler
 
 
 class _StandIn:
-    """A signal handler that speaks up the first time and passes on every further signal."""
+    """
+    A handler of the stop signals that speaks up the first time and passes on every further signal.
 
-    def __init__(self, former: Handler, speak_up: Callable[[], object]) -> None:
-        self.former = former
+    Args:
+        formers: What it stands in for, by the numbers of the signals.
+        speak_up: What to call when one of them comes.
+    """
+
+    def __init__(self, formers: Mapping[int, Handler], speak_up: Callable[[], object]) -> None:
+        self.formers: dict[int, Handler] = dict(formers)
+        self.heard = signal.SIGTERM
+        """The signal that has come."""
         self._speak_up = speak_up
-        self._row: _Row = former._row if isinstance(former, _StandIn) else _Row(former)
-        self._row.members.append(self)
+        rows = [each._row for each in formers.values() if isinstance(each, _StandIn)]
+        self._row: _Row = rows[0] if rows else _Row()
+        self._row.join(self)
         self._is_listening = True
         self.is_draining = False
         self.is_retired = False
@@ -148,19 +184,19 @@ class _StandIn:
     @property
     def __self__(self) -> object:
         """The object that the former handler is a method of; `AttributeError` where it is none."""
-        return self.former.__self__  # type: ignore[union-attr]
+        return self.formers[signal.SIGTERM].__self__  # type: ignore[union-attr]
 
-    def __call__(self, _signum: int, frame: FrameType | None) -> None:
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
         if not self._is_listening:
-            self._row.pass_on(frame)
+            self._row.pass_on(signum, frame)
             return
         for each in self._row.members:
-            each.hear()
+            each.hear(signum)
 
-    def hear(self) -> None:
+    def hear(self, signum: int) -> None:
         """Speak up, the first time."""
         if self._is_listening:
-            self._is_listening, self.is_draining = False, True
+            self._is_listening, self.is_draining, self.heard = False, True, signal.Signals(signum)
             try:
                 self._speak_up()
             except RuntimeError:  # the event loop was closed without an end, so no drain will pass the signal on
@@ -169,7 +205,7 @@ class _StandIn:
     def end_drain(self) -> None:
         """Pass the signal on as soon as none in the row drains any more; not again where a second one was."""
         if self.is_draining:
-            self.is_draining, self._row.is_owed = False, True
+            self.is_draining, self._row.owed = False, self.heard
         self._row.settle()
 
     def retire(self) -> None:
@@ -185,31 +221,34 @@ class _StandIn:
 
 
 class _Row:
-    """
-    Handlers that stand in for one another, as those of several applications in one process do.
+    """Handlers that stand in for one another, as those of several applications in one process do."""
 
-    Args:
-        former: What all of them stand in for.
-    """
-
-    def __init__(self, former: Handler) -> None:
-        self._former = former
+    def __init__(self) -> None:
         self.members: list[_StandIn] = []
-        self.is_owed = False
-        """Whether one of them has drained, and its signal was not passed on."""
+        self.owed: int | None = None
+        """The signal with which one of them has drained, and which was not passed on."""
+        self._formers: dict[int, Handler] = {}
+
+    def join(self, member: _StandIn) -> None:
+        """Let *member* stand in for what none does yet."""
+        self.members.append(member)
+        for number, former in member.formers.items():
+            if not isinstance(former, _StandIn):
+                self._formers.setdefault(number, former)
 
     def settle(self) -> None:
         """Pass on the signal that is owed, unless another still drains."""
-        if self.is_owed and not any(each.is_draining for each in self.members):
-            self.pass_on(None)
+        if self.owed is not None and not any(each.is_draining for each in self.members):
+            self.pass_on(self.owed, None)
 
-    def pass_on(self, frame: FrameType | None) -> None:
+    def pass_on(self, signum: int, frame: FrameType | None) -> None:
         """Do what would have been done without us."""
-        self.is_owed = False
+        self.owed = None
         for each in self.members:
             each.is_draining = False
-        if callable(self._former):
-            self._former(signal.SIGTERM, frame)
-        elif self._former == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+        former = self._formers.get(signum)
+        if callable(former):
+            former(signum, frame)
+        elif former == signal.SIG_DFL:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)

@@ -11,7 +11,12 @@ from websockets.exceptions import InvalidStatus
 pytestmark = pytest.mark.anyio
 
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
-ENVIRONMENT = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_GRACE": "1", "DRAIN_RETRY_AFTER": "7"}
+ENVIRONMENT = {
+    "DRAIN_ADMIN_TOKEN": TOKEN,
+    "DRAIN_GRACE": "1",
+    "DRAIN_RETRY_AFTER": "7",
+    "DRAIN_LATE_ARRIVALS": "refuse",
+}
 
 
 async def knock(server: ServerProcess) -> tuple[int, int]:

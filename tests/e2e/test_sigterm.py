@@ -1,6 +1,7 @@
 """SIGTERM, with everything that may go wrong between it, the server and the application."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -28,10 +29,12 @@ UVICORNS_OWN = (1012, "")
 """The close of a server that nobody stands in front of: no reason, all at once."""
 
 
-async def stop(server: ServerProcess, *, sessions: int) -> tuple[list[tuple[int | None, str | None]], float, int]:
-    """Send SIGTERM; return the goodbyes, the seconds between the first and the last, and the exit status."""
+async def stop(
+    server: ServerProcess, *, sessions: int, number: signal.Signals = signal.SIGTERM
+) -> tuple[list[tuple[int | None, str | None]], float, int]:
+    """Send SIGTERM or another signal; return the goodbyes, the seconds from the first to the last, the exit status."""
     async with listeners([server.websocket("/ws")] * sessions) as clients:
-        server.signal()
+        server.signal(number)
         goodbyes = [await each.close_policy() for each in clients]
     moments = [each.at for each in goodbyes]
     return [each.words for each in goodbyes], max(moments) - min(moments), await asyncio.to_thread(server.wait)
@@ -118,7 +121,7 @@ async def test_a_second_sigterm_is_passed_on_at_once(serve):
     assert server.trouble == []
 
 
-async def test_sigint_is_never_touched(serve):
+async def test_off_ecs_sigint_is_never_touched(serve):
     """Ctrl-C stops a server at once, with sessions open and a window of ten minutes."""
     server = serve("signals:app", env=LONG)
     async with listeners([server.websocket("/ws")] * 5) as clients:
@@ -126,6 +129,36 @@ async def test_sigint_is_never_touched(serve):
         assert [(await each.close_policy()).words for each in clients] == [UVICORNS_OWN] * 5
         await asyncio.to_thread(server.wait)
     assert " starts, caused by " not in server.log
+
+
+STOPSIGNAL_SIGINT = {**STAND_IN, **ON_ECS, "DRAIN_SIGTERM": "auto", "DRAIN_SOURCES": "none"}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_on_ecs_sigint_is_held_like_sigterm(serve, workers):
+    """An image may say STOPSIGNAL SIGINT: the sessions leave over the window, and the exit is bare uvicorn's."""
+    arguments = ("--workers", str(workers)) if workers > 1 else ()
+    server = serve("signals:app", *arguments, env=STOPSIGNAL_SIGINT, workers=workers)
+    goodbyes, spread, status = await stop(server, sessions=30, number=signal.SIGINT)
+    bare = serve("signals:app", *arguments, env={"DRAIN_SIGTERM": "false"}, workers=workers)
+    _, _, bare_status = await stop(bare, sessions=3, number=signal.SIGINT)
+    assert goodbyes == [(1012, REASON)] * 30
+    assert spread > 1
+    assert status == bare_status
+    assert server.trouble == []
+
+
+async def test_on_ecs_a_second_sigint_is_passed_on_at_once(serve):
+    """Whoever cannot wait sends it twice."""
+    server = serve("signals:app", env={**STOPSIGNAL_SIGINT, "DRAIN_SIGTERM_WINDOW": "600"})
+    async with listeners([server.websocket("/ws")] * 5) as clients:
+        server.signal(signal.SIGINT)
+        await begun(server)
+        server.signal(signal.SIGINT)
+        goodbyes = [(await each.close_policy()).words for each in clients]
+        await asyncio.to_thread(server.wait)
+    assert {code for code, _ in goodbyes} == {1012}
+    assert server.trouble == []
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -204,3 +237,13 @@ async def test_gunicorn_with_uvicorn_workers_sheds_as_uvicorn_does(serve):
     assert spread > 1
     assert status == 0
     assert "Traceback" not in server.log
+
+
+async def test_a_gunicorn_worker_on_ecs_holds_sigint_too(serve):
+    """A worker whose handler is uvicorn's holds what uvicorn takes for a stop signal."""
+    server = serve("signals:app", command=GUNICORN, env=STOPSIGNAL_SIGINT, workers=2)
+    async with listeners([server.websocket("/ws")] * 20) as clients:
+        for pid in server.pids:
+            os.kill(pid, signal.SIGINT)
+        goodbyes = [(await each.close_policy()).words for each in clients]
+    assert goodbyes == [(1012, REASON)] * 20

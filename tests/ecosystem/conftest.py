@@ -18,6 +18,7 @@ SETTINGS = {
     "DRAIN_SIGTERM_WINDOW": "1",
     "DRAIN_GRACE": "2",
     "DRAIN_RETRY_AFTER": "1",
+    "DRAIN_LATE_ARRIVALS": "refuse",  # the drains here are by hand
 }
 
 

@@ -134,7 +134,7 @@ class Crowd:
 
 async def soon() -> None:
     """Let pass the time in which all hear of a command, and publish what came of it."""
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.1)
 
 
 def states(crowd):

@@ -236,7 +236,9 @@ class SelfRegistration(AwsSource):
             delay, now = self._identity.shortest_delay, control.time()
             reason = f"this task has deregistered itself, and the shortest delay is {delay:g} s"
             ends = deadline(now, out_since, delay, control.settings.margin)
-            self._claim = DrainCause(self.name, reason, at=now, deadline=ends, lag=now - out_since, follows=True)
+            self._claim = DrainCause(
+                self.name, reason, at=now, deadline=ends, lag=now - out_since, follows=True, taken_out=True
+            )
         control.claim(self._claim)
 
     async def _leave_at_stop(self, control: Control) -> None:

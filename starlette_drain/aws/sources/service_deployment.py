@@ -127,4 +127,4 @@ def cause_of(
     if clear is None:
         reason += "; since when is unknown, and taken to be one interval"
     ends = deadline(now, began, bake, settings.margin, settings.window)
-    return DrainCause(ServiceDeploymentTrigger.name, reason, at=now, deadline=ends, lag=now - began)
+    return DrainCause(ServiceDeploymentTrigger.name, reason, at=now, deadline=ends, lag=now - began, taken_out=True)

@@ -265,9 +265,10 @@ def cause_of(
         reason += "; since when is unknown, and taken to be one poll interval"
     if is_draining and is_too_slow(now - began, delay) and verdict is Verdict.DRAINING:
         # Another source that knew sooner has set a deadline; to count from an answer that old would bring it to now.
-        return DrainCause(TargetHealthTrigger.name, f"{reason}; that was noticed late", at=now, lag=now - began)
+        late = f"{reason}; that was noticed late"
+        return DrainCause(TargetHealthTrigger.name, late, at=now, lag=now - began, taken_out=True)
     if verdict is Verdict.GONE and not all(each.delay_known for each in identity.targets):
         ends = now  # the delay that was assumed is refuted
     else:
         ends = deadline(now, began, delay, settings.margin, settings.window)
-    return DrainCause(TargetHealthTrigger.name, reason, at=now, deadline=ends, lag=now - began)
+    return DrainCause(TargetHealthTrigger.name, reason, at=now, deadline=ends, lag=now - began, taken_out=True)

@@ -123,7 +123,8 @@ def cause_of(end: End, delay: float | None, settings: AwsSettings) -> DrainCause
         if delay is not None:
             ends = deadline(end.noticed, end.began, delay, settings.margin, settings.window)
     # Revocable, for only such causes are passed on to the other workers; SIGTERM is each worker's own affair.
-    return DrainCause(EcsTaskTrigger.name, reason, at=end.noticed, deadline=ends, lag=end.noticed - end.began)
+    lag = end.noticed - end.began
+    return DrainCause(EcsTaskTrigger.name, reason, at=end.noticed, deadline=ends, lag=lag, taken_out=True)
 
 
 class EcsTaskTrigger(AwsSource):

@@ -69,7 +69,7 @@ def check_network_balancer(found: SetUp) -> Iterator[Finding]:
         if group.delay is not None and group.delay < NLB_DELAY:
             remedy = f"set it to {NLB_DELAY:g} s or more, as AWS advises"
             yield Finding("unsafe", "NLB", f"{group.name}: a delay of {group.delay:g} s", remedy)
-        if found.options.late_arrivals == "refuse":
+        if found.options.late_arrivals != "accept":
             text = f"{group.name}: new connections may come for two minutes after the deregistration, and are refused"
             yield Finding("note", "NLB", text, "set DRAIN_LATE_ARRIVALS=accept")
         if group.termination is not None:

@@ -328,7 +328,9 @@ async def test_get_while_draining():
     assert drain.keys() == {
         "drain_id", "causes", "window", "time_left", "rate", "eta", "pacing", "shed", "left", "refused", "forced",
     }  # fmt: skip
-    assert drain["causes"] == [{"trigger": "switch", "reason": "a reason", "seconds_ago": 50, "revocable": True}]
+    assert drain["causes"] == [
+        {"trigger": "switch", "reason": "a reason", "seconds_ago": 50, "revocable": True, "taken_out": False}
+    ]
     assert (drain["window"], drain["time_left"]) == (100, 50)
     assert 4 <= drain["shed"] <= 6
     assert 0 < drain["eta"] <= 50
@@ -411,6 +413,22 @@ async def test_post_again_is_200_and_the_running_plan():
     assert [each.json()["drain"]["window"] for each in (first, again, shorter)] == [60, 60, 6]
     assert len({each.json()["drain"]["drain_id"] for each in (first, again, shorter)}) == 1
     assert len(house.recording.of(DrainReplanned)) == 1
+
+
+async def test_post_says_that_the_target_is_still_in_service():
+    """A drain by hand takes no target out: the answer says so, and how to do that, until it is known to be out."""
+    house = House()
+    await house.open(10)
+    assert "note" not in (await house.ask()).json()
+    note = (await house.ask("POST", headers=JSON, body=b'{"window": 60}')).json()["note"]
+    assert "still in service" in note
+    assert "deregister-targets" in note
+    assert "stop-task" in note
+    answer = (await house.ask("POST", headers=JSON, body=b'{"window": 60, "taken_out": true}')).json()
+    assert "note" not in answer
+    assert answer["drain"]["causes"][0]["taken_out"] is True
+    await house.ask("DELETE")
+    assert "note" not in (await house.ask()).json()
 
 
 @pytest.mark.parametrize(

@@ -399,7 +399,7 @@ def test_a_module_level_drain_serves_many_test_clients(make):
                 websocket.send_text("a")
                 assert websocket.receive_text() == "a"
                 assert drain.statistics().open == 1
-            client.portal.call(manual.fire)
+            client.portal.call(lambda: manual.fire(revocable=False))
             assert client.get("/state").text == "drained"
             with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("/ws"):
                 pass

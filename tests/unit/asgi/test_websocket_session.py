@@ -1213,7 +1213,7 @@ async def test_a_late_arrival_is_refused_and_the_application_never_called(denial
         calls.append(scope["path"])
         await accept_and_wait(scope, receive, send)
 
-    house = House(app)
+    house = House(app, late_arrivals="refuse")
     first = house.serve()
     await settle()
     await house.drain.start(window=100)
@@ -1267,7 +1267,7 @@ async def test_a_framework_may_call_send_on_another_thread():
 async def test_a_late_arrival_may_have_gone_before_it_is_refused():
     """A send that the server refuses since the client has gone is nobody's error."""
     house = House(accept_and_wait)
-    await house.drain.start()
+    await house.drain.start(taken_out=True)
     server = house.serve()
     server.refusing = OSError("gone")
     await server.task
@@ -1277,7 +1277,7 @@ async def test_a_late_arrival_may_have_gone_before_it_is_refused():
 async def test_retry_after_is_whole_seconds_rounded_up():
     """Retry-After is a whole number (RFC 9110 section 10.2.3): a fraction is rounded up."""
     house = House(accept_and_wait, retry_after=0.2)
-    await house.drain.start()
+    await house.drain.start(taken_out=True)
     server = house.serve()
     await server.task
 

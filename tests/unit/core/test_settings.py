@@ -30,7 +30,7 @@ SOUND = {
     "pacing": [EvenPacing(), RateCapPacing(5), BatchPacing(), "even", "rate:5", "batches:2", "fleet:5"],
     "shed_first": ["random", "oldest", "newest", "idle", id],
     "start_delay": [0, 10],
-    "late_arrivals": ["refuse", "accept"],
+    "late_arrivals": ["auto", "refuse", "accept"],
     "streams": [None, {}, {"/a": "session", "*b": "session:cut"}, "/a=answer, /b/*=session:clean"],
     "retry_after": [0, 30],
     "close_code": [1001, 1012, 1013, 3000, 4999],

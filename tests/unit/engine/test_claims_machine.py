@@ -30,8 +30,9 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = VirtualTimeLoop()
         self.recording = RecordingObserver()
-        self.drain = Drain(triggers=[], observers=[self.recording], rng=Random(7), late_arrivals="accept")
+        self.drain = Drain(triggers=[], observers=[self.recording], rng=Random(7))
         self.held: dict[str, float] = {}
+        self.taken_out: set[str] = set()
         self.muted: set[str] = set()
         self.is_told_to_stop = False
         self.reports: dict[str, tuple[object, str]] = {}
@@ -71,18 +72,20 @@ class Machine(RuleBasedStateMachine):
         """The claims that stand."""
         return {name: deadline for name, deadline in self.held.items() if name not in self.muted}
 
-    @rule(trigger=triggers, window=windows)
-    def claim(self, trigger, window):
-        """A trigger says that a drain is wanted, or wants it by another moment now."""
+    @rule(trigger=triggers, window=windows, taken_out=st.booleans())
+    def claim(self, trigger, window, taken_out):
+        """A trigger says that a drain is wanted, or wants it by another moment now, or knows of the balancer."""
         now = self.engine.time()
-        self._do(lambda: self.engine.claim(DrainCause(trigger, "", now, now + window)))
+        self._do(lambda: self.engine.claim(DrainCause(trigger, "", now, now + window, taken_out=taken_out)))
         self.held[trigger] = now + window
+        (self.taken_out.add if taken_out else self.taken_out.discard)(trigger)
 
     @rule(trigger=triggers)
     def claim_again(self, trigger):
         """A trigger repeats itself."""
         if trigger in self.held:
-            cause = DrainCause(trigger, "", self.engine.time(), self.held[trigger])
+            taken_out = trigger in self.taken_out
+            cause = DrainCause(trigger, "", self.engine.time(), self.held[trigger], taken_out=taken_out)
             assert self._do(lambda: self.engine.claim(cause)) is False
 
     @rule(trigger=triggers)
@@ -123,6 +126,13 @@ class Machine(RuleBasedStateMachine):
         self._do(lambda: self.engine.claim(DrainCause("sigterm", "", now, now + window, revocable=False)))
         self.held["sigterm"] = min(self.held.get("sigterm", now + window), now + window)
         self.is_told_to_stop = True
+
+    @invariant()
+    def late_arrivals_are_refused_where_another_task_takes_them(self):
+        """While a claim that stands shows that the balancer sends nothing new, and when the process is to stop."""
+        sent_elsewhere = self.is_told_to_stop or bool(self.taken_out & set(self.standing))
+        in_time = not self.standing or self.engine.time() < self.engine._run.deadline
+        assert self.engine.admits() is (not self.standing or (not sent_elsewhere and in_time))
 
     @rule(count=st.integers(1, 8), kind=st.sampled_from([Guest, Guest, Stubborn]))
     def arrive(self, count, kind):

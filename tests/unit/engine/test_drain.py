@@ -464,8 +464,59 @@ async def test_a_burst_lets_others_have_their_turn(drain):
 # --- Late arrivals and holds ---
 
 
-async def test_late_arrivals_are_not_admitted_by_default(drain):
-    """From the start of a drain on nobody is admitted, and after a cancel everybody."""
+async def test_late_arrivals_are_let_in_while_the_target_is_in_service(drain):
+    """The balancer would send a client that is refused straight back; a drain by hand takes no target out."""
+    FakeSession(drain)
+    await drain.start(window=10)
+    assert drain.host.engine.admits()
+    late = FakeSession(drain)
+    await drain.wait_drained()
+    assert late.asked_at
+    await asyncio.sleep(20)
+    assert not drain.host.engine.admits(), "the deadline has passed, and the process is to be empty"
+
+
+@pytest.mark.parametrize(
+    ("claims", "admits"),
+    [
+        ({}, True),
+        ({"memory": {}}, True),
+        ({"health": {"taken_out": True}}, False),
+        ({"memory": {}, "health": {"taken_out": True}}, False),
+        ({"memory": {}, "registration": {"follows": True, "taken_out": True}}, False),
+        ({"registration": {"follows": True, "taken_out": True}}, True),
+        ({"sigterm": {"revocable": False}}, False),
+    ],
+)
+async def test_late_arrivals_are_refused_once_the_balancer_has_taken_the_target_out(drain, claims, admits):
+    """Or once the process was told to stop; by any of the claims that stand, and no longer than that stands."""
+    FakeSession(drain)
+    engine = drain.host.engine
+    for trigger, more in claims.items():
+        engine.claim(DrainCause(trigger, "", engine.time(), engine.time() + 100, **more))
+    assert engine.admits() is admits
+    engine.withdraw("health")
+    assert engine.admits() is (admits or "health" in claims)
+
+
+async def test_a_claim_that_learns_of_the_balancer_counts(drain):
+    """The same deadline, and now the target has been taken out: by hand once known it stays so."""
+    FakeSession(drain)
+    engine = drain.host.engine
+    await drain.start(window=100)
+    assert engine.admits()
+    await drain.start(window=100, taken_out=True)
+    assert not engine.admits()
+    await drain.start(window=100)
+    assert not engine.admits()
+    await drain.cancel()
+    assert engine.admits()
+
+
+async def test_late_arrivals_are_refused_where_they_are_to_be(make):
+    """With late_arrivals="refuse" nobody is admitted from the start of a drain on, and after a cancel everybody."""
+    drain = make(late_arrivals="refuse")
+    drain.host.begin()
     FakeSession(drain)
     assert drain.host.engine.admits()
     await drain.start(window=10)

@@ -179,13 +179,104 @@ async def test_a_second_sigterm_is_passed_on_at_once(server):
         assert house.drain.state is DrainState.DRAINING
 
 
-async def test_sigint_is_never_touched(server):
-    """Ctrl-C stays immediate."""
+# --- SIGINT ---
+
+
+@pytest.fixture
+def interruptible(server):
+    """Return a server that has installed its handler for both of uvicorn's stop signals."""
+    signal.signal(signal.SIGINT, server.handle_exit)
+    return server
+
+
+async def arrives(number) -> None:
+    """Send a signal to this process and let everything happen."""
+    os.kill(os.getpid(), number)
+    await asyncio.sleep(0.01)
+
+
+async def untouched(house):
+    """Check that SIGINT is left alone."""
     before = signal.getsignal(signal.SIGINT)
-    async with House().drain.run():
+    async with house.drain.run():
         await asyncio.sleep(0)
-        assert signal.getsignal(signal.SIGINT) is before
-    assert signal.getsignal(signal.SIGINT) is before
+        assert house.state == "in place"
+        assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+async def test_sigint_is_not_touched_off_ecs(interruptible):
+    """Ctrl-C stays immediate, also where SIGTERM is held."""
+    await untouched(House({}, sigterm=True))
+
+
+async def test_sigint_is_not_touched_at_a_terminal(interruptible, monkeypatch):
+    """Somebody looks at a container with a terminal of its own, and presses Ctrl-C."""
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 1)
+    await untouched(House())
+
+
+async def test_sigint_is_not_touched_where_it_is_not_the_servers(server):
+    """Only what uvicorn takes for a stop signal is one."""
+    await untouched(House())
+
+
+async def test_on_ecs_sigint_is_held_like_sigterm(interruptible):
+    """The image says STOPSIGNAL SIGINT: the sessions leave within the window, then the server gets it, once."""
+    house = House(sigterm_window=20)
+    async with house.drain.run():
+        await asyncio.sleep(0)
+        for _ in range(5):
+            Slow(house.drain)
+        await arrives(signal.SIGINT)
+        assert house.drain.progress().window == pytest.approx(20, abs=0.01)
+        assert house.drain.progress().causes[0].reason == "the process received SIGINT"
+        status = house.trigger.status(house.drain.host.engine.time())
+        assert (status["state"], status["signal"]) == ("received", "SIGINT")
+        assert 20 < status["passed_on_within"] <= 20 + 7 + sigterm.LIMIT
+        assert interruptible.heard == []
+        await house.drain.wait_drained()
+        await until(lambda: interruptible.heard)
+        assert interruptible.heard == [(signal.SIGINT, None)]
+        assert house.trigger.status(0.0) == {"state": "passed on", "signal": "SIGINT"}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert signal.getsignal(number) == interruptible.handle_exit
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_of_either_kind_is_passed_on_at_once(interruptible, first, second):
+    """Who sends two means it; the server gets the second one, and no third when the drain ends."""
+    house = House()
+    async with house.drain.run():
+        Slow(house.drain)
+        await asyncio.sleep(0)
+        await arrives(first)
+        assert interruptible.heard == []
+        await arrives(second)
+        assert [number for number, _ in interruptible.heard] == [second]
+        await house.drain.wait_drained()
+        await asyncio.sleep(1)
+    assert len(interruptible.heard) == 1
+
+
+async def test_two_applications_hold_sigint_until_both_have_drained(interruptible):
+    """Also where the first of them holds SIGTERM only."""
+    first, second = House({}, sigterm=True), House()
+    async with first.drain.run():
+        await asyncio.sleep(0)
+        async with second.drain.run():
+            await asyncio.sleep(0)
+            Slow(first.drain)
+            Slow(second.drain)
+            await arrives(signal.SIGINT)
+            assert (first.drain.state, second.drain.state) == (DrainState.DRAINING, DrainState.DRAINING)
+            await first.drain.wait_drained()
+            await second.drain.wait_drained()
+            await until(lambda: interruptible.heard)
+    assert interruptible.heard == [(signal.SIGINT, None)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert signal.getsignal(number) == interruptible.handle_exit
 
 
 # --- The stand-in ---

@@ -50,7 +50,7 @@ def test_fields_that_are_not_known_are_ignored():
 )
 def test_what_is_no_command_is_refused(text):
     """A half-written or foreign file is a `ValueError`, whatever is wrong with it."""
-    with pytest.raises(ValueError, match=r"not a command|version|Expecting|JSON|invalid literal"):
+    with pytest.raises(ValueError, match=r"not a command|not a file of|version|Expecting|JSON|invalid literal"):
         Entry.load(text)
 
 

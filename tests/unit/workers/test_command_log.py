@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from worker_crowd import GUNICORN, Watcher, deadline, soon, states
@@ -196,8 +197,8 @@ async def test_a_foreign_file_in_the_directory_is_no_harm(crowd):
 
 async def test_a_file_that_cannot_be_read_impairs_the_agreement(crowd):
     """It is said, with the remedy; the worker goes on by itself."""
-    file = SharedDirectory(crowd.directory)._heartbeat_file(os.getpid())
-    file.write_text("{")
+    file = Path(SharedDirectory(crowd.directory)._heartbeat_file(os.getpid()))
+    file.write_text("{")  # noqa: ASYNC240 - a test
     (worker,) = await hire(crowd, 10)
     assert (worker.status()["scope"], len(worker.status()["workers"])) == ("worker", 1)
     (impaired,) = worker.recording.of(TriggerImpaired)

@@ -118,7 +118,7 @@ async def test_who_cannot_hear_the_others_for_a_moment_does_not_take_over(crowd,
     watchers = [Watcher(), Watcher()]
     _, deaf = await hire_all(crowd, watchers)
 
-    def too_many(besides):
+    def too_many(besides, now):
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:

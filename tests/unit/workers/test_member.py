@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from worker_crowd import Watcher, Worker, deadline, soon, states
+from worker_crowd import Watcher, Worker, deadline, hang, soon, states
 
 from starlette_drain import DrainCause, DrainState
 from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
@@ -258,6 +258,98 @@ async def test_a_trigger_in_each_worker_withdraws_only_its_own_claim(crowd):
     assert other.drain.state is SERVING
 
 
+async def test_a_claim_that_two_workers_hold_ends_when_both_have_dropped_it(crowd):
+    """A trigger that watches in every worker: while one of them still wants the drain, none of them flickers."""
+    one, other = await two(crowd)
+    for worker in (one, other):
+        worker.control.claim(cause(worker, "memory"))
+        await soon()
+    assert one.control.withdraw("memory") is False
+    for _ in range(4):
+        await soon()
+        assert one.control.withdraw("memory") is False
+    assert states(crowd) == [DRAINING] * 2
+    assert [len(worker.recording.of(DrainStarted)) for worker in (one, other)] == [1, 1]
+    assert other.control.withdraw("memory") is True
+    await soon()
+    assert states(crowd) == [SERVING] * 2
+
+
+async def test_a_claim_that_another_worker_holds_since_a_moment_is_not_lost(crowd):
+    """The one that withdraws could not know yet: the other goes on, and publishes what it holds."""
+    one, other = await two(crowd)
+    one.control.claim(cause(one, "memory"))
+    await soon()
+    other.control.claim(cause(other, "memory"))
+    assert one.control.withdraw("memory") is True
+    await soon()
+    assert states(crowd) == [DRAINING] * 2
+    assert len(other.recording.of(DrainStarted)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_workers_that_begin_for_two_reasons_agree_on_a_name(crowd, order):
+    """That of the claim which came first in the log, whichever worker read the other's first."""
+    one, other = (await two(crowd))[::order]
+    one.control.claim(cause(one, "memory"))
+    other.control.claim(cause(other, "disk", 30))
+    assert one.drain.progress().drain_id != other.drain.progress().drain_id
+    await one.control.publish()
+    await other.control.publish()
+    await soon()
+    assert states(crowd) == [DRAINING] * 2
+    assert len({worker.drain.progress().drain_id for worker in (one, other)}) == 1
+    await other.drain.cancel()
+    await soon()
+    assert len({worker.drain.report.drain_id for worker in (one, other)}) == 1
+
+
+async def test_workers_that_are_told_to_stop_drain_under_one_name(crowd):
+    """SIGTERM reaches each by itself, in a moment of its own; the log of the task shows one drain."""
+    workers = await two(crowd)
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", revocable=False))
+        await asyncio.sleep(0.01)
+    assert len({worker.drain.progress().drain_id for worker in workers}) == 1
+
+
+async def test_workers_that_are_told_to_stop_one_after_the_other_share_one_window(crowd):
+    """A restart in turn takes one window in all: each worker a share, at the pace of a task that stops."""
+    workers = [crowd.hire() for _ in range(4)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    began = workers[0].engine.time()
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", 6, revocable=False))
+        await worker.drain.wait_drained()
+        await worker.leave()
+    assert workers[0].engine.time() - began < 6 + 4 * 0.6 + 6
+
+
+async def test_workers_that_are_told_to_stop_at_once_have_the_whole_window(crowd):
+    """A task that stops: none of them takes a share, whichever is told first."""
+    workers = [crowd.hire() for _ in range(4)]
+    for worker in workers:
+        worker.seat(10)
+    await soon()
+    for worker in workers:
+        worker.control.claim(cause(worker, "sigterm", 6, revocable=False))
+        await asyncio.sleep(0.05)
+    await soon()
+    assert {round(each.drain.progress().window, 3) for each in workers} == {6.0}
+
+
+async def test_a_worker_whose_others_hang_has_the_whole_window(crowd):
+    """It does not know whether they were told to stop."""
+    one, other = await two(crowd)
+    hang(other)
+    await asyncio.sleep(6)
+    one.control.claim(cause(one, "sigterm", 6, revocable=False))
+    await soon()
+    assert round(one.drain.progress().window, 3) == 6.0
+
+
 async def test_a_trigger_of_the_application_drains_all(crowd):
     """A revocable claim is one of the whole task, whatever makes it."""
     manual = ManualTrigger("deploy-hook")
@@ -281,7 +373,7 @@ async def test_an_error_that_was_not_expected_stops_nothing(crowd, monkeypatch, 
     other.seat(10)
     await soon()
 
-    def fail(directory, besides):
+    def fail(directory, besides, now):
         raise TypeError("surprise")
 
     with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,7 +73,7 @@ def test_the_supervisor_is_gunicorn_where_that_says_so():
 def test_the_directory_is_named_after_the_supervisor_and_its_start(tmp_path, monkeypatch, alive):
     """A pid that is used again names another directory: what a killed task leaves behind is not entered again."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    directory = find_shared_directory(alive, None)
+    directory = find_shared_directory(alive, None, {"TMPDIR": str(tmp_path)})
     assert directory.path.parent == tmp_path
     uid, pid, birth = directory.path.name.removeprefix("starlette-drain-").split("-")
     assert (uid, pid) == (str(os.geteuid()), str(alive))
@@ -92,6 +93,21 @@ def test_without_a_supervisor_all_share_the_directory_itself(tmp_path):
     assert find_shared_directory(None, str(tmp_path / "workers")).path == tmp_path / "workers"
 
 
+def test_the_memory_is_preferred_to_a_disk_that_may_be_full(alive):
+    """Where TMPDIR is not set, the directory is in the memory, and private."""
+    directory = find_shared_directory(alive, None, {})
+    assert directory.path.parent.as_posix() == "/dev/shm"
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    directory.path.rmdir()
+
+
+def test_without_a_file_system_in_the_memory_the_temporary_directory_will_do(tmp_path, monkeypatch, alive):
+    """Not every system has /dev/shm, and it may be read-only."""
+    monkeypatch.setattr(shared_directory, "MEMORY", str(tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert find_shared_directory(alive, None, {}).path.parent == tmp_path
+
+
 def test_where_nothing_temporary_can_be_written_the_memory_will_do(monkeypatch, alive):
     """A read-only root file system has no temporary directory; Docker's /dev/shm is writable all the same."""
 
@@ -99,7 +115,7 @@ def test_where_nothing_temporary_can_be_written_the_memory_will_do(monkeypatch, 
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "gettempdir", none)
-    directory = find_shared_directory(alive, None)
+    directory = find_shared_directory(alive, None, {"TMPDIR": "/nowhere"})
     assert directory.path.parent.as_posix() == "/dev/shm"
     directory.path.rmdir()
 
@@ -183,11 +199,11 @@ def test_the_living_are_listed_and_the_dead_forgotten(directory, alive):
     dead = subprocess.Popen(["sleep", "1000"])
     directory.write_heartbeat(alive, HEARTBEAT)
     directory.write_heartbeat(dead.pid, HEARTBEAT)
-    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT, dead.pid: HEARTBEAT}, {})
-    assert directory.read_heartbeats(alive) == ({dead.pid: HEARTBEAT}, {})
+    assert directory.read_heartbeats(1, 3.0) == ({alive: HEARTBEAT, dead.pid: HEARTBEAT}, {})
+    assert directory.read_heartbeats(alive, 3.0) == ({dead.pid: HEARTBEAT}, {})
     dead.kill()
     dead.wait()
-    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT}, {})
+    assert directory.read_heartbeats(1, 3.0) == ({alive: HEARTBEAT}, {})
     assert len(list(directory.path.iterdir())) == 1
 
 
@@ -197,22 +213,22 @@ def test_a_zombie_is_dead(directory):
     directory.write_heartbeat(zombie.pid, HEARTBEAT)
     zombie.kill()
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    assert directory.read_heartbeats(1) == ({}, {})
+    assert directory.read_heartbeats(1, 3.0) == ({}, {})
     zombie.wait()
 
 
 def test_another_process_with_the_same_pid_is_not_the_worker(directory, alive):
     """Pids are used again; start times are not."""
     (directory.path / f"worker-{alive}-1.json").write_text(HEARTBEAT.dump())
-    assert directory.read_heartbeats(1) == ({}, {})
+    assert directory.read_heartbeats(1, 3.0) == ({}, {})
 
 
 def test_a_heartbeat_that_cannot_be_read_is_named(directory, alive):
     """The others are read all the same."""
-    file = directory._heartbeat_file(os.getpid())
+    file = Path(directory._heartbeat_file(os.getpid()))
     file.write_text("{")
     directory.write_heartbeat(alive, HEARTBEAT)
-    heartbeats, unreadable = directory.read_heartbeats(1)
+    heartbeats, unreadable = directory.read_heartbeats(1, 3.0)
     assert heartbeats == {alive: HEARTBEAT}
     assert list(unreadable) == [file.name]
 
@@ -224,7 +240,7 @@ def test_files_of_others_are_left_alone(directory, alive):
     foreign = [directory.path / name for name in ("worker-old.json", "command-x.json", "worker-1-1.json.bak", "notes")]
     for file in foreign:
         file.write_text("not ours")
-    assert directory.read_heartbeats(1) == ({alive: HEARTBEAT}, {})
+    assert directory.read_heartbeats(1, 3.0) == ({alive: HEARTBEAT}, {})
     assert directory.commands() == {1: "command-000001.json"}
     directory.clear()
     assert set(foreign) == set(directory.path.iterdir())
