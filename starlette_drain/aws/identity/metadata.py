@@ -5,11 +5,11 @@ import json
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from starlette_drain.aws.api.errors import Incomplete
 
-__all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "TaskMetadata", "fetch_json", "read_task"]
+__all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "HostPort", "TaskMetadata", "fetch_json", "read_task"]
 
 METADATA_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 TIME_LIMIT = 2.0
@@ -21,6 +21,22 @@ Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of the host that leads to a port of a container, for one protocol and one family of addresses."""
+
+    container_port: int
+    host_port: int
+    protocol: str = "tcp"
+    is_ipv6: bool = False
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any], container_port: str, host_port: str, protocol: str, address: str) -> Self:
+        """Read an *entry*, given the names of its fields."""
+        kind, family = str(entry.get(protocol) or "tcp").lower(), ":" in str(entry.get(address) or "")
+        return cls(int(entry[container_port]), int(entry[host_port]), kind, family)
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerMetadata:
     """
     One container of the task.
@@ -29,13 +45,13 @@ class ContainerMetadata:
         name: As in the task definition.
         network_modes: Such as ``"awsvpc"``, ``"bridge"`` (also called ``"default"``) or ``"host"``.
         addresses: IPv4 and IPv6 alike, as the endpoint writes them.
-        host_ports: Pairs of a port of the container and the port of the host that leads to it; empty in host mode.
+        host_ports: The ports of the host that lead to it; empty in host mode.
     """
 
     name: str
     network_modes: frozenset[str]
     addresses: tuple[str, ...]
-    host_ports: frozenset[tuple[int, int]]
+    host_ports: frozenset[HostPort]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +147,7 @@ def _container(answer: Mapping[str, Any]) -> ContainerMetadata:
         for address in network.get(key) or ()
     ]
     ports = frozenset(
-        (int(port["ContainerPort"]), int(port["HostPort"]))
+        HostPort.read(port, "ContainerPort", "HostPort", "Protocol", "HostIp")
         for port in answer.get("Ports") or ()
         if port.get("ContainerPort") and port.get("HostPort")
     )

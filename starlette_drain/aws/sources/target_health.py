@@ -35,6 +35,9 @@ LONGEST_WAIT = 60.0
 """Seconds between two polls at the most, however long AWS throttles."""
 
 
+NO_GROUP = "set DRAIN_TARGET_GROUP_ARN where it has one all the same, or DRAIN_SOURCES=task-state"
+
+
 class TargetHealthTrigger(AwsSource):
     """
     Wants a drain while the balancer takes this task's target out.
@@ -71,6 +74,7 @@ class TargetHealthTrigger(AwsSource):
         self._groups = tuple[TargetGroup, ...]()
         async with self._session.open(settings) as aws:
             self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
+            self._warn_of_gaps(self.identity, control)
             if not self.identity.targets:
                 self._stand_down(control, "; ".join(self.identity.notes))
                 return
@@ -156,9 +160,15 @@ class TargetHealthTrigger(AwsSource):
                 self._is_draining = False
                 self._session.take_time()
 
-    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
+    def _warn_of_gaps(self, identity: TaskIdentity, control: Control) -> None:
+        """Tell what was done without, and that a service has nothing to watch."""
+        now = control.time()
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
-            control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
+            control.emit(TriggerImpaired(now, self.name, f"{trouble.problem}; {note}", trouble.remedy))
+        if identity.service and not identity.targets:
+            control.emit(TriggerImpaired(now, self.name, identity.notes[-1], NO_GROUP))
+
+    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
         self._lag = interval = AwsSettings.of(control.settings).poll_interval
         self._advise(identity, control)
         impairment = Impairment(self.name, control)

@@ -8,8 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
-from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
-from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
+from starlette_drain.testing.fake_aws.cluster import (
+    ACCOUNT,
+    REGION,
+    FakeGateway,
+    FakeRegistration,
+    FakeRevision,
+    FakeService,
+    FakeTask,
+)
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment
 from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
@@ -20,6 +28,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Answer = tuple[int, str, bytes]
+
+FIRST = "0123456789012345678"
+"""The number of the first revision of a service."""
 
 
 class FakeAWS:
@@ -81,21 +92,48 @@ class FakeAWS:
         port: int = 8000,
         container: str = "app",
         registrations: Sequence[FakeRegistration] | None = None,
+        express: Sequence[FakeTargetGroup] = (),
+        gateways: Sequence[FakeGateway] = (),
         **group: Any,
     ) -> FakeService:
-        """Add a service. Without *registrations* it gets one target group, made from the other options."""
+        """
+        Add a service.
+
+        *express* and *gateways* are balancers that ECS manages. Without these and *registrations* it gets one target
+        group, made from the other options.
+        """
+        if registrations is None and (express or gateways):
+            registrations = ()
         if registrations is None:
             made = self.add_target_group(name, delay=delay, port=port, **group)
             registrations = [FakeRegistration(made, container, port)]
         service = FakeService(name, cluster, list(registrations))
+        service.starts = service.add_revision(FIRST, express=tuple(express), gateways=tuple(gateways))
         with self._lock:
             self.services.append(service)
         return service
+
+    def update_service(
+        self,
+        service: FakeService,
+        *,
+        registrations: Sequence[FakeRegistration] = (),
+        express: Sequence[FakeTargetGroup] = (),
+        gateways: Sequence[FakeGateway] = (),
+    ) -> FakeRevision:
+        """Give the service other balancers: tasks that are added from now on get them, the others keep theirs."""
+        with self._lock:
+            service.registrations = list(registrations)
+            number = f"{len(service.revisions):019d}"
+            service.starts = service.add_revision(number, express=tuple(express), gateways=tuple(gateways))
+            return service.starts
 
     def add_task(self, service: FakeService | None, *, register: bool = True, **options: Any) -> FakeTask:
         """Add a task, registered with the service's target groups; *options* are attributes of `FakeTask`."""
         with self._lock:
             cluster = service.cluster if service else options.pop("cluster", "main")
+            if service and service.starts and service.is_deployed_by_ecs:
+                options.setdefault("started_by", service.starts.started_by)
             if service and "containers" not in options:
                 ports: dict[str, tuple[int, ...]] = {}
                 for each in service.registrations:
@@ -132,8 +170,8 @@ class FakeAWS:
         with self._lock:
             number = len(self.deployments) + 1
             former = next((each.target for each in reversed(self.deployments) if each.service is service), None)
-            source = former or FakeRevision(service, "0123456789012345678", 1)
-            target = FakeRevision(service, f"{number:019d}", source.definition + 1)
+            source = former or service.revisions[0]
+            target = service.add_revision(f"{number:019d}", source.definition + 1)
             deployment = FakeDeployment(source, target, str(number), **options)
             self.deployments.append(deployment)
         return deployment
@@ -217,7 +255,7 @@ class FakeAWS:
         if service == "secretsmanager":
             return secrets.answer(operation, request, self.secrets)
         if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
-            return deployments.answer(operation, request, self.deployments)
+            return deployments.answer(operation, request, self.deployments, self.services)
         return ecs.answer(operation, request, self.services, self.tasks)
 
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:

@@ -157,7 +157,7 @@ class ScriptedClient:
         fake = self._owner.fake
         try:
             if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
-                return deployments.answer(operation, parameters, fake.deployments)
+                return deployments.answer(operation, parameters, fake.deployments, fake.services)
             if self._service == "ecs":
                 return ecs.answer(operation, parameters, fake.services, fake.tasks)
             form = {"TargetGroupArn": parameters.get("TargetGroupArn", "")}

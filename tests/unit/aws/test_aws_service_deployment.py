@@ -235,6 +235,7 @@ async def test_a_revision_that_is_in_doubt(stage):
     service = stage.fake.add_service()
     going = stage.fake.deploy(service)
     going.stage, going.target.definition, going.source.number = "BAKE_TIME", 1, "777"
+    service.starts = None
     async with watching(stage) as control:
         await asyncio.sleep(60)
         (impaired,) = control.told(TriggerImpaired)

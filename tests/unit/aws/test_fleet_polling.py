@@ -136,7 +136,7 @@ async def test_a_task_among_many_waits_for_its_turn_and_no_longer_than_needed(st
     task = stage.fake.add_task(service)
     async with stage.watching(task) as control:
         await asyncio.sleep(30)
-        assert set(stage.clients.operations()) == {"DescribeTasks", "DescribeServices"}
+        assert set(stage.clients.opened) == {"ecs"}
         stage.trigger.notify(DrainStarted(control.time(), "d-1", None, 0.0, 10, "evenly"))
         await asyncio.sleep(1)
         assert control.advice == [280]
