@@ -42,7 +42,7 @@ LONG_FILE, LONG_FUNCTION = 300, 40
 LIBRARIES = {
     "aiobotocore": ("aws", "testing"),
     "aioboto3": ("aws", "testing"),
-    "boto3": ("testing",),
+    "boto3": ("aws", "testing"),
     "botocore": ("aws", "testing"),
     "matplotlib": ("tools",),
     "opentelemetry": ("telemetry/otel", "aws"),

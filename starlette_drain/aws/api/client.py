@@ -2,10 +2,13 @@
 
 import contextlib
 import importlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
+from starlette_drain.aws.api.blocking import BlockingClient
 from starlette_drain.aws.api.errors import AwsCallFailed, classify
 from starlette_drain.aws.api.loop_thread import LoopThread
 
@@ -54,7 +57,10 @@ class GivenClients:
 
 class Aioboto3Clients:
     """
-    Clients made by aioboto3, or by aiobotocore alone where only that is installed.
+    Clients made by aioboto3, aiobotocore or boto3, the first of them that is installed.
+
+    All three read the model of AWS that botocore brings, of which an environment has one version: none knows more than
+    another.
 
     They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
     third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
@@ -72,7 +78,7 @@ class Aioboto3Clients:
         Open the client of *service*.
 
         Raises:
-            ImportError: If neither aioboto3 nor aiobotocore is installed.
+            ImportError: If none of the three is installed.
         """
         async with self._thread as thread:
             stack = contextlib.AsyncExitStack()
@@ -88,7 +94,14 @@ class Aioboto3Clients:
             self._config = config(**TIME_LIMITS)
             self._session = session
         create = getattr(self._session, "client", None) or self._session.create_client
-        return await stack.enter_async_context(create(service, region_name=region_name, config=self._config))
+        made = create(service, region_name=region_name, config=self._config)
+        if hasattr(made, "__aenter__"):
+            client = await stack.enter_async_context(made)
+            _keep_revisions_whole(client)
+            return client
+        stack.callback(made.close)
+        _keep_revisions_whole(made)
+        return BlockingClient(made)
 
 
 class _Elsewhere:
@@ -105,8 +118,27 @@ class _Elsewhere:
 
 def _import_session() -> tuple[Any, Any]:
     """Return a new session and the class of its configuration."""
-    config = importlib.import_module("aiobotocore.config").AioConfig
+    try:
+        config = importlib.import_module("aiobotocore.config").AioConfig
+    except ImportError:  # also one that does not fit the botocore beside it
+        session = importlib.import_module("boto3").Session()
+        return session, importlib.import_module("botocore.config").Config
     try:
         return importlib.import_module("aioboto3").Session(), config
-    except ModuleNotFoundError:
+    except ImportError:
         return importlib.import_module("aiobotocore.session").get_session(), config
+
+
+def _keep_revisions_whole(client: Any) -> None:
+    """
+    Let service revisions keep what a botocore older than it drops: the balancers that ECS manages.
+
+    The newest aioboto3 demands a botocore that knows neither Express mode nor Gateway connectors.
+    """
+    client.meta.events.register("before-parse.ecs.DescribeServiceRevisions", _take_revisions)
+
+
+def _take_revisions(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] == HTTPStatus.OK:
+        with contextlib.suppress(ValueError):
+            customized_response_dict |= json.loads(response_dict["body"])
