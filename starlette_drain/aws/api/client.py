@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
+from starlette_drain.aws.api.as_sent import AS_SENT
 from starlette_drain.aws.api.blocking import BlockingClient
 from starlette_drain.aws.api.errors import AwsCallFailed, classify
 from starlette_drain.aws.api.loop_thread import LoopThread
@@ -97,10 +98,10 @@ class Aioboto3Clients:
         made = create(service, region_name=region_name, config=self._config)
         if hasattr(made, "__aenter__"):
             client = await stack.enter_async_context(made)
-            _keep_revisions_whole(client)
+            _keep_whole(client)
             return client
         stack.callback(made.close)
-        _keep_revisions_whole(made)
+        _keep_whole(made)
         return BlockingClient(made)
 
 
@@ -129,16 +130,17 @@ def _import_session() -> tuple[Any, Any]:
         return importlib.import_module("aiobotocore.session").get_session(), config
 
 
-def _keep_revisions_whole(client: Any) -> None:
+def _keep_whole(client: Any) -> None:
     """
-    Let service revisions keep what a botocore older than it drops: the balancers that ECS manages.
+    Let services and their revisions keep what a botocore older than it drops: the balancers that ECS manages.
 
     The newest aioboto3 demands a botocore that knows neither Express mode nor Gateway connectors.
     """
-    client.meta.events.register("before-parse.ecs.DescribeServiceRevisions", _take_revisions)
+    for operation in ("DescribeServices", "DescribeServiceRevisions"):
+        client.meta.events.register(f"before-parse.ecs.{operation}", _add_as_sent)
 
 
-def _take_revisions(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+def _add_as_sent(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
     if response_dict["status_code"] == HTTPStatus.OK:
         with contextlib.suppress(ValueError):
-            customized_response_dict |= json.loads(response_dict["body"])
+            customized_response_dict[AS_SENT] = json.loads(response_dict["body"])

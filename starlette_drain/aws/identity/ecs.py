@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
+from starlette_drain.aws.api.as_sent import records_of
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
 from starlette_drain.aws.identity.balancers import guess_revision
@@ -79,10 +80,35 @@ class EcsRecords:
 
     async def addresses(self) -> set[str]:
         """Return the addresses of the task's network interfaces."""
-        record = await self.task()
-        interfaces = [each for box in record.get("containers") or () for each in box.get("networkInterfaces") or ()]
-        found = {each.get(key) for each in interfaces for key in ("privateIpv4Address", "ipv6Address")}
-        return {address for address in found if address}
+        return _addresses(await self.task())
+
+    async def addresses_of_others(self, stopped_of: str | None) -> set[str]:
+        """
+        Return the addresses of running tasks of the cluster, or of stopped ones of the service *stopped_of*.
+
+        Raises:
+            AwsCallFailed: If ECS does not tell.
+        """
+        which = {"desiredStatus": "RUNNING"}
+        if stopped_of is not None:
+            which = {"desiredStatus": "STOPPED", "serviceName": stopped_of}
+        found: set[str] = set()
+        async for record in self._others(**which):
+            if stopped_of is None or record.get("lastStatus") == "STOPPED":
+                found |= _addresses(record)
+        return found
+
+    async def _others(self, **which: str) -> AsyncIterator[Mapping[str, Any]]:
+        cluster, more = self.metadata.cluster, dict[str, str]()
+        while True:
+            listed = await self._calls.call("ecs", "ListTasks", cluster=cluster, **which, **more)
+            if arns := list(listed.get("taskArns") or ()):
+                answer = await self._calls.call("ecs", "DescribeTasks", cluster=cluster, tasks=arns)
+                for record in answer.get("tasks") or ():
+                    yield record
+            if not listed.get("nextToken"):
+                return
+            more = {"nextToken": listed["nextToken"]}
 
     async def host_ports(self, container: str | None, port: int | None, protocol: str) -> frozenset[int]:
         """
@@ -143,19 +169,28 @@ class EcsRecords:
             if is_guess and failed.trouble.kind in (TroubleKind.NOT_FOUND, TroubleKind.OTHER):
                 return []
             raise
-        found: list[Mapping[str, Any]] = answer.get("serviceRevisions") or []
-        return [each for each in found if each.get("serviceRevisionArn") in arns]
+        return [each for each in records_of(answer, "serviceRevisions") if each.get("serviceRevisionArn") in arns]
 
 
 def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Mapping[str, Any]:
     """Return the one record that was asked for: ECS reports an unknown name in ``failures``, not as an error."""
-    found: list[Mapping[str, Any]] = answer.get(key) or []
+    found = records_of(answer, key)
     if not found:
         why = next((each.get("reason") for each in answer.get("failures") or ()), None) or "no reason given"
         raise Incomplete(
             problem=f"ecs:{operation} does not know {name} ({why})", remedy="it is tried again; is the Region right?"
         )
     return found[0]
+
+
+def _addresses(record: Mapping[str, Any]) -> set[str]:
+    interfaces = [each for box in record.get("containers") or () for each in box.get("networkInterfaces") or ()]
+    found = {each.get(key) for each in interfaces for key in ("privateIpv4Address", "ipv6Address")}
+    # A task that has stopped may have lost its interfaces, but not what they were.
+    for attachment in record.get("attachments") or ():
+        details = {each.get("name"): each.get("value") for each in attachment.get("details") or ()}
+        found |= {details.get("privateIPv4Address"), details.get("ipv6Address")}
+    return {address for address in found if address}
 
 
 def registered(bound: list[HostPort], protocol: str) -> set[int]:

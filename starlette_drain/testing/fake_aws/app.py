@@ -165,6 +165,12 @@ class FakeAWS:
             task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
             self.deregister(task)
 
+    def kill(self, task: FakeTask) -> None:
+        """Let the task have stopped without leaving its target groups, and ECS have seen that."""
+        with self._lock:
+            task.last_status = task.desired_status = "STOPPED"
+            task.stop_code = "EssentialContainerExited"
+
     def deploy(self, service: FakeService, **options: Any) -> FakeDeployment:
         """Begin a deployment from the service's newest revision to a new one; see `FakeDeployment` for *options*."""
         with self._lock:

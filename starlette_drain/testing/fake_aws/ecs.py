@@ -29,6 +29,12 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
         case "DescribeTasks":
             known = {name: each.record() for each in tasks for name in (each.id, each.arn)}
             return _found(request.get("tasks") or (), known, "tasks", f"task/{cluster}")
+        case "ListTasks":
+            wanted = request.get("desiredStatus", "RUNNING")
+            found = [each for each in tasks if each.desired_status == wanted]
+            if name := request.get("serviceName"):
+                found = [each for each in found if each.service and name in (each.service.name, each.service.arn)]
+            return {"taskArns": [each.arn for each in found]}
         case "DescribeServices":
             known = {name: _service(each, tasks) for each in services for name in (each.name, each.arn)}
             return _found(request.get("services") or (), known, "services", f"service/{cluster}")

@@ -1,9 +1,9 @@
 """
 What AWS says of itself has not grown where we stand on it.
 
-The shapes in `model.json` are those that the package reads, with all their members and words as they were when somebody
-last looked. A member that is not among them may be another way to put a balancer before a service, or another state of
-a target. When this fails: read what AWS has added, mend what stands on it, then run this file to take it up in the list:
+The shapes in `model.json` are those that the package reads, with all their members and words when they were last
+reviewed. A member that is not among them may be another way to put a balancer before a service, or another state of a
+target. When this fails, read what AWS has added, adapt what depends on it, then run this file to add it to the list:
 
     python tests/integration/aws/test_aws_model.py
 
@@ -76,7 +76,9 @@ def test_nothing_was_added_to_what_we_stand_on():
 
 def test_the_shapes_are_all_there():
     """Each name above is that of a shape; only an old botocore lacks some."""
-    assert {f"{service}.{name}" for service, names in SHAPES.items() for name in names} < set(json.loads(KNOWN.read_text()))
+    assert {f"{service}.{name}" for service, names in SHAPES.items() for name in names} < set(
+        json.loads(KNOWN.read_text())
+    )
 
 
 if __name__ == "__main__":

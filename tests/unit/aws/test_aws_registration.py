@@ -122,7 +122,9 @@ async def test_registers_after_startup_and_says_so(scene):
         assert scene.called(IN) == [[{"Id": "10.0.0.5"}]]
         assert [f.deed for f in control.told(TriggerActed)] == ["registered 10.0.0.5 (any port) with the group web"]
         assert registration.status(control.time())["state"] == "registered"
-        assert len(scene.clients.times(LOOK)) == 1, "nobody polls what has come about"
+        assert len(scene.clients.times(LOOK)) == 3, (
+            "one to come in, two for what others left; what has come about is not polled"
+        )
         assert control.advice == [285]
         assert control.causes == []
 
