@@ -19,8 +19,9 @@
 # What wishes nothing:
 #   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
 #                       delay that its bake time is to outlast
-#   SIGTERM of one of several workers: a restart of them in turn does not mean the task. The last of them to leave takes
-#   the task out (last_out.py), whichever it is: what there is to take out is noted in a file for it
+#   SIGTERM of one of several workers: a restart of them in turn does not mean the task. Where ECS says that the task is
+#   to end, it does. Otherwise the last of them to leave takes the task out (last_out.py), whichever it is: it finds in
+#   a file what there is to take out
 #
 # A task that is killed takes nothing out. ECS starts another in its place, and that one looks for what was left behind:
 # targets whose address was that of a task of the same service that has stopped, and is that of no running task of the
@@ -28,8 +29,8 @@
 """Registering this task with its target groups by itself, and taking it out when a drain begins."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import Any
 
@@ -55,6 +56,7 @@ from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.source import AwsSource
+from starlette_drain.aws.sources.task_state import judge
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SelfRegistration"]
@@ -69,6 +71,9 @@ CONFIRMED_WITHIN = 30.0
 
 STOP_LIMIT = 4.5
 """Seconds that deregistering may hold up the end of the application: triggers have 5 s to end."""
+
+ASK_AGAIN = 1.0
+"""Seconds between two questions whether ECS ends the task, while a worker that was told to stop drains."""
 
 REAP_AFTER = (0.0, 60.0)
 """Seconds between looks for what tasks that were killed have left behind: ECS may tell late that one has stopped."""
@@ -121,6 +126,8 @@ class SelfRegistration(AwsSource):
         self._claim: DrainCause | None = None
         """What is wanted now: that a drain under way ends before the balancer cuts."""
         self._last_out: LastOut | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._aws: OpenSession | None = None
 
     @asynccontextmanager
     async def attend(self, control: Control) -> AsyncIterator[None]:
@@ -159,12 +166,15 @@ class SelfRegistration(AwsSource):
                 control.note_window(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
                 self._problems = {}
                 self._groups = [TargetEntries(aws.calls, each, registers=self._registers) for each in identity.targets]
-                reaping = asyncio.create_task(self._reap(aws, control)) if self._registers else None
+                self._aws = aws
+                if self._registers:
+                    self._do_meanwhile(self._reap(aws, control))
                 try:
                     await self._keep(control)
                 finally:
-                    if reaping:
-                        reaping.cancel()
+                    for each in self._background:
+                        each.cancel()
+                    self._aws = None
                     await self._leave_at_stop(control)
         finally:
             self._control = None
@@ -193,6 +203,9 @@ class SelfRegistration(AwsSource):
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
                 self._session.hurry()
                 self._wish_for(Wish.OUT)
+            case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if not cause.revocable:
+                if self._aws is not None and self._session.is_on_ecs and self._wish is not Wish.OUT:
+                    self._do_meanwhile(self._follow_ecs(self._aws))
             case DrainCancelled() if self._wish is Wish.OUT:
                 self._wish_for(self._home)
 
@@ -202,6 +215,20 @@ class SelfRegistration(AwsSource):
             return False  # what only observes takes nothing out
         is_of_one_worker = not cause.revocable and control is not None and control.workers > 1
         return cause.trigger != self.name and cause.trigger not in SPARED and not is_of_one_worker
+
+    async def _follow_ecs(self, aws: OpenSession) -> None:
+        """Wish the task out if ECS ends it: this worker was told to stop, and it may be the only one."""
+        while self._wish is not Wish.OUT:
+            with suppress(Incomplete):
+                records = await aws.records()
+                if judge(await records.task(since=aws.loop.time())).ends:
+                    self._wish_for(Wish.OUT)
+            await asyncio.sleep(ASK_AGAIN)
+
+    def _do_meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _wish_for(self, wish: Wish) -> None:
         if wish is not self._wish:

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from starlette_drain.testing import FakeAWS, FakeGateway, FakeRegistration, FakeTaskSet
+from starlette_drain.testing.fake_aws import deployments, ecs
+
 KNOWN = Path(__file__).with_name("model.json")
 
 SHAPES = {
@@ -65,6 +68,50 @@ def read_model():
             if name == "TargetGroupAttribute":
                 found[f"{service}.{name}.Key"] = keys_of(model.shape_for(name))
     return found
+
+
+def check(answer, shape, path):
+    """Assert that every member of *answer*, as it is on the wire, is in the model, and every word too."""
+    if shape.type_name == "structure":
+        for key, value in answer.items():
+            assert key in shape.members, f"{path}.{key} is not in the model"
+            check(value, shape.members[key], f"{path}.{key}")
+    elif shape.type_name == "list":
+        for each in answer:
+            check(each, shape.member, f"{path}[]")
+    else:
+        kind = {"string": str, "integer": int, "boolean": bool, "timestamp": (int, float)}.get(shape.type_name)
+        assert kind is None or isinstance(answer, kind), f"{path} is {answer!r}"
+        assert not shape.metadata.get("enum") or answer in shape.metadata["enum"], f"{path} is {answer!r}"
+
+
+def test_fake_aws_is_what_the_model_says():
+    """Each way to put a balancer before a service, as FakeAWS records it, has the shape that ECS says it has."""
+    model = model_of("ecs")
+    if "GatewayConnection" not in model.shape_names:
+        pytest.skip("this botocore is older than Gateway connectors; `make clients` has the newest")
+    fake = FakeAWS()
+    groups = [fake.add_target_group(str(number)) for number in range(4)]
+    managed = fake.add_service("managed", express=groups[:1], gateways=[FakeGateway(groups[1], groups[2])])
+    managed.service_connect, managed.lattice = True, ("arn:aws:vpc-lattice:r:1:targetgroup/tg-1",)
+    fake.update_service(managed, registrations=[FakeRegistration(groups[3], "app", 8000, alternate=groups[2])])
+    other = fake.add_service("sets", registrations=[])
+    other.controller, other.task_sets = "EXTERNAL", [FakeTaskSet("7", [FakeRegistration(groups[3], "app", 8000)])]
+    bridge = {"network_mode": "bridge", "instance_id": "i-0abc", "udp_ports": {8000: 2}, "ipv6_ports": {8000: 3}}
+    tasks = [fake.add_task(managed, **bridge), fake.add_task(other, started_by="ecs-svc/7")]
+    arns = [each.arn for each in managed.revisions]
+    for operation, parameters in [
+        ("DescribeServices", {"cluster": "main", "services": ["managed", "sets"]}),
+        ("DescribeTasks", {"cluster": "main", "tasks": [each.arn for each in tasks]}),
+        ("ListTasks", {"cluster": "main", "serviceName": "sets"}),
+        ("DescribeServiceRevisions", {"serviceRevisionArns": arns}),
+    ]:
+        if operation == "DescribeServiceRevisions":
+            answer = deployments.answer(operation, parameters, [], fake.services)
+        else:
+            answer = ecs.answer(operation, parameters, fake.services, fake.tasks)
+        assert next(iter(answer.values()))
+        check(answer, model.operation_model(operation).output_shape, operation)
 
 
 def test_nothing_was_added_to_what_we_stand_on():

@@ -8,7 +8,8 @@ from random import Random
 import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf, RecordingControl
 
-from starlette_drain._core.events import TriggerActed, TriggerImpaired
+from starlette_drain import DrainCause
+from starlette_drain._core.events import DrainStarted, TriggerActed, TriggerImpaired
 from starlette_drain.aws.actions.last_out import LastOut
 from starlette_drain.aws.actions.private_file import name_of
 from starlette_drain.aws.actions.registration import SelfRegistration
@@ -154,6 +155,19 @@ async def test_the_last_worker_takes_the_task_out(stage, leader_is_last):
     assert task.states == {"10.0.0.5": "draining"}
     told = [*one.told(TriggerActed), *other.told(TriggerActed)]
     assert [each.deed.split()[0] for each in told] == ["registered", "deregistered"]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_sigterm_of_a_task_that_ecs_ends(stage, ends):
+    """One of several workers that is told to stop asks ECS whether the task ends, and takes it out at once if so."""
+    task = Task(stage)
+    async with task.worker(task.control(), leads=True) as leader:
+        if ends:
+            task.task.desired_status = "STOPPED"
+        cause = DrainCause("sigterm", "told to stop", at=0.0, revocable=False)
+        leader.notify(DrainStarted(1000.0, "d-1", cause, 1006.0, 10, "evenly"))
+        await asyncio.sleep(3)
+        assert task.states == {"10.0.0.5": "draining" if ends else "healthy"}
 
 
 async def test_a_single_worker_takes_the_task_out_once(stage):
