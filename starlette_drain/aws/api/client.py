@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette_drain.aws.api.errors import AwsCallFailed, classify
 from starlette_drain.aws.api.loop_thread import LoopThread
+from starlette_drain.aws.api.size_limit import limit_answers
 
 __all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
 
@@ -18,6 +19,9 @@ TIME_LIMITS: Mapping[str, Any] = {
     "read_timeout": 2,
     "retries": {"total_max_attempts": 1},
 }
+
+MOST_PATIENT = 4.0
+"""By how much the time limits above are stretched at the most, where calls take longer."""
 
 
 @runtime_checkable
@@ -58,13 +62,18 @@ class Aioboto3Clients:
 
     They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
     third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
-    time limits and a single attempt are set: see `TIME_LIMITS`.
+    time limits and a single attempt are set: see `TIME_LIMITS`. They grow where calls time out.
     """
 
     def __init__(self) -> None:
         self._thread = LoopThread()
         self._session: Any = None
         self._config: Any = None
+        self._stretch = 1.0
+
+    def be_patient(self) -> None:
+        """Let clients that are opened from now on wait longer: a call has timed out."""
+        self._stretch = min(MOST_PATIENT, self._stretch * 2)
 
     @contextlib.asynccontextmanager
     async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:
@@ -85,10 +94,13 @@ class Aioboto3Clients:
     async def _open(self, stack: contextlib.AsyncExitStack, service: str, region_name: str | None) -> Any:
         if self._session is None:
             session, config = _import_session()
-            self._config = config(**TIME_LIMITS)
+            self._config = config
             self._session = session
         create = getattr(self._session, "client", None) or self._session.create_client
-        return await stack.enter_async_context(create(service, region_name=region_name, config=self._config))
+        config = self._config(**_stretched(TIME_LIMITS, self._stretch))
+        client = await stack.enter_async_context(create(service, region_name=region_name, config=config))
+        limit_answers(client)
+        return client
 
 
 class _Elsewhere:
@@ -101,6 +113,10 @@ class _Elsewhere:
     def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._client, operation)
         return lambda **parameters: self._thread.run(method(**parameters))
+
+
+def _stretched(limits: Mapping[str, Any], factor: float) -> Mapping[str, Any]:
+    return {name: value * factor if name.endswith("_timeout") else value for name, value in limits.items()}
 
 
 def _import_session() -> tuple[Any, Any]:

@@ -42,6 +42,7 @@ class FakeService:
         status: ``"ACTIVE"``, ``"DRAINING"`` or ``"INACTIVE"``.
         spot: Whether its tasks may run on Fargate Spot.
         definition: Its task definition.
+        events: What it tells of itself, newest first: seconds since 1970, and what has happened.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FakeService:
     status: str = "ACTIVE"
     spot: bool = False
     definition: FakeDefinition = field(default_factory=FakeDefinition)
+    events: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def arn(self) -> str:

@@ -244,12 +244,13 @@ async def test_throttling_never_sleeps_through_a_deregistration(stage):
     [
         (ClientError("ThrottlingException"), "AWS throttles", "DRAIN_POLL_INTERVAL"),
         (ClientError("AccessDenied"), "may not call elasticloadbalancing:DescribeTargetHealth", "task role"),
-        (ClientError("ExpiredToken"), "no credentials", "taskRoleArn"),
+        (ClientError("ExpiredToken"), "no credentials", "AWS_SESSION_TOKEN"),
         (ClientError("TargetGroupNotFound"), "does not know", "DRAIN_TARGET_GROUP_ARN"),
-        (ClientError("ServiceUnavailable"), "failed (ServiceUnavailable)", "tried again"),
+        (ClientError("ServiceUnavailable"), "failed (ServiceUnavailable: AWS says why)", "tried again"),
         (NoCredentialsError(), "no credentials", "taskRoleArn"),
-        (TimeoutError(), "cannot be reached", "VPC endpoint"),
-        (KeyError("TargetHealthDescriptions"), "failed (KeyError)", "tried again"),
+        (ConnectionError(), "cannot be reached", "VPC endpoint"),
+        (TimeoutError(), "not answered in time", "longer time limits"),
+        (KeyError("TargetHealthDescriptions"), "failed (KeyError: 'TargetHealthDescriptions')", "tried again"),
     ],
 )
 async def test_failed_polls_change_nothing_and_are_told_once(stage, error, problem, remedy):
@@ -282,7 +283,7 @@ async def test_one_lost_poll_is_no_warning(stage):
         stage.clients.failures.clear()
         await asyncio.sleep(30)
 
-        assert [each.outcome for each in control.told(TriggerPolled)].count("unreachable") == 1
+        assert [each.outcome for each in control.told(TriggerPolled)].count("slow") == 1
         assert control.told(TriggerImpaired) == control.told(TriggerRestored) == []
 
 
@@ -309,7 +310,7 @@ async def test_a_call_that_never_ends_is_cut(stage):
         stage.clients.taking = 1e6
         await asyncio.sleep(60)
 
-        assert "unreachable" in {each.outcome for each in control.told(TriggerPolled)}
+        assert "slow" in {each.outcome for each in control.told(TriggerPolled)}
 
 
 async def test_several_groups(stage):
