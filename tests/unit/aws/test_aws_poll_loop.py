@@ -117,17 +117,23 @@ async def test_an_inherited_address(stage):
         assert len(stage.clients.times("DescribeTasks")) == looked_up
 
 
-@pytest.mark.parametrize(("code", "drains"), [("AccessDeniedException", True), ("ThrottlingException", False)])
-async def test_an_address_that_ecs_does_not_explain(stage, code, drains):
-    """Where ECS may not be asked a target that drains at first is our own; where it throttles, nobody knows."""
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException", "ServiceUnavailable"])
+async def test_an_address_that_ecs_does_not_explain(stage, code):
+    """Where ECS may not or cannot be asked, a target that drains when it is first seen is not ours; later it is."""
     task = stage.fake.add_task(stage.fake.add_service(delay=60))
     stage.fake.deregister(task)
     arn = task.service.registrations[0].group.arn
     stage.clients.failures["DescribeTasks"] = ClientError(code)
     async with stage.watching(task, target_group_arn=arn) as control:
         await asyncio.sleep(20)
+        assert control.causes == []
+        assert stage.trigger.status(control.time())["watch"] == "not yet"
 
-        assert bool(control.causes) is drains
+        stage.fake.register(task)
+        await asyncio.sleep(10)
+        stage.fake.deregister(task)
+        await asyncio.sleep(10)
+        assert len(control.causes) == 1
 
 
 async def test_not_yet_registered(stage):
