@@ -288,6 +288,12 @@ class TargetHealthTrigger(AwsSource):
         self._advise(control)
         if self._slowness is None:
             return
+        fits = fitting_window(delay, AwsSettings.of(control.settings).poll_interval, control.settings.margin)
+        if fits > 0:
+            self._slowness.worked("delay")
+        else:
+            problem = f"the deregistration delay of {delay:g} s leaves no time to drain"
+            self._slowness.on_error("delay", problem, "raise deregistration_delay.timeout_seconds")
         if delay > 0 and lag > AwsSettings.of(control.settings).poll_interval and is_too_slow(lag, delay):
             where = f" in {len(self._groups)} target groups" if len(self._groups) > 1 else ""
             problem = (
