@@ -8,7 +8,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -34,7 +35,8 @@ class AWSSession:
         clients: Who makes the AWS clients; aioboto3 by default.
         environ: The environment; the process's own by default.
         rng: The source of randomness.
-        fetch: Who gets a JSON document from the task metadata endpoint; a thread with urllib by default.
+        fetch: Who gets a JSON document from the task metadata endpoint; a thread by default.
+        wall_clock: Seconds since 1970, to compare with AWS's.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class AWSSession:
         environ: Mapping[str, str] | None = None,
         rng: Random | None = None,
         fetch: Fetch = fetch_json,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.environ = os.environ if environ is None else environ
         self.rng = rng or Random()
+        self.wall_clock = wall_clock
         self._clients = clients
         self._fetch = fetch
         self._open: OpenSession | None = None

@@ -1,11 +1,16 @@
 """What the ECS agent tells a task about itself: the task metadata endpoint, version 4."""
 
 import asyncio
+import contextlib
+import http.client
 import json
-import urllib.request
+import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from starlette_drain.aws.api.errors import Incomplete
 
@@ -14,6 +19,10 @@ __all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "HostPort", "TaskM
 METADATA_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 TIME_LIMIT = 2.0
 """Seconds; the endpoint is link-local, and answers in milliseconds or not at all."""
+OVERALL_LIMIT = 4.0
+"""Seconds for a whole answer: the limit above is one for each read, and an answer may come byte by byte."""
+SIZE_LIMIT = 4 * 1024 * 1024
+"""Bytes; a task with ten containers has some 10 KB."""
 REMEDY = f"see whether {METADATA_VARIABLE} is still what ECS has set"
 
 Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
@@ -116,25 +125,73 @@ async def read_task(uri: str, fetch: Fetch) -> TaskMetadata:
     """
     try:
         answer = await fetch(f"{uri.rstrip('/')}/task")
-    except (OSError, ValueError) as error:
-        raise Incomplete(
-            problem=f"the task metadata endpoint does not answer ({type(error).__name__})", remedy=REMEDY
-        ) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        why = type(error).__name__ + (f": {error!s:.100}" if str(error) else "")
+        raise Incomplete(problem=f"the task metadata endpoint does not answer ({why})", remedy=REMEDY) from error
     return TaskMetadata.parse(answer)
 
 
 async def fetch_json(url: str) -> Mapping[str, Any]:
-    """Get the JSON object at *url*, in a thread."""
-    return await asyncio.to_thread(_get, url)
+    """Get the JSON object at *url*, in a thread that is given up when it takes too long, and holds up no exit."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+    connection = _connect(url)
+
+    def settle(content: Mapping[str, Any] | None, error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(content or {})
+
+    def work() -> None:
+        content, error = None, None
+        try:
+            content = _get(connection, url)
+        except Exception as failure:  # noqa: BLE001 - it is raised where the answer is awaited
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(settle, content, error)
+
+    threading.Thread(target=work, name="starlette_drain metadata", daemon=True).start()
+    try:
+        async with asyncio.timeout(OVERALL_LIMIT):
+            return await outcome
+    finally:
+        if connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)  # ends the thread, wherever it reads
 
 
-def _get(url: str) -> Mapping[str, Any]:
-    if not url.startswith(("http://", "https://")):
+def _connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)
     # No proxy: the endpoint is on the link, and a proxy elsewhere could not reach it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=TIME_LIMIT) as answer:
-        content: Mapping[str, Any] = json.load(answer)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port, timeout=TIME_LIMIT)
+
+
+def _get(connection: http.client.HTTPConnection, url: str) -> Mapping[str, Any]:
+    ends = time.monotonic() + OVERALL_LIMIT
+    parts = urlsplit(url)
+    with contextlib.closing(connection):
+        connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""))
+        with connection.getresponse() as answer:
+            if answer.status != http.client.OK:
+                message = f"status {answer.status}"
+                raise ValueError(message)
+            body = b""
+            while chunk := answer.read1(65536):
+                body += chunk
+                if len(body) > SIZE_LIMIT:
+                    message = f"more than {SIZE_LIMIT} bytes"
+                    raise ValueError(message)
+                if time.monotonic() > ends:
+                    message = "the answer does not end"
+                    raise TimeoutError(message)
+    content: Mapping[str, Any] = json.loads(body)
     return content
 
 

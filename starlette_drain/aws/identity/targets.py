@@ -19,7 +19,7 @@ __all__ = ["TargetEntries", "find_own", "is_out"]
 Entry = Mapping[str, Any]
 """A ``TargetDescription``: an id, and a port."""
 
-ANSWER_LOST = frozenset({TroubleKind.UNREACHABLE, TroubleKind.OTHER})
+ANSWER_LOST = frozenset({TroubleKind.UNREACHABLE, TroubleKind.SLOW, TroubleKind.OTHER})
 """Failures after which the call may have come into force, or may yet; all others are refusals."""
 
 IN_FORCE_WITHIN = 30.0

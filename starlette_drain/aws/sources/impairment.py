@@ -6,7 +6,7 @@ from starlette_drain.triggers.base import Control
 
 __all__ = ["Impairment"]
 
-TRANSIENT = frozenset({TroubleKind.THROTTLED, TroubleKind.UNREACHABLE, TroubleKind.OTHER})
+TRANSIENT = frozenset({TroubleKind.THROTTLED, TroubleKind.UNREACHABLE, TroubleKind.SLOW, TroubleKind.OTHER})
 """What may be over at the next attempt, and is not worth a warning when it is."""
 
 

@@ -54,9 +54,9 @@ class AwsSource:
                 impairment.worked("discovery")
                 return found
 
-    def _stand_down(self, control: Control, why: str) -> None:
+    def _stand_down(self, control: Control, why: str, *, is_alarm: bool = False) -> None:
         self._state = "stood down"
-        control.emit(TriggerStoodDown(control.time(), self.name, why))
+        control.emit(TriggerStoodDown(control.time(), self.name, why, is_alarm))
 
     def _stand_down_off_ecs(self, control: Control) -> bool:
         """Stand down where this is no ECS task; return whether it is none."""

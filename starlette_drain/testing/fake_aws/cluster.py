@@ -143,6 +143,7 @@ class FakeService:
         revisions: Its revisions, the newest last.
         task_sets: Its task sets.
         starts: The revision of tasks that are added without another.
+        events: What it tells of itself, newest first: seconds since 1970, and what has happened.
     """
 
     name: str
@@ -162,6 +163,7 @@ class FakeService:
     revisions: list[FakeRevision] = field(default_factory=list, compare=False)
     task_sets: list[FakeTaskSet] = field(default_factory=list)
     starts: FakeRevision | None = field(default=None, compare=False)
+    events: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def arn(self) -> str:

@@ -85,7 +85,14 @@ def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:
             {"capacityProvider": "FARGATE_SPOT" if service.spot else "FARGATE", "weight": 1, "base": 0}
         ],
         "deployments": [],
-        "events": [],
+        "events": [
+            {
+                "id": f"{number:08x}-0000-4000-8000-000000000000",
+                "createdAt": at,
+                "message": f"(service {service.name}) {message}.",
+            }
+            for number, (at, message) in enumerate(service.events[:100])
+        ],
         "schedulingStrategy": "REPLICA",
         "deploymentController": {"type": service.controller},
     }

@@ -16,6 +16,7 @@ from starlette_drain import DrainCause, Settings
 from starlette_drain._core.events import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired, TriggerPolled
 from starlette_drain.aws.actions.protection import TaskProtection, put_json, read_answer
 from starlette_drain.aws.actions.registration import SelfRegistration
+from starlette_drain.aws.api.as_sent import AS_SENT
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
 from starlette_drain.aws.sources.task_state import EcsTaskTrigger

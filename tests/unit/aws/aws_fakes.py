@@ -68,9 +68,9 @@ class RecordingControl:
 class ClientError(Exception):
     """As botocore's: told by its ``response``."""
 
-    def __init__(self, code):
+    def __init__(self, code, message="AWS says why. The Canonical String was secret"):
         super().__init__(code)
-        self.response = {"Error": {"Code": code, "Message": "secret canonical string"}}
+        self.response = {"Error": {"Code": code, "Message": message}}
 
 
 class NoCredentialsError(Exception):

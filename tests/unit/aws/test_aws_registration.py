@@ -431,7 +431,7 @@ async def test_a_group_that_hangs_keeps_no_other(scene):
         await asyncio.sleep(1)
         assert entries_of(other) == []
         await asyncio.sleep(60)
-        assert "cannot be reached" in registration.status(control.time())["last_error"]
+        assert "not answered in time" in registration.status(control.time())["last_error"]
 
 
 async def test_stopped_while_registering(scene, monkeypatch):
