@@ -365,3 +365,17 @@ async def test_a_window_is_kept_after_an_outage(wall):
         await outage(wall, task, control)
         (cause,) = control.causes
         assert cause.deadline == cause.at + 20
+
+
+async def test_trouble_that_turns_into_another_is_told_too(stage):
+    """Throttled first, then denied: each is told once, with its own remedy, and one line says that both are over."""
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service())) as control:
+        await asyncio.sleep(20)
+        for _ in range(2):
+            for code in ("Throttling", "AccessDenied"):
+                stage.clients.failures[POLL] = ClientError(code)
+                await asyncio.sleep(200)
+        stage.clients.failures.clear()
+        await asyncio.sleep(80)
+        assert [each.problem.split()[0] for each in control.told(TriggerImpaired)] == ["AWS", "this"]
+        assert len(control.told(TriggerRestored)) == 1
