@@ -26,6 +26,9 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["AWSSession", "OpenSession"]
 
+DISCOVERY_LIMIT = 30.0
+"""Seconds for one attempt to find out what this task is, apart from the wait for its turn."""
+
 
 class AWSSession:
     """
@@ -120,6 +123,7 @@ class OpenSession:
         for arn in settings.target_group_arn[:1]:
             self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
         self._records: EcsRecords | None = None
+        self._limit = asyncio.timeout(None)
 
     async def records(self) -> EcsRecords:
         """
@@ -159,17 +163,27 @@ class OpenSession:
         records = None
         if self._session.is_on_ecs and not (given.target_group_arn and given.target_id and given.target_port):
             records = await self.records()
+        metadata = records.metadata if records else None
         try:
-            return await discover(self.calls, given, records.metadata if records else None, self._wait_turn, records)
-        except Incomplete:
+            async with asyncio.timeout(DISCOVERY_LIMIT) as self._limit:
+                return await discover(self.calls, given, metadata, self._wait_turn, records)
+        except (Incomplete, TimeoutError) as error:
             if records:
                 records.forget()  # a record may have been incomplete when it was read
-            raise
+            if isinstance(error, Incomplete):
+                raise
+            problem = f"what this task is was not found out within {DISCOVERY_LIMIT:g} s"
+            raise Incomplete(
+                problem=problem, remedy="it is tried again; see why AWS's APIs answer so slowly"
+            ) from error
 
     async def _wait_turn(self, tasks: int, groups: int) -> None:
         """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
         self.size = tasks
+        left = (self._limit.when() or self.loop.time()) - self.loop.time()
+        self._limit.reschedule(None)
         if seconds := start_spread(tasks, groups, self._settings.poll_share):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()
+        self._limit.reschedule(self.loop.time() + left)

@@ -14,7 +14,6 @@ from starlette_drain._core.events import (
     DrainStarted,
     Event,
     TriggerImpaired,
-    WatchReported,
     WindowTooLong,
 )
 from starlette_drain.aws.api import elbv2
@@ -86,8 +85,6 @@ class TargetHealthTrigger(AwsSource):
         self._lag = 0.0
         self._claim_delay = 0.0
         """The delay by which the present claim was made."""
-        self._sight: tuple[str, str, str] | None = None
-        """What was last reported: the state, what it is about, and why."""
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
@@ -339,14 +336,10 @@ class TargetHealthTrigger(AwsSource):
 
     def _report(self, control: Control) -> None:
         """Emit what is watched, and how that goes, where it is news."""
-        now = control.time()
-        watch = self._watch(now)
+        watch = self._watch(control.time())
         if watch["watch"] == "not yet" and not all(each.looks for each in self._groups):
             return  # no first look has been understood
-        sight = watch["watch"], self._what(control), watch["because"] or ""
-        if self._sight is None or sight[:2] != self._sight[:2]:
-            control.emit(WatchReported(now, self.name, *sight))
-        self._sight = sight
+        self._report_sight(control, watch, self._what(control))
 
     def _what(self, control: Control) -> str:
         groups = ", ".join(f"{each.target} in {each.target.group}" for each in self._groups)

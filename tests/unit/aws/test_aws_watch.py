@@ -7,6 +7,8 @@ import pytest
 from aws_fakes import ClientError, NoCredentialsError
 
 from starlette_drain._core.events import TriggerImpaired, TriggerRestored, TriggerStoodDown, WatchReported
+from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
+from starlette_drain.aws.sources.task_state import EcsTaskTrigger
 from starlette_drain.testing import FakeAWS, FakeRegistration
 
 pytestmark = pytest.mark.anyio
@@ -159,6 +161,40 @@ async def test_a_service_without_a_group_is_an_alarm(stage):
         (told,) = control.told(TriggerStoodDown)
         assert told.is_alarm
         assert "DRAIN_TARGET_GROUP_ARN" in control.told(TriggerImpaired)[0].remedy
+
+
+async def test_discovery_has_an_overall_limit(stage):
+    """Calls that each come in time, and slowly, do not add up without end: it is told, and tried again."""
+    stage.clients.taking = 9.0
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service())) as control:
+        await asyncio.sleep(40)
+        (impaired,) = control.told(TriggerImpaired)
+        assert "not found out within 30 s" in impaired.problem
+        stage.clients.taking = 0.1
+        await asyncio.sleep(30)
+        assert watch(stage, control)[0] == "watching"
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "what"),
+    [
+        (EcsTaskTrigger, "DescribeTasks", "whether ECS wants this task to end"),
+        (ServiceDeploymentTrigger, "ListServiceDeployments", "the deployments of the service"),
+    ],
+)
+async def test_the_other_sources_say_so_too(stage, kind, operation, what):
+    """They watch, go blind and see again in the same words."""
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service()), kind=kind) as control:
+        assert watch(stage, control)[0] == "not yet"
+        await asyncio.sleep(60)
+        stage.clients.failures[operation] = OUTAGE
+        await asyncio.sleep(90)
+        assert watch(stage, control)[0] == "blind"
+        assert stage.trigger.status(control.time())["blind_for"] > 40
+        stage.clients.failures.clear()
+        await asyncio.sleep(30)
+        assert [each.state for each in control.told(WatchReported)] == ["watching", "blind", "watching"]
+        assert all(each.what.startswith(what) for each in control.told(WatchReported))
 
 
 # The delay
@@ -329,3 +365,17 @@ async def test_a_window_is_kept_after_an_outage(wall):
         await outage(wall, task, control)
         (cause,) = control.causes
         assert cause.deadline == cause.at + 20
+
+
+async def test_trouble_that_turns_into_another_is_told_too(stage):
+    """Throttled first, then denied: each is told once, with its own remedy, and one line says that both are over."""
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service())) as control:
+        await asyncio.sleep(20)
+        for _ in range(2):
+            for code in ("Throttling", "AccessDenied"):
+                stage.clients.failures[POLL] = ClientError(code)
+                await asyncio.sleep(200)
+        stage.clients.failures.clear()
+        await asyncio.sleep(80)
+        assert [each.problem.split()[0] for each in control.told(TriggerImpaired)] == ["AWS", "this"]
+        assert len(control.told(TriggerRestored)) == 1
