@@ -1,6 +1,6 @@
 """Leave gently: close long-lived connections one by one before the load balancer cuts them all at once."""
 
-from starlette_drain._asgi.event_stream import EventStreamSession
+from starlette_drain._asgi.http import EventStreamSession
 from starlette_drain._asgi.lookup import session_of
 from starlette_drain._asgi.middleware import DrainMiddleware
 from starlette_drain._asgi.websocket import WebSocketSession

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from starlette_drain._asgi.closer import close_due
+from starlette_drain._engine.host import DrainHost
 from starlette_drain.testing import VirtualTimeLoop
 
 FOLDERS = ("e2e", "ecosystem", "integration")
@@ -16,6 +18,15 @@ FOLDERS = ("e2e", "ecosystem", "integration")
 def anyio_backend():
     """Run every ``async def`` test marked ``anyio`` on a loop with a virtual clock; tests/e2e takes a real one."""
     return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def closer():
+    """Let sessions that are due be closed without a middleware too: many tests have some of their own."""
+    former = DrainHost._close_due
+    DrainHost._close_due = staticmethod(close_due)
+    yield
+    DrainHost._close_due = staticmethod(former)
 
 
 @pytest.fixture(autouse=True, scope="session")

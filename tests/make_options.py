@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 TYPED_DICTIONARY = '''"""The names and types of the options, for editors and type checkers: tests/make_options."""
 
+from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 from starlette_drain._core.pacing import Pacing

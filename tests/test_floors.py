@@ -41,6 +41,7 @@ LONG_FILE, LONG_FUNCTION = 300, 40
 
 LIBRARIES = {
     "aiobotocore": ("aws", "testing"),
+    "anyio": ("_asgi",),
     "aioboto3": ("aws", "testing"),
     "boto3": ("aws", "testing"),
     "botocore": ("aws", "testing"),

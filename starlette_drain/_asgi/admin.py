@@ -180,7 +180,10 @@ def describe(drain: Drain) -> dict[str, Any]:
     progress, report = _plain(drain.progress(), now) or {}, _plain(drain.report, now) or {}
     if engine and engine.workers > 1 and "pacing" in progress:
         progress["pacing"] += f" (in one of {engine.workers} workers)"
-    answer = {"schema": SCHEMA, **{name: task[name] for name in ("scope", "state", "sessions", "transfers")}}
+    answer = {
+        "schema": SCHEMA,
+        **{name: task[name] for name in ("scope", "state", "sessions", "transfers", "working", "failed_hooks")},
+    }
     if task["state"] == DrainState.DRAINING.value:
         answer["drain"] = {**progress, **{name: task[name] for name in DRAIN}}
     elif task["report"]:

@@ -1,34 +1,38 @@
 """The one line that a user adds."""
 
-import asyncio
 import logging
+from asyncio import current_task
+from threading import get_ident
 from typing import Any, Unpack
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
+from starlette_drain._asgi.closer import close_due
 from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.defaults import equip
-from starlette_drain._asgi.exchange import Exchange
+from starlette_drain._asgi.http import EventStreamSession
 from starlette_drain._asgi.lifespan import serve_lifespan
 from starlette_drain._asgi.misconfigured import Misconfigured, is_made_by_starlette
 from starlette_drain._asgi.off import Off
+from starlette_drain._asgi.untracked import ENDED, UntrackedSession
 from starlette_drain._asgi.websocket import WebSocketSession, refuse
 from starlette_drain._engine.drain import Drain
 from starlette_drain._engine.engine import Engine
+from starlette_drain._engine.lifetime import LifetimeState
 from starlette_drain._engine.options import DrainOptions
 from starlette_drain.exceptions import DrainInUse, SettingsError
 
 __all__ = ["DrainMiddleware"]
 
-STATE_KEY = "drain"
-"""Where the Drain stands in the state of a request: ``request.state.drain``."""
-
 ADMIN_PATH = "/drain"
 
 CONNECTIONS = ("http", "websocket")
 """The ASGI scopes of connections."""
+
+DETACHED = LifetimeState.DETACHED
+"""Looked up once, for it is compared with for each connection."""
 
 logger = logging.getLogger("starlette_drain")
 
@@ -39,7 +43,7 @@ class DrainMiddleware:
 
     Pure ASGI: it wraps a Starlette or FastAPI application, or any other ASGI application by hand. Put it outermost,
     and around the whole application: a mounted one never sees the lifespan. Before a drain it changes nothing that the
-    application or a client can see.
+    application or a client can see, but that event streams that are sessions carry ``Connection: close``.
 
     Args:
         app: The application.
@@ -65,9 +69,8 @@ class DrainMiddleware:
         """What serves in place of all below."""
         try:
             self.drain = _choose(drain, options, admin_path)
-            self._is_starlettes = isinstance(app, Starlette)
             if self.drain.settings.mode == "off":
-                self._instead = Off(app, self.drain, self._show_in)
+                self._instead = Off(app, self.drain, self._show)
                 return
             equip(self.drain)
         except SettingsError as error:
@@ -77,6 +80,7 @@ class DrainMiddleware:
             self._instead = Misconfigured(app, error, given, admin_path if _is_path(admin_path) else ADMIN_PATH)
             return
         self._host = self.drain.host
+        self._host.close_with(close_due)
         settings = self.drain.settings
         self._admin = AdminRoute(self.drain, settings.admin_token, admin_path) if settings.admin_token else None
         self._has_warned = False
@@ -87,17 +91,21 @@ class DrainMiddleware:
         # alone. And no coroutine for the rest: a frame more for each of 100,000 idle sessions is a few hundred bytes.
         if self._instead is not None or scope["type"] not in CONNECTIONS:
             return await self._serve_other(scope, receive, send)
-        self._show_in(scope)
-        engine = self._host.engine_here()
-        if (engine is None or SCOPE_KEY in scope) and (engine := self._begin(scope)) is None:
-            return await self.app(scope, receive, send)
-        connection: WebSocketSession | Exchange
+        life = self._host.lifetime
+        # A loop of this thread that runs a task is the running one. Python 3.11 takes a system call to ask for that.
+        task = current_task(life.loop) if life is not None and life.thread == get_ident() else None
+        engine = life.engine if life is not None and task is not None and life.state is not DETACHED else None
+        if engine is None or SCOPE_KEY in scope:
+            if (engine := self._begin(scope)) is None:
+                return await self.app(scope, receive, send)
+            task = current_task(engine.loop)
+        connection: WebSocketSession | EventStreamSession
         if scope["type"] == "http":
             if self._admin and self._admin.matches(scope):
                 return await self._admin(scope, receive, send)
-            connection = Exchange(engine, scope, receive, send, asyncio.current_task(engine.loop))
+            connection = EventStreamSession(engine, scope, receive, send, task)
         elif engine.admits():
-            connection = WebSocketSession(engine, scope, receive, send, asyncio.current_task(engine.loop))
+            connection = WebSocketSession(engine, scope, receive, send, task)
         else:
             return await refuse(engine, scope, receive, send)
         try:
@@ -113,18 +121,19 @@ class DrainMiddleware:
         if self._instead is not None:
             return await self._instead(scope, receive, send)
         if scope["type"] == "lifespan":
+            self._show(scope)
             return await serve_lifespan(self._host, self.app, scope, receive, send)
         return await self.app(scope, receive, send)
 
-    def _show_in(self, scope: Scope) -> None:
+    def _show(self, scope: Scope) -> None:
         """
-        Let Starlette show the drain as ``request.state.drain``, unless the application has something else there.
+        Let a Starlette application find the drain as ``app.state.drain``, unless it has something else there.
 
-        Not in the lifespan's state, of which each request gets a copy: that is the application's own, and tests
-        compare it. Applications that are not Starlette's find their scope as it was.
+        Once for all requests, each of which could find it in its own state only for the price of putting it there.
         """
-        if self._is_starlettes or "app" in scope:
-            scope.setdefault("state", {}).setdefault(STATE_KEY, self.drain)
+        app = scope.get("app", self.app)
+        if isinstance(app, Starlette) and not hasattr(app.state, "drain"):
+            app.state.drain = self.drain
 
     def _begin(self, scope: Scope) -> Engine | None:
         """
@@ -134,13 +143,17 @@ class DrainMiddleware:
         comes then meets the drain as it ended. ``None`` where another event loop has the drain, or another middleware
         around this one has the connection: an application and one that it mounts may both bring one.
         """
-        if SCOPE_KEY in scope:
+        if scope.get(SCOPE_KEY, ENDED) is not ENDED:
             self._warn("another DrainMiddleware stands around this one and has its connections; remove one of the two")
             return None
+        if (engine := self._host.engine_here()) is not None:
+            return engine
+        self._show(scope)
         try:
             self._host.begin()
         except DrainInUse as error:
             self._warn(f"connections are not tracked: {error}")
+            scope[SCOPE_KEY] = UntrackedSession(scope, self.drain.settings.retry_after)
             return None
         return self._host.engine
 

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import bearer_token, is_for
-from starlette_drain._asgi.connection import App
+from starlette_drain._asgi.connection import SCOPE_KEY, App
+from starlette_drain._asgi.untracked import UntrackedSession
 from starlette_drain._core.declared import environment_name
 from starlette_drain._core.settings import Settings
 from starlette_drain.exceptions import SettingsError
@@ -66,6 +67,8 @@ class Misconfigured:
         # None: no token was given, so there is no such route. "": one was given, but no request can match it.
         if scope["type"] == "http" and self._token is not None and is_for(self._path, scope):
             return await self._explain(scope, receive, send)
+        if scope["type"] in ("http", "websocket"):
+            scope.setdefault(SCOPE_KEY, UntrackedSession(scope))
         return await self._app(scope, receive, send)
 
     async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:

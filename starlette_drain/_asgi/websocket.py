@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Awaitable
 from contextlib import suppress
-from enum import Enum
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,31 +11,34 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from starlette_drain._asgi.connection import Connection, ConnectionEnded, retry_after_header
+from starlette_drain._asgi.connection import LATE_SEND_TIME, Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import ClosePolicy
 from starlette_drain._engine.engine import Engine
 
 __all__ = ["WebSocketSession", "refuse"]
 
 
+ABNORMAL = 1006
+"""The close code of a connection that was lost (RFC 6455 section 7.4.1)."""
+
 PRIVATE_CODES = 4000
 """Where the close codes begin that mean what an application says (RFC 6455 section 7.4.2)."""
 
 
-class _Phase(Enum):
-    HANDSHAKE = 0
-    OPEN = 1
-    ANSWERED = 2
-    """The application has closed the connection, or denied it, itself."""
-
-
-class _Parted(WebSocketDisconnect, ConnectionEnded):
+class _Disconnected(WebSocketDisconnect):
     """
-    What a send meets after the disconnect.
+    What a send of a Starlette application meets after the disconnect.
 
-    Starlette would make a disconnect with code 1006 of an `OSError`, so its endpoints get a `WebSocketDisconnect` that
-    is nothing else, which passes through it with our code and reason.
+    Starlette would make a disconnect with code 1006 of an `OSError`; this passes through it with our code and reason.
     """
+
+    def __init__(self, connection: Connection, disconnect: Message) -> None:
+        super().__init__(disconnect["code"], disconnect["reason"])
+        self.connection = connection
+
+
+class _Parted(_Disconnected, ConnectionEnded):
+    """What a send of any other application meets."""
 
 
 class WebSocketSession(Connection):
@@ -50,7 +52,7 @@ class WebSocketSession(Connection):
         shed_at: When it was asked to leave; ``None`` if it was not.
     """
 
-    __slots__ = ("_phase",)
+    __slots__ = ()
 
     kind = "websocket"
 
@@ -58,7 +60,6 @@ class WebSocketSession(Connection):
         self, engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
     ) -> None:
         super().__init__(engine, scope, receive, send, task)
-        self._phase = _Phase.HANDSHAKE
         engine.track(self)
 
     async def send_text(self, text: str) -> None:
@@ -95,15 +96,11 @@ class WebSocketSession(Connection):
             return {"type": self._last_received}
         return disconnect
 
-    def can_send(self) -> bool:
-        """Return whether a message can still be sent: neither side has closed."""
-        return self._phase is _Phase.OPEN and self._last_received != "websocket.disconnect"
-
     async def send_close(self, close_policy: ClosePolicy) -> None:
         """Send the close frame, or answer the handshake with 503."""
         if self.can_send():
             await self._send_close(close_policy)
-        elif self._phase is _Phase.HANDSHAKE:
+        elif not self._is_over:
             if not self._last_received:
                 await self._raw_receive()  # websocket.connect: servers answer nothing before it was taken
             await deny(self._raw_send, self._engine.retry_after(), can_deny=can_deny(self._scope))
@@ -121,32 +118,39 @@ class WebSocketSession(Connection):
             await self._raw_send({**close, "code": PRIVATE_CODES + close_policy.code - 1000})
 
     async def _say(self, message: Message) -> None:
-        if self.can_send():
+        if self.can_send() and self._disconnect is None:
             with suppress(OSError):  # the client has gone, and the application has not noticed yet
                 await self.send(message)
+        else:
+            await asyncio.sleep(LATE_SEND_TIME)  # nothing that may be called in a loop returns without suspending
 
     async def _send_noting(self, message: Message) -> None:
         # Here we are on the event loop's thread; a framework may have called `send` on another (Channels).
         kind = message["type"]
-        if kind == "websocket.accept" and self._phase is _Phase.HANDSHAKE:
-            self._phase = _Phase.OPEN
+        if kind == "websocket.accept" and not (self.is_open or self._is_over):
             self._engine.opened(self)
         elif kind in ("websocket.close", "websocket.http.response.start"):
-            self._phase = _Phase.ANSWERED
+            self.connection_ended()
         await self._raw_send(message)
 
     async def _send_parted(self, message: Message, disconnect: Message) -> None:
-        if self._phase is _Phase.ANSWERED and message["type"] == "websocket.http.response.body":
-            await self._raw_send(message)  # let a denial that has begun end as it should
-        elif message["type"] == "websocket.close":
-            await asyncio.sleep(0)  # nothing that an application may call in a loop returns without suspending
-        # Never drop silently: a loop that only sends would go on for ever.
-        else:
-            # Many frameworks listen in another task, and cancel this one when they get the disconnect: let them.
-            for _ in range(10):
-                await asyncio.sleep(0)
-            error = WebSocketDisconnect if self._is_starlettes() else _Parted
-            raise error(disconnect["code"], disconnect["reason"])
+        self._notice()
+        await self._suspend_late_send()
+        # Never drop silently: a loop that only sends would go on for ever. A close is what everybody wants.
+        if message["type"] != "websocket.close":
+            raise (_Disconnected if self._is_starlettes() else _Parted)(self, disconnect)
+
+    def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:
+        """Tell whether *error* is what became of our *disconnect*, and not of that of another connection."""
+        if not isinstance(error, WebSocketDisconnect):
+            return super().is_our_disconnect(error, disconnect)
+        if error.code == ABNORMAL and isinstance(error.__context__, OSError):
+            # What Starlette makes of any OSError of a send; the close that we sent ends one that waits at the server.
+            return getattr(error.__context__, "connection", self) is self
+        if isinstance(error, _Disconnected):
+            return error.connection is self
+        # Raised by the application, or for it by Starlette, when it received the disconnect.
+        return error.code == disconnect["code"] and error.reason in ("", disconnect["reason"])
 
     def _is_starlettes(self) -> bool:
         return isinstance(self._scope.get("app"), Starlette) or isinstance(self._scope.get("router"), Router)

@@ -50,6 +50,10 @@ class Standing(Enum):
     LEAVING = 3
 
 
+OUTSIDE, WAITING, HELD, LEAVING = Standing
+"""Looked up once: an attribute of an Enum costs as much as all the rest of an entry, in Python 3.11."""
+
+
 class Session:
     """
     One tracked long-lived connection.
@@ -83,7 +87,7 @@ class Session:
         """When the last message passed, in seconds; kept up to date only where ``shed_first`` is ``"idle"``."""
         self.reconnect_after: float | None = None
         """Seconds after which the client should come back, once it is asked to leave."""
-        self._standing = Standing.OUTSIDE
+        self._standing = OUTSIDE
         self._registry: SessionRegistry | None = None
         self._position = -1
         self._holds = 0
@@ -110,6 +114,7 @@ class RegistryStatistics:
         leaving: Asked to leave, not yet gone.
         opened: Ever added.
         closed: Ever discarded.
+        working: Applications that are still at work after their connection has ended; none of the above.
     """
 
     open: int
@@ -118,6 +123,7 @@ class RegistryStatistics:
     leaving: int
     opened: int
     closed: int
+    working: int = 0
 
 
 class SessionRegistry:
@@ -150,8 +156,8 @@ class SessionRegistry:
         """How many have not been asked to leave."""
         return len(self._waiting) + len(self._held)
 
-    def statistics(self) -> RegistryStatistics:
-        """Return the counts at this moment."""
+    def statistics(self, working: int = 0) -> RegistryStatistics:
+        """Return the counts at this moment, beside those *working*, which are not in here."""
         return RegistryStatistics(
             open=len(self),
             waiting=len(self._waiting),
@@ -159,6 +165,7 @@ class SessionRegistry:
             leaving=self._leaving,
             opened=self._opened,
             closed=self._closed,
+            working=working,
         )
 
     def add(self, session: Session) -> None:
@@ -170,21 +177,22 @@ class SessionRegistry:
         session._registry = self
         if session._holds:
             self._stand_aside(session)
-        else:
-            self._stand_in_line(session)
+        else:  # as in `_stand_in_line`: for every connection
+            session._standing = WAITING
+            session._position = len(self._waiting)
+            self._waiting.append(session)
 
     def discard(self, session: Session) -> bool:
         """Forget a session that is over; return whether it was there, and not in another registry or none."""
         if session._registry is not self:
             return False
-        match session._standing:
-            case Standing.WAITING:
-                self._step_out_of_line(session)
-            case Standing.HELD:
-                del self._held[session]
-            case _:
-                self._leaving -= 1
-        session._standing = Standing.OUTSIDE
+        if session._standing is WAITING:
+            self._step_out_of_line(session)
+        elif session._standing is HELD:
+            del self._held[session]
+        else:
+            self._leaving -= 1
+        session._standing = OUTSIDE
         session._registry = None
         self._closed += 1
         return True
@@ -208,21 +216,21 @@ class SessionRegistry:
 
     def take(self, session: Session) -> None:
         """Mark *session*, which has not been asked to leave, as leaving."""
-        match session._standing if session._registry is self else None:
-            case Standing.WAITING:
-                self._step_out_of_line(session)
-            case Standing.HELD:
-                del self._held[session]
-            case _:
-                msg = f"{session!r} has gone or was asked to leave already; take each session once"
-                raise ValueError(msg)
-        session._standing = Standing.LEAVING
+        standing = session._standing if session._registry is self else OUTSIDE
+        if standing is WAITING:
+            self._step_out_of_line(session)
+        elif standing is HELD:
+            del self._held[session]
+        else:
+            msg = f"{session!r} has gone or was asked to leave already; take each session once"
+            raise ValueError(msg)
+        session._standing = LEAVING
         self._leaving += 1
 
     def hold(self, session: Session) -> None:
         """Do not pick this one for now. Holds nest."""
         session._holds += 1
-        if session._standing is Standing.WAITING and session._registry is self:
+        if session._standing is WAITING and session._registry is self:
             self._step_out_of_line(session)
             self._stand_aside(session)
 
@@ -232,7 +240,7 @@ class SessionRegistry:
             msg = f"{session!r} is not held; release each hold once"
             raise ValueError(msg)
         session._holds -= 1
-        if session._holds == 0 and session._standing is Standing.HELD and session._registry is self:
+        if session._holds == 0 and session._standing is HELD and session._registry is self:
             del self._held[session]
             self._stand_in_line(session)
 
@@ -255,16 +263,16 @@ class SessionRegistry:
     def _first(self) -> Session | None:
         while self._ranked:
             session = self._ranked.pop()
-            if session._standing is Standing.WAITING and session._registry is self:
+            if session._standing is WAITING and session._registry is self:
                 return session
         return None
 
     def _stand_aside(self, session: Session) -> None:
-        session._standing = Standing.HELD
+        session._standing = HELD
         self._held[session] = None
 
     def _stand_in_line(self, session: Session) -> None:
-        session._standing = Standing.WAITING
+        session._standing = WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)
 

@@ -20,6 +20,7 @@ from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import PACING_REMEDY, EvenPacing, Pacing, burst_warning, parse_pacing
 from starlette_drain._core.precedence import Precedence, ShedFirst
 from starlette_drain._core.session import HOOK_TIMEOUT
+from starlette_drain._core.streams import STREAMS_REMEDY, are_streams, parse_streams
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Settings"]
@@ -87,6 +88,17 @@ class Settings:
         is_valid=lambda value: value in ("refuse", "accept"),
         remedy="use 'refuse' or 'accept'",
     )
+    streams: Mapping[str, str] | None = option(
+        None,
+        "Which responses are sessions and which are answers, by path: a mapping, or the same as text, such as "
+        '`"/watch/*=session, /jobs/*=answer, /feed=session:cut"`. The first pattern that matches counts; where none '
+        "does, it depends on the request.",
+        parse=parse_streams,
+        takes_text=True,
+        is_valid=are_streams,
+        remedy=STREAMS_REMEDY,
+        accepts="Mapping[str, str] | str | None",
+    )
     retry_after: float = seconds(
         5.0,
         "How long clients are told to wait before they come back: `Retry-After` of a refusal (up to twice that, at "
@@ -103,7 +115,7 @@ class Settings:
     )
     grace: float = seconds(
         5.0,
-        "How long a session has to be gone after its disconnect: then an application that goes on is cancelled, and a "
+        "How long an application may take to notice the disconnect: then one that has not is cancelled, and a "
         "close that the client does not take is given up.",
     )
     max_session_age: float | None = some_seconds(

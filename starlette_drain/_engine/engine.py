@@ -3,7 +3,8 @@
 # Triggers hold claims; the drain follows from those that stand (_core/claims.py). While one runs there is one
 # `DrainRun` and one future for its outcome. Three rules keep it simple to reason about:
 #
-#   - Feed, then collect. Claims, sessions and holds are fed in; the timer collects who is due, and they are closed.
+#   - Feed, then collect. Claims, sessions and holds are fed in; when the timer rings, whoever closes sessions collects
+#     those that are due, and reports back.
 #   - A change of state is complete before its event goes out. Events are queued and delivered at the end of the call
 #     that caused them, so an observer or a trigger may call back at will.
 #   - The outcome is resolved before the events go out: what waits for it never depends on an observer.
@@ -13,8 +14,10 @@ import asyncio
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from starlette_drain._core import events
@@ -25,14 +28,15 @@ from starlette_drain._core.fleet_pacing import FleetView
 from starlette_drain._core.observed import ObservedSessions
 from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
 from starlette_drain._core.precedence import find_precedence
-from starlette_drain._core.printable import printable
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.run import DrainProgress, DrainRun, name_drain
 from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
+from starlette_drain._core.streams import Streams
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
+from starlette_drain._engine.event_queue import EventQueue
 from starlette_drain._engine.pace import Pace
 from starlette_drain._engine.timer import Timer
 from starlette_drain.exceptions import IllegalTransition, TooLateToCancel
@@ -59,6 +63,7 @@ class Engine:
         close_hooks: What the application says to a session before it is closed.
         rng: The source of randomness for the jitter.
         loop: The event loop.
+        close_due: What closes the sessions that `collect` returns, when the timer says so.
         outcome: What waits already for the outcome of the first drain.
     """
 
@@ -70,6 +75,7 @@ class Engine:
         rng: Random,
         loop: asyncio.AbstractEventLoop,
         *,
+        close_due: Callable[["Engine"], object],
         outcome: asyncio.Future[bool] | None = None,
     ) -> None:
         self.settings = settings
@@ -78,6 +84,10 @@ class Engine:
         self.rng = rng
         self.loop = loop
         self.answers = Answers()
+        self.streams = Streams(settings.streams) if settings.streams else None
+        """What the application has declared of its responses, by path."""
+        self.working: set[Session] = set()
+        """Whose connection has ended, and whose application is still at work."""
         self.close_policy = ClosePolicy(settings.close_code, settings.grace)
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
@@ -87,9 +97,10 @@ class Engine:
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
         self._registry = SessionRegistry()
-        self._events: deque[tuple[events.Event, Context | None]] = deque()
-        self._is_delivering = False
-        self._timer = Timer(self._tick)
+        self._events = EventQueue(observers)
+        self._asked: list[Session] = []
+        """Those that are due although no drain wants them to leave."""
+        self._timer = Timer(partial(close_due, self))
         self._share = 1
         self._has_warned = False
         self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
@@ -99,11 +110,14 @@ class Engine:
         self._claims = Claims()
         self._state = DrainState.SERVING
         self._run: DrainRun | None = None
+        self.sends_away = False
+        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
         self._report: DrainReport | None = None
         self._pace = Pace(self.settings)
         self._stance: str | None = None
         self._outcome = outcome or self.loop.create_future()
         self._has_ended = False
+        self._drained_at = 0.0
 
     # What anyone may ask
 
@@ -128,11 +142,6 @@ class Engine:
         return self._claims.is_revocable
 
     @property
-    def sends_away(self) -> bool:
-        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
-        return self._run is not None and not self.observes_only
-
-    @property
     def workers(self) -> int:
         """How many worker processes of this task drain as one."""
         return self._share
@@ -152,7 +161,7 @@ class Engine:
 
     def statistics(self) -> RegistryStatistics:
         """Return how many sessions there are, and how they stand."""
-        return self._registry.statistics()
+        return self._registry.statistics(len(self.working))
 
     def open_sessions(self) -> int:
         """Return how many sessions are open in the whole task, as far as its workers have published."""
@@ -163,8 +172,12 @@ class Engine:
         return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
     def time_to_close(self) -> float:
-        """Return the seconds in which the last session must be asked to leave; 0 where no drain runs."""
-        return max(0.0, self._run.plan.deadline - self.time()) if self._run else 0.0
+        """Return the seconds in which the last session must be asked to leave; infinity where no drain runs."""
+        return max(0.0, self._run.plan.deadline - self.time()) if self._run else math.inf
+
+    def drained_for(self) -> float:
+        """Return the seconds since the end of the drain that is over."""
+        return self.time() - self._drained_at
 
     async def wait_drained(self) -> bool:
         """Wait until the drain that runs, or the next one, is over; return False if it was cancelled, or never came."""
@@ -243,7 +256,7 @@ class Engine:
         if run := self._run:
             run.plan.repace(self.time(), self._pace.choose())
             self._schedule(run)
-            self._deliver()
+            self._events.deliver()
 
     def divide(self, share: int) -> None:
         """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
@@ -253,7 +266,7 @@ class Engine:
         if run := self._run:
             run.plan.divide(self.time(), share)
             self._schedule(run)
-            self._deliver()
+            self._events.deliver()
 
     # Sessions
 
@@ -275,12 +288,13 @@ class Engine:
             else:
                 run.tally.arrived += 1
                 self._recount(run, now)
-            self._deliver()
+            self._events.deliver()
 
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
         session.is_open = True
-        self.emit(events.SessionOpened(self.time(), session))
+        if self.observers.wants(events.SessionOpened):
+            self.emit(events.SessionOpened(self.time(), session))
 
     def refused(self, kind: str, path: str) -> None:
         """Take note that a late arrival was turned away."""
@@ -288,22 +302,29 @@ class Engine:
             self._run.tally.refused += 1
         self.emit(events.SessionRefused(self.time(), kind, path))
 
-    def closed(self, session: Session, *, forced: bool) -> None:
-        """Forget a session that is over. One that was never tracked does no harm."""
+    def closed(self, session: Session, *, forced: bool) -> bool:
+        """Forget a session that is over; return whether it was tracked."""
         if not self._registry.discard(session):
-            return
-        now, was_shed = self.time(), session.shed_at is not None
-        if session.is_open:
+            return False
+        was_shed = session.shed_at is not None
+        if session.is_open and self.observers.wants(events.SessionClosed):
             outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self._queue(events.SessionClosed(now, session, outcome))
+            self._events.put(events.SessionClosed(self.time(), session, outcome))
         if run := self._run:
-            run.tally.forced += forced and run.has_shed(session)
             run.tally.left += not was_shed
+            if forced:
+                self.forced(session)
             if not was_shed:
-                self._recount(run, now)
+                self._recount(run, self.time())
             elif self._registry.remaining == 0:
                 self._schedule(run)
-        self._deliver()
+        self._events.deliver()
+        return True
+
+    def forced(self, session: Session) -> None:
+        """Take note that the application of *session* was cancelled."""
+        if (run := self._run) and run.has_shed(session):
+            run.tally.forced += 1
 
     def hold(self, session: Session) -> None:
         """Do not close *session* for now."""
@@ -315,11 +336,16 @@ class Engine:
         self._registry.release(session)
         self._held_or_released()
 
+    def close_with(self, close_due: Callable[["Engine"], object]) -> None:
+        """Have what is due closed by *close_due* from now on."""
+        self._timer.ring = partial(close_due, self)
+
     def collect(self) -> list[Session]:
         """Return the sessions to close now, marked as leaving. Call it when the timer is due."""
+        asked, self._asked = self._asked, []
         run = self._run
         if run is None:
-            return []
+            return asked
         now = self.time()
         due = run.plan.due(now, SLICE)
         for place, session in enumerate(due, 1):
@@ -327,24 +353,25 @@ class Engine:
             if not self.observes_only:
                 self._mark(session, now, run.reconnect_delay(now, len(due) - place))
         if self._state is DrainState.DRAINING and (percent := run.milestone()):
-            self._queue(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
+            self._events.put(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
         self._schedule(run)
-        self._deliver()
-        return [] if self.observes_only else due
+        self._events.deliver()
+        return asked if self.observes_only else [*asked, *due]
 
     def close(self, session: Session) -> None:
-        """Close one session although there is no drain."""
+        """Hand out *session* next, although there is no drain."""
         self._registry.take(session)
         self._mark(session, self.time(), 0.0)
-        self._deliver()
-        self._begin_close(session)
+        self._asked.append(session)
+        self._timer.set(self.loop, self.time())
+        self._events.deliver()
 
     # Events
 
     def emit(self, event: events.Event) -> None:
         """Send *event* to the observers, after those that are on their way already."""
-        self._queue(event)
-        self._deliver()
+        self._events.put(event)
+        self._events.deliver()
 
     # The beginning and the end of its life
 
@@ -359,8 +386,8 @@ class Engine:
             self._finish(self._run)
         if not self._outcome.done():
             self._outcome.set_result(False)
-        self._timer.stop()
-        self._deliver()
+        self._stop_timer()
+        self._events.deliver()
 
     # The works
 
@@ -393,7 +420,7 @@ class Engine:
             self._begin_run(cause, now, max(now, deadline))
         else:
             self._replan(run, news, now, deadline)
-        self._deliver()
+        self._events.deliver()
 
     def _begin_run(self, cause: DrainCause, now: float, deadline: float) -> None:
         if (precedence := find_precedence(self.settings.shed_first)) is not None:
@@ -407,6 +434,7 @@ class Engine:
         former = self._begun.count(begun_by)
         drain_id = name_drain(cause, former)
         self._begun.append(begun_by)
+        self.sends_away = not self.observes_only
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
         for each in self._claims.standing:
             run.join(each, shortened=False)
@@ -419,8 +447,9 @@ class Engine:
         if self._outcome.done():
             self._outcome = self.loop.create_future()
         plan = run.plan.describe(now)
-        self._queue(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
+        self._events.put(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
         self._recount(run, now)
+        self.answers.warn_of_streams()
 
     def _replan(self, run: DrainRun, news: DrainCause | None, now: float, deadline: float) -> None:
         if deadline < run.deadline:
@@ -431,35 +460,43 @@ class Engine:
         if moved or joined:
             cause = news or self._claims.standing[0]
             plan = run.plan.describe(now)
-            self._queue(events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan))
+            self._events.put(
+                events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan)
+            )
             self._recount(run, now)
 
     def _cancel(self, run: DrainRun, now: float) -> None:
         is_over = self._state is DrainState.DRAINED
         self._state, self._run = advance(self._state, DrainEvent.CANCEL), None
+        self.sends_away = False
         self._leave(run)
         if not is_over or self._report is None:
             self._report = run.report(now, len(self._registry), is_cancelled=True)
         if not self._outcome.done():
             self._outcome.set_result(False)
         self._outcome = self.loop.create_future()
-        self._queue(events.DrainCancelled(now, run.drain_id, self._report))
+        self._events.put(events.DrainCancelled(now, run.drain_id, self._report))
 
     def _finish(self, run: DrainRun) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
         self._leave(run)
-        now = self.time()
+        self._drained_at = now = self.time()
         self._report = run.report(now, self._still_open(run))
         self._outcome.set_result(True)
         # Not in the context of the session that left last: a log would give the end its name.
-        self._queue(events.DrainFinished(now, run.drain_id, self._report), Context())
+        self._events.put(events.DrainFinished(now, run.drain_id, self._report), Context())
 
     def _leave(self, run: DrainRun) -> None:
         """Tidy up after a run."""
         self._log_failure(run)
-        self._timer.stop()
+        self._stop_timer()
         self._registry.unrank()
         self._pace.end()
+
+    def _stop_timer(self) -> None:
+        self._timer.stop()
+        if self._asked:
+            self._timer.set(self.loop, self.time())
 
     def _recount(self, run: DrainRun, now: float) -> None:
         run.plan.recount(now)
@@ -468,7 +505,7 @@ class Engine:
     def _held_or_released(self) -> None:
         if run := self._run:
             self._recount(run, self.time())
-            self._deliver()
+            self._events.deliver()
 
     def _schedule(self, run: DrainRun) -> None:
         """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
@@ -484,22 +521,13 @@ class Engine:
         stance = run.plan.stance(now)
         if stance not in (None, self._stance):
             self._stance = stance
-            self._queue(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
-
-    def _tick(self) -> None:
-        for session in self.collect():
-            self._begin_close(session)
+            self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
 
     def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
-        self._queue(events.SessionShed(now, session))
-
-    def _begin_close(self, session: Session) -> None:
-        try:
-            session.begin_close(self.close_policy)
-        except Exception:
-            logger.exception("A session on %s could not be closed; the drain goes on", printable(session.path))
+        if self.observers.wants(events.SessionShed):
+            self._events.put(events.SessionShed(now, session))
 
     def _still_open(self, run: DrainRun) -> int:
         return run.remaining if self.observes_only else len(self._registry)
@@ -508,20 +536,3 @@ class Engine:
         failure, run.plan.failure = run.plan.failure, None
         if failure is not None:
             logger.error("The pacing failed; the drain goes on, evenly from here on", exc_info=failure)
-
-    def _queue(self, event: events.Event, context: Context | None = None) -> None:
-        self._events.append((event, context))
-
-    def _deliver(self) -> None:
-        if self._is_delivering:
-            return
-        self._is_delivering = True
-        try:
-            while self._events:
-                event, context = self._events.popleft()
-                if context is None:
-                    self.observers.notify(event)
-                else:
-                    context.run(self.observers.notify, event)
-        finally:
-            self._is_delivering = False

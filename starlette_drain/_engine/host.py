@@ -33,6 +33,9 @@ class DrainHost:
         SettingsError: If a trigger, an observer or *rng* is of the wrong kind.
     """
 
+    _close_due: Callable[[Engine], object] = staticmethod(Engine.collect)
+    """What closes the sessions that are due; without a middleware there are none."""
+
     def __init__(
         self,
         settings: Settings,
@@ -51,8 +54,10 @@ class DrainHost:
         self._chooses_observers = observers is None
         self._is_equipped = False
         self.rng = rng
-        self._bound: tuple[Lifetime, LocalControl] | None = None
-        """The present lifetime, or the last, and what gives commands in it."""
+        self.lifetime: Lifetime | None = None
+        """The present lifetime, or the last."""
+        self._control: LocalControl | None = None
+        """What gives commands in it."""
         self._make_control: Callable[[Lifetime], LocalControl] = self._make_local_control
         self._early: asyncio.Future[bool] | None = None
         """What waits for the first drain of a lifetime that has not begun."""
@@ -80,6 +85,12 @@ class DrainHost:
         self._let_listen(trigger)
         self._watch_soon()
 
+    def close_with(self, close_due: Callable[[Engine], object]) -> None:
+        """Have the sessions that are due closed by *close_due*, which collects them from the engine."""
+        self._close_due = close_due
+        if self.engine is not None:
+            self.engine.close_with(close_due)
+
     def coordinate(self, make_control: Callable[[Lifetime], LocalControl], elect: Callable[[Trigger], Trigger]) -> None:
         """Let the workers of one task agree: by another control, and by *elect*, which lets one watch for all."""
         life = self.lifetime
@@ -89,16 +100,10 @@ class DrainHost:
         )
         self._make_control = make_control
         if life is not None and life.is_alive:
-            control = make_control(life)
-            self._bound = life, control
-            life.use(control)
+            self._control = make_control(life)
+            life.use(self._control)
 
     # One lifetime after another
-
-    @property
-    def lifetime(self) -> Lifetime | None:
-        """The present lifetime, or the last."""
-        return self._bound[0] if self._bound is not None else None
 
     @property
     def engine(self) -> Engine | None:
@@ -135,8 +140,8 @@ class DrainHost:
         Raises:
             DrainInUse: If it already belongs to another event loop, or this one is not asyncio's.
         """
-        former = self._bound
-        return self._attach() is not former
+        former = self.lifetime
+        return self._attach()[0] is not former
 
     def _attach(self) -> tuple[Lifetime, LocalControl]:
         """Return the lifetime on the running event loop, a new one where there is none that is alive."""
@@ -145,10 +150,10 @@ class DrainHost:
             msg = "there is no asyncio event loop here (trio has its own kind), and a Drain runs on no other"
             raise DrainInUse(msg)
         life = self.lifetime
-        if self._bound is not None and self._bound[0].is_alive:
-            if self._bound[0].loop is loop:
-                return self._bound
-            if not self._bound[0].loop.is_closed():
+        if self.lifetime is not None and self._control is not None and self.lifetime.is_alive:
+            if self.lifetime.loop is loop:
+                return self.lifetime, self._control
+            if not self.lifetime.loop.is_closed():
                 msg = "this Drain already runs on another event loop; make one Drain for each application and loop"
                 raise DrainInUse(msg)
         outcome, self._early = self._early, None
@@ -159,10 +164,14 @@ class DrainHost:
             engine.renew(outcome)
         else:
             rng = self.rng or Random()
-            engine = Engine(self.settings, self._observers, self.close_hooks, rng, loop, outcome=outcome)
+            close_due = self._close_due
+            engine = Engine(
+                self.settings, self._observers, self.close_hooks, rng, loop, close_due=close_due, outcome=outcome
+            )
         life = Lifetime(engine)
-        self._bound = life, self._make_control(life)
-        return self._bound
+        control = self._make_control(life)
+        self.lifetime, self._control = life, control
+        return life, control
 
     def begin(self) -> bool:
         """
@@ -216,7 +225,7 @@ class DrainHost:
 
     async def wait_all_drained(self) -> bool:
         """Wait like `wait_drained`, for all workers of the task."""
-        return await (self.wait_drained() if self._bound is None else self._bound[1].wait_all_drained())
+        return await (self.wait_drained() if self._control is None else self._control.wait_all_drained())
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """Return what each trigger says of itself."""

@@ -9,6 +9,7 @@
 
 from collections.abc import Iterable
 from enum import Enum
+from threading import get_ident
 
 from starlette_drain._core.report import DrainReport
 from starlette_drain._engine.engine import Engine
@@ -44,6 +45,7 @@ class Lifetime:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.loop = engine.loop
+        self.thread = get_ident()
         self.state = LifetimeState.ATTACHED
         self._tasks: TriggerTasks | None = None
         self._flushed: DrainReport | None = None

@@ -1,5 +1,6 @@
 """The names and types of the options, for editors and type checkers: tests/make_options."""
 
+from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 from starlette_drain._core.pacing import Pacing
@@ -18,6 +19,7 @@ class DrainOptions(TypedDict, total=False):
     shed_first: ShedFirst | Precedence
     start_delay: float
     late_arrivals: Literal["refuse", "accept"]
+    streams: Mapping[str, str] | str | None
     retry_after: float
     close_code: int
     grace: float

@@ -18,7 +18,7 @@ class Timer:
     """
 
     def __init__(self, ring: Callable[[], object]) -> None:
-        self._ring = ring
+        self.ring = ring
         self._handle: asyncio.TimerHandle | None = None
         self._at = 0.0
 
@@ -42,4 +42,4 @@ class Timer:
 
     def _go_off(self) -> None:
         self._handle = None
-        self._ring()
+        self.ring()

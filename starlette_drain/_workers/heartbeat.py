@@ -21,6 +21,7 @@ SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
+UNDER_WAY = ("transfers", "working", "failed_hooks")
 PROGRESS = ("shed", "left", "refused", "forced")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
@@ -41,7 +42,8 @@ class Heartbeat:
         applied: The number of the last command that it has applied.
         state: Its `DrainState`.
         sessions: How many sessions it has, by how they stand.
-        counts: Answers under way, the tally of its drain, and the rate and the eta of its plan.
+        counts: Answers and work under way, close hooks that have failed, the tally of its drain, and the rate and the
+            eta of its plan.
         report: The numbers and the outcome of its last report, if there was one.
         failures: How often triggers of which one runs per task have failed in it, by their names.
         window: What it knows of the window that a drain may take, as `Latest`.
@@ -82,7 +84,7 @@ class Heartbeat:
             (_, _), (_, _) = heartbeat.window, heartbeat.fleet
             float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied)
             sum(heartbeat.sessions[name] for name in SESSIONS)
-            sum(heartbeat.counts[name] for name in ("transfers", *PROGRESS, *PLAN)), sum(heartbeat.failures.values())
+            sum(heartbeat.counts[name] for name in (*UNDER_WAY, *PROGRESS, *PLAN)), sum(heartbeat.failures.values())
             if heartbeat.report is not None:
                 sum(heartbeat.report[name] for name in REPORT), OUTCOMES.index(heartbeat.report["outcome"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -102,7 +104,8 @@ def count(engine: Engine) -> tuple[dict[str, int], dict[str, float]]:
     tally = {name: getattr(progress, name) if progress else 0 for name in PROGRESS}
     plan = progress if engine.state is DrainState.DRAINING else None
     pace = {name: round(getattr(plan, name), 3) if plan else 0.0 for name in PLAN}
-    return sessions, {"transfers": len(engine.answers), **tally, **pace}
+    under_way = len(engine.answers), statistics.working, engine.close_hooks.failures
+    return sessions, {**dict(zip(UNDER_WAY, under_way, strict=True)), **tally, **pace}
 
 
 def reported(engine: Engine) -> dict[str, Any] | None:
@@ -150,7 +153,7 @@ def sums(heartbeats: Collection[Heartbeat]) -> dict[str, Any]:
         report["outcome"] = max((each["outcome"] for each in reports), key=OUTCOMES.index)
     return {
         "sessions": {name: _combine(name, [each.sessions for each in heartbeats]) for name in SESSIONS},
-        **{name: _combine(name, [each.counts for each in heartbeats]) for name in ("transfers", *PROGRESS, *PLAN)},
+        **{name: _combine(name, [each.counts for each in heartbeats]) for name in (*UNDER_WAY, *PROGRESS, *PLAN)},
         "report": report,
     }
 

@@ -1,7 +1,7 @@
 """The contract between a drain and its observers."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 from starlette_drain._core.declared import members
@@ -16,10 +16,13 @@ logger = logging.getLogger("starlette_drain")
 @runtime_checkable
 class Observer(Protocol):
     """
-    Gets what happened, as events. Two members are optional.
+    Gets what happened, as events. Three members are optional.
 
     ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every session:
     `SessionOpened`, `SessionShed` and `SessionClosed`.
+
+    ``interest(kind)`` is called once for each of these three classes. It returns a function that is asked before such
+    an event is made: none is made where those of all who subscribe answer False, such as that of a log above DEBUG.
 
     ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in a thread of its own, after a
     drain and before the server is told to stop: uvicorn raises SIGTERM again at its end, and a process that dies of a
@@ -48,6 +51,8 @@ class Observers:
         self._subscriptions = {id(each): _subscription(each) for each in self._observers}
         self._listeners: dict[type[Event], tuple[Observer, ...]] = {}
         """The observers of each event class seen so far."""
+        self._interests: dict[type[Event], tuple[Callable[[], bool], ...]] = {}
+        """What says whether any of them wants an event now."""
 
     def add(self, observer: Observer) -> None:
         """
@@ -59,14 +64,25 @@ class Observers:
         self._subscriptions[id(observer)] = _subscription(observer)
         self._replace((*self._observers, observer))
 
+    def wants(self, kind: type[Event]) -> bool:
+        """Return whether an observer would do something with an event of this class now."""
+        if (interests := self._interests.get(kind)) is None:
+            interests = self._interests[kind] = tuple(
+                each.interest(kind) if hasattr(each, "interest") else _always for each in self._listeners_of(kind)
+            )
+        try:
+            for is_interested in interests:
+                if is_interested():
+                    return True
+        except Exception:
+            logger.exception("What says whether an observer wants %s failed; it gets them", kind.__name__)
+            self._interests[kind] = (_always,)
+            return True
+        return False
+
     def notify(self, event: Event) -> None:
         """Notify every observer that subscribes to events of this class."""
-        kind = type(event)
-        if (listeners := self._listeners.get(kind)) is None:
-            listeners = self._listeners[kind] = tuple(
-                each for each in self._observers if issubclass(kind, self._subscriptions[id(each)])
-            )
-        for observer in listeners:
+        for observer in self._listeners_of(type(event)):
             try:
                 observer.notify(event)
             except Exception:
@@ -83,9 +99,21 @@ class Observers:
             except Exception:
                 logger.exception("Observer %r could not be flushed", observer)
 
+    def _listeners_of(self, kind: type[Event]) -> tuple[Observer, ...]:
+        if (listeners := self._listeners.get(kind)) is None:
+            listeners = self._listeners[kind] = tuple(
+                each for each in self._observers if issubclass(kind, self._subscriptions[id(each)])
+            )
+        return listeners
+
     def _replace(self, observers: Iterable[Observer]) -> None:
         self._observers = tuple(observers)
         self._listeners.clear()
+        self._interests.clear()
+
+
+def _always() -> bool:
+    return True
 
 
 def _subscription(observer: Observer) -> tuple[type[Event], ...]:

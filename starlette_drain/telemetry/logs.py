@@ -1,7 +1,9 @@
 """Writes a drain to Python's logging, in sentences. Single sessions are logged at DEBUG only."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import (
@@ -95,6 +97,10 @@ class LogObserver:
         self._logger = logger or logging.getLogger("starlette_drain")
         self._prefix = OBSERVED if observes_only else ""
         self._ended: str | None = None
+
+    def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
+        """Return what says whether single sessions are logged."""
+        return partial(self._logger.isEnabledFor, logging.DEBUG)
 
     def notify(self, event: Event) -> None:
         """Write the line of *event*, if it has one."""

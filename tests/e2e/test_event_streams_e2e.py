@@ -1,6 +1,7 @@
 """Event streams on a real uvicorn, to a real client: clean ends, and no uvicorn that hangs."""
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
@@ -108,3 +109,58 @@ async def test_an_answer_is_complete_or_seen_to_be_cut(serve, method, headers):
             await tasks[1]
         await asyncio.to_thread(server.wait)
     assert whole.endswith(b"data: 29\n\ndata: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_what_is_declared_leaves_as_declared(serve, http):
+    """An NDJSON watch ends cleanly, a stream that is to be cut is an error to its client, and a job is let finish."""
+    declared = "/watch=session, /streaming=session:cut, /answer=answer"
+    environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_STREAMS": declared}
+    server = serve("event_streams:app", "--http", http, env=environment)
+    async with reading(server, "watch", "streaming", "answer?seconds=4") as (watch, cut, answer):
+        _, shown = await asyncio.to_thread(server.drain, "GET")
+        assert (shown["sessions"]["open"], shown["transfers"]) == (2, 1)
+        await asyncio.to_thread(server.drain, "POST", window=1)
+        _, headers, lines = await watch
+        assert set(lines.splitlines()) == {b"{}"}
+        assert headers.get_list("connection") == ["close"]
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            await cut
+        _, _, whole = await answer
+        assert whole.endswith(b"data: 39\n\ndata: [DONE]\n\n")
+    async with httpx.AsyncClient() as client:
+        late = await client.get(f"{server.url}/watch")
+        assert (late.status_code, late.headers.get_list("connection")) == (503, ["close"])
+        assert int(late.headers["retry-after"]) >= 5
+    (trouble,) = server.trouble
+    assert "ASGI callable returned without completing response." in trouble
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_no_answer_looks_complete_that_is_not(serve, method):
+    """Answers that begin at any moment of a drain and of a stop that cuts: each is whole, or an error at its client."""
+    environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "DRAIN_SIGTERM": "true", "DRAIN_SIGTERM_WINDOW": "1"}
+    environment["DRAIN_STREAMS"] = "/answer=answer"
+    server = serve("event_streams:app", "--timeout-graceful-shutdown", "2", env=environment)
+
+    async def ask(client, delay):
+        await asyncio.sleep(delay)
+        body = b""
+        try:
+            async with client.stream(method, f"{server.url}/answer?seconds=2", headers=EVENT_SOURCE) as response:
+                async for part in response.aiter_raw():
+                    body += part
+        except httpx.HTTPError:
+            return "error"
+        return "whole" if body.endswith(b"data: 19\n\ndata: [DONE]\n\n") else "truncated"
+
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+        asking = [asyncio.create_task(ask(client, number * 0.1)) for number in range(80)]
+        await asyncio.sleep(1)
+        await asyncio.to_thread(server.drain, "POST", window=2)
+        await asyncio.sleep(4)
+        server.signal()
+        seen = Counter(await asyncio.gather(*asking))
+        await asyncio.to_thread(server.wait)
+    assert seen["truncated"] == 0
+    assert seen["whole"] > 30

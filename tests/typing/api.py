@@ -50,6 +50,8 @@ from starlette_drain.testing import FakeAWS, ManualTrigger, RecordingObserver, V
 starlette = Starlette(middleware=[Middleware(DrainMiddleware), Middleware(DrainMiddleware, window=240)])
 starlette.add_middleware(DrainMiddleware)
 starlette.add_middleware(DrainMiddleware, window=240, close_code=1012)
+starlette.add_middleware(DrainMiddleware, streams={"/watch/*": "session", "/feed": "session:cut"})
+starlette.add_middleware(DrainMiddleware, streams="/watch/*=session, /feed=session:cut")
 
 fastapi = FastAPI()
 fastapi.add_middleware(DrainMiddleware)
@@ -132,7 +134,11 @@ async def commands(websocket: WebSocket) -> None:
 
 
 async def prices(request: Request) -> StreamingResponse:
-    """Find the session of an event stream, which exists once the response has started."""
+    """Find the session of an event stream, before its response and in it, and say what it is."""
+    session_of(request).declare("session", end="cut")
+    session_of(request).declare("answer")
+    either = session_of(request.scope)
+    assert_type(either, WebSocketSession | EventStreamSession)
 
     async def events() -> AsyncIterator[str]:
         session = session_of(request)

@@ -61,6 +61,10 @@ class Instruments:
         )
         _gauges_of(provider).show(self, meter)
 
+    def are_real(self) -> bool:
+        """Return whether they are more than the API's, which wait for an SDK to be set."""
+        return getattr(self._active, "_real_instrument", self) is not None
+
     def notify(self, event: Event) -> None:
         """Count *event*. Those that come for every session are looked for first, and make nothing new."""
         match event:
@@ -165,7 +169,8 @@ class _Gauges:
 
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
         if there := self._there():
-            yield Observation(sum(one.open for one in there if one.state != SERVING))
+            # Less than none where sessions opened before an SDK was set, and have closed since.
+            yield Observation(max(0, sum(one.open for one in there if one.state != SERVING)))
 
 
 _gauges: dict[int, _Gauges] = {}

@@ -1,5 +1,6 @@
 """The observer that keeps spans and metrics, and has them sent before the process ends."""
 
+from collections.abc import Callable
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -34,6 +35,10 @@ class OpenTelemetryObserver:
         self._meter_provider = meter_provider
         self._spans = Spans(tracer_provider)
         self._instruments = Instruments(meter_provider)
+
+    def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
+        """Return what says whether the metrics go anywhere, so that single sessions are worth an event."""
+        return self._instruments.are_real
 
     def notify(self, event: Event) -> None:
         """Put *event* into metrics, and into spans unless it is one of those that come for every session."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from starlette_drain import Drain, DrainCause, Session
+from starlette_drain._asgi.closer import close_due
 from starlette_drain._core.events import Event, PaceChanged, SessionShed
 from starlette_drain._core.session import ClosePolicy
 from starlette_drain.aws.api.budget import fleet_interval
@@ -130,6 +131,7 @@ async def simulate_fleet(
         drain = Drain(
             triggers=[], observers=[ledger], rng=Random(rng.random()), pacing=f"fleet:{budget}", start_delay=start_delay
         )
+        drain.host.close_with(close_due)
         async with drain.run():
             for _ in range(seats):
                 drain.host.engine.track(_Guest(drain))

@@ -87,6 +87,11 @@ async def download(_request: Request) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
+async def watch(_request: Request) -> StreamingResponse:
+    """Send lines for ever; a session only where that is declared."""
+    return StreamingResponse(events("watch", "{}\n"), media_type="application/x-ndjson")
+
+
 async def pid(_request: Request) -> PlainTextResponse:
     """Tell the process id."""
     return PlainTextResponse(str(os.getpid()))
@@ -94,7 +99,7 @@ async def pid(_request: Request) -> PlainTextResponse:
 
 app = Starlette(
     routes=[
-        *(Route(f"/{each.__name__}", each) for each in (streaming, sync, sse, half, download, pid)),
+        *(Route(f"/{each.__name__}", each) for each in (streaming, sync, sse, half, download, watch, pid)),
         Route("/answer", answer, methods=["GET", "POST"]),
     ],
     middleware=[Middleware(DrainMiddleware)],

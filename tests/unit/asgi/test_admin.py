@@ -269,6 +269,8 @@ async def test_get_while_serving():
         "state": "serving",
         "sessions": {"open": 3, "waiting": 3, "held": 0, "leaving": 0, "opened": 3, "closed": 0},
         "transfers": 0,
+        "working": 0,
+        "failed_hooks": 0,
     }
     drain = {"shed": 0, "left": 0, "refused": 0, "forced": 0, "rate": 0.0, "eta": 0.0}
     assert answer.json() == {

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from importlib.util import find_spec
 from random import Random
 
@@ -18,7 +19,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from starlette_drain import Drain, DrainMiddleware, DrainState, EventStreamSession, NotTracked, session_of
+from starlette_drain import (
+    Drain,
+    DrainMiddleware,
+    DrainState,
+    EventStreamSession,
+    NotTracked,
+    SettingsError,
+    session_of,
+)
 from starlette_drain._core.events import SessionClosed, SessionOpened, SessionRefused
 from starlette_drain._core.session import Outcome
 from starlette_drain.testing.recording import RecordingObserver
@@ -27,7 +36,12 @@ pytestmark = pytest.mark.anyio
 
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 START = {"type": "http.response.start", "status": 200, "headers": [EVENT_STREAM]}
+HEAD = {**START, "headers": [EVENT_STREAM, (b"connection", b"close")]}
+"""The head of a session, as its client sees it over HTTP/1."""
 END = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+STREAMS = "Streams under way that are answers"
 
 
 def chunk(body: bytes, *, more: bool = True):
@@ -76,10 +90,11 @@ class House:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog):
-    """No test may log a warning: no traceback comes of an ordinary shed."""
+    """No test may log a warning, but the one of streams that are answers: no traceback comes of an ordinary shed."""
     caplog.set_level(logging.WARNING)
     yield caplog
-    assert [record.getMessage() for record in caplog.get_records("call")] == []
+    lines = [record.getMessage() for record in caplog.get_records("call")]
+    assert [line for line in lines if not line.startswith(STREAMS)] == []
 
 
 def bare(*chunks: bytes, headers=(EVENT_STREAM,), status=200, ends=False):
@@ -163,7 +178,8 @@ FRAMEWORKS = (
 
 async def test_before_a_drain_the_very_messages_pass():
     """Until a drain a response passes as it is, object by object."""
-    outgoing = [START, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), END]
+    start = {**START, "headers": [(b"content-type", b"text/plain")]}
+    outgoing = [start, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), END]
 
     async def app(scope, receive, send):
         for message in outgoing:
@@ -183,7 +199,7 @@ async def test_headers_that_can_be_read_once_are_read_once():
 
     server = House(app).serve()
     await server.task
-    assert server.sent == [START, END]
+    assert server.sent == [HEAD, END]
 
 
 @pytest.mark.parametrize("kind", [b"text/event-stream", b"text/event-stream;charset=utf-8", b"Text/Event-Stream "])
@@ -313,7 +329,7 @@ async def test_retry_is_told_only_after_a_whole_event(sent, expected):
     server = house.serve()
     await settle()
     await house.shed()
-    assert [START, *map(chunk, sent), chunk(expected, more=False)] == server.sent
+    assert [HEAD, *map(chunk, sent), chunk(expected, more=False)] == server.sent
     await server.task
 
 
@@ -334,7 +350,7 @@ async def test_nothing_is_added_while_a_part_may_or_may_not_arrive():
     await settle()
     await house.shed()
     await server.task
-    assert server.sent == [START, chunk(b"data: half"), END]
+    assert server.sent == [HEAD, chunk(b"data: half"), END]
 
 
 async def test_only_parts_of_the_body_are_parts_of_the_stream():
@@ -352,7 +368,7 @@ async def test_only_parts_of_the_body_are_parts_of_the_stream():
     await settle()
     await house.shed()
     await server.task
-    assert server.sent == [START, push, retry(5000)]
+    assert server.sent == [HEAD, push, retry(5000)]
 
 
 async def test_a_stream_whose_head_is_still_on_its_way_is_no_session_yet():
@@ -441,7 +457,7 @@ async def test_what_the_application_sends_after_the_end_is_dropped():
     await server.task
     assert 3 <= house.drain.host.engine.time() - at < 3.2
     assert sends < 50
-    assert [START, retry(5000)] == server.sent
+    assert [HEAD, retry(5000)] == server.sent
 
 
 async def test_on_servers_that_raise_it_is_told():
@@ -484,7 +500,7 @@ async def test_an_application_that_notices_nothing_is_cancelled_after_the_grace(
     at = house.drain.host.engine.time()
     await house.drain.start(window=0)
     await server.task
-    assert [START, retry(5000)] == server.sent
+    assert [HEAD, retry(5000)] == server.sent
     assert 3 <= cleaned[0] - at < 3.1
     assert house.outcomes() == [Outcome.FORCED]
 
@@ -536,7 +552,7 @@ async def test_a_farewell_does_not_speak_into_half_an_event():
     server = house.serve()
     await settle()
     await house.shed()
-    assert [START, chunk(b"data: half"), END] == server.sent
+    assert [HEAD, chunk(b"data: half"), END] == server.sent
     await server.task
 
 
@@ -561,7 +577,7 @@ async def test_a_farewell_to_a_stream_that_has_ended_says_nothing():
     await settle()
     await house.drain.start(window=0)
     await server.task
-    assert server.sent == [START, END]
+    assert server.sent == [HEAD, END]
 
     other = House(bare(b"data: x\n\n"))
     other.drain.before_close(lambda session: session.send_text("bye"))
@@ -574,7 +590,7 @@ async def test_a_farewell_to_a_stream_that_has_ended_says_nothing():
 
 
 async def test_the_session_is_found_from_inside_the_generator():
-    """session_of works with a Request once its response is a stream, and not before."""
+    """session_of works with a Request, and finds the same session before its response and in it."""
     seen = []
 
     async def events(request):
@@ -590,8 +606,7 @@ async def test_the_session_is_found_from_inside_the_generator():
         seen.append("shed")
 
     async def endpoint(request: Request):
-        with pytest.raises(NotTracked, match="text/event-stream"):
-            session_of(request)
+        assert session_of(request).is_open is False
         return StreamingResponse(events(request), media_type="text/event-stream")
 
     house = House(Starlette(routes=[Route("/events", endpoint)]))
@@ -618,17 +633,6 @@ async def test_the_session_is_found_in_a_copy_of_the_scope():
 
     await House(copying).serve().task
     assert isinstance(seen[0], EventStreamSession)
-
-
-async def test_an_ordinary_response_is_no_session():
-    """session_of in an ordinary endpoint says what would make it one."""
-
-    async def app(scope, receive, send):
-        await PlainTextResponse("hello")(scope, receive, send)
-        with pytest.raises(NotTracked, match="no session"):
-            session_of(scope)
-
-    await House(app).serve().task
 
 
 async def test_idle_first_sheds_the_stream_that_was_silent_for_longest():
@@ -847,7 +851,7 @@ async def test_code_that_asks_for_its_session_works_in_an_answer_too():
 @pytest.mark.parametrize("own", [[], [(b"connection", b"keep-alive")], [(b"Connection", b"keep-alive")]])
 async def test_while_draining_a_connection_is_closed_after_its_response(own):
     """The next request shall find another task: the header is replaced, not added to, in HTTP/1."""
-    plain = (b"content-type", b"text/plain")
+    plain = (b"content-length", b"5")
     house = House(bare(b"hello", headers=[plain, *own], ends=True))
     house.drain.host.begin()
     await house.shed()
@@ -858,12 +862,23 @@ async def test_while_draining_a_connection_is_closed_after_its_response(own):
 
 async def test_http_2_knows_no_such_header():
     """RFC 9113 forbids it."""
-    house = House(bare(b"hello", headers=[(b"content-type", b"text/plain")], ends=True))
+    house = House(bare(b"hello", headers=[(b"content-length", b"5")], ends=True))
     house.drain.host.begin()
     await house.shed()
     server = house.serve(http_scope(version="2"))
     await server.task
-    assert server.sent[0]["headers"] == [(b"content-type", b"text/plain")]
+    assert server.sent[0]["headers"] == [(b"content-length", b"5")]
+
+
+@pytest.mark.parametrize("kind", [EVENT_STREAM, (b"content-type", b"application/x-ndjson")])
+async def test_an_answer_whose_end_only_its_last_chunk_tells_keeps_its_connection(kind):
+    """With `Connection: close` Node.js would take it for complete wherever the server cuts it."""
+    house = House(bare(b"{}", headers=[kind], ends=True))
+    house.drain.host.begin()
+    await house.shed()
+    server = house.serve(http_scope("POST"))
+    await server.task
+    assert server.sent[0]["headers"] == [kind]
 
 
 async def test_a_cancelled_drain_leaves_connections_alone_again():
@@ -872,7 +887,7 @@ async def test_a_cancelled_drain_leaves_connections_alone_again():
     house.drain.host.begin()
     await house.drain.start(window=30)
     await house.drain.cancel()
-    server = house.serve()
+    server = house.serve(http_scope("POST"))
     await settle()
     assert server.sent[0] == START
     server.task.cancel()
@@ -900,3 +915,330 @@ async def test_an_answer_may_finish_however_long_it_takes():
     assert ended[0] - at == pytest.approx(100, abs=0.1)
     assert len(house.drain.host.engine.answers) == 0
     assert len(server.sent) == 1
+
+
+# --- Declarations ---
+
+NDJSON = (b"content-type", b"application/x-ndjson")
+CLOSE = (b"connection", b"close")
+
+
+def declaring(how, kind="session", end="clean", *, headers=(NDJSON,), chunks=(b"{}\n",)):
+    """Make an application that declares its response inside *how*, and then waits for its client to go."""
+
+    async def app(scope, receive, send):
+        if how == "call":
+            session_of(scope).declare(kind, end=end)
+        own = [(b"Starlette-Drain", f"{kind}; end={end}".encode())] if how == "header" else []
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *own]})
+        for each in chunks:
+            await send(chunk(each))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    return app
+
+
+WAYS = pytest.mark.parametrize("how", ["call", "header", "option"])
+
+
+def options(how, word):
+    """Return the options of a house in which *word* is declared so."""
+    return {"streams": {"/events": word}} if how == "option" else {}
+
+
+@WAYS
+@pytest.mark.parametrize("end", ["clean", "cut"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_is_declared_a_session_is_asked_to_leave(how, end, method):
+    """By path, by a call or by a header that no client sees; it ends as declared, and nothing is added to it."""
+    house = House(declaring(how, end=end), **options(how, f"session:{end}"))
+    server = house.serve(http_scope(method, accept=()))
+    await settle()
+    assert house.drain.statistics().open == 1
+    assert len(house.drain.host.engine.answers) == 0
+    await house.shed()
+    await server.task
+    head = {"type": "http.response.start", "status": 200, "headers": [NDJSON, *([CLOSE] if end == "clean" else [])]}
+    assert [head, chunk(b"{}\n"), *([END] if end == "clean" else [])] == server.sent
+    assert house.outcomes() == [Outcome.SHED]
+    assert [event.session.kind for event in house.recording.of(SessionOpened)] == ["stream"]
+
+
+@WAYS
+async def test_what_is_declared_an_answer_is_let_finish(how, caplog):
+    """A job queue by GET with an EventSource: nothing is cut or added, and no line is needed."""
+    house = House(declaring(how, "answer", headers=[EVENT_STREAM]), **options(how, "answer"))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await asyncio.sleep(60)
+    assert not server.task.done()
+    assert [START, chunk(b"{}\n")] == server.sent
+    server.deliver({"type": "http.disconnect"})
+    await server.task
+    assert house.outcomes() == []
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_a_cut_tells_an_event_source_when_to_come_back(version):
+    """The body has its `retry:` and no end; over HTTP/2, where servers differ, its end is clean."""
+    house = House(bare(b"data: x\n\n"), streams="/events=session:cut")
+    server = house.serve(http_scope(version=version))
+    await settle()
+    await house.shed()
+    await server.task
+    assert server.sent[-1] == chunk(b"retry: 5000\n", more=version == "1.1")
+
+
+@pytest.mark.parametrize(
+    ("how", "headers"), [("call", [NDJSON, (b"content-length", b"9")]), ("option", [(b"content-length", b"9")])]
+)
+async def test_what_has_a_length_is_no_session_whatever_is_declared(how, headers):
+    """It could not be ended early."""
+    house = House(declaring(how, headers=headers), **options(how, "session"))
+    server = house.serve(http_scope(accept=()))
+    await settle()
+    assert house.drain.statistics().open == 0
+    await house.shed()
+    assert len(server.sent) == 2
+    server.task.cancel()
+
+
+async def test_a_head_request_is_no_session():
+    """Its response has no body."""
+    house = House(declaring("option"), streams={"/events": "session"})
+    server = house.serve(http_scope("HEAD"))
+    await settle()
+    assert house.drain.statistics().open == 0
+    server.task.cancel()
+
+
+async def test_an_event_stream_may_say_what_it_is_while_it_runs():
+    """An answer becomes a session, and a session an answer; both count as what they are."""
+    house = House(bare(b"data: x\n\n"))
+    server = house.serve(http_scope("POST"))
+    await settle()
+    session = session_of(server.scope)
+    counts = []
+    for kind in ("session", "session", "answer", "answer", "session"):
+        session.declare(kind)
+        counts.append((house.drain.statistics().open, len(house.drain.host.engine.answers)))
+    assert counts == [(1, 0), (1, 0), (0, 1), (0, 1), (1, 0)]
+    await house.shed()
+    await server.task
+    assert server.sent == [START, chunk(b"data: x\n\n"), END]
+    assert len(house.drain.host.engine.answers) == house.drain.statistics().open == 0
+
+
+async def test_a_declaration_that_cannot_be_is_an_error():
+    """At the call, which names what can."""
+
+    async def app(scope, receive, send):
+        with pytest.raises(SettingsError, match="use 'session' or 'answer'"):
+            session_of(scope).declare("stream")
+
+    await House(app).serve().task
+
+
+async def test_a_header_that_declares_nothing_is_told_and_stripped(caplog):
+    """The response is what it would be without it."""
+    house = House(declaring("header", "stream"))
+    server = house.serve(http_scope(accept=()))
+    await settle()
+    assert server.sent[0]["headers"] == [NDJSON]
+    assert house.drain.statistics().open == 0
+    (line,) = caplog.messages
+    assert "starlette-drain: stream; end=clean on /events means nothing" in line
+    caplog.clear()
+    server.task.cancel()
+
+
+async def test_a_late_session_that_is_no_event_stream_is_answered_with_503():
+    """Its client is told when to come back; the application's other headers stay, for browsers ask for some."""
+    cors = (b"access-control-allow-origin", b"*")
+    house = House(declaring("option", headers=[NDJSON, cors]), streams={"/events": "session"})
+    house.drain.host.begin()
+    await house.shed()
+    server = house.serve(http_scope(accept=()))
+    await server.task
+    head, body = server.sent
+    assert head["status"] == 503
+    assert [*head["headers"][:2], head["headers"][-1]] == [cors, (b"content-length", b"0"), CLOSE]
+    assert 5 <= int(dict(head["headers"])[b"retry-after"]) <= 10
+    assert body == END
+    assert [event.kind for event in house.recording.of(SessionRefused)] == ["stream"]
+
+
+async def test_event_streams_that_are_answers_are_told_when_a_drain_begins(caplog):
+    """Once for the drain, with their number and path: their clients may come back by themselves, or may not."""
+    house = House(bare(b"data: x\n\n"))
+    servers = [house.serve(http_scope(accept=[b"*/*"])) for _ in range(3)]
+    await settle()
+    await house.shed()
+    house.serve(http_scope(accept=[b"*/*"]))
+    await house.drain.start(window=1)
+    (line,) = caplog.messages
+    assert line.startswith(f"{STREAMS}, and not asked to leave: 3, most of them on /events.")
+    assert 'streams={"/events": "session"}' in line
+    for server in servers:
+        server.deliver({"type": "http.disconnect"})
+
+
+# --- A session lives as long as its connection ---
+
+
+@pytest.mark.parametrize("ending", ["body", "pathsend", "disconnect", "OSError"])
+async def test_what_comes_after_the_connection_is_work(ending):
+    """Whichever side has ended it, the session has left; its application is neither asked to leave nor cancelled."""
+    done = []
+
+    async def app(scope, receive, send):
+        await send(START)
+        await receive()
+        if ending == "body":
+            await send(END)
+        elif ending == "pathsend":
+            await send({"type": "http.response.pathsend", "path": "/tmp/file"})
+        elif ending == "disconnect":
+            await receive()
+        else:
+            server.refusing = OSError("gone")
+            with pytest.raises(OSError, match="gone"):
+                await send(chunk(b"data: x\n\n"))
+        await asyncio.sleep(60)
+        done.append(session_of(scope).is_held)
+
+    house = House(app, grace=3, max_session_age=5)
+    server = house.serve()
+    await settle()
+    if ending == "disconnect":
+        server.deliver({"type": "http.disconnect"})
+    await settle()
+    assert house.drain.statistics().open == 0
+    assert house.outcomes() == [Outcome.LEFT]
+    await house.drain.start(window=1)
+    await server.task
+    assert done == [False]
+    assert house.drain.report.shed == house.drain.report.forced == 0
+
+
+async def test_a_last_part_that_the_client_does_not_take_is_not_cut():
+    """The application has ended its body: what is left of it is not ours to cancel."""
+
+    async def app(scope, receive, send):
+        await send(START)
+        await receive()
+        await send(END)
+
+    house = House(app, grace=3)
+    server = house.serve()
+    server.blocked = lambda message: message == END
+    await settle()
+    assert house.drain.statistics().open == 0
+    await house.shed()
+    await asyncio.sleep(60)
+    assert not server.task.done()
+    server.task.cancel()
+
+
+# --- session_of works everywhere ---
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("moment", ["before", "in"])
+async def test_every_request_has_something_that_can_be_held(method, moment):
+    """Before its response, in an ordinary one, after it, and after the end: it works, and does nothing."""
+    seen = []
+
+    async def use(scope):
+        session = session_of(scope)
+        seen.append((session.is_open, session.reconnect_after_ms))
+        async with session.hold():
+            await session.send_text("nothing")
+            await session.send_json("nothing")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.wait_shed(), 0.1)
+
+    async def app(scope, receive, send):
+        await use(scope)
+        await PlainTextResponse("hello")(scope, receive, send)
+        await use(scope)
+
+    house = House(app)
+    house.drain.host.begin()
+    if moment == "in":
+        await house.shed()
+    server = house.serve(http_scope(method))
+    await server.task
+    await use(server.scope)
+    assert seen == [(False, 5000)] * 3
+    assert [each["type"] for each in server.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_hold_from_before_the_response_counts_once_it_is_a_session():
+    """An update that began in the endpoint goes on in the stream."""
+    release = asyncio.Event()
+
+    async def app(scope, receive, send):
+        async with session_of(scope).hold():
+            await send(START)
+            await release.wait()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    assert house.drain.statistics().held == 1
+    await house.drain.start(window=60)
+    await asyncio.sleep(30)
+    assert len(server.sent) == 1
+    release.set()
+    await server.task
+    assert house.outcomes() == [Outcome.SHED]
+
+
+async def test_without_the_middleware_there_is_no_session():
+    """That is an error in the installation, and is told."""
+    with pytest.raises(NotTracked, match="add DrainMiddleware"):
+        session_of(http_scope())
+
+
+# --- Nothing spins ---
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+@pytest.mark.parametrize("what", ["send", "receive", "send_text", "wait_shed"])
+async def test_a_loop_that_ignores_the_end_lets_others_run(what, spec):
+    """Whatever an application calls again and again after the end, it takes few steps, and is cancelled at last."""
+    steps = 0
+
+    async def app(scope, receive, send):
+        nonlocal steps
+        await send(START)
+        session = session_of(scope)
+        await session.wait_shed()
+        await asyncio.sleep(0.1)
+        while True:
+            steps += 1
+            with suppress(OSError):
+                await {
+                    "send": lambda: send(chunk(b"data: x\n\n")),
+                    "receive": receive,
+                    "send_text": lambda: session.send_text("x"),
+                    "wait_shed": session.wait_shed,
+                }[what]()
+            if what in ("send_text", "wait_shed"):
+                await asyncio.sleep(0.1)  # they only have to suspend
+
+    house = House(app, grace=3)
+    server = house.serve(http_scope(spec=spec))
+    await settle()
+    at = house.drain.host.engine.time()
+    await house.drain.start(window=0)
+    await asyncio.wait([server.task], timeout=60)
+    assert server.task.done()
+    assert house.drain.host.engine.time() - at < 10
+    assert steps < 100

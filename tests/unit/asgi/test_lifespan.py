@@ -358,7 +358,7 @@ def make_starlette(drain, **more) -> Starlette:
     """Return a Starlette application."""
 
     async def state(request):
-        return PlainTextResponse(str(request.state.drain.state.value))
+        return PlainTextResponse(str(request.app.state.drain.state.value))
 
     routes = [Route("/", lambda _: PlainTextResponse("hello")), Route("/state", state), WebSocketRoute("/ws", ws)]
     return Starlette(routes=routes, middleware=[Middleware(DrainMiddleware, drain=drain)], **more)
@@ -374,7 +374,7 @@ def make_fastapi(drain, **more) -> FastAPI:
 
     @app.get("/state")
     def state(request: Request):
-        return PlainTextResponse(str(request.state.drain.state.value))
+        return PlainTextResponse(str(request.app.state.drain.state.value))
 
     app.add_api_websocket_route("/ws", ws)
     app.add_middleware(DrainMiddleware, drain=drain)
@@ -434,13 +434,14 @@ def test_a_client_of_the_test_client_gets_the_close(make):
 
 
 def test_the_applications_own_lifespan_and_state_are_its_own(make):
-    """The application's lifespan runs as ever, its state is there beside the drain, and its own "drain" wins."""
+    """The application's lifespan runs as ever, and what it keeps as `app.state.drain` stays."""
     log = []
 
     @asynccontextmanager
     async def lifespan(app):
         log.append("up")
-        yield {"mine": 1, "drain": Drain(triggers=[], observers=[])}
+        app.state.drain = Drain(triggers=[], observers=[])
+        yield {"mine": 1}
         log.append("down")
 
     ours = drain_with()
@@ -478,7 +479,8 @@ def test_one_drain_on_two_loops_degrades(make, caplog, begun):
 async def untracked(websocket):
     """Say something without being tracked."""
     await websocket.accept()
-    assert "starlette_drain.session" not in websocket.scope
+    async with session_of(websocket).hold():
+        await session_of(websocket).send_text("nothing")
     await websocket.send_text("hello")
     await websocket.close()
 

@@ -19,7 +19,7 @@ TOKEN = "correct-horse-battery-staple"
 
 async def hello(request):
     """Answer, and say whether the drain is shown."""
-    return PlainTextResponse(f"hello {isinstance(request.state.drain, Drain)}")
+    return PlainTextResponse(f"hello {isinstance(request.app.state.drain, Drain)}")
 
 
 async def echo(websocket):

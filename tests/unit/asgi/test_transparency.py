@@ -5,8 +5,6 @@ import copy
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
 from starlette_drain import Drain, DrainMiddleware
 
@@ -53,21 +51,33 @@ async def test_the_state_of_an_application_that_is_not_starlettes_is_its_own(sco
 
 
 @pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("state", [{}, {"state": {"mine": 1}}, {"state": {"drain": "mine"}}])
-async def test_starlettes_requests_show_the_drain(state, inside):
-    """`request.state.drain` is the Drain, with a lifespan and without, unless the application has its own there."""
-    drain = Drain(triggers=[], observers=[])
+@pytest.mark.parametrize("mode", ["drain", "off"])
+@pytest.mark.parametrize("scope", [LIFESPAN, HTTP], ids=lambda scope: scope["type"])
+async def test_starlettes_applications_show_the_drain(scope, mode, inside):
+    """`app.state.drain` is the Drain, with a lifespan and without, unless the application has its own there."""
+    drain = Drain(triggers=[], observers=[], mode=mode)
+    for own in (None, "mine"):
+        middleware = [Middleware(DrainMiddleware, drain=drain)] if inside else []
+        app = Starlette(middleware=middleware)
+        if own:
+            app.state.drain = own
+        scope = {**scope, "method": "GET", "query_string": b""}
+        await (app if inside else DrainMiddleware(app, drain=drain))(scope, nothing_more, nothing_at_all)
+        assert app.state.drain == (own or drain)
+        await drain.host.end(may_begin_again=True)
+
+
+async def test_a_request_finds_in_its_scope_what_it_would_find_without_us():
+    """Nothing is added to the state of a request, and one entry to its scope."""
     seen = []
 
-    async def endpoint(request):
-        seen.append(request.state.drain)
-        return PlainTextResponse("")
+    async def app(scope, receive, send):
+        seen.append(dict(scope))
 
-    middleware = [Middleware(DrainMiddleware, drain=drain)] if inside else []
-    app = Starlette(routes=[Route("/", endpoint)], middleware=middleware)
-    scope = {**HTTP, "method": "GET", "query_string": b"", **copy.deepcopy(state)}
-    await (app if inside else DrainMiddleware(app, drain=drain))(scope, nothing_more, nothing_at_all)
-    assert seen == [state.get("state", {}).get("drain", drain)]
+    scope = {**HTTP, "state": {"mine": 1}}
+    await DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))(dict(scope), nothing_more, nothing_more)
+    assert seen[0].pop("starlette_drain.session")
+    assert seen == [scope]
 
 
 async def test_headers_that_can_be_read_only_once_arrive():

@@ -17,7 +17,7 @@ from websocket_shapes import SHAPES, fastapi_app, starlette_app
 
 from starlette_drain import Drain, DrainMiddleware, DrainState, NotTracked, WebSocketSession, session_of
 from starlette_drain._core.events import SessionClosed, SessionOpened, SessionRefused, SessionShed
-from starlette_drain._core.session import Outcome
+from starlette_drain._core.session import ClosePolicy, Outcome
 from starlette_drain.testing.recording import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -254,7 +254,7 @@ async def test_the_disconnect_is_delivered_once_and_the_next_receive_waits():
     assert seen == [CONNECT, SHED]
     assert server.sent == [ACCEPT, CLOSE]
     assert asyncio.get_running_loop().time() - began == pytest.approx(3.0, abs=0.01)
-    assert house.outcomes() == [Outcome.FORCED]
+    assert house.outcomes() == [Outcome.SHED], "the connection was over before: closed, and the disconnect received"
 
 
 async def test_a_handshake_hears_connect_and_one_disconnect():
@@ -277,30 +277,27 @@ async def test_a_handshake_hears_connect_and_one_disconnect():
 
 
 async def test_a_close_sent_in_a_loop_lets_others_run():
-    """Closing again and again after the shed does nothing, and suspends every time."""
-    passes = []
-
-    async def count_passes():
-        while True:
-            passes.append(None)
-            await asyncio.sleep(0)
+    """Closing again and again after the shed does nothing, suspends every time, and soon takes its time."""
+    others = []
 
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await receive()
-        counting = asyncio.create_task(count_passes())
-        for _ in range(50):
+        for _ in range(12):
+            asyncio.get_running_loop().call_soon(others.append, None)
+            before = len(others)
             await send({"type": "websocket.close", "code": 1000})
-        counting.cancel()
+            assert len(others) > before
 
     house = House(app)
     server = house.serve()
     await settle()
+    began = asyncio.get_running_loop().time()
     await house.shed()
     await server.task
 
-    assert len(passes) >= 50
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.9, abs=0.01)
     assert server.sent == [ACCEPT, CLOSE]
 
 
@@ -478,13 +475,11 @@ async def test_a_cancellation_in_the_very_pass_of_the_interruption_passes():
         await settle()
         session = session_of(server.scope)
         if ours_first:
-            session._disconnect = SHED
-            session._interrupt()
+            session._end_receive(ClosePolicy(1012, 5))
             server.task.cancel()
         else:
             server.task.cancel()
-            session._disconnect = SHED
-            session._interrupt()
+            session._end_receive(ClosePolicy(1012, 5))
         with pytest.raises(asyncio.CancelledError):
             await server.task
 
@@ -512,8 +507,7 @@ async def test_a_timeout_around_receive_that_ends_in_the_same_moment_stays_a_tim
         server = house.serve()
         await settle()
         session = session_of(server.scope)
-        session._disconnect = SHED
-        acts = [session._interrupt, seen[0]._on_timeout]
+        acts = [lambda session=session: session._end_receive(ClosePolicy(1012, 5)), seen[0]._on_timeout]
         for act in acts if ours_first else reversed(acts):
             act()
         await settle()
@@ -543,8 +537,7 @@ async def test_an_anyio_scope_cancelled_in_the_same_moment_knows_its_own_cancell
         server = house.serve()
         await settle()
         session = session_of(server.scope)
-        session._disconnect = SHED
-        acts = [session._interrupt, seen[0].cancel]
+        acts = [lambda session=session: session._end_receive(ClosePolicy(1012, 5)), seen[0].cancel]
         for act in acts if ours_first else reversed(acts):
             act()
         await server.task
@@ -762,7 +755,7 @@ async def test_nested_groups_of_our_disconnects_stop_at_the_boundary():
             await send({"type": "websocket.send", "text": "late"})
         inner = ExceptionGroup("inner", [WebSocketDisconnect(1012), caught.value])
         msg = "outer"
-        raise ExceptionGroup(msg, [inner, WebSocketDisconnect(1006)])
+        raise ExceptionGroup(msg, [inner, WebSocketDisconnect(1012, "server draining")])
 
     house = House(app)
     server = house.serve()
@@ -1028,6 +1021,62 @@ async def test_a_hold_that_begins_during_a_close_hook_is_honoured_until_the_dead
     server.task.cancel()
 
 
+async def held_from_the_shed_on(house, seconds, shed):
+    """Return after how many seconds a session is closed that holds from its shed on, and whether it was through."""
+    through = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        session = session_of(scope)
+        await session.wait_shed()
+        async with session.hold():
+            await asyncio.sleep(seconds)
+        through.append(True)
+        await receive()
+
+    house.app.app = app
+
+    @house.drain.before_close
+    async def slow(session):
+        await asyncio.sleep(0.5)
+
+    server = house.serve()
+    await settle()
+    began = asyncio.get_running_loop().time()
+    await shed(server)
+    while CLOSE not in server.sent:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    server.task.cancel()
+    return asyncio.get_running_loop().time() - began, bool(through)
+
+
+async def test_a_hold_during_a_close_hook_is_honoured_without_a_drain_too():
+    """A session that leaves for its age is not torn out of what it began meanwhile: an age is no deadline."""
+    house = House(accept_and_wait, grace=200)
+
+    async def age(server):
+        house.drain.host.engine.close(session_of(server.scope))
+
+    after, is_through = await held_from_the_shed_on(house, 90, age)
+    assert after == pytest.approx(90, abs=0.1)
+    assert is_through
+
+
+async def test_a_hold_during_a_close_hook_ends_at_a_deadline_that_has_moved():
+    """A deadline that is brought forward, as by SIGTERM, holds for those that are being closed as well."""
+    house = House(accept_and_wait, grace=200, start_delay=0, pacing="rate:1000")
+
+    async def shed(server):
+        await house.drain.start(window=1000)
+        await asyncio.sleep(2)
+        await house.drain.start(window=10)
+
+    after, is_through = await held_from_the_shed_on(house, 500, shed)
+    assert after == pytest.approx(12, abs=1.1)
+    assert not is_through
+
+
 async def test_a_farewell_sees_the_context_of_its_session():
     """Context variables set outside the middleware, by tracing for instance, are there in the farewell."""
     variable = contextvars.ContextVar("variable", default="none")
@@ -1255,24 +1304,30 @@ async def test_a_late_arrival_that_is_accepted_is_shed_with_the_rest():
 # --- The application's own close ---
 
 
-async def test_an_application_that_has_closed_is_not_closed_again():
-    """After the application's own close nothing is sent; it has its grace to end."""
+async def test_an_application_that_has_closed_is_at_work_and_no_session():
+    """After the application's own close its connection is over: not open, not asked to leave, and never cancelled."""
+    saved = []
 
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
         await send({"type": "websocket.close", "code": 1000})
-        await asyncio.sleep(3)  # it writes to its database
+        await asyncio.sleep(60)  # it writes to its database
+        saved.append(True)
 
     house = House(app)
     house.drain.before_close(lambda _: pytest.fail("nobody is there to hear it"))
     server = house.serve()
     await settle()
+    assert house.drain.statistics().open == 0
+    assert house.outcomes() == [Outcome.LEFT]
     await house.shed()
+    assert house.drain.state is DrainState.DRAINED
     await server.task
 
     assert server.sent == [ACCEPT, {"type": "websocket.close", "code": 1000}]
-    assert house.outcomes() == [Outcome.SHED]
+    assert saved == [True]
+    assert (house.drain.report.shed, house.drain.report.forced) == (0, 0)
 
 
 async def test_a_client_that_has_left_is_not_told_anything():

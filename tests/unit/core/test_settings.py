@@ -31,6 +31,7 @@ SOUND = {
     "shed_first": ["random", "oldest", "newest", "idle", id],
     "start_delay": [0, 10],
     "late_arrivals": ["refuse", "accept"],
+    "streams": [None, {}, {"/a": "session", "*b": "session:cut"}, "/a=answer, /b/*=session:clean"],
     "retry_after": [0, 30],
     "close_code": [1001, 1012, 1013, 3000, 4999],
     "grace": [0, 5],
@@ -58,6 +59,7 @@ UNSOUND = {
     "shed_first": ["", "youngest", None, 5],
     "start_delay": NOT_SECONDS,
     "late_arrivals": ["", "Refuse", None, True],
+    "streams": [5, True, ["/a"], "/a", {"a": "session"}, {"/a": "sesion"}, {"/a": None}, {"/a": []}, {5: "answer"}],
     "retry_after": NOT_SECONDS,
     "close_code": [1000, 1005, 1006, 1011, 1014, 2999, 5000, 1012.0, True, "1012", None],
     "grace": NOT_SECONDS,
@@ -85,6 +87,7 @@ FROM_ENVIRONMENT = {
     "shed_first": ("oldest", "oldest"),
     "start_delay": ("10", 10.0),
     "late_arrivals": ("accept", "accept"),
+    "streams": ("/a/*=session, /b=session:cut", {"/a/*": "session", "/b": "session:cut"}),
     "retry_after": ("1.5", 1.5),
     "close_code": ("4000", 4000),
     "grace": ("7", 7.0),
@@ -109,6 +112,7 @@ BAD_ENVIRONMENT = {
     "window": "four minutes",
     "pacing": "fast",
     "late_arrivals": "maybe",
+    "streams": "/a",
     "close_code": "1012.0",
     "sigterm": "perhaps",
     "admin_token": "short",
@@ -134,7 +138,7 @@ def test_sound_value_is_taken(name, value):
     """What can work is taken, both by the class and by `load`."""
     taken = getattr(Settings.load({name: value}, {}), name)
     assert taken == getattr(Settings(**{name: value}), name)
-    if not isinstance(value, str) or name not in {"pacing", "sources", "target_group_arn"}:
+    if not isinstance(value, str) or name not in {"pacing", "sources", "streams", "target_group_arn"}:
         assert taken == value
 
 
@@ -297,7 +301,7 @@ def test_core_knows_no_aws():
 
 def test_options_are_few():
     """A list that a person can read: what one object needs goes into its constructor."""
-    assert len(NAMES) <= 24
+    assert len(NAMES) <= 25
     assert sum(not declared.expert for _, declared in options_of(Settings).values()) <= 13
 
 
@@ -337,7 +341,7 @@ def test_the_command_shows_every_option(capsys):
     assert [line.strip().split("=")[0] for line in told.splitlines() if line.startswith("  DRAIN_")] == sorted(
         map(environment_name, NAMES), key=lambda variable: is_expert(variable.removeprefix("DRAIN_").lower())
     )
-    assert "  DRAIN_GRACE=5 (seconds)\n      How long a session has to be gone" in told
+    assert "  DRAIN_GRACE=5 (seconds)\n      How long an application may take" in told
 
 
 def is_expert(name):

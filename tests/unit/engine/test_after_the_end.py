@@ -215,6 +215,7 @@ async def test_a_session_of_no_kind_is_closed_by_nobody(caplog):
     async with drain.run():
         drain.host.engine.track(session := Session("/\n", 0.0))
         drain.host.engine.close(session)
+        await asyncio.sleep(1)
         assert "could not be closed" in caplog.text
 
 

@@ -7,7 +7,7 @@ from telemetry_samples import PROGRESSED, STARTED, story
 
 from starlette_drain import Drain, SettingsError, telemetry
 from starlette_drain._core import events
-from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted
+from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted, SessionClosed, SessionOpened
 from starlette_drain.telemetry.base import Observer, Observers
 from starlette_drain.telemetry.logs import LogObserver
 from starlette_drain.telemetry.otel import OpenTelemetryObserver
@@ -136,3 +136,68 @@ def test_a_recording_can_be_asked_for_one_type_and_cleared():
 def test_every_fact_can_be_imported_where_observers_are_written():
     """`starlette_drain.telemetry` names every fact there is, and the contract."""
     assert sorted([*events.__all__, "Observer"]) == telemetry.__all__
+
+
+# --- Whether an event is worth making ---
+
+
+def test_an_event_is_worth_making_where_an_observer_is_interested():
+    """All who subscribe are asked each time; one without an opinion of its own wants everything it subscribes to."""
+
+    class Fickle(RecordingObserver):
+        subscribes = (SessionOpened,)
+        asked = 0
+        wants_it = False
+
+        def interest(self, kind):
+            self.asked += 1
+            assert kind is SessionOpened
+            return lambda: self.wants_it
+
+    fickle = Fickle()
+    observers = Observers([fickle])
+    assert not observers.wants(SessionOpened)
+    assert not observers.wants(SessionClosed)
+    fickle.wants_it = True
+    assert observers.wants(SessionOpened)
+    assert fickle.asked == 1
+    fickle.wants_it = False
+    observers.add(RecordingObserver())
+    assert observers.wants(SessionOpened)
+    assert observers.wants(SessionClosed)
+
+
+def test_the_log_is_interested_in_single_sessions_at_debug_only(caplog):
+    """A level that is set while the application runs counts from then on."""
+    logger = logging.getLogger("starlette_drain.test_interest")
+    observers = Observers([LogObserver(logger)])
+    for level, wanted in ((logging.INFO, False), (logging.DEBUG, True), (logging.WARNING, False)):
+        caplog.set_level(level, logger.name)
+        assert observers.wants(SessionOpened) is wanted
+
+
+def test_opentelemetry_is_interested_where_an_sdk_is_set():
+    """The API's own instruments do nothing with an event, so none is made for them."""
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+
+    for observer, wanted in (
+        (OpenTelemetryObserver(), False),
+        (OpenTelemetryObserver(meter_provider=MeterProvider()), True),
+    ):
+        assert Observers([observer]).wants(SessionOpened) is wanted
+
+
+def test_an_interest_that_fails_is_logged_once_and_means_yes(caplog):
+    """No session fails because an observer cannot say what it wants."""
+
+    class Undecided(RecordingObserver):
+        def interest(self, _kind):
+            def fail():
+                msg = "it depends"
+                raise ValueError(msg)
+
+            return fail
+
+    observers = Observers([Undecided()])
+    assert [observers.wants(SessionOpened) for _ in range(3)] == [True, True, True]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -402,6 +402,7 @@ def test_a_former_default_ends_the_process_by_the_signal(signals):
     program = f"""
         import asyncio, os, signal
         from starlette_drain import Drain, Session
+        from starlette_drain._asgi.closer import close_due
         from starlette_drain.testing import VirtualTimeLoop
         from starlette_drain.triggers.sigterm import SigtermTrigger
 
@@ -411,6 +412,7 @@ def test_a_former_default_ends_the_process_by_the_signal(signals):
 
         async def main():
             drain = Drain(triggers=[SigtermTrigger()], observers=[], sigterm=True)
+            drain.host.close_with(close_due)
             async with drain.run():
                 await asyncio.sleep(0)
                 drain.host.engine.track(Stubborn("/", drain.host.engine.time()))

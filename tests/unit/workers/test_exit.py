@@ -83,7 +83,7 @@ async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_dead
 async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
     """A download that began before the drain may finish within the window."""
     worker = crowd.hire(alone=True, exit_when_drained=True)
-    worker.engine.answers.began(worker)
+    worker.engine.answers.under_way += 1
     await worker.drain.start(window=10)
     await asyncio.sleep(9)
     assert told == []
@@ -105,7 +105,7 @@ async def test_whoever_was_told_to_stop_tells_nobody(crowd, told):
 async def test_a_heartbeat_from_before_a_cancellation_ends_no_process(crowd, told):
     """A worker that was done, serves again and drains again is not taken to be done still."""
     one, other = (crowd.hire(environ=GUNICORN, exit_when_drained=True) for _ in range(2))
-    one.engine.answers.began(one)
+    one.engine.answers.under_way += 1
     await soon()
     await one.drain.start(window=5)
     await soon()
@@ -139,3 +139,31 @@ async def test_a_supervisor_that_may_not_be_told_to_end_is_no_harm(crowd, monkey
     await soon()
     assert len(worker.status()["workers"]) == 2
     assert other.drain.state is DrainState.SERVING
+
+
+async def test_work_is_waited_for_until_the_deadline_and_a_minute_after_the_drain(crowd, told):
+    """An application that saves something after its connection has ended keeps the process alive, up to a limit."""
+    for window, limit in ((300, 300), (1, 60)):
+        worker = crowd.hire(alone=True, exit_when_drained=True)
+        worker.engine.working.add(worker)
+        await soon()
+        await worker.drain.start(window=window)
+        await asyncio.sleep(limit - 3)
+        assert worker.drain.state is DrainState.DRAINED
+        assert told == []
+        await asyncio.sleep(6)
+        assert [worker.process.pid] == told
+        told.clear()
+
+
+async def test_the_process_ends_as_soon_as_the_work_is_done(crowd, told):
+    """Work that ends does not keep the process until the limit."""
+    worker = crowd.hire(alone=True, exit_when_drained=True)
+    worker.engine.working.add(worker)
+    await soon()
+    await worker.drain.start(window=1)
+    await asyncio.sleep(10)
+    assert told == []
+    worker.engine.working.clear()
+    await asyncio.sleep(1)
+    assert [worker.process.pid] == told

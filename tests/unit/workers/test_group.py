@@ -283,7 +283,7 @@ async def test_every_worker_shows_all_and_the_sum(crowd):
     workers = [crowd.hire() for _ in range(3)]
     for count, worker in enumerate(workers, 1):
         worker.seat(10 * count)
-        worker.engine.answers.began(worker)
+        worker.engine.answers.under_way += 1
     workers[0].engine.hold(Guest(workers[0].drain))
     await soon()
     await workers[0].drain.start(window=600)

@@ -1,0 +1,406 @@
+# One HTTP exchange, and what becomes of it.
+#
+#   phase     how it comes to it                        in the registry   send                receive
+#   REQUEST   an exchange begins here                   no                looks at the head   the first passes
+#   ANSWER    a head that makes no session              no                passes              the first passes
+#   STREAM    an event stream that is an answer         no                notes events, end   can be interrupted
+#   SESSION   a head that makes one; `declare`          yes               notes events, end   can be interrupted
+#   OVER      last part of the body; our close of it    no                passes; dropped     passes; the disconnect
+#
+#   - An ordinary request is watched until its head, and costs as little as can be: it has no more than the few slots of
+#     `__init__`. `_prepare` makes the rest, when the application asks for its session, receives a second time, or sends
+#     the head of a session.
+#   - A stream is a session if its client will ask for it again: an event stream that was asked for as an EventSource
+#     asks (GET and `Accept: text/event-stream`), or what the application declares to be one. Every other stream is an
+#     answer (tokens of a language model, a tool call, the progress of a job): its client asks once, and would take a
+#     clean end for the whole.
+#   - A session ends with a clean final chunk, or is cut where its client takes that for final: the body is left
+#     incomplete, and the server closes the connection. Over HTTP/2 the end is always clean: servers differ in what
+#     becomes of a stream that is left open there.
+#   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
+#     would make the client dispatch half an event and resume from the wrong Last-Event-ID. No empty line follows: the
+#     field takes effect with its own line, and simpler parsers (httpx-sse) make an event of every block.
+#   - A session carries `Connection: close` from its start, over HTTP/1: a client that came back over the same
+#     connection would meet the same task (RFC 9112 section 9.6). In a drain so does every other response, unless only a
+#     last chunk tells its end: with that header Node.js takes such a body for complete, wherever it breaks off. So a
+#     session that is to be cut has none either.
+#   - An EventSource takes 204 and every status but 200 for final, and so it does a missing CORS header. A late arrival
+#     is therefore answered with the application's own head, told when to come back, and ended. Any other session is
+#     answered with 503.
+#   - Only a response without an announced length or trailers can be ended early.
+#
+# Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""HTTP exchanges: answers, which end by themselves, and streams that are sessions."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from typing import Any, Literal
+
+from starlette.requests import ClientDisconnect
+from starlette.status import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED, HTTP_503_SERVICE_UNAVAILABLE
+from starlette.types import Message, Receive, Scope, Send
+
+from starlette_drain._asgi.connection import SCOPE_KEY, Connection, ConnectionEnded, retry_after_header
+from starlette_drain._asgi.untracked import ENDED
+from starlette_drain._core.session import ClosePolicy
+from starlette_drain._core.streams import Declaration, declaration_of
+from starlette_drain._engine.engine import Engine
+from starlette_drain.exceptions import SettingsError
+
+__all__ = ["EventStreamSession"]
+
+DECLARATION = b"starlette-drain"
+"""The header by which a response declares what it is. No client sees it."""
+
+EVENT_STREAM = b"text/event-stream"
+
+CONTENT_TYPE_SIZE, DECLARATION_SIZE, EVENT_STREAM_SIZE = len(b"content-type"), len(DECLARATION), len(EVENT_STREAM)
+
+REQUEST, ANSWER, STREAM, SESSION, OVER = range(5)
+"""The phases; see above. Plain numbers, for they are compared for each message."""
+
+LINE_END = re.compile("\r\n|\r|\n")
+"""What ends a line of an event stream; `str.splitlines` knows more."""
+
+WHOLE = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n")
+"""What a body ends with after a whole event."""
+
+NOT_ACCEPTABLE = re.compile(rb"q\s*=\s*0(\.0*)?")
+"""The weight that refuses a media type (RFC 9110 section 12.4.2)."""
+
+IN_BETWEEN = b"?"
+"""The end of a body of which a part is being sent: it may arrive, or its sending be cancelled."""
+
+DROPPED_AT_ONCE = 3
+"""Messages sent after the disconnect that are dropped without a pause."""
+
+CLOSE = (b"connection", b"close")
+
+NOT_OF_A_REFUSAL = (b"connection", b"content-encoding", b"content-type", b"transfer-encoding")
+"""The headers of a response that make no sense without its body."""
+
+PARTS = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+"""The messages that carry the body."""
+
+
+class EventStreamSession(Connection):
+    """
+    One HTTP exchange: an answer, until its response turns out to be a session.
+
+    Attributes:
+        path: The path of its request.
+        opened_at: When its response started, in seconds on the event loop's clock.
+        is_open: Whether it is a session.
+        shed_at: When it was asked to leave; ``None`` if it was not.
+    """
+
+    __slots__ = (
+        "_can_end",
+        "_declared",
+        "_dropped",
+        "_has_received",
+        "_is_events",
+        "_is_open_ended",
+        "_is_prepared",
+        "_is_text",
+        "_phase",
+        "_tail",
+        "kind",
+    )
+
+    _declared: Declaration | None
+
+    def __init__(
+        self, engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+    ) -> None:
+        self._engine = engine
+        self._scope = scope
+        self._raw_receive = receive
+        self._raw_send = send
+        self._task = task
+        self._phase = REQUEST
+        self._is_prepared = False
+        self._has_received = False
+        scope[SCOPE_KEY] = self
+        engine.answers.under_way += 1
+
+    # What an application calls
+
+    def declare(self, kind: Literal["session", "answer"], *, end: Literal["clean", "cut"] = "clean") -> None:
+        """
+        Say what this response is: a session, which a drain asks to leave, or an answer, which is left to finish.
+
+        Say so before the response starts, or inside an event stream. The last word counts, and beats the option
+        ``streams``. A response with a ``Content-Length`` is never a session.
+
+        Args:
+            kind: What it is.
+            end: How a session is ended: with a complete body, or with an error at its client.
+
+        Raises:
+            SettingsError: If there is no such kind or end.
+        """
+        if kind not in ("session", "answer") or end not in ("clean", "cut"):
+            raise SettingsError("declare", f"{kind}, end={end}", "use 'session' or 'answer', and end='clean' or 'cut'")
+        self._declared = Declaration(kind, end)
+        if self._phase == STREAM and kind == "session":
+            if self._can_end:
+                self._begin_session()
+                self._track()
+        elif self._phase == SESSION and kind == "answer" and self.shed_at is None:
+            self._phase = STREAM
+            self._engine.closed(self, forced=False)
+            self.is_open = False
+            self._engine.answers.under_way += 1
+        elif kind == "answer":
+            self._engine.answers.undeclared.pop(self, None)
+
+    async def send_text(self, text: str) -> None:
+        """Send *text* as one event, from a close hook for instance; nothing while another event is half sent."""
+        if self.can_send() and self._may_add_text():
+            data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
+            self._tail = IN_BETWEEN
+            with suppress(OSError):  # the client has gone, and the application has not noticed yet
+                await self._raw_send({"type": "http.response.body", "body": f"{data}\n".encode(), "more_body": True})
+                self._tail = WHOLE[0]
+        else:
+            await asyncio.sleep(0)
+
+    async def send_json(self, value: Any) -> None:
+        """Send *value* as JSON, as the data of one event."""
+        await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+    # What the middleware calls
+
+    def prepare(self) -> None:
+        """Make what an ordinary request does without."""
+        if not self._is_prepared:
+            self._is_prepared = True
+            super().__init__(self._engine, self._scope, self._raw_receive, self._raw_send, self._task)
+            self.kind = "stream"
+            self._tail = b""
+            self._dropped = 0
+            self._can_end = self._is_open_ended = self._is_events = self._is_text = False
+            self._declared = None
+
+    def absorbs(self, error: BaseException) -> bool:
+        """Tell whether the application ended with *error* only because of what we did."""
+        return self._is_prepared and super().absorbs(error)
+
+    def finish(self) -> Awaitable[None] | None:
+        """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
+        if not self._is_prepared:
+            self._engine.answers.under_way -= 1
+            self._scope[SCOPE_KEY] = ENDED
+            return None
+        if self._phase <= STREAM:
+            self._engine.answers.ended(self)
+        return super().finish()
+
+    def receive(self) -> Awaitable[Message]:  # type: ignore[override]
+        """Receive the next message; from the second on in a way that a drain can interrupt."""
+        if self._has_received or self._is_prepared:
+            self.prepare()
+            return super().receive()
+        self._has_received = True
+        return self._raw_receive()
+
+    def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0911 - straight on, for speed
+        """Send a message of the application; once parted, it meets an ordinary disconnect."""
+        phase = self._phase
+        if phase == ANSWER:
+            return self._raw_send(message)
+        if phase == REQUEST:
+            if message["type"] != "http.response.start":
+                return self._raw_send(message)
+            headers = message.get("headers", ())
+            engine = self._engine
+            if headers.__class__ is not list or self._is_prepared or engine.sends_away:
+                return self._start(message)
+            if engine.streams is not None and engine.streams.find(self._scope["path"]) is not None:
+                return self._start(message)
+            for name, value in headers:
+                size = len(name)  # quicker to compare than the name
+                if size == CONTENT_TYPE_SIZE:
+                    if len(value) >= EVENT_STREAM_SIZE and value.lower().startswith(EVENT_STREAM):
+                        return self._start(message)
+                elif size == DECLARATION_SIZE and name.lower() == DECLARATION:
+                    return self._start(message)
+            self._phase = ANSWER
+            return self._raw_send(message)
+        if self._disconnect is not None:
+            return self._send_parted()
+        return self._raw_send(message) if phase == OVER or message["type"] not in PARTS else self._send_part(message)
+
+    # What a session on any connection has
+
+    def disconnect_message(self, close_policy: ClosePolicy) -> Message:  # noqa: ARG002
+        """Return the disconnect of HTTP, which says no more."""
+        return {"type": "http.disconnect"}
+
+    def can_send(self) -> bool:
+        """Return whether an event can still be sent: neither side has ended the exchange."""
+        return self._phase in (STREAM, SESSION) and not self._is_over
+
+    async def send_close(self, close_policy: ClosePolicy) -> None:  # noqa: ARG002
+        """End the body, with ``retry:`` where it can be added."""
+        if self._phase == SESSION:
+            self._phase = OVER
+            is_heard = self._may_add_text() and self._asks_for_events()
+            retry = f"retry: {self.reconnect_after_ms}\n".encode() if is_heard else b""
+            is_cut = self._is_cut()
+            if retry or not is_cut:
+                await self._raw_send({"type": "http.response.body", "body": retry, "more_body": is_cut})
+
+    def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:
+        """Tell whether *error* is what became of our *disconnect* in the application."""
+        return isinstance(error, ClientDisconnect) or super().is_our_disconnect(error, disconnect)
+
+    # The works
+
+    def _start(self, message: Message) -> Awaitable[None]:
+        """Send a head that may be that of a session."""
+        self.prepare()
+        engine = self._engine
+        headers = list(message.get("headers", ()))  # an iterator can be read only once
+        own, kept = _split(headers, DECLARATION)
+        by_path = engine.streams.find(self.path) if engine.streams is not None else None
+        self._declared = self._declared or self._declared_by(own) or by_path
+        self._look_at(message, kept)
+        is_session = self._can_end and (
+            self._declared.kind == "session" if self._declared else self._is_events and self._asks_for_events()
+        )
+        if self._is_http_1() and (not self._is_cut() if is_session else engine.sends_away and not self._is_open_ended):
+            kept = [*_split(kept, b"connection")[1], CLOSE]
+        if kept != message.get("headers", ()):
+            message = {**message, "headers": kept}
+        if not is_session:
+            self._phase = STREAM if self._is_events else ANSWER
+            if self._can_end and self._is_events and self._declared is None:
+                engine.answers.undeclared[self] = self.path
+            return self._raw_send(message)
+        self._begin_session()
+        return self._open(message) if engine.admits() else self._turn_away(message)
+
+    def _begin_session(self) -> None:
+        self._phase = SESSION
+        self._engine.answers.ended(self)
+        self.opened_at = self.active_at = self._loop.time()
+
+    def _track(self) -> None:
+        if self._phase == SESSION and not self._is_over:
+            self._engine.track(self)
+            self._engine.opened(self)
+
+    async def _open(self, head: Message) -> None:
+        await self._raw_send(head)
+        # Not before: a session that is asked to leave gets an end of the body, so the head must have gone.
+        self._track()
+
+    async def _turn_away(self, head: Message) -> None:
+        engine = self._engine
+        self.shed_at, self.reconnect_after = engine.time(), engine.retry_after()
+        if not (self._is_events and self._asks_for_events()):
+            kept = [each for each in head["headers"] if each[0].lower() not in NOT_OF_A_REFUSAL]
+            told = [(b"content-length", b"0"), retry_after_header(self.reconnect_after)]
+            told += [CLOSE] if self._is_http_1() else []
+            head = {**head, "status": HTTP_503_SERVICE_UNAVAILABLE, "headers": [*kept, *told]}
+            self._phase = OVER
+        await self._raw_send(head)
+        if self._phase == OVER:
+            await self._raw_send({"type": "http.response.body", "body": b"", "more_body": False})
+        engine.refused(self.kind, self.path)
+        await self._part(engine.close_policy)
+
+    async def _send_part(self, message: Message) -> None:
+        if self._engine.notes_activity:
+            self.active_at = self._loop.time()
+        if not message.get("more_body", False):
+            self._phase = OVER if self._phase == SESSION else ANSWER
+            self.connection_ended()
+        tail, self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:], IN_BETWEEN
+        try:
+            await self._raw_send(message)
+        except OSError:  # the client has gone, and this is how the server says so
+            self.connection_ended()
+            raise
+        self._tail = tail
+
+    async def _send_parted(self) -> None:
+        # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
+        if _spec_version(self._scope) >= (2, 4):
+            self._notice()
+            await self._suspend_late_send()
+            raise ConnectionEnded(self)
+        # The cancellation by the application's framework must meet it where it waits by itself: a generator that is
+        # left at its yield is cleaned up only when the garbage collector finds it.
+        self._dropped += 1
+        if self._dropped > DROPPED_AT_ONCE:
+            await self._suspend_late_send()
+
+    def _declared_by(self, headers: list[tuple[bytes, bytes]]) -> Declaration | None:
+        """Return what the response itself declares."""
+        for _, value in headers:
+            declared = declaration_of(value.decode("latin-1"))
+            if declared is None:
+                self._engine.answers.note_unclear(self.path, value.decode("latin-1"))
+            return declared
+        return None
+
+    def _look_at(self, head: Message, headers: list[tuple[bytes, bytes]]) -> None:
+        named = {name.lower(): value for name, value in headers}
+        self._is_events = _is_event_stream(named.get(b"content-type", b""))
+        self._is_text = b"content-encoding" not in named
+        self.kind = "event-stream" if self._is_events else "stream"
+        self._is_open_ended = (
+            b"content-length" not in named
+            and head.get("status") not in (HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED)
+            and self._scope.get("method") != "HEAD"
+        )
+        self._can_end = self._is_open_ended and head.get("status") == HTTP_200_OK and not head.get("trailers")
+
+    def _asks_for_events(self) -> bool:
+        """Tell whether the client asks as an EventSource does, which comes back by itself."""
+        headers = self._scope.get("headers", ())
+        return self._scope.get("method", "GET") == "GET" and any(
+            name.lower() == b"accept" and _accepts_events(value) for name, value in headers
+        )
+
+    def _may_add_text(self) -> bool:
+        return self._is_events and self._is_text and (not self._tail or self._tail.endswith(WHOLE))
+
+    def _is_cut(self) -> bool:
+        return self._declared is not None and self._declared.end == "cut" and self._is_http_1()
+
+    def _is_http_1(self) -> bool:
+        return str(self._scope.get("http_version", "1.1")).startswith("1")
+
+
+def _is_event_stream(content_type: bytes) -> bool:
+    return content_type.partition(b";")[0].strip().lower() == EVENT_STREAM
+
+
+def _split(
+    headers: Iterable[tuple[bytes, bytes]], wanted: bytes
+) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+    """Return the headers that are named *wanted*, and the others."""
+    own: list[tuple[bytes, bytes]] = []
+    others: list[tuple[bytes, bytes]] = []
+    for each in headers:
+        (own if each[0].lower() == wanted else others).append(each)
+    return own, others
+
+
+def _accepts_events(accept: bytes) -> bool:
+    for media_range in accept.lower().split(b","):
+        media_type, *parameters = (part.strip() for part in media_range.split(b";"))
+        if media_type == EVENT_STREAM:
+            return not any(NOT_ACCEPTABLE.fullmatch(parameter) for parameter in parameters)
+    return False  # ``*/*`` is what plain HTTP clients send
+
+
+def _spec_version(scope: Scope) -> tuple[int, ...]:
+    return tuple(int(part) for part in scope.get("asgi", {}).get("spec_version", "2.0").split("."))
