@@ -15,6 +15,8 @@ WHEEL_VENV := .venv-wheel
 LOWEST_VENV := .venv-lowest
 LOCK_VENV := .venv-lock
 PINNED := .constraints.txt
+# aioboto3 demands an old botocore. The newest boto3 and aiobotocore have an environment and pins of their own.
+CLIENTS := boto3 aiobotocore
 RUN := $(VENV)/bin/python -m
 INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint $(PINNED)
 
@@ -27,7 +29,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 WORKERS := 6
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadgroup
 
-.PHONY: help demo demo-task test lint format types unit pytest bench docs wheel wheel-test coverage dist lowest pythons lock clean python
+.PHONY: help demo demo-task test lint format types unit pytest clients bench docs wheel wheel-test coverage dist lowest pythons lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +40,7 @@ demo: $(VENV)/.demo ## a rolling deployment of 4 tasks and 2,000 clients, before
 demo-task: $(VENV)/.demo ## one task: 500 real WebSockets leave, watched from its inside, in about a minute
 	$(RUN) example_app.demo $(ARGS)
 
-test: lint types docs wheel-test coverage ## everything that must hold: lint, types, docs, all tests of the built wheel
+test: lint types docs clients wheel-test coverage ## everything that must hold: lint, types, docs, all tests of the built wheel
 
 lint: $(VENV)/.check ## ruff: rules and format
 	$(RUN) ruff check .
@@ -58,6 +60,10 @@ unit: $(VENV)/.test ## the fast tests only (ARGS="-k plan" goes to pytest)
 
 pytest: $(VENV)/.ecosystem ## all tests, against the sources: unit, integration, e2e and ecosystem (ARGS goes to pytest)
 	$(RUN) pytest $(SIDE_BY_SIDE) tests $(ARGS)
+
+clients: $(CLIENTS:%=.venv-%/.client) ## each AWS client in an environment of its own, and the newest model of AWS
+	@for name in $(CLIENTS); do \
+	  .venv-$$name/bin/python -m pytest tests/integration/aws/test_clients.py tests/integration/aws/test_aws_model.py; done
 
 bench: $(VENV)/.test ## the benchmarks, with their figures (about 45 minutes; ARGS="-k memory" for one of them)
 	$(RUN) pytest --override-ini 'python_files=bench_*.py' --capture=no tests/bench $(ARGS)
@@ -117,10 +123,16 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	{ echo '# Made by `make lock`: the versions that `make demo` and `make test` install.'; \
 	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >$(PINNED).new
 	mv $(PINNED).new $(PINNED)
+	@for name in $(CLIENTS); do \
+	  python3.11 -m venv --clear $(LOCK_VENV); \
+	  $(LOCK_VENV)/bin/python -m pip install --quiet --upgrade pip; \
+	  $(LOCK_VENV)/bin/python -m pip install --quiet --editable ".[aws-$$name]" --group clients --group build; \
+	  { echo '# Made by `make lock`: the versions that `make clients` installs.'; \
+	    $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >.constraints-$$name.txt; done
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) $(CLIENTS:%=.venv-%) .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
 	  .hypothesis .coverage .coverage.wheel
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -151,6 +163,11 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.ecosystem $(VENV)/.check $(VENV)/.docs $(VENV)/.pythons: $(VENV)/.%: $(VENV)/.package
 	@$(VENV)/bin/python $(INSTALL) --group $*
+	@touch $@
+
+$(CLIENTS:%=.venv-%/.client): .venv-%/.client: .venv-%/.made .constraints-%.txt pyproject.toml
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+	  --constraint .constraints-$*.txt --editable '.[aws-$*]' --group clients
 	@touch $@
 
 $(WHEEL_VENV)/.ecosystem: $(WHEEL_VENV)/.made pyproject.toml | wheel

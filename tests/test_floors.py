@@ -43,7 +43,7 @@ LIBRARIES = {
     "aiobotocore": ("aws", "testing"),
     "anyio": ("_asgi",),
     "aioboto3": ("aws", "testing"),
-    "boto3": ("testing",),
+    "boto3": ("aws", "testing"),
     "botocore": ("aws", "testing"),
     "matplotlib": ("tools",),
     "opentelemetry": ("telemetry/otel", "aws"),

@@ -3,10 +3,17 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
-from starlette_drain._core.events import DrainCancelled, DrainFinished, Event, TriggerStoodDown, WatchChanged
+from starlette_drain._core.events import (
+    DrainCancelled,
+    DrainFinished,
+    Event,
+    TriggerStoodDown,
+    WatchChanged,
+    WatchReported,
+)
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
 from starlette_drain._workers.group import WorkerGroup
@@ -23,10 +30,13 @@ SETTLING = 0.1
 ELECTING = 1.0
 """Seconds more in which the workers of a task find each other, so that one of them announces."""
 
+PATIENCE = 20.0
+"""Seconds until it announces what it knows, where a trigger has not understood its first look."""
+
 
 class Announcement:
     """
-    Announces what is watched once the triggers are in place, and again when one of them turns out to be off here.
+    Announces what is watched once every trigger has understood its first look, and again when that changes.
 
     Args:
         drain: The drain whose triggers these are.
@@ -36,7 +46,7 @@ class Announcement:
     """
 
     name = "announcement"
-    subscribes = (TriggerStoodDown, DrainFinished, DrainCancelled)
+    subscribes = (TriggerStoodDown, WatchReported, DrainFinished, DrainCancelled)
 
     def __init__(
         self,
@@ -51,6 +61,11 @@ class Announcement:
         self._showing = ExitStack()
         self._environ = environ
         self._off: dict[str, str] = {}
+        self._alarms: set[str] = set()
+        """Triggers that are off here and should not be."""
+        self._seen: dict[str, str] = {}
+        """What each trigger looks at, as it has reported."""
+        self._news = asyncio.Event()
         self._control: Control | None = None
         self._has_announced = False
 
@@ -62,11 +77,16 @@ class Announcement:
             await asyncio.sleep(SETTLING)
             if self._group.member is not None and self._group.member.is_in_group:
                 await asyncio.sleep(ELECTING)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._until_understood()
             self._announce(control)
             await asyncio.get_running_loop().create_future()
         finally:
             self._control, self._has_announced = None, False
             self._off.clear()
+            self._alarms.clear()
+            self._seen.clear()
             if self._drain.state is not DrainState.DRAINING:
                 self._showing.close()
 
@@ -79,20 +99,41 @@ class Announcement:
         match event:
             case TriggerStoodDown():
                 self._off[event.trigger] = event.why.removesuffix(".")
-                if self._control is not None and self._has_announced:
-                    self._announce(self._control)
+                if event.is_alarm:
+                    self._alarms.add(event.trigger)
+                self._change()
+            case WatchReported() if event.what and self._seen.get(event.trigger) != event.what:
+                self._seen[event.trigger] = event.what
+                self._change()
             case DrainFinished() | DrainCancelled():
                 if self._control is None:
                     self._showing.close()
+
+    def _change(self) -> None:
+        self._news.set()
+        if self._control is not None and self._has_announced:
+            self._announce(self._control)
+
+    async def _until_understood(self) -> None:
+        """Wait until every trigger that reports what it sees has done so, or is off here."""
+        while any("watch" in each and name not in self._seen for name, each in self._statuses().items()):
+            self._news.clear()
+            await self._news.wait()
+
+    def _statuses(self) -> dict[str, Mapping[str, Any]]:
+        """Return the status of each trigger that may start a drain here."""
+        statuses = self._drain.host.statuses()
+        return {name: each for name, each in statuses.items() if name not in OTHERS and name not in self._off}
 
     def _announce(self, control: Control) -> None:
         self._has_announced = True
         if self._group.member is not None and not self._group.member.speaks(self.name):
             return
-        statuses = {name: each for name, each in self._drain.host.statuses().items() if name not in OTHERS}
         watched = tuple(
-            f"{name} ({status.get('state', 'in place')})" for name, status in statuses.items() if name not in self._off
+            f"{name} ({self._seen.get(name) or status.get('state', 'in place')})"
+            for name, status in self._statuses().items()
         )
-        off = tuple((name, why) for name, why in self._off.items() if name in statuses)
-        is_alarm = not watched and bool(self._environ.get("ECS_CONTAINER_METADATA_URI_V4"))
+        off = tuple((name, why) for name, why in self._off.items() if name not in OTHERS)
+        is_on_ecs = bool(self._environ.get("ECS_CONTAINER_METADATA_URI_V4"))
+        is_alarm = is_on_ecs and (not watched or bool(self._alarms))
         control.emit(WatchChanged(control.time(), watched, off, is_alarm))

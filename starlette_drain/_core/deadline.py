@@ -9,6 +9,10 @@
 # (the process came up in the middle, or the calls had failed since the start), one poll interval is assumed, and the
 # reason of the cause says that the age is unknown.
 #
+# Where polls have failed for long, "finish early" would be a burst: after seven minutes without answers the deadline is
+# now. But a target that still shows `draining` proves that the delay is not over, so from a look that finds it the
+# drain gets a quarter of the delay at the least, unless something else tells when it began. SIGTERM still ends it.
+#
 # From that the margin is taken: the last close handshakes happen in it. A delay shorter than twice the margin gives
 # half of itself, so that a short delay still leaves time to spread the sheds.
 #
@@ -33,7 +37,9 @@ def fitting_window(delay: float, poll_interval: float, margin: float) -> float:
     return max(0.0, delay - poll_interval - effective_margin(margin, delay))
 
 
-def deadline(now: float, began: float, delay: float, margin: float, window: float | None = None) -> float:
+def deadline(  # noqa: PLR0917 - the whole sum in one place
+    now: float, began: float, delay: float, margin: float, window: float | None = None, least: float = 0.0
+) -> float:
     """
     Return when the last session must be gone; never before *now*.
 
@@ -43,6 +49,7 @@ def deadline(now: float, began: float, delay: float, margin: float, window: floa
         delay: Seconds from then until connections are cut.
         margin: Seconds to keep free before that.
         window: Seconds from *now* that the drain may take at the most, where that is set.
+        least: Seconds from *now* that it gets at the least, *window* allowing.
     """
-    ends = max(now, began + delay - effective_margin(margin, delay))
+    ends = max(now + least, began + delay - effective_margin(margin, delay))
     return ends if window is None else min(ends, now + window)

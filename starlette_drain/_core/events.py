@@ -28,6 +28,7 @@ __all__ = [
     "TriggerRestored",
     "TriggerStoodDown",
     "WatchChanged",
+    "WatchReported",
     "WindowTooLong",
 ]
 
@@ -162,10 +163,26 @@ class TriggerRestored(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerStoodDown(Event):
-    """A trigger has nothing to do in this process, because *why*."""
+    """A trigger has nothing to do in this process, because *why*; *is_alarm* says that it should have."""
 
     trigger: str
     why: str
+    is_alarm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReported(Event):
+    """
+    How a trigger sees its source: emitted after its first look, and again when that changes.
+
+    *state* is ``"watching"``, ``"not yet"`` (what it watches for is not there) or ``"blind"`` (it was told nothing for
+    two intervals); *what* says in a clause what it looks at, and *because* why it is not watching.
+    """
+
+    trigger: str
+    state: str
+    what: str
+    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +191,7 @@ class WatchChanged(Event):
     What may start a drain here: emitted soon after the start, and again when it changes.
 
     *watched* names the triggers in place, each with its state, *off* those that have nothing to do here, each with the
-    reason. *is_alarm* says that nothing is watched where something should be.
+    reason. *is_alarm* says that something should be watched here and is not.
     """
 
     watched: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from starlette_drain._workers.member import Member
@@ -13,6 +14,9 @@ __all__ = ["LeaderOnly"]
 class LeaderOnly:
     """
     Runs a trigger in one worker of the task at a time, and in another when that one dies, hangs, or fails to run it.
+
+    A trigger may have a method ``attend(control)``, which returns an asynchronous context manager: every worker is in
+    it for as long as the application runs, whether it is the leader or not.
 
     Args:
         trigger: The trigger.
@@ -29,6 +33,11 @@ class LeaderOnly:
         member = self._member()
         if member is None:
             return
+        attend = getattr(self._trigger, "attend", None)
+        async with nullcontext() if attend is None else attend(control):
+            await self._watch(member, control)
+
+    async def _watch(self, member: Member, control: Control) -> None:
         while True:
             await member.wait_elected(self.name)
             term = asyncio.timeout(None)

@@ -8,7 +8,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -25,6 +26,9 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["AWSSession", "OpenSession"]
 
+DISCOVERY_LIMIT = 30.0
+"""Seconds for one attempt to find out what this task is, apart from the wait for its turn."""
+
 
 class AWSSession:
     """
@@ -34,7 +38,8 @@ class AWSSession:
         clients: Who makes the AWS clients; aioboto3 by default.
         environ: The environment; the process's own by default.
         rng: The source of randomness.
-        fetch: Who gets a JSON document from the task metadata endpoint; a thread with urllib by default.
+        fetch: Who gets a JSON document from the task metadata endpoint; a thread by default.
+        wall_clock: Seconds since 1970, to compare with AWS's.
     """
 
     def __init__(
@@ -44,9 +49,11 @@ class AWSSession:
         environ: Mapping[str, str] | None = None,
         rng: Random | None = None,
         fetch: Fetch = fetch_json,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.environ = os.environ if environ is None else environ
         self.rng = rng or Random()
+        self.wall_clock = wall_clock
         self._clients = clients
         self._fetch = fetch
         self._open: OpenSession | None = None
@@ -116,6 +123,7 @@ class OpenSession:
         for arn in settings.target_group_arn[:1]:
             self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
         self._records: EcsRecords | None = None
+        self._limit = asyncio.timeout(None)
 
     async def records(self) -> EcsRecords:
         """
@@ -155,17 +163,27 @@ class OpenSession:
         records = None
         if self._session.is_on_ecs and not (given.target_group_arn and given.target_id and given.target_port):
             records = await self.records()
+        metadata = records.metadata if records else None
         try:
-            return await discover(self.calls, given, records.metadata if records else None, self._wait_turn, records)
-        except Incomplete:
+            async with asyncio.timeout(DISCOVERY_LIMIT) as self._limit:
+                return await discover(self.calls, given, metadata, self._wait_turn, records)
+        except (Incomplete, TimeoutError) as error:
             if records:
                 records.forget()  # a record may have been incomplete when it was read
-            raise
+            if isinstance(error, Incomplete):
+                raise
+            problem = f"what this task is was not found out within {DISCOVERY_LIMIT:g} s"
+            raise Incomplete(
+                problem=problem, remedy="it is tried again; see why AWS's APIs answer so slowly"
+            ) from error
 
     async def _wait_turn(self, tasks: int, groups: int) -> None:
         """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
         self.size = tasks
+        left = (self._limit.when() or self.loop.time()) - self.loop.time()
+        self._limit.reschedule(None)
         if seconds := start_spread(tasks, groups, self._settings.poll_share):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()
+        self._limit.reschedule(self.loop.time() + left)

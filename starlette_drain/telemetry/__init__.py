@@ -18,6 +18,7 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
     WatchChanged,
+    WatchReported,
     WindowTooLong,
 )
 from starlette_drain.telemetry.base import Observer
@@ -41,5 +42,6 @@ __all__ = [
     "TriggerRestored",
     "TriggerStoodDown",
     "WatchChanged",
+    "WatchReported",
     "WindowTooLong",
 ]

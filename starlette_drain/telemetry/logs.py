@@ -24,6 +24,7 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
     WatchChanged,
+    WatchReported,
     WindowTooLong,
 )
 from starlette_drain._core.printable import printable
@@ -67,6 +68,11 @@ WATCHES = "starlette_drain watches %(drain_watched)s"
 WATCHES_SOME = "starlette_drain watches %(drain_watched)s; off here: %(drain_off)s"
 NOTHING = "starlette_drain watches nothing, so a drain starts only by hand: %(drain_off)s"
 STOOD_DOWN = "Trigger %(drain_trigger)s is off in this process: %(drain_why)s"
+SEES = {
+    "watching": "Trigger %(drain_trigger)s watches %(drain_what)s",
+    "not yet": "Trigger %(drain_trigger)s does not yet see %(drain_what)s: %(drain_because)s",
+    "blind": "Trigger %(drain_trigger)s sees nothing of %(drain_what)s: %(drain_because)s",
+}
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 
@@ -201,6 +207,15 @@ class LogObserver:
                     (WATCHES_SOME if event.off else WATCHES) if event.watched else NOTHING,
                     watched=", ".join(_clause(each) for each in event.watched),
                     off=", ".join(f"{name} ({_clause(why)})" for name, why in event.off) or "it has no triggers",
+                )
+            case WatchReported():
+                self._say(
+                    logging.DEBUG,
+                    SEES[event.state],
+                    trigger=event.trigger,
+                    watch=event.state,
+                    what=_clause(event.what),
+                    because=_clause(event.because),
                 )
             case TriggerStoodDown():
                 self._say(logging.DEBUG, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))

@@ -4,11 +4,13 @@ from starlette_drain.testing.fake_aws import (
     FakeAWS,
     FakeDeployment,
     FakeEndpoint,
+    FakeGateway,
     FakeRegistration,
     FakeRevision,
     FakeService,
     FakeTargetGroup,
     FakeTask,
+    FakeTaskSet,
 )
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.testing.virtual_time import VirtualTimeLoop
@@ -18,11 +20,13 @@ __all__ = [
     "FakeAWS",
     "FakeDeployment",
     "FakeEndpoint",
+    "FakeGateway",
     "FakeRegistration",
     "FakeRevision",
     "FakeService",
     "FakeTargetGroup",
     "FakeTask",
+    "FakeTaskSet",
     "ManualTrigger",
     "RecordingObserver",
     "VirtualTimeLoop",

@@ -34,7 +34,11 @@ def fake():
 def start(serve, fake):
     """Start the example server as the task of the FakeAWS, with further variables."""
     with fake.serve() as aws:
-        yield lambda app="example:app", **env: serve(app, env=ENVIRONMENT | aws.environment(fake.tasks[0]) | env)
+
+        def start(app="example:app", *arguments, workers=1, **env):
+            return serve(app, *arguments, env=ENVIRONMENT | aws.environment(fake.tasks[0]) | env, workers=workers)
+
+        yield start
 
 
 def devices_of(server, count=DEVICES):
@@ -139,6 +143,21 @@ async def test_self_registration(fake, start):
     server.signal()
     await asyncio.to_thread(server.wait)
     assert states() == ["draining"], "SIGTERM takes it out before the process ends"
+
+
+async def test_self_registration_of_several_workers(fake, start, tmp_path):
+    """SIGTERM to the supervisor ends all workers of a task that ECS wants to run: the last one takes the task out."""
+    group = fake.add_target_group("own", delay=DELAY)
+
+    def states():
+        return [group.health(each).state for each in group.listed()]
+
+    env = {"DRAIN_SOURCES": "none", "DRAIN_SELF_REGISTRATION": "1", "DRAIN_TARGET_GROUP_ARN": group.arn}
+    server = start("example:app", "--workers", "2", workers=2, TMPDIR=str(tmp_path), **env)
+    await asyncio.to_thread(eventually, lambda: states() == ["healthy"], "it does not register")
+    server.signal()
+    await asyncio.to_thread(server.wait)
+    assert states() == ["draining"]
 
 
 async def test_deregistering_a_task_that_ecs_registered(fake, start):

@@ -1,22 +1,15 @@
 # A limit that began anew with each process would be none: workers are recycled, a server is started again, and the
 # sessions that made the need are soon as many as before. So the beginning of the need outlives the process, in a file
 # of one line. The moments are those of the machine's monotonic clock, which mean the same in every process.
-#
-# The temporary directory is anybody's: a name there may be a link, or a file that somebody else has put there to
-# lengthen our limit. What is not a plain file that only this user can write is left alone.
 """Since when something has been needed, remembered in a file for the next process."""
 
-import hashlib
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from starlette_drain.aws.actions.private_file import name_of, open_private
 
 __all__ = ["Need"]
-
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where the temporary directory is read-only; what is found there is checked
 
 
 class Need:
@@ -29,7 +22,7 @@ class Need:
     """
 
     def __init__(self, what: str, pause: float) -> None:
-        self._name = f"starlette-drain-{os.geteuid()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+        self._name = name_of(what)
         self._pause = pause
         self._since, self._last = 0.0, -pause
         self.is_lasting = True
@@ -55,24 +48,11 @@ class Need:
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        file = self._find()
+        file = open_private(self._name)
         try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise PermissionError(self._name)
             yield file
         finally:
             os.close(file)
-
-    def _find(self) -> int:
-        try:
-            return _open(Path(tempfile.gettempdir()) / self._name)
-        except OSError:
-            return _open(Path(SHARED_MEMORY) / self._name)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _parse(line: bytes) -> tuple[float, float] | None:

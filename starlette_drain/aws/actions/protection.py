@@ -10,6 +10,9 @@
 #     do, nor a process that starts again add up to more;
 #   - it is given back when the need is over, when ECS ends the task all the same, and when the application ends.
 #
+# Of several workers it is given back by the one that sees the need end, or by the last to leave, and by no other: one
+# that hung, or leaves, may be followed by one that still needs it. So until when it is held stands in a file.
+#
 # Needed is it while a drain goes on that ECS did not ask for (by hand, or for a deployment's bake time), and while more
 # than `protection_sessions` sessions are open in the task. Once ECS takes the task out, protection comes too late.
 """Task scale-in protection: held while the task is slow to leave, and never for longer than it said."""
@@ -20,7 +23,8 @@ import json
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
@@ -33,6 +37,7 @@ from starlette_drain._core.events import (
     Event,
     TriggerActed,
 )
+from starlette_drain.aws.actions.last_out import LastOut
 from starlette_drain.aws.actions.need import Need
 from starlette_drain.aws.api.backoff import Backoff
 from starlette_drain.aws.api.calls import unobserved
@@ -154,6 +159,26 @@ class TaskProtection(AwsSource):
         self._is_held = False
         self._renew_at = 0.0
         self._last_error: str | None = None
+        self._last_out: LastOut | None = None
+
+    @asynccontextmanager
+    async def attend(self, control: Control) -> AsyncIterator[None]:
+        """Be one of the workers of the task; the last one to leave gives protection back."""
+        if not (agent := self._session.environ.get(AGENT_VARIABLE)):
+            yield
+            return
+        self._last_out = last_out = LastOut(f"protected {agent}")
+        await last_out.enter()
+        try:
+            yield
+        finally:
+            try:
+                self._until = _moment(last_out.leave())
+                if self._until is not None and self._until > control.time():
+                    await self._give_back(control)
+            finally:
+                self._last_out = None
+                last_out.close()
 
     async def watch(self, control: Control) -> None:
         """Hold protection while it is needed, until cancelled; then give it back."""
@@ -162,6 +187,7 @@ class TaskProtection(AwsSource):
             return
         self._news = asyncio.Event()
         self._need = Need(f"protection {self._session.environ[AGENT_VARIABLE]}", PAUSE)
+        self._take_over(control)
         self._state = "watching"
         impairment = Impairment(self.name, control)
         backoff = Backoff(LOOK, 60.0, self._session.rng)
@@ -233,7 +259,7 @@ class TaskProtection(AwsSource):
         if wanted:
             body["ExpiresInMinutes"] = minutes
             # Taken for granted before the answer: what may be held is given back at the end.
-            self._until = max(self._until or 0.0, now + minutes * 60.0)
+            self._hold_until(max(self._until or 0.0, now + minutes * 60.0))
         url = f"{self._session.environ[AGENT_VARIABLE].rstrip('/')}/task-protection/v1/state"
         try:
             with unobserved():
@@ -244,16 +270,31 @@ class TaskProtection(AwsSource):
         read_answer(status, answer, wanted=wanted)
         self._renew_at = now + minutes * 30.0
         if not wanted:
-            self._until = None
+            self._hold_until(None)
         if wanted is not self._is_held:
             self._is_held = wanted
             deed = f"protected the task for {minutes} min, renewed while needed" if wanted else "given protection back"
             control.emit(TriggerActed(control.time(), self.name, deed))
 
+    def _take_over(self, control: Control) -> None:
+        """Go on with what another worker holds: this one may renew it, and give it back."""
+        until = _moment(self._last_out.read()) if self._last_out is not None else None
+        if until is not None and until > control.time():
+            self._until, self._is_held, self._renew_at = until, True, 0.0
+
+    def _hold_until(self, until: float | None) -> None:
+        self._until = until
+        if self._last_out is not None:
+            self._last_out.note(until)
+
     async def _release_at_stop(self, control: Control) -> None:
         self._drains = False
-        if self._until is None:
-            return
+        if self._last_out is not None and control.workers > 1:
+            self._until, self._is_held = None, False  # the next leader goes on, or the last to leave gives it back
+        elif self._until is not None:
+            await self._give_back(control)
+
+    async def _give_back(self, control: Control) -> None:
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 await self._ask(control, 0)
@@ -286,6 +327,10 @@ def _put(url: str, body: Mapping[str, Any]) -> tuple[int, object]:
     except urllib.error.HTTPError as refusal:
         with refusal:
             return refusal.code, json.load(refusal)
+
+
+def _moment(noted: object) -> float | None:
+    return float(noted) if is_number(noted) and isinstance(noted, int | float) else None
 
 
 def _is_ours(cause: DrainCause) -> bool:

@@ -19,25 +19,44 @@
 # What wishes nothing:
 #   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
 #                       delay that its bake time is to outlast
-#   SIGTERM of one of several workers: a restart of them in turn does not mean the task
+#   SIGTERM of one of several workers: a restart of them in turn does not mean the task. Where ECS says that the task is
+#   to end, it does. Otherwise the last of them to leave takes the task out (last_out.py), whichever it is: it finds in
+#   a file what there is to take out
+#
+# A task that is killed takes nothing out. ECS starts another in its place, and that one looks for what was left behind:
+# targets whose address was that of a task of the same service that has stopped, and is that of no running task of the
+# cluster. No other proof will do, since a target group may have targets that are nothing to do with us.
 """Registering this task with its target groups by itself, and taking it out when a drain begins."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.deadline import deadline, fitting_window
-from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, Event, TriggerActed
+from starlette_drain._core.events import (
+    DrainCancelled,
+    DrainReplanned,
+    DrainStarted,
+    Event,
+    TriggerActed,
+    TriggerImpaired,
+)
+from starlette_drain.aws.actions.last_out import LastOut
+from starlette_drain.aws.api import elbv2
 from starlette_drain.aws.api.backoff import Backoff
-from starlette_drain.aws.api.errors import AwsCallFailed
-from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity
+from starlette_drain.aws.api.calls import region_of
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
+from starlette_drain.aws.identity.identity import OwnTarget, TaskIdentity, canonical_id
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.identity.targets import TargetEntries
 from starlette_drain.aws.options import AwsSettings
-from starlette_drain.aws.session import AWSSession
+from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.source import AwsSource
+from starlette_drain.aws.sources.task_state import judge
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SelfRegistration"]
@@ -50,8 +69,17 @@ FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 CONFIRMED_WITHIN = 30.0
 """Seconds after which a target that was deregistered is taken for drained, where looking is not allowed."""
 
-STOP_LIMIT = 5.0
-"""Seconds that deregistering may hold up the end of the application."""
+STOP_LIMIT = 4.5
+"""Seconds that deregistering may hold up the end of the application: triggers have 5 s to end."""
+
+ASK_AGAIN = 1.0
+"""Seconds between two questions whether ECS ends the task, while a worker that was told to stop drains."""
+
+REAP_AFTER = (0.0, 60.0)
+"""Seconds between looks for what tasks that were killed have left behind: ECS may tell late that one has stopped."""
+
+
+REAPED = "the next task of the service deregisters it; until then the balancer finds out by its health check"
 
 
 class Wish(Enum):
@@ -97,6 +125,28 @@ class SelfRegistration(AwsSource):
         self._sent: dict[str, float] = {}
         self._claim: DrainCause | None = None
         """What is wanted now: that a drain under way ends before the balancer cuts."""
+        self._last_out: LastOut | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._aws: OpenSession | None = None
+
+    @asynccontextmanager
+    async def attend(self, control: Control) -> AsyncIterator[None]:
+        """Be one of the workers of the task; the last one to leave takes the task out."""
+        if not self._registers:
+            yield
+            return
+        given = AwsSettings.of(control.settings)
+        who = self._session.environ.get(METADATA_VARIABLE), given.target_group_arn, given.target_id, given.target_port
+        self._last_out = last_out = LastOut(f"registration {who}")
+        await last_out.enter()
+        try:
+            yield
+        finally:
+            self._last_out = None
+            try:
+                await self._take_back(last_out, control)
+            finally:
+                last_out.close()
 
     async def watch(self, control: Control) -> None:
         """Find the target groups, and bring about what is wished until cancelled; then take the task out."""
@@ -116,9 +166,15 @@ class SelfRegistration(AwsSource):
                 control.note_window(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
                 self._problems = {}
                 self._groups = [TargetEntries(aws.calls, each, registers=self._registers) for each in identity.targets]
+                self._aws = aws
+                if self._registers:
+                    self._do_meanwhile(self._reap(aws, control))
                 try:
                     await self._keep(control)
                 finally:
+                    for each in self._background:
+                        each.cancel()
+                    self._aws = None
                     await self._leave_at_stop(control)
         finally:
             self._control = None
@@ -147,6 +203,9 @@ class SelfRegistration(AwsSource):
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
                 self._session.hurry()
                 self._wish_for(Wish.OUT)
+            case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if not cause.revocable:
+                if self._aws is not None and self._session.is_on_ecs and self._wish is not Wish.OUT:
+                    self._do_meanwhile(self._follow_ecs(self._aws))
             case DrainCancelled() if self._wish is Wish.OUT:
                 self._wish_for(self._home)
 
@@ -156,6 +215,20 @@ class SelfRegistration(AwsSource):
             return False  # what only observes takes nothing out
         is_of_one_worker = not cause.revocable and control is not None and control.workers > 1
         return cause.trigger != self.name and cause.trigger not in SPARED and not is_of_one_worker
+
+    async def _follow_ecs(self, aws: OpenSession) -> None:
+        """Wish the task out if ECS ends it: this worker was told to stop, and it may be the only one."""
+        while self._wish is not Wish.OUT:
+            with suppress(Incomplete):
+                records = await aws.records()
+                if judge(await records.task(since=aws.loop.time())).ends:
+                    self._wish_for(Wish.OUT)
+            await asyncio.sleep(ASK_AGAIN)
+
+    def _do_meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _wish_for(self, wish: Wish) -> None:
         if wish is not self._wish:
@@ -195,7 +268,12 @@ class SelfRegistration(AwsSource):
         self._problems.pop(group.arn, None)
         if self._impairment:
             self._impairment.worked(group.arn)
+        self._note_for_the_last()
         return is_done
+
+    def _note_for_the_last(self) -> None:
+        if self._last_out is not None:
+            self._last_out.note({each.arn: each.entries for each in self._groups if each.out_since is None})
 
     async def _go_home(self, group: TargetEntries, control: Control) -> bool:
         if group.out_since is not None:
@@ -261,6 +339,57 @@ class SelfRegistration(AwsSource):
             return
         if is_out and not was_out:
             self._tell(control, "deregistered", group.target)
+        self._note_for_the_last()
+
+    async def _take_back(self, last_out: LastOut, control: Control) -> None:
+        """Take out what another worker has registered, if this one is the last to leave."""
+        left: Mapping[str, list[Mapping[str, Any]]] = last_out.leave() or {}
+        if not left:
+            return
+        try:
+            async with asyncio.timeout(STOP_LIMIT), self._session.open(AwsSettings.of(control.settings)) as aws:
+                for arn in left:
+                    aws.calls.regions["elbv2"] = region_of(arn)
+                    await elbv2.deregister(aws.calls, arn, left[arn])
+                    targets = ", ".join(str(each.get("Id")) for each in left[arn])
+                    deed = f"deregistered {targets} from {arn}: the last worker has left"
+                    control.emit(TriggerActed(control.time(), self.name, deed))
+        except (AwsCallFailed, TimeoutError) as error:
+            problem = f"the last worker could not deregister the task ({type(error).__name__})"
+            control.emit(TriggerImpaired(control.time(), self.name, problem, REAPED))
+        else:
+            last_out.note(None)
+
+    async def _reap(self, aws: OpenSession, control: Control) -> None:
+        """Take out what tasks of this service have left behind that were killed."""
+        if not self._session.is_on_ecs:
+            return
+        for pause in REAP_AFTER:
+            await asyncio.sleep(pause)
+            try:
+                service = await aws.service.get()
+                if service is not None:
+                    await asyncio.gather(*(self._reap_from(each, service, aws, control) for each in self._groups))
+            except AwsCallFailed as failed:
+                if failed.trouble.kind is TroubleKind.DENIED:
+                    problem = f"{failed.problem}; targets that killed tasks have left behind stay registered"
+                    control.emit(TriggerImpaired(control.time(), self.name, problem, failed.remedy))
+                    return
+            except Incomplete:
+                return
+
+    async def _reap_from(self, group: TargetEntries, service: str, aws: OpenSession, control: Control) -> None:
+        strangers = await group.strangers()
+        if not strangers:
+            return
+        records = await aws.records()
+        dead = await records.addresses_of_others(service) - await records.addresses_of_others(None)
+        left = [each for each in strangers if canonical_id(str(each["Id"])) in dead]
+        if left:
+            await elbv2.deregister(aws.calls, group.arn, left)
+            targets = ", ".join(str(each["Id"]) for each in left)
+            deed = f"deregistered {targets} from the group {group.target.group}: left behind by tasks that have stopped"
+            control.emit(TriggerActed(control.time(), self.name, deed))
 
     def _tell(self, control: Control, done: str, target: OwnTarget) -> None:
         where = "from" if done == "deregistered" else "with"

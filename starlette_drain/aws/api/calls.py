@@ -19,6 +19,9 @@ __all__ = ["AwsCalls", "region_of", "unobserved"]
 TIME_LIMIT = 10.0
 """Seconds a call may take at the most, opening its client included: clients handed in may know no time limits."""
 
+OPEN_ANEW = frozenset({TroubleKind.NO_CREDENTIALS, TroubleKind.SLOW})
+"""After which a client is made anew: with credentials, where there are some by then; and with longer time limits."""
+
 
 class AwsCalls:
     """
@@ -68,8 +71,9 @@ class AwsCalls:
             raise
         except Exception as error:
             trouble = classify(error, service, operation)
-            if trouble.kind is TroubleKind.NO_CREDENTIALS:
-                # A client that was opened without credentials goes on without them when there are some.
+            if trouble.kind is TroubleKind.SLOW and hasattr(self._clients, "be_patient"):
+                self._clients.be_patient()
+            if trouble.kind in OPEN_ANEW:
                 await self._close(service, client)
             raise AwsCallFailed(trouble) from error
 

@@ -2,12 +2,17 @@
 
 import contextlib
 import importlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import Any, Protocol, runtime_checkable
 
+from starlette_drain.aws.api.as_sent import AS_SENT
+from starlette_drain.aws.api.blocking import BlockingClient
 from starlette_drain.aws.api.errors import AwsCallFailed, classify
 from starlette_drain.aws.api.loop_thread import LoopThread
+from starlette_drain.aws.api.size_limit import limit_answers
 
 __all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
 
@@ -18,6 +23,9 @@ TIME_LIMITS: Mapping[str, Any] = {
     "read_timeout": 2,
     "retries": {"total_max_attempts": 1},
 }
+
+MOST_PATIENT = 4.0
+"""By how much the time limits above are stretched at the most, where calls take longer."""
 
 
 @runtime_checkable
@@ -54,17 +62,25 @@ class GivenClients:
 
 class Aioboto3Clients:
     """
-    Clients made by aioboto3, or by aiobotocore alone where only that is installed.
+    Clients made by aioboto3, aiobotocore or boto3, the first of them that is installed.
+
+    All three read the model of AWS that botocore brings, of which an environment has one version: none knows more than
+    another.
 
     They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
     third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
-    time limits and a single attempt are set: see `TIME_LIMITS`.
+    time limits and a single attempt are set: see `TIME_LIMITS`. They grow where calls time out.
     """
 
     def __init__(self) -> None:
         self._thread = LoopThread()
         self._session: Any = None
         self._config: Any = None
+        self._stretch = 1.0
+
+    def be_patient(self) -> None:
+        """Let clients that are opened from now on wait longer: a call has timed out."""
+        self._stretch = min(MOST_PATIENT, self._stretch * 2)
 
     @contextlib.asynccontextmanager
     async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:
@@ -72,7 +88,7 @@ class Aioboto3Clients:
         Open the client of *service*.
 
         Raises:
-            ImportError: If neither aioboto3 nor aiobotocore is installed.
+            ImportError: If none of the three is installed.
         """
         async with self._thread as thread:
             stack = contextlib.AsyncExitStack()
@@ -85,10 +101,15 @@ class Aioboto3Clients:
     async def _open(self, stack: contextlib.AsyncExitStack, service: str, region_name: str | None) -> Any:
         if self._session is None:
             session, config = _import_session()
-            self._config = config(**TIME_LIMITS)
+            self._config = config
             self._session = session
         create = getattr(self._session, "client", None) or self._session.create_client
-        return await stack.enter_async_context(create(service, region_name=region_name, config=self._config))
+        config = self._config(**_stretched(TIME_LIMITS, self._stretch))
+        made = create(service, region_name=region_name, config=config)
+        if not hasattr(made, "__aenter__"):
+            stack.callback(made.close)
+            return BlockingClient(_adapted(made))
+        return _adapted(await stack.enter_async_context(made))
 
 
 class _Elsewhere:
@@ -103,10 +124,37 @@ class _Elsewhere:
         return lambda **parameters: self._thread.run(method(**parameters))
 
 
+def _stretched(limits: Mapping[str, Any], factor: float) -> Mapping[str, Any]:
+    return {name: value * factor if name.endswith("_timeout") else value for name, value in limits.items()}
+
+
 def _import_session() -> tuple[Any, Any]:
     """Return a new session and the class of its configuration."""
-    config = importlib.import_module("aiobotocore.config").AioConfig
+    try:
+        config = importlib.import_module("aiobotocore.config").AioConfig
+    except ImportError:  # also one that does not fit the botocore beside it
+        session = importlib.import_module("boto3").Session()
+        return session, importlib.import_module("botocore.config").Config
     try:
         return importlib.import_module("aioboto3").Session(), config
-    except ModuleNotFoundError:
+    except ImportError:
         return importlib.import_module("aiobotocore.session").get_session(), config
+
+
+def _adapted(client: Any) -> Any:
+    """
+    Let *client* read no answer that is too large, and drop nothing of services and their revisions.
+
+    The botocore that the newest aioboto3 demands knows neither Express mode nor Gateway connectors, so it drops the
+    balancers that ECS manages for these.
+    """
+    limit_answers(client)
+    for operation in ("DescribeServices", "DescribeServiceRevisions"):
+        client.meta.events.register(f"before-parse.ecs.{operation}", _add_as_sent)
+    return client
+
+
+def _add_as_sent(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] == HTTPStatus.OK:
+        with contextlib.suppress(ValueError):
+            customized_response_dict[AS_SENT] = json.loads(response_dict["body"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette_drain.aws.api.calls import AwsCalls
 
-__all__ = ["deregister", "describe_attributes", "describe_health", "describe_target_types", "register"]
+__all__ = ["deregister", "describe_attributes", "describe_groups", "describe_health", "register"]
 
 
 async def describe_health(calls: AwsCalls, arn: str) -> list[Mapping[str, Any]]:
@@ -18,10 +18,10 @@ async def describe_health(calls: AwsCalls, arn: str) -> list[Mapping[str, Any]]:
     return answer.get("TargetHealthDescriptions") or []
 
 
-async def describe_target_types(calls: AwsCalls, arns: list[str]) -> Mapping[str, str]:
-    """Return the target type of each group: ``"ip"``, ``"instance"``, ``"lambda"`` or ``"alb"``."""
+async def describe_groups(calls: AwsCalls, arns: list[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the records of groups by their ARNs; AWS tells of none where one does not exist."""
     answer = await calls.call("elbv2", "DescribeTargetGroups", TargetGroupArns=arns)
-    return {each["TargetGroupArn"]: each.get("TargetType", "") for each in answer["TargetGroups"]}
+    return {each["TargetGroupArn"]: each for each in answer["TargetGroups"]}
 
 
 async def describe_attributes(calls: AwsCalls, arn: str) -> Mapping[str, Any]:

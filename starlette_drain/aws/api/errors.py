@@ -1,9 +1,11 @@
 """What went wrong with a call to AWS, in one vocabulary, each with its remedy."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from starlette_drain.aws.api.remedies import advise, presentable
 from starlette_drain.exceptions import DiscoveryError
 
 __all__ = ["AwsCallFailed", "Incomplete", "Trouble", "TroubleKind", "classify"]
@@ -28,6 +30,7 @@ class TroubleKind(Enum):
     NO_CREDENTIALS = "no-credentials"
     NO_REGION = "no-region"
     UNREACHABLE = "unreachable"
+    SLOW = "slow"
     NOT_INSTALLED = "not-installed"
     NOT_FOUND = "not-found"
     OTHER = "other"
@@ -38,7 +41,8 @@ PROBLEMS = {
     TroubleKind.DENIED: "this task may not call {action} ({code})",
     TroubleKind.NO_CREDENTIALS: "{action} has no credentials that AWS accepts ({code})",
     TroubleKind.NO_REGION: "{action} was given no region",
-    TroubleKind.UNREACHABLE: "the endpoint of {action} cannot be reached in time ({code})",
+    TroubleKind.UNREACHABLE: "the endpoint of {action} cannot be reached ({code})",
+    TroubleKind.SLOW: "{action} was not answered in time ({code})",
     TroubleKind.NOT_INSTALLED: "{action} needs an AWS client, and none is installed",
     TroubleKind.NOT_FOUND: "{action} does not know what it was asked for ({code})",
     TroubleKind.OTHER: "{action} failed ({code})",
@@ -52,6 +56,10 @@ REMEDIES = {
     TroubleKind.UNREACHABLE: (
         "give the subnet a NAT gateway or a VPC endpoint for the service, and see whether the security group allows it"
     ),
+    TroubleKind.SLOW: (
+        "longer time limits are tried by themselves; if it lasts, look for a slow proxy or firewall in between, and at "
+        "the AWS Health Dashboard"
+    ),
     TroubleKind.NOT_INSTALLED: 'pip install "starlette-drain[aws]"',
     TroubleKind.NOT_FOUND: "see whether DRAIN_TARGET_GROUP_ARN and the Region are right",
     TroubleKind.OTHER: "it is tried again; if it lasts, look at the AWS Health Dashboard",
@@ -61,38 +69,50 @@ REMEDIES = {
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """
-    What went wrong with one call. It never carries AWS's own message: some quote the request that was signed.
+    What went wrong with one call.
 
     Attributes:
         kind: In our vocabulary.
         service: As botocore names it, such as ``"elbv2"``.
         operation: As the API names it, such as ``"DescribeTargetHealth"``.
         code: AWS's error code, or the name of the exception.
+        message: AWS's own words, or those of the exception, without anything secret; empty where there are none.
+        advice: What to do, where what was raised tells more than its kind.
+        sentence: What is the matter, where what was raised tells more than its kind; ``{code}`` stands for itself.
     """
 
     kind: TroubleKind
     service: str
     operation: str
     code: str
+    message: str = ""
+    advice: str = ""
+    sentence: str = ""
 
     @property
     def action(self) -> str:
         """The IAM action that allows the call."""
-        return f"{IAM_PREFIX.get(self.service, self.service)}:{self.operation}"
+        return action_of(self.service, self.operation)
 
     @property
     def problem(self) -> str:
-        """One sentence that says what is the matter."""
-        return PROBLEMS[self.kind].format(action=self.action, code=self.code)
+        """One sentence that says what is the matter, in AWS's own words where there are any."""
+        code = f"{self.code}: {self.message}" if self.message else self.code
+        return (self.sentence or PROBLEMS[self.kind].replace("{action}", self.action)).replace("{code}", code)
 
     @property
     def remedy(self) -> str:
         """One sentence that says what to do about it."""
-        remedy = REMEDIES[self.kind].format(action=self.action)
+        remedy = self.advice or REMEDIES[self.kind].replace("{action}", self.action)
         setting = REPLACED_BY.get(self.operation)
         if self.kind is TroubleKind.DENIED and setting:
             return f"{remedy}, or set {setting} so that it need not be called"
         return remedy
+
+
+def action_of(service: str, operation: str) -> str:
+    """Return the IAM action that allows a call."""
+    return f"{IAM_PREFIX.get(service, service)}:{operation}"
 
 
 class Incomplete(DiscoveryError):
@@ -150,6 +170,8 @@ CODES = {
         "InvalidSignatureException",
         "MissingAuthenticationToken",
         "RequestExpired",
+        "RequestInTheFuture",
+        "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     },
@@ -159,15 +181,32 @@ CODES = {
 # By name, because importing botocore.exceptions to name its classes costs a quarter of a second on the event loop.
 EXCEPTIONS = {
     TroubleKind.NO_CREDENTIALS: {
+        "ConfigNotFound",
+        "ConfigParseError",
         "CredentialRetrievalError",
+        "LoginError",
         "MetadataRetrievalError",
+        "NoAuthTokenError",
         "NoCredentialsError",
         "PartialCredentialsError",
+        "ProfileNotFound",
+        "SSOError",
+        "TokenRetrievalError",
     },
     TroubleKind.NO_REGION: {"NoRegionError"},
-    TroubleKind.UNREACHABLE: {"ClientConnectorError", "ConnectionError", "HTTPClientError", "OSError", "TimeoutError"},
+    TroubleKind.OTHER: {"AnswerTooLarge"},
+    TroubleKind.UNREACHABLE: {
+        "ClientConnectorError",
+        "ConnectTimeoutError",
+        "ConnectionError",
+        "EndpointConnectionError",
+        "ProxyConnectionError",
+        "SSLError",
+    },
+    TroubleKind.SLOW: {"ReadTimeoutError", "TimeoutError"},
     TroubleKind.NOT_INSTALLED: {"ImportError"},
 }
+LAST_GUESS = {TroubleKind.UNREACHABLE: {"HTTPClientError", "OSError"}}
 
 
 def classify(error: BaseException, service: str, operation: str) -> Trouble:
@@ -175,12 +214,30 @@ def classify(error: BaseException, service: str, operation: str) -> Trouble:
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         code = str(response["Error"].get("Code") or "no code")
-        kind = _find(CODES, {code})
+        message = str(response["Error"].get("Message") or "")
+        kind, evidence = _find(CODES, {code}), f"{code} {message}"
     else:
-        code = type(error).__name__
-        kind = _find(EXCEPTIONS, {each.__name__ for each in type(error).__mro__})
-    return Trouble(kind, service, operation, code)
+        code, message = type(error).__name__, str(error)
+        names = {each.__name__ for each in type(error).__mro__}
+        kind = _find(EXCEPTIONS, names)
+        if kind is TroubleKind.OTHER and not names & EXCEPTIONS[kind]:
+            kind = _find(LAST_GUESS, names)
+        evidence = " ".join(_chain(error))
+    advice, sentence = advise(kind.value, evidence, action_of(service, operation))
+    return Trouble(kind, service, operation, code, presentable(message), advice, sentence)
 
 
 def _find(table: dict[TroubleKind, set[str]], names: set[str]) -> TroubleKind:
     return next((kind for kind, known in table.items() if known & names), TroubleKind.OTHER)
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """Yield the names and messages of *error* and of what has led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield from (each.__name__ for each in type(error).__mro__[:-2])
+        yield str(error)
+        kwargs = getattr(error, "kwargs", None)  # botocore keeps what it wraps here
+        inner = kwargs.get("error") if isinstance(kwargs, dict) else None
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__

@@ -2,24 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
+from starlette_drain.aws.api.as_sent import records_of
 from starlette_drain.aws.api.calls import AwsCalls
-from starlette_drain.aws.api.errors import Incomplete
-from starlette_drain.aws.identity.metadata import TaskMetadata
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
+from starlette_drain.aws.identity.balancers import guess_revision
+from starlette_drain.aws.identity.metadata import HostPort, TaskMetadata
 
-__all__ = ["EcsRecords", "Registration"]
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A target group into which a service registers its tasks, and with which port of which container."""
-
-    target_group_arn: str
-    container: str | None = None
-    port: int | None = None
+__all__ = ["EcsRecords"]
 
 
 class EcsRecords:
@@ -57,46 +49,86 @@ class EcsRecords:
         kind, _, name = str((await self.task()).get("group") or "").partition(":")
         return name if kind == "service" else None
 
-    async def registrations(self, service: str) -> list[Registration]:
-        """
-        Return where *service* registers its tasks.
+    async def started_by(self) -> str:
+        """Return the deployment or task set that started the task; empty where that cannot be found out."""
+        try:
+            return str((await self.task()).get("startedBy") or "")
+        except AwsCallFailed as failed:
+            if failed.trouble.kind is TroubleKind.DENIED:
+                return ""
+            raise
 
-        In a blue/green, linear or canary deployment an entry names a pair of target groups, and this task is in one of
-        them: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AdvancedConfiguration.html. With the
-        controllers CODE_DEPLOY and EXTERNAL the entries are those of the task sets.
+    async def revisions(self, service: str) -> list[Mapping[str, Any]]:
         """
-        record = await self._service(service)
-        entries = [*(record.get("loadBalancers") or ())]
-        for task_set in record.get("taskSets") or ():
-            entries += task_set.get("loadBalancers") or ()
-        return list(dict.fromkeys(each for entry in entries for each in _registrations(entry)))
+        Return the revision of *service* that the task was started with; where that is not certain, all present ones.
+
+        Raises:
+            AwsCallFailed: If ECS does not tell.
+        """
+        record, started_by = await self.service(service), await self.started_by()
+        current = [str(each["arn"]) for each in record.get("currentServiceRevisions") or () if each.get("arn")]
+        guess = guess_revision(record, started_by)
+        if guess and (found := await self._revisions(guess, is_guess=guess not in current)):
+            return found
+        return await self._revisions(*current)
 
     async def size(self, service: str) -> int:
         """Return how many tasks *service* has or is to have, the old and the new ones of a deployment together."""
-        record = await self._service(service)
+        record = await self.service(service)
         there = (record.get("runningCount") or 0) + (record.get("pendingCount") or 0)
         return int(max(record.get("desiredCount") or 0, there))
 
     async def addresses(self) -> set[str]:
         """Return the addresses of the task's network interfaces."""
-        record = await self.task()
-        interfaces = [each for box in record.get("containers") or () for each in box.get("networkInterfaces") or ()]
-        found = {each.get(key) for each in interfaces for key in ("privateIpv4Address", "ipv6Address")}
-        return {address for address in found if address}
+        return _addresses(await self.task())
 
-    async def host_ports(self, container: str | None, port: int | None) -> frozenset[int]:
+    async def addresses_of_others(self, stopped_of: str | None) -> set[str]:
+        """
+        Return the addresses of running tasks of the cluster, or of stopped ones of the service *stopped_of*.
+
+        Raises:
+            AwsCallFailed: If ECS does not tell.
+        """
+        which = {"desiredStatus": "RUNNING"}
+        if stopped_of is not None:
+            which = {"desiredStatus": "STOPPED", "serviceName": stopped_of}
+        found: set[str] = set()
+        async for record in self._others(**which):
+            if stopped_of is None or record.get("lastStatus") == "STOPPED":
+                found |= _addresses(record)
+        return found
+
+    async def _others(self, **which: str) -> AsyncIterator[Mapping[str, Any]]:
+        cluster, more = self.metadata.cluster, dict[str, str]()
+        while True:
+            listed = await self._calls.call("ecs", "ListTasks", cluster=cluster, **which, **more)
+            if arns := list(listed.get("taskArns") or ()):
+                answer = await self._calls.call("ecs", "DescribeTasks", cluster=cluster, tasks=arns)
+                for record in answer.get("tasks") or ():
+                    yield record
+            if not listed.get("nextToken"):
+                return
+            more = {"nextToken": listed["nextToken"]}
+
+    async def host_ports(self, container: str | None, port: int | None, protocol: str) -> frozenset[int]:
         """
         Return the ports of the host that lead to *port* of *container*: dynamic ones, as a rule, in bridge mode.
+
+        Args:
+            container: A name; ``None`` for any.
+            port: A port of the container; ``None`` for the only one.
+            protocol: Of the target group; empty where it is not known.
 
         Raises:
             Incomplete: If there is none (yet).
         """
         boxes = [each for each in self.metadata.containers if container in (None, each.name)]
-        found = {host for box in boxes for inner, host in box.host_ports if port in (None, inner)}
+        bound = [each for box in boxes for each in box.host_ports if port in (None, each.container_port)]
+        found = registered(bound, protocol)
         if not found and port and any("host" in box.network_modes for box in boxes):
             found = {port}
         if not found:
-            found = set(_bound((await self.task()).get("containers") or (), container, port))
+            found = registered(list(_bound((await self.task()).get("containers") or (), container, port)), protocol)
         if len(found) == 1 or (found and port is not None):
             return frozenset(found)
         what = f"port {port} of container {container}" if port else "the container port behind the target"
@@ -119,7 +151,8 @@ class EcsRecords:
         record = _only(answer, "containerInstances", "DescribeContainerInstances", instance)
         return str(record.get("ec2InstanceId") or "")
 
-    async def _service(self, name: str) -> Mapping[str, Any]:
+    async def service(self, name: str) -> Mapping[str, Any]:
+        """Return the service with that *name* as DescribeServices shows it."""
         async with self._asking:
             if name in self._services:
                 return self._services[name]
@@ -127,10 +160,21 @@ class EcsRecords:
             self._services[name] = _only(answer, "services", "DescribeServices", name)
             return self._services[name]
 
+    async def _revisions(self, *arns: str, is_guess: bool = False) -> list[Mapping[str, Any]]:
+        if not arns:
+            return []
+        try:
+            answer = await self._calls.call("ecs", "DescribeServiceRevisions", serviceRevisionArns=list(arns))
+        except AwsCallFailed as failed:
+            if is_guess and failed.trouble.kind in (TroubleKind.NOT_FOUND, TroubleKind.OTHER):
+                return []
+            raise
+        return [each for each in records_of(answer, "serviceRevisions") if each.get("serviceRevisionArn") in arns]
+
 
 def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Mapping[str, Any]:
     """Return the one record that was asked for: ECS reports an unknown name in ``failures``, not as an error."""
-    found: list[Mapping[str, Any]] = answer.get(key) or []
+    found = records_of(answer, key)
     if not found:
         why = next((each.get("reason") for each in answer.get("failures") or ()), None) or "no reason given"
         raise Incomplete(
@@ -139,16 +183,39 @@ def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Map
     return found[0]
 
 
-def _registrations(entry: Mapping[str, Any]) -> Iterable[Registration]:
-    alternate = (entry.get("advancedConfiguration") or {}).get("alternateTargetGroupArn")
-    for arn in (entry.get("targetGroupArn"), alternate):
-        if arn:  # a Classic Load Balancer has none
-            yield Registration(arn, entry.get("containerName"), entry.get("containerPort"))
+def _addresses(record: Mapping[str, Any]) -> set[str]:
+    interfaces = [each for box in record.get("containers") or () for each in box.get("networkInterfaces") or ()]
+    found = {each.get(key) for each in interfaces for key in ("privateIpv4Address", "ipv6Address")}
+    # A task that has stopped may have lost its interfaces, but not what they were.
+    for attachment in record.get("attachments") or ():
+        details = {each.get("name"): each.get("value") for each in attachment.get("details") or ()}
+        found |= {details.get("privateIPv4Address"), details.get("ipv6Address")}
+    return {address for address in found if address}
 
 
-def _bound(boxes: Iterable[Mapping[str, Any]], container: str | None, port: int | None) -> Iterable[int]:
+def registered(bound: list[HostPort], protocol: str) -> set[int]:
+    """
+    Return which ports of the host ECS registers with a target group of that *protocol*.
+
+    Docker counts the ports of each protocol, and those of IPv4 and IPv6, for itself, so one number may lead to two
+    containers; ECS registers that for IPv4: https://github.com/aws/amazon-ecs-agent/issues/3096. Behind TCP_UDP and
+    TCP_QUIC both protocols have one number.
+    """
+    bound = [each for each in bound if not each.is_ipv6] or bound
+    tcp, udp = ({each.host_port for each in bound if each.protocol == kind} for kind in ("tcp", "udp"))
+    match protocol:
+        case "UDP" | "QUIC":
+            return udp
+        case "TCP_UDP" | "TCP_QUIC":
+            return tcp & udp or tcp
+        case "GENEVE" | "":
+            return tcp or udp
+    return tcp
+
+
+def _bound(boxes: Iterable[Mapping[str, Any]], container: str | None, port: int | None) -> Iterator[HostPort]:
     for box in boxes:
         if container in (None, box.get("name")):
             for binding in box.get("networkBindings") or ():
                 if binding.get("hostPort") and port in (None, binding.get("containerPort")):
-                    yield int(binding["hostPort"])
+                    yield HostPort.read(binding, "containerPort", "hostPort", "protocol", "bindIP")

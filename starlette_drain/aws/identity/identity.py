@@ -3,11 +3,19 @@
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette_drain.aws.api import elbv2
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
-from starlette_drain.aws.identity.ecs import EcsRecords, Registration
+from starlette_drain.aws.identity.balancers import (
+    Registration,
+    find_task_set,
+    is_of_newest,
+    other_ways_in,
+    registrations_of,
+)
+from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.metadata import TaskMetadata
 from starlette_drain.aws.options import AwsSettings
 
@@ -129,12 +137,18 @@ class _Discovery:
             self.records = EcsRecords(self.calls, self.task)
         registrations = await self._registrations()
         if self.wait_turn and self.service and self.records:
-            groups = {each.target_group_arn for each in registrations}
-            await self.wait_turn(await self.records.size(self.service), len(groups))
-        types = await self._target_types(registrations)
+            arns = {each.target_group_arn for each in registrations}
+            await self.wait_turn(await self.records.size(self.service), len(arns))
+        groups = await self._groups(registrations)
         targets: dict[str, OwnTarget] = {}
         for each in registrations:
-            target = await self._target(each, types.get(each.target_group_arn, ""))
+            if each.target_group_arn not in groups:
+                continue
+            try:
+                target = await self._target(each, groups[each.target_group_arn])
+            except AwsCallFailed as failed:
+                self._do_without_group(each.target_group_arn, failed, of=len(groups))
+                continue
             known = targets.get(each.target_group_arn)
             targets[each.target_group_arn] = _merged(known, target) if known else target
         return TaskIdentity(tuple(targets.values()), self.task, self.service, tuple(self.troubles), tuple(self.notes))
@@ -142,40 +156,87 @@ class _Discovery:
     async def _registrations(self) -> list[Registration]:
         if self.settings.target_group_arn:
             return [Registration(arn) for arn in self.settings.target_group_arn]
-        found = await self._registrations_of_service()
-        if not found and self.service:
-            self.notes.append(f"the service {self.service} registers its tasks with no target group")
-        return found
+        return await self._registrations_of_service()
 
     async def _registrations_of_service(self) -> list[Registration]:
         if self.records is None:
             raise Incomplete(problem="the target groups cannot be found off ECS", remedy="set DRAIN_TARGET_GROUP_ARN")
-        self.service = await self.records.service_name()
-        if self.service is None:
+        self.service = name = await self.records.service_name()
+        if name is None:
             self.notes.append("the task belongs to no service, so ECS registers it with no target group")
             return []
-        return await self.records.registrations(self.service)
+        service, started_by = await self.records.service(name), await self.records.started_by()
+        if task_sets := service.get("taskSets"):
+            own = find_task_set(service, started_by)
+            return registrations_of(own) if own and own.get("loadBalancers") else registrations_of(service, *task_sets)
+        revisions = await self._revisions(name, service, started_by)
+        if len(revisions) == 1 and revisions[0].get("loadBalancers") is not None:
+            found = registrations_of(*revisions)
+        else:
+            found = registrations_of(service, *revisions)
+        if not found:
+            ways = other_ways_in([service, *(service.get("deployments") or ()), *revisions])
+            through = f" (traffic reaches them through {' and '.join(ways)})" if ways else ""
+            self.notes.append(
+                f"the service {name} registers its tasks with no target group{through}, so only SIGTERM and events can "
+                "tell that a task is to leave"
+            )
+        return found
 
-    async def _target_types(self, registrations: list[Registration]) -> Mapping[str, str]:
+    async def _revisions(self, name: str, service: Mapping[str, Any], started_by: str) -> list[Mapping[str, Any]]:
+        """Return the revisions that this task may be of; none where ECS does not tell, and the service has to do."""
+        if self.records is None:
+            return []
+        try:
+            return await self.records.revisions(name)
+        except AwsCallFailed as failed:
+            if registrations_of(service) and is_of_newest(service, started_by):
+                return []  # the service shows what this task was started with
+            self._do_without(failed, "a balancer that ECS manages, or that the service had before, is not found")
+            return []
+
+    async def _groups(self, registrations: list[Registration]) -> Mapping[str, Mapping[str, Any]]:
+        """
+        Return the target groups that exist, with what is known of each.
+
+        Raises:
+            AwsCallFailed: If none of them exists, among others.
+        """
         arns = list(dict.fromkeys(each.target_group_arn for each in registrations))
         if not arns or (self.settings.target_id and self.settings.target_port):
-            return {}
+            return {arn: {} for arn in arns}
         try:
-            return await elbv2.describe_target_types(self.calls, arns)
+            return await elbv2.describe_groups(self.calls, arns)
         except AwsCallFailed as failed:
+            if failed.trouble.kind is TroubleKind.NOT_FOUND and len(arns) > 1:
+                return await self._living(arns, failed)
             # ECS demands "ip" of a service in awsvpc mode and "instance" of all others.
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/alb.html
             self._do_without(failed, "the target type is taken from the network mode")
-            return dict.fromkeys(arns, "ip" if not self.task or self.task.is_awsvpc else "instance")
+            kind = "ip" if not self.task or self.task.is_awsvpc else "instance"
+            return {arn: {"TargetType": kind} for arn in arns}
 
-    async def _target(self, registration: Registration, target_type: str) -> OwnTarget:
+    async def _living(self, arns: list[str], failed: AwsCallFailed) -> Mapping[str, Mapping[str, Any]]:
+        """Return those of several groups that exist, where one does not."""
+        living: dict[str, Mapping[str, Any]] = {}
+        for arn in arns:
+            try:
+                living |= await elbv2.describe_groups(self.calls, [arn])
+            except AwsCallFailed as gone:
+                self._do_without_group(arn, gone, of=len(arns))
+        if not living:
+            raise failed
+        return living
+
+    async def _target(self, registration: Registration, group: Mapping[str, Any]) -> OwnTarget:
+        target_type, protocol = str(group.get("TargetType") or ""), str(group.get("Protocol") or "")
         if target_type in ("lambda", "alb"):
             arn = registration.target_group_arn
             raise Incomplete(
                 problem=f"{arn} has targets of type {target_type}", remedy="give target groups of type ip or instance"
             )
         ids = await self._ids(target_type)
-        ports = await self._ports(registration, target_type)
+        ports = await self._ports(registration, target_type, protocol)
         delay, known, termination = await self._delay(registration.target_group_arn)
         return OwnTarget(registration.target_group_arn, ids, ports, delay, known, target_type, termination)
 
@@ -195,7 +256,7 @@ class _Discovery:
             )
         return ids
 
-    async def _ports(self, registration: Registration, target_type: str) -> frozenset[int]:
+    async def _ports(self, registration: Registration, target_type: str, protocol: str) -> frozenset[int]:
         if self.settings.target_port:
             return frozenset({self.settings.target_port})
         if target_type != "instance":
@@ -205,7 +266,7 @@ class _Discovery:
             raise Incomplete(problem="the target port cannot be found off ECS", remedy="set DRAIN_TARGET_PORT")
         if registration.port is None:
             registration = await self._completed(registration)
-        return await self.records.host_ports(registration.container, registration.port)
+        return await self.records.host_ports(registration.container, registration.port, protocol)
 
     async def _completed(self, registration: Registration) -> Registration:
         """Find the container and port of a target group that was given by hand, if its service names it."""
@@ -228,6 +289,13 @@ class _Discovery:
         delay = float(attributes.get("deregistration_delay.timeout_seconds") or 0)
         termination = attributes.get("deregistration_delay.connection_termination.enabled")
         return delay, True, None if termination is None else termination == "true"
+
+    def _do_without_group(self, arn: str, failed: AwsCallFailed, *, of: int) -> None:
+        """Go on without one *of* several groups that does not exist."""
+        if failed.trouble.kind is not TroubleKind.NOT_FOUND or of == 1:
+            raise failed
+        self.troubles.append(failed.trouble)
+        self.notes.append(f"{arn} does not exist, and is not watched")
 
     def _do_without(self, failed: AwsCallFailed, note: str) -> None:
         """Go on where only a permission is missing; anything else may be over at the next attempt."""

@@ -1,23 +1,48 @@
 """What the ECS agent tells a task about itself: the task metadata endpoint, version 4."""
 
 import asyncio
+import contextlib
+import http.client
 import json
-import urllib.request
+import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from starlette_drain.aws.api.errors import Incomplete
 
-__all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "TaskMetadata", "fetch_json", "read_task"]
+__all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "HostPort", "TaskMetadata", "fetch_json", "read_task"]
 
 METADATA_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 TIME_LIMIT = 2.0
 """Seconds; the endpoint is link-local, and answers in milliseconds or not at all."""
+OVERALL_LIMIT = 4.0
+"""Seconds for a whole answer: the limit above is one for each read, and an answer may come byte by byte."""
+SIZE_LIMIT = 4 * 1024 * 1024
+"""Bytes; a task with ten containers has some 10 KB."""
 REMEDY = f"see whether {METADATA_VARIABLE} is still what ECS has set"
 
 Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
 """Something that gets a URL and returns the JSON object found there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of the host that leads to a port of a container, for one protocol and one family of addresses."""
+
+    container_port: int
+    host_port: int
+    protocol: str = "tcp"
+    is_ipv6: bool = False
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any], container_port: str, host_port: str, protocol: str, address: str) -> Self:
+        """Read an *entry*, given the names of its fields."""
+        kind, family = str(entry.get(protocol) or "tcp").lower(), ":" in str(entry.get(address) or "")
+        return cls(int(entry[container_port]), int(entry[host_port]), kind, family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +54,13 @@ class ContainerMetadata:
         name: As in the task definition.
         network_modes: Such as ``"awsvpc"``, ``"bridge"`` (also called ``"default"``) or ``"host"``.
         addresses: IPv4 and IPv6 alike, as the endpoint writes them.
-        host_ports: Pairs of a port of the container and the port of the host that leads to it; empty in host mode.
+        host_ports: The ports of the host that lead to it; empty in host mode.
     """
 
     name: str
     network_modes: frozenset[str]
     addresses: tuple[str, ...]
-    host_ports: frozenset[tuple[int, int]]
+    host_ports: frozenset[HostPort]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +125,73 @@ async def read_task(uri: str, fetch: Fetch) -> TaskMetadata:
     """
     try:
         answer = await fetch(f"{uri.rstrip('/')}/task")
-    except (OSError, ValueError) as error:
-        raise Incomplete(
-            problem=f"the task metadata endpoint does not answer ({type(error).__name__})", remedy=REMEDY
-        ) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        why = type(error).__name__ + (f": {error!s:.100}" if str(error) else "")
+        raise Incomplete(problem=f"the task metadata endpoint does not answer ({why})", remedy=REMEDY) from error
     return TaskMetadata.parse(answer)
 
 
 async def fetch_json(url: str) -> Mapping[str, Any]:
-    """Get the JSON object at *url*, in a thread."""
-    return await asyncio.to_thread(_get, url)
+    """Get the JSON object at *url*, in a thread that is given up when it takes too long, and holds up no exit."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+    connection = _connect(url)
+
+    def settle(content: Mapping[str, Any] | None, error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(content or {})
+
+    def work() -> None:
+        content, error = None, None
+        try:
+            content = _get(connection, url)
+        except Exception as failure:  # noqa: BLE001 - it is raised where the answer is awaited
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(settle, content, error)
+
+    threading.Thread(target=work, name="starlette_drain metadata", daemon=True).start()
+    try:
+        async with asyncio.timeout(OVERALL_LIMIT):
+            return await outcome
+    finally:
+        if connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)  # ends the thread, wherever it reads
 
 
-def _get(url: str) -> Mapping[str, Any]:
-    if not url.startswith(("http://", "https://")):
+def _connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)
     # No proxy: the endpoint is on the link, and a proxy elsewhere could not reach it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=TIME_LIMIT) as answer:
-        content: Mapping[str, Any] = json.load(answer)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port, timeout=TIME_LIMIT)
+
+
+def _get(connection: http.client.HTTPConnection, url: str) -> Mapping[str, Any]:
+    ends = time.monotonic() + OVERALL_LIMIT
+    parts = urlsplit(url)
+    with contextlib.closing(connection):
+        connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""))
+        with connection.getresponse() as answer:
+            if answer.status != http.client.OK:
+                message = f"status {answer.status}"
+                raise ValueError(message)
+            body = b""
+            while chunk := answer.read1(65536):
+                body += chunk
+                if len(body) > SIZE_LIMIT:
+                    message = f"more than {SIZE_LIMIT} bytes"
+                    raise ValueError(message)
+                if time.monotonic() > ends:
+                    message = "the answer does not end"
+                    raise TimeoutError(message)
+    content: Mapping[str, Any] = json.loads(body)
     return content
 
 
@@ -131,7 +204,7 @@ def _container(answer: Mapping[str, Any]) -> ContainerMetadata:
         for address in network.get(key) or ()
     ]
     ports = frozenset(
-        (int(port["ContainerPort"]), int(port["HostPort"]))
+        HostPort.read(port, "ContainerPort", "HostPort", "Protocol", "HostIp")
         for port in answer.get("Ports") or ()
         if port.get("ContainerPort") and port.get("HostPort")
     )

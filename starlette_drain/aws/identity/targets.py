@@ -19,7 +19,7 @@ __all__ = ["TargetEntries", "find_own", "is_out"]
 Entry = Mapping[str, Any]
 """A ``TargetDescription``: an id, and a port."""
 
-ANSWER_LOST = frozenset({TroubleKind.UNREACHABLE, TroubleKind.OTHER})
+ANSWER_LOST = frozenset({TroubleKind.UNREACHABLE, TroubleKind.SLOW, TroubleKind.OTHER})
 """Failures after which the call may have come into force, or may yet; all others are refusals."""
 
 IN_FORCE_WITHIN = 30.0
@@ -59,7 +59,8 @@ class TargetEntries:
         self._calls = calls
         self.target = target
         self._registers = registers
-        self._entries = _made_up(target) if registers else []
+        self.entries = _made_up(target) if registers else []
+        """What is put in, taken out and put back."""
         self._answer_lost = False
         self._unseen = False
         self.out_since: float | None = None
@@ -78,7 +79,7 @@ class TargetEntries:
             AwsCallFailed: If that does not work.
         """
         if seen := await self._look():
-            self._entries = seen
+            self.entries = seen
             return False
         await self._register()
         return True
@@ -96,7 +97,7 @@ class TargetEntries:
         """
         seen = await self._look() if looks else None
         if seen:
-            self._entries = seen + [each for each in self._entries if self.out_since is not None and each not in seen]
+            self.entries = seen + [each for each in self.entries if self.out_since is not None and each not in seen]
             await self._deregister(now)
         elif seen is None:
             # "If the specified target does not exist, the action returns successfully", says the API reference.
@@ -127,15 +128,28 @@ class TargetEntries:
         """
         return not await self._find_registered()
 
+    async def strangers(self) -> list[Entry]:
+        """
+        Return what of the group gets traffic, has an address, and is not this task's.
+
+        Raises:
+            AwsCallFailed: If it cannot be found out.
+        """
+        if self.target.target_type == "instance":
+            return []  # another task on the same instance may have the same port by now
+        listed = await elbv2.describe_health(self._calls, self.arn)
+        named = [_named(each["Target"]) for each in listed if each.get("Target") and not is_out(each)]
+        return [each for each in named if canonical_id(str(each.get("Id", ""))) not in self.target.ids]
+
     async def _register(self) -> None:
         self._unseen = True
-        await elbv2.register(self._calls, self.arn, self._entries)
+        await elbv2.register(self._calls, self.arn, self.entries)
 
     async def _deregister(self, since: float) -> None:
         before = self.out_since, self._answer_lost
         self.out_since, self._answer_lost = since, True
         try:
-            await elbv2.deregister(self._calls, self.arn, self._entries)
+            await elbv2.deregister(self._calls, self.arn, self.entries)
         except AwsCallFailed as failed:
             if failed.trouble.kind not in ANSWER_LOST:
                 self.out_since, self._answer_lost = before

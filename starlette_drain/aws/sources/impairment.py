@@ -6,7 +6,7 @@ from starlette_drain.triggers.base import Control
 
 __all__ = ["Impairment"]
 
-TRANSIENT = frozenset({TroubleKind.THROTTLED, TroubleKind.UNREACHABLE, TroubleKind.OTHER})
+TRANSIENT = frozenset({TroubleKind.THROTTLED, TroubleKind.UNREACHABLE, TroubleKind.SLOW, TroubleKind.OTHER})
 """What may be over at the next attempt, and is not worth a warning when it is."""
 
 
@@ -26,6 +26,8 @@ class Impairment:
         self._patience = patience
         self._failures: dict[str, int] = {}
         self._since: float | None = None
+        self._told: set[str] = set()
+        """What was advised since then: what needs another remedy is told too."""
 
     def failed(self, source: str, trouble: Trouble) -> None:
         """Take note that *source* failed."""
@@ -34,9 +36,12 @@ class Impairment:
     def on_error(self, source: str, problem: str, remedy: str, *, passing: bool = False) -> None:
         """Take note that *source* failed, in other words than those of a `Trouble`."""
         self._failures[source] = count = self._failures.get(source, 0) + 1
-        if self._since is None and not (passing and count < self._patience):
-            self._since = self._control.time()
-            self._control.emit(TriggerImpaired(self._since, self._trigger, problem, remedy))
+        if (passing and count < self._patience) or remedy in self._told:
+            return
+        now = self._control.time()
+        self._since = now if self._since is None else self._since
+        self._told.add(remedy)
+        self._control.emit(TriggerImpaired(now, self._trigger, problem, remedy))
 
     def worked(self, source: str) -> None:
         """Take note that *source* answered."""
@@ -45,3 +50,4 @@ class Impairment:
             now = self._control.time()
             self._control.emit(TriggerRestored(now, self._trigger, now - self._since))
             self._since = None
+            self._told.clear()

@@ -9,6 +9,7 @@
 """When to ask AWS again, and what becomes of looks that fail."""
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from types import TracebackType
 
@@ -28,6 +29,9 @@ SLOW_DOWN = frozenset(
 A network that fails is asked at the usual pace: the sooner it is back the sooner we see again.
 """
 
+ANSWERING = 10.0
+"""Seconds that a look may take until it has failed."""
+
 GROWN = 1.1
 """By what factor an interval must have grown for a new phase to be drawn."""
 
@@ -44,6 +48,7 @@ class Polls:
         longest: Seconds between two looks at the most, however long AWS throttles.
         source: What is asked, where a trigger asks several.
         impairment: Who tells that it fails, where several share one voice.
+        after_look: Called after every look, whether it was answered or not.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Polls:
         longest: float = 60.0,
         source: str | None = None,
         impairment: Impairment | None = None,
+        after_look: Callable[[], None] = lambda: None,
     ) -> None:
         self.trigger = trigger
         self.control = control
@@ -65,6 +71,9 @@ class Polls:
         self.answered: float | None = None
         """When the last question that was answered was asked."""
         self.last_error: str | None = None
+        self.began = control.time()
+        """When they were made."""
+        self._after_look = after_look
         self._rng = rng
         self._pace = interval
         self._longest = longest
@@ -77,9 +86,14 @@ class Polls:
         """Seconds between two looks, as things stand."""
         return self.backoff.wait
 
-    def pace(self, interval: float) -> None:
+    def blind_since(self, now: float) -> float | None:
+        """Return since when nothing has been answered, where that is longer than two intervals."""
+        since = self.began if self.answered is None else self.answered
+        return since if now - since > 2 * self._pace + ANSWERING else None
+
+    def pace(self, interval: float, longest: float | None = None) -> None:
         """Look once in so many seconds from now on; after a failure not before the wait for that is over."""
-        self._pace = interval
+        self._pace, self._longest = interval, self._longest if longest is None else longest
         self.backoff.rebase(interval, self._longest)
 
     def __aiter__(self) -> "Polls":
@@ -137,9 +151,11 @@ class Look:
             polls.impairment.worked(polls.source)
             polls.backoff.reset()
             polls.answered, polls.last_error = self.asked, None
+            polls._after_look()
             return False
         if isinstance(error, Exception):  # an answer that cannot be read is a failure like any other
             self._fail(error)
+            polls._after_look()
             return True
         return False
 

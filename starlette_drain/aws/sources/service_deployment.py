@@ -46,7 +46,7 @@ class ServiceDeploymentTrigger(AwsSource):
         if self._stand_down_off_ecs(control):
             return
         self._state, self._verdict, self._claim, self._clear = "discovering", RevisionVerdict.UNKNOWN, None, None
-        self._deployment = self._revision = None
+        self._deployment = self._revision = self._polls = self._sight = None
         async with self._session.open(AwsSettings.of(control.settings)) as aws:
             impairment = Impairment(self.name, control, patience=1)
             service = await self._until_found(aws.service, impairment)
@@ -61,7 +61,17 @@ class ServiceDeploymentTrigger(AwsSource):
     async def _poll(self, deployments: Deployments, aws: OpenSession, control: Control) -> None:
         settings = AwsSettings.of(control.settings)
         slow = max(SLOW_INTERVAL, settings.poll_interval)
-        self._polls = polls = Polls(self.name, control, self._session.rng, interval=slow)
+        self._polls = polls = Polls(
+            self.name,
+            control,
+            self._session.rng,
+            interval=slow,
+            after_look=lambda: self._report_sight(
+                control,
+                self._watch_of(self._polls, control.time()),
+                f"the deployments of the service, every {slow:g} s or less often in a large fleet",
+            ),
+        )
         async for look in polls:
             with look:
                 verdict = await self._ask(deployments)
@@ -95,6 +105,7 @@ class ServiceDeploymentTrigger(AwsSource):
             "last_error": self._search_error,
             **(self._polls.status(now) if self._polls else {}),
             "state": self._state,
+            **self._watch_of(self._polls, now),
             "verdict": self._verdict.value,
             "revision": self._revision,
             "deployment": deployment.get("serviceDeploymentArn"),

@@ -3,12 +3,13 @@
 import logging
 from typing import Any, TypeVar
 
-from starlette_drain._core.events import TriggerStoodDown
+from starlette_drain._core.events import TriggerStoodDown, WatchReported
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.api.once import Once
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.session import AWSSession
 from starlette_drain.aws.sources.impairment import Impairment
+from starlette_drain.aws.sources.polls import Polls
 from starlette_drain.triggers.base import Control
 
 __all__ = ["AwsSource"]
@@ -36,6 +37,8 @@ class AwsSource:
         self._session = session or AWSSession(**own)
         self._state = "not started"
         self._search_error: str | None = None
+        self._sight: tuple[str, str, str] | None = None
+        """What was last reported: the state, what it is about, and why."""
 
     async def _until_found(self, question: Once[Found], impairment: Impairment) -> Found:
         """Return the answer, however often it has to be asked for: one warning, one line when it works."""
@@ -54,9 +57,26 @@ class AwsSource:
                 impairment.worked("discovery")
                 return found
 
-    def _stand_down(self, control: Control, why: str) -> None:
+    def _watch_of(self, polls: Polls | None, now: float) -> dict[str, Any]:
+        """Return whether the source tells of this task now, and why not."""
+        since = polls.blind_since(now) if polls else None
+        if polls is None or (since is None and polls.answered is None):
+            return {"watch": "not yet", "blind_for": None, "because": self._search_error or self._state}
+        if since is None:
+            return {"watch": "watching", "blind_for": None, "because": None}
+        because = polls.last_error or "no answer has come"
+        return {"watch": "blind", "blind_for": round(now - since, 3), "because": because}
+
+    def _report_sight(self, control: Control, watch: dict[str, Any], what: str) -> None:
+        """Emit what is watched, and how that goes, where it is news."""
+        sight = watch["watch"], what, watch["because"] or ""
+        if self._sight is None or sight[:2] != self._sight[:2]:
+            control.emit(WatchReported(control.time(), self.name, *sight))
+        self._sight = sight
+
+    def _stand_down(self, control: Control, why: str, *, is_alarm: bool = False) -> None:
         self._state = "stood down"
-        control.emit(TriggerStoodDown(control.time(), self.name, why))
+        control.emit(TriggerStoodDown(control.time(), self.name, why, is_alarm))
 
     def _stand_down_off_ecs(self, control: Control) -> bool:
         """Stand down where this is no ECS task; return whether it is none."""

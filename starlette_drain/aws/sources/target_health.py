@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from starlette_drain._core.cause import DrainCause
@@ -16,15 +18,16 @@ from starlette_drain._core.events import (
 )
 from starlette_drain.aws.api import elbv2
 from starlette_drain.aws.api.budget import ADD_A_SOURCE, is_too_slow, share_used, tasks_listed
-from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
 from starlette_drain.aws.identity.identity import TaskIdentity
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.group import TargetGroup, is_wanted
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.polls import Polls
+from starlette_drain.aws.sources.service_events import deregistrations
 from starlette_drain.aws.sources.source import AwsSource
-from starlette_drain.aws.sources.task_state import TaskVerdict, judge
+from starlette_drain.aws.sources.task_state import judge
 from starlette_drain.aws.sources.verdict import Reading, Verdict, read, read_error
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.triggers.base import Control
@@ -33,6 +36,23 @@ __all__ = ["TargetHealthTrigger"]
 
 LONGEST_WAIT = 60.0
 """Seconds between two polls at the most, however long AWS throttles."""
+
+ABSENT_AFTER, ABSENT_LOOKS = 180.0, 3
+"""After how many seconds, and looks, a target that is in none of its groups is a warning.
+
+ECS registers it seconds after the task is running. Until then every start would be one.
+"""
+
+OUT_OF_LINE = 4
+"""How many times the tasks that ECS tells of a group must list for that to need confirmation."""
+
+PATIENCE = 3.0
+"""Seconds that a drain waits at the most for the present delay, and for the service's events."""
+
+FLOOR = 0.25
+"""Part of the delay that a drain gets at the least while the balancer shows that the delay is not over."""
+
+NO_GROUP = "set DRAIN_TARGET_GROUP_ARN where it has one all the same, or DRAIN_SOURCES=task-state"
 
 
 class TargetHealthTrigger(AwsSource):
@@ -60,38 +80,46 @@ class TargetHealthTrigger(AwsSource):
         self._is_draining = False
         self._advised: float | None = None
         self._slowness: Impairment | None = None
+        self._absence: Impairment | None = None
+        self._began = 0.0
         self._lag = 0.0
+        self._claim_delay = 0.0
+        """The delay by which the present claim was made."""
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
         settings = AwsSettings.of(control.settings)
         if not settings.target_group_arn and self._stand_down_off_ecs(control):
             return
-        self._state, self._claim = "discovering", None
-        self._groups = tuple[TargetGroup, ...]()
+        self._state, self._claim, self._sight = "discovering", None, None
+        self._groups, self._began = tuple[TargetGroup, ...](), control.time()
         async with self._session.open(settings) as aws:
             self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
+            self._warn_of_gaps(self.identity, control)
             if not self.identity.targets:
-                self._stand_down(control, "; ".join(self.identity.notes))
+                self._stand_down(control, "; ".join(self.identity.notes), is_alarm=self.identity.service is not None)
                 return
             self._begin_polling(self.identity, control)
             async with asyncio.TaskGroup() as polling:
                 for group in self._groups:
-                    poll = self._poll(group, self.identity, aws, control)
+                    poll = self._poll(group, aws, control)
                     polling.create_task(poll, name=f"starlette_drain {self.name} {group.target.group}")
 
-    async def _poll(self, group: TargetGroup, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
+    async def _poll(self, group: TargetGroup, aws: OpenSession, control: Control) -> None:
         async for look in group.polls:
             with look:
                 reading = await self._ask(group, aws)
                 if not group.take(reading, look.asked):
                     continue
                 look.outcome = reading.verdict.value
-                self._follow_fleet(reading, identity, aws, control)
+                self._follow_fleet(reading, aws, control)
+                if control.time() >= group.delay_due:
+                    await self._follow_delay(group, aws, control)
                 if reading.verdict is Verdict.UNKNOWN:
                     continue
+                self._mind_the_absence(control)
                 if is_wanted(self._groups, self._policy):
-                    self._claim = self._claim or self._cause(group, identity, control)
+                    self._claim = self._claim or await self._cause(group, aws, control)
                     control.claim(self._claim)
                 elif group.is_in_service:
                     self._claim = None
@@ -108,26 +136,42 @@ class TargetHealthTrigger(AwsSource):
                 raise
             return replace(group.reading, verdict=verdict)  # it tells nothing of the others
         reading = read(listed, target.ids, target.ports, seen=group.seen)
-        if reading.verdict is Verdict.DRAINING and not group.seen and await self._is_inherited(aws):
-            return replace(reading, verdict=Verdict.NOT_YET)
+        if reading.verdict is Verdict.DRAINING and not group.seen and not await self._is_told_to_end(aws):
+            # Another task's, whose address this one was given. Its entry says nothing of our own.
+            return replace(reading, verdict=Verdict.NOT_YET, others=(f"{target}, which drains for a former task",))
         return reading
 
-    async def _is_inherited(self, aws: OpenSession) -> bool:
+    async def _is_told_to_end(self, aws: OpenSession) -> bool:
         """
-        Tell whether a target that drains when first seen was another task's, whose address this one was given.
+        Tell whether ECS wants this task to end, which it does before it takes the task's target out.
 
-        It was, where ECS wants this task to run: it takes a task out only after that has changed. Where ECS may not or
-        cannot be asked the target is taken for our own.
+        Where ECS may not or cannot be asked, nothing says so.
         """
-        if self.identity is None or self.identity.task is None:
+        if not self._session.is_on_ecs:
             return False
         try:
             records = await aws.records()
-            return judge(await records.task(since=aws.loop.time())) is TaskVerdict.SERVING
-        except AwsCallFailed as failed:
-            if failed.trouble.kind in (TroubleKind.DENIED, TroubleKind.UNREACHABLE):
-                return False
-            raise
+            return judge(await records.task(since=aws.loop.time())).ends
+        except Incomplete as missing:
+            if isinstance(missing, AwsCallFailed) and missing.trouble.kind is TroubleKind.THROTTLED:
+                raise
+            return False
+
+    async def _follow_delay(self, group: TargetGroup, aws: OpenSession, control: Control) -> None:
+        """Read the delay again, and use what it is now; where that fails what is known stands."""
+        delay: float | None = None
+        with suppress(AwsCallFailed, KeyError, TimeoutError, TypeError, ValueError):
+            async with asyncio.timeout(PATIENCE):
+                attributes = await elbv2.describe_attributes(aws.calls, group.target.target_group_arn)
+                delay = float(attributes["deregistration_delay.timeout_seconds"])
+        if not group.take_delay(delay, control.time(), self._lag):
+            return
+        if self._claim and self._claim.deadline is not None:
+            ends = self._claim.deadline + group.target.delay - self._claim_delay
+            self._claim = replace(self._claim, deadline=max(control.time(), ends))
+        self._pace_polls()
+        self._advise(control)
+        self._report(control)
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return the state, and of each target group the verdict, its age, and the number of targets."""
@@ -136,6 +180,7 @@ class TargetHealthTrigger(AwsSource):
         errors = [each.last_error for each in polls if each.last_error]
         return {
             "state": self._state,
+            **self._watch(now),
             "service": self.identity.service if self.identity else None,
             "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
             "answer_age": round(max(ages), 3) if ages else None,
@@ -156,13 +201,19 @@ class TargetHealthTrigger(AwsSource):
                 self._is_draining = False
                 self._session.take_time()
 
-    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
+    def _warn_of_gaps(self, identity: TaskIdentity, control: Control) -> None:
+        """Tell what was done without, and that a service has nothing to watch."""
+        now = control.time()
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
-            control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
-        self._lag = interval = AwsSettings.of(control.settings).poll_interval
-        self._advise(identity, control)
+            control.emit(TriggerImpaired(now, self.name, f"{trouble.problem}; {note}", trouble.remedy))
+        if identity.service and not identity.targets:
+            control.emit(TriggerImpaired(now, self.name, identity.notes[-1], NO_GROUP))
+
+    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
+        settings = AwsSettings.of(control.settings)
+        self._lag = settings.poll_interval
         impairment = Impairment(self.name, control)
-        self._slowness = Impairment(self.name, control, patience=1)
+        self._slowness, self._absence = (Impairment(self.name, control, patience=1) for _ in range(2))
         self._groups = tuple(
             TargetGroup(
                 target,
@@ -170,39 +221,53 @@ class TargetHealthTrigger(AwsSource):
                     self.name,
                     control,
                     self._session.rng,
-                    interval=interval,
-                    # A wait as long as the delay would sleep through a whole deregistration.
-                    longest=min(LONGEST_WAIT, target.delay / 4),
+                    interval=self._lag,
+                    longest=longest_wait(target.delay),
                     source=target.target_group_arn,
                     impairment=impairment,
+                    after_look=partial(self._report, control),
                 ),
+                self._session.rng,
+                follows_delay=settings.deregistration_delay is None and target.delay_known,
             )
             for target in identity.targets
         )
+        self._advise(control)
         self._state = "watching"
 
     @property
     def _tasks(self) -> int:
-        targets = sum(each.reading.targets for each in self._groups)
+        targets = sum(each.targets for each in self._groups)
         return tasks_listed(targets, sum(each.entries for each in self._groups))
 
-    def _follow_fleet(self, reading: Reading, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
+    @property
+    def _shortest_delay(self) -> float:
+        return min(each.target.delay for each in self._groups)
+
+    def _follow_fleet(self, reading: Reading, aws: OpenSession, control: Control) -> None:
         """Ask as often as all tasks together may, say how many there are, and warn once where that is too slow."""
+        settings = AwsSettings.of(control.settings)
         aws.listed = self._tasks
         # Each task asks about every group, whether it is in it or not.
-        self._lag = aws.interval(AwsSettings.of(control.settings).poll_interval, len(self._groups))
-        for each in self._groups:
-            each.polls.pace(self._lag)
-        self._mind_the_lag(identity, control)
+        self._lag = aws.interval(settings.poll_interval, len(self._groups))
+        if self._tasks > OUT_OF_LINE * max(1, aws.size) and not all(each.is_confirmed for each in self._groups):
+            # One answer alone must not put off the next for long, where ECS knows of far fewer tasks.
+            self._lag = min(self._lag, max(settings.poll_interval, FLOOR * self._shortest_delay))
+        self._pace_polls()
+        self._mind_the_lag(control)
         if reading.targets:
             readings = [each.reading for each in self._groups]
             counted = any(each.verdict.leaving for each in readings)
             draining, healthy = max(each.draining for each in readings), max(each.healthy for each in readings)
             control.note_fleet(draining, healthy, counted=counted)
 
-    def _advise(self, identity: TaskIdentity, control: Control) -> None:
+    def _pace_polls(self) -> None:
+        for each in self._groups:
+            each.polls.pace(self._lag, longest_wait(each.target.delay))
+
+    def _advise(self, control: Control) -> None:
         """Say how long a drain may take here, and warn of a window that does not fit."""
-        lag, delay, settings = self._lag, identity.shortest_delay, control.settings
+        lag, delay, settings = self._lag, self._shortest_delay, control.settings
         fits = fitting_window(delay, lag, settings.margin)
         # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
         advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
@@ -214,12 +279,18 @@ class TargetHealthTrigger(AwsSource):
         if settings.window is not None and settings.window > fits and not was_told:
             control.emit(WindowTooLong(control.time(), settings.window, fits, delay))
 
-    def _mind_the_lag(self, identity: TaskIdentity, control: Control) -> None:
+    def _mind_the_lag(self, control: Control) -> None:
         """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
-        lag, delay = self._lag, identity.shortest_delay
-        self._advise(identity, control)
+        lag, delay = self._lag, self._shortest_delay
+        self._advise(control)
         if self._slowness is None:
             return
+        fits = fitting_window(delay, AwsSettings.of(control.settings).poll_interval, control.settings.margin)
+        if fits > 0:
+            self._slowness.worked("delay")
+        else:
+            problem = f"the deregistration delay of {delay:g} s leaves no time to drain"
+            self._slowness.on_error("delay", problem, "raise deregistration_delay.timeout_seconds")
         if delay > 0 and lag > AwsSettings.of(control.settings).poll_interval and is_too_slow(lag, delay):
             where = f" in {len(self._groups)} target groups" if len(self._groups) > 1 else ""
             problem = (
@@ -230,45 +301,169 @@ class TargetHealthTrigger(AwsSource):
         else:
             self._slowness.worked("lag")
 
-    def _cause(self, group: TargetGroup, identity: TaskIdentity, control: Control) -> DrainCause:
+    def _mind_the_absence(self, control: Control) -> None:
+        """Warn once where the target is in none of its groups, long after it should be."""
+        if self._absence is None:
+            return
+        if any(each.seen for each in self._groups):
+            self._absence.worked("absence")
+            return
+        passed = control.time() - self._began
+        if passed < ABSENT_AFTER or any(each.looks < ABSENT_LOOKS for each in self._groups):
+            return
+        where = "; ".join(absent(each) for each in self._groups)
+        problem = f"{passed / 60:.0f} min after the start the target is not registered: {where}"
+        self._absence.on_error("absence", problem, REGISTER)
+
+    # What it watches
+
+    def _watch(self, now: float) -> dict[str, Any]:
+        """Return whether the source tells of this task now, and why not."""
+        state, because, since = "watching", "", None
+        asked = [each for each in self._groups if each.seen] or list(self._groups)
+        blind = [each for each in asked if each.polls.blind_since(now) is not None]
+        if blind:
+            state, since = "blind", min(each.polls.blind_since(now) or now for each in blind)
+            because = next((each.polls.last_error for each in blind if each.polls.last_error), "no answer has come")
+        elif not any(each.seen for each in self._groups):
+            state = "not yet"
+            because = self._search_error or ("the target is not registered" if self._groups else self._state)
+        return {
+            "watch": state,
+            "blind_for": None if since is None else round(now - since, 3),
+            "because": because or None,
+        }
+
+    def _report(self, control: Control) -> None:
+        """Emit what is watched, and how that goes, where it is news."""
+        watch = self._watch(control.time())
+        if watch["watch"] == "not yet" and not all(each.looks for each in self._groups):
+            return  # no first look has been understood
+        self._report_sight(control, watch, self._what(control))
+
+    def _what(self, control: Control) -> str:
+        groups = ", ".join(f"{each.target} in {each.target.group}" for each in self._groups)
+        delays = sorted({each.target.delay for each in self._groups})
+        settings = AwsSettings.of(control.settings)
+        window = max(0.0, self._shortest_delay - settings.poll_interval - effective_margin(settings.margin, delays[0]))
+        if settings.window is not None:
+            window = min(window, settings.window)
+        missing = [each.action for each in self.identity.troubles] if self.identity else []
+        return ", ".join(
+            (
+                groups,
+                f"delay {' and '.join(f'{each:g}' for each in delays)} s",
+                f"window {window:g} s",
+                f"every {settings.poll_interval:g} s or less often in a large fleet",
+                *((f"without {' and '.join(missing)}",) if missing else ()),
+            )
+        )
+
+    async def _cause(self, group: TargetGroup, aws: OpenSession, control: Control) -> DrainCause:
         if not group.is_leaving:
             group = next(each for each in self._groups if each.is_leaving)
+        now, delay, assumed = control.time(), self._shortest_delay, not all(g.target.delay_known for g in self._groups)
+        self._claim_delay = delay
+        told: tuple[float, ...] = ()
+        if group.clear is not None and is_too_slow(now - group.clear, delay) and not self._is_draining:
+            told = await self._ask_events(group, aws, now)
         return cause_of(
             group,
-            identity,
             AwsSettings.of(control.settings),
             now=control.time(),
             lag=self._lag,
+            delay=delay,
+            is_assumed=assumed,
             is_draining=self._is_draining,
+            told=told,
         )
+
+    async def _ask_events(self, group: TargetGroup, aws: OpenSession, now: float) -> tuple[float, ...]:
+        """Return when the service took targets out of *group* since it was last seen otherwise."""
+        if not self._session.is_on_ecs:
+            return ()
+        with suppress(Incomplete, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                ages = await deregistrations(aws, group.target.target_group_arn, self._session.wall_clock)
+                return events_between(ages, now, group.clear, group.target.delay)
+        return ()
+
+
+REGISTER = (
+    "see whether DRAIN_TARGET_PORT, DRAIN_TARGET_ID and DRAIN_TARGET_GROUP_ARN are right where they are set, and "
+    "whether the load balancer of the service names this container and port"
+)
+"""What to do where a target is not in its group."""
+
+
+def longest_wait(delay: float) -> float:
+    """Return the seconds between two looks at the most: a wait as long as the delay would sleep through it."""
+    return min(LONGEST_WAIT, delay / 4)
+
+
+def absent(group: TargetGroup) -> str:
+    """Return that the target is not in *group*, and what is there."""
+    reading, target = group.reading, group.target
+    others = ", ".join(reading.others) or "nothing"
+    more = reading.targets - len(reading.others)
+    rest = f" and {more} more" if reading.others and more > 0 else ""
+    return f"{target.group} does not list {target}, but {others}{rest}"
+
+
+def events_between(ages: list[float], now: float, clear: float | None, delay: float) -> tuple[float, ...]:
+    """Return the moments of events that may be about our target: it was seen since, and drains still."""
+    earliest = now - delay if clear is None else max(clear, now - delay)
+    return tuple(sorted(now - age for age in ages if earliest - CLOCKS <= now - age <= now + CLOCKS))
+
+
+CLOCKS = 2.0
+"""Seconds by which the clocks of AWS and of this host may differ."""
 
 
 def cause_of(
-    group: TargetGroup, identity: TaskIdentity, settings: AwsSettings, *, now: float, lag: float, is_draining: bool
+    group: TargetGroup,
+    settings: AwsSettings,
+    *,
+    now: float,
+    lag: float,
+    delay: float,
+    is_assumed: bool = False,
+    is_draining: bool = False,
+    told: tuple[float, ...] = (),
 ) -> DrainCause:
     """
     Return why, and until when, a target that *group* takes out wants a drain.
 
     Args:
         group: The target group.
-        identity: This task's targets; the shortest delay of all groups rules.
         settings: The checked options.
         now: When it is noticed.
         lag: Seconds between two polls.
+        delay: The shortest delay of all groups, which rules.
+        is_assumed: Whether it was assumed.
         is_draining: Whether a drain is under way already.
+        told: When the service took targets out, by its events, where polls had failed for long.
     """
-    delay, verdict = identity.shortest_delay, group.reading.verdict
+    verdict = group.reading.verdict
     began = group.clear if group.clear is not None else now - lag
     what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
     reason = f"the target {group.target} is {what} the target group {group.target.group}"
     if group.clear is None:
         reason += "; since when is unknown, and taken to be one poll interval"
-    if is_draining and is_too_slow(now - began, delay) and verdict is Verdict.DRAINING:
+    is_late = is_too_slow(now - began, delay) and verdict is Verdict.DRAINING
+    cause_here = partial(DrainCause, TargetHealthTrigger.name, at=now, lag=now - began, taken_out=True)
+    if is_draining and is_late:
         # Another source that knew sooner has set a deadline; to count from an answer that old would bring it to now.
-        late = f"{reason}; that was noticed late"
-        return DrainCause(TargetHealthTrigger.name, late, at=now, lag=now - began, taken_out=True)
-    if verdict is Verdict.GONE and not all(each.delay_known for each in identity.targets):
-        ends = now  # the delay that was assumed is refuted
-    else:
-        ends = deadline(now, began, delay, settings.margin, settings.window)
-    return DrainCause(TargetHealthTrigger.name, reason, at=now, deadline=ends, lag=now - began, taken_out=True)
+        return cause_here(f"{reason}; that was noticed late")
+    if verdict is Verdict.GONE and is_assumed:
+        return cause_here(reason, deadline=now)  # the delay that was assumed is refuted
+    least = 0.0
+    if is_late:
+        reason += f"; the last answer before is {now - began:.0f} s old"
+        if told:
+            began = max(began, min(told))
+            reason += f", and by the service's events it began {now - began:.0f} s ago"
+        # One event is that of our target. Of several, any may be: the first, or a later one.
+        least = effective_margin(settings.margin, delay) / 2 if len(told) == 1 else FLOOR * delay
+    ends = deadline(now, began, delay, settings.margin, settings.window, least)
+    return cause_here(reason, deadline=ends, lag=now - began)

@@ -157,6 +157,7 @@ class EcsTaskTrigger(AwsSource):
             return
         settings = AwsSettings.of(control.settings)
         self._state, self._verdict, self._end, self._clear = "discovering", TaskVerdict.UNKNOWN, None, None
+        self._polls, self._sight = None, None
         async with self._session.open(settings) as aws:
             began = control.time()
             await self._until_found(aws.task, Impairment(self.name, control, patience=1))
@@ -169,7 +170,18 @@ class EcsTaskTrigger(AwsSource):
 
     async def _poll(self, aws: OpenSession, control: Control, began: float) -> None:
         settings, records = AwsSettings.of(control.settings), await aws.records()
-        self._polls = polls = Polls(self.name, control, self._session.rng, interval=settings.poll_interval)
+        what = f"whether ECS wants this task to end, every {settings.poll_interval:g} s or less often in a large fleet"
+        self._polls = polls = Polls(
+            self.name,
+            control,
+            self._session.rng,
+            interval=settings.poll_interval,
+            after_look=lambda: self._report_sight(
+                control,
+                self._watch_of(self._polls, control.time()),
+                what,
+            ),
+        )
         async for look in polls:
             with look:
                 # What discovery has just been told need not be asked again.
@@ -232,6 +244,7 @@ class EcsTaskTrigger(AwsSource):
             "last_error": self._search_error,
             **(self._polls.status(now) if self._polls else {}),
             "state": self._state,
+            **self._watch_of(self._polls, now),
             "verdict": self._verdict.value,
             "delay": self._delay,
         }

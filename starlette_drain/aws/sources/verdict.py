@@ -64,6 +64,7 @@ class Reading:
         draining: Targets of the group that are being deregistered.
         targets: Targets of the group, in whatever state.
         own: How many of them are ours.
+        others: Some of those that are there where none is ours, with the likeliest mistakes first.
     """
 
     verdict: Verdict
@@ -71,7 +72,11 @@ class Reading:
     draining: int = 0
     targets: int = 0
     own: int = 0
+    others: tuple[str, ...] = ()
 
+
+SOME = 5
+"""Targets that a warning names."""
 
 # Where one target is listed more than once (two of its ports in one group), the first of these rules.
 PRECEDENCE = (Verdict.DRAINING, Verdict.SERVING, Verdict.AILING, Verdict.UNKNOWN)
@@ -95,7 +100,8 @@ def read(
     absent = Verdict.GONE if seen else Verdict.NOT_YET
     ours = [_judge(each, absent) for each in listed if _is_ours(_part(each, "Target"), ids, ports)]
     verdict = next((each for each in PRECEDENCE if each in ours), absent)
-    return Reading(verdict, states.count("healthy"), states.count("draining"), len(listed), len(ours))
+    others = () if verdict.registered else _some_of(listed, ids)
+    return Reading(verdict, states.count("healthy"), states.count("draining"), len(listed), len(ours), others)
 
 
 def read_error(code: str, *, seen: bool) -> Verdict:
@@ -108,6 +114,13 @@ def read_error(code: str, *, seen: bool) -> Verdict:
     if code in ("InvalidTarget", "InvalidTargetException"):
         return Verdict.GONE if seen else Verdict.NOT_YET
     return Verdict.UNKNOWN
+
+
+def _some_of(listed: Iterable[object], ids: frozenset[str]) -> tuple[str, ...]:
+    """Return ids and ports of some targets: first those with an id of ours, which have another port."""
+    targets = [part for each in listed if (part := _part(each, "Target"))]
+    targets.sort(key=lambda each: canonical_id(str(each.get("Id", ""))) not in ids)
+    return tuple(f"{each.get('Id', '?')} ({each.get('Port', '?')})" for each in targets[:SOME])
 
 
 def _part(description: object, name: str) -> Mapping[str, Any]:

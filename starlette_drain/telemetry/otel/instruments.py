@@ -16,6 +16,8 @@ from starlette_drain._core.events import (
     SessionRefused,
     SessionShed,
     TriggerPolled,
+    TriggerStoodDown,
+    WatchReported,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
@@ -30,6 +32,9 @@ POLL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 
 SERVING, DRAINING, DRAINED = 0, 1, 2
 
+WATCH = {"watching": 1, "not yet": 0, "blind": -1}
+"""What ``drain.watch`` shows: below 1 for minutes is worth an alarm."""
+
 
 class Instruments:
     """The instruments of one drain, and the attributes of each kind of session, made once."""
@@ -40,6 +45,8 @@ class Instruments:
         self._meter = meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
         self.open = 0
+        self.watch: dict[str, int] = {}
+        """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
         self._kinds: dict[str, dict[str, str]] = {}
         self._ends: dict[tuple[str, Outcome], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
@@ -81,6 +88,12 @@ class Instruments:
             case DrainCancelled():
                 self.state = SERVING
                 self._asking = {}
+            case WatchReported() | TriggerStoodDown():
+                self._watch(event)
+
+    def _watch(self, event: WatchReported | TriggerStoodDown) -> None:
+        watch = {name: each for name, each in self.watch.items() if name != event.trigger}
+        self.watch = {**watch, event.trigger: WATCH[event.state]} if isinstance(event, WatchReported) else watch
 
     def _open(self, event: SessionOpened) -> None:
         self.open += 1
@@ -110,7 +123,7 @@ class _Gauges:
     """
     What is looked at rather than counted, for all drains that share a meter provider.
 
-    The SDK calls the callbacks of the first gauge of a name only, and keeps them for ever. So there is one pair of
+    The SDK calls the callbacks of the first gauge of a name only, and keeps them for ever. So there is one set of
     gauges, which holds on to no drain and looks at all that are still there.
     """
 
@@ -128,6 +141,12 @@ class _Gauges:
                 meter.create_observable_gauge(
                     "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
                 ),
+                meter.create_observable_gauge(
+                    "drain.watch",
+                    [self._watch],
+                    "1",
+                    "1 while a trigger sees its source, 0 before, -1 when it was told nothing for two intervals.",
+                ),
             )
         # Replaced as a whole, because the callbacks run on the exporter's thread.
         self._shown = (*(each for each in self._shown if each()), ref(one))
@@ -139,6 +158,14 @@ class _Gauges:
         if states := {one.state for one in self._there()}:
             # A process with two drains is drained when both are, and drains as soon as one of them does.
             yield Observation(states.pop() if len(states) == 1 else DRAINING)
+
+    def _watch(self, _: CallbackOptions) -> Iterator[Observation]:
+        seen: dict[str, int] = {}
+        for one in self._there():
+            for name, each in one.watch.items():
+                seen[name] = min(each, seen.get(name, each))
+        for name, each in seen.items():
+            yield Observation(each, {"drain.trigger": name})
 
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
         if there := self._there():

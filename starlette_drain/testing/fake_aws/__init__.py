@@ -1,9 +1,16 @@
 """A stand-in for AWS that shows a target's whole life, for tests and for the demo."""
 
 from starlette_drain.testing.fake_aws.app import FakeAWS
-from starlette_drain.testing.fake_aws.cluster import FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.cluster import (
+    FakeGateway,
+    FakeRegistration,
+    FakeRevision,
+    FakeService,
+    FakeTask,
+    FakeTaskSet,
+)
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
-from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
@@ -12,9 +19,11 @@ __all__ = [
     "FakeDefinition",
     "FakeDeployment",
     "FakeEndpoint",
+    "FakeGateway",
     "FakeRegistration",
     "FakeRevision",
     "FakeService",
     "FakeTargetGroup",
     "FakeTask",
+    "FakeTaskSet",
 ]

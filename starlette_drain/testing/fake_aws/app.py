@@ -1,5 +1,6 @@
 """FakeAWS: what a task on ECS behind a load balancer talks to, as one ASGI application."""
 
+import asyncio
 import json
 import threading
 import time
@@ -8,9 +9,26 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
-from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
-from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeRevision
-from starlette_drain.testing.fake_aws.faults import ApiError, Fault, FaultKind, Faults, TokenBucket, as_error
+from starlette_drain.testing.fake_aws.cluster import (
+    ACCOUNT,
+    REGION,
+    FakeGateway,
+    FakeRegistration,
+    FakeRevision,
+    FakeService,
+    FakeTask,
+)
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment
+from starlette_drain.testing.fake_aws.faults import (
+    DISTORTING,
+    ApiError,
+    Fault,
+    FaultKind,
+    Faults,
+    TokenBucket,
+    as_error,
+    distorted,
+)
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
@@ -20,6 +38,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Answer = tuple[int, str, bytes]
+
+FIRST = "0123456789012345678"
+"""The number of the first revision of a service."""
 
 
 class FakeAWS:
@@ -39,10 +60,18 @@ class FakeAWS:
     Args:
         clock: Seconds, for the delays.
         budget: Whether Describe calls of ELBv2 are throttled as AWS throttles an account in one Region.
+        wall_clock: Seconds since 1970, for the events of services.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, budget: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        budget: bool = False,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.clock = clock
+        self.wall_clock = wall_clock
         self.groups: dict[str, FakeTargetGroup] = {}
         self.services: list[FakeService] = []
         self.tasks: list[FakeTask] = []
@@ -50,6 +79,8 @@ class FakeAWS:
         self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self._faults = Faults(clock)
+        self._former: dict[str, dict[str, Any]] = {}
+        """The last answer to each request that was neither old nor distorted."""
         self._bucket = TokenBucket(clock) if budget else None
         self._lock = threading.RLock()
 
@@ -81,21 +112,48 @@ class FakeAWS:
         port: int = 8000,
         container: str = "app",
         registrations: Sequence[FakeRegistration] | None = None,
+        express: Sequence[FakeTargetGroup] = (),
+        gateways: Sequence[FakeGateway] = (),
         **group: Any,
     ) -> FakeService:
-        """Add a service. Without *registrations* it gets one target group, made from the other options."""
+        """
+        Add a service.
+
+        *express* and *gateways* are balancers that ECS manages. Without these and *registrations* it gets one target
+        group, made from the other options.
+        """
+        if registrations is None and (express or gateways):
+            registrations = ()
         if registrations is None:
             made = self.add_target_group(name, delay=delay, port=port, **group)
             registrations = [FakeRegistration(made, container, port)]
         service = FakeService(name, cluster, list(registrations))
+        service.starts = service.add_revision(FIRST, express=tuple(express), gateways=tuple(gateways))
         with self._lock:
             self.services.append(service)
         return service
+
+    def update_service(
+        self,
+        service: FakeService,
+        *,
+        registrations: Sequence[FakeRegistration] = (),
+        express: Sequence[FakeTargetGroup] = (),
+        gateways: Sequence[FakeGateway] = (),
+    ) -> FakeRevision:
+        """Give the service other balancers: tasks that are added from now on get them, the others keep theirs."""
+        with self._lock:
+            service.registrations = list(registrations)
+            number = f"{len(service.revisions):019d}"
+            service.starts = service.add_revision(number, express=tuple(express), gateways=tuple(gateways))
+            return service.starts
 
     def add_task(self, service: FakeService | None, *, register: bool = True, **options: Any) -> FakeTask:
         """Add a task, registered with the service's target groups; *options* are attributes of `FakeTask`."""
         with self._lock:
             cluster = service.cluster if service else options.pop("cluster", "main")
+            if service and service.starts and service.is_deployed_by_ecs:
+                options.setdefault("started_by", service.starts.started_by)
             if service and "containers" not in options:
                 ports: dict[str, tuple[int, ...]] = {}
                 for each in service.registrations:
@@ -115,11 +173,19 @@ class FakeAWS:
                     each.register(target_id, port)
 
     def deregister(self, task: FakeTask, group: FakeTargetGroup | None = None) -> None:
-        """Begin to take the task out of *group*, or of all groups of its service."""
+        """Begin to take the task out of *group*, or of all groups of its service, whose events say so."""
         with self._lock:
             for each, target_id, port in task.targets():
                 if group in (None, each):
                     each.deregister(target_id, port)
+                    if task.service:
+                        message = f"deregistered 1 targets in (target-group {each.arn})"
+                        task.service.events.insert(0, (self.wall_clock(), message))
+
+    def remove_target_group(self, group: FakeTargetGroup) -> None:
+        """Delete *group*, whatever still names it."""
+        with self._lock:
+            self.groups.pop(group.arn, None)
 
     def deactivate(self, task: FakeTask, stop_code: str = "ServiceSchedulerInitiated") -> None:
         """Do what ECS does when it wants a task to end: status DEACTIVATING, and deregistration everywhere."""
@@ -127,13 +193,19 @@ class FakeAWS:
             task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
             self.deregister(task)
 
+    def kill(self, task: FakeTask) -> None:
+        """Let the task have stopped without leaving its target groups, and ECS have seen that."""
+        with self._lock:
+            task.last_status = task.desired_status = "STOPPED"
+            task.stop_code = "EssentialContainerExited"
+
     def deploy(self, service: FakeService, **options: Any) -> FakeDeployment:
         """Begin a deployment from the service's newest revision to a new one; see `FakeDeployment` for *options*."""
         with self._lock:
             number = len(self.deployments) + 1
             former = next((each.target for each in reversed(self.deployments) if each.service is service), None)
-            source = former or FakeRevision(service, "0123456789012345678", 1)
-            target = FakeRevision(service, f"{number:019d}", source.definition + 1)
+            source = former or service.revisions[0]
+            target = service.add_revision(f"{number:019d}", source.definition + 1)
             deployment = FakeDeployment(source, target, str(number), **options)
             self.deployments.append(deployment)
         return deployment
@@ -143,26 +215,33 @@ class FakeAWS:
         kind: FaultKind,
         *,
         action: str | None = None,
+        api: str | None = None,
         times: int | None = None,
         seconds: float | None = None,
         code: str | None = None,
         status: int = 503,
+        message: str | None = None,
+        takes: float = 0.0,
     ) -> None:
         """
         Let calls go wrong from now on.
 
         Args:
-            kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``.
+            kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``; ``"slow"``; ``"stale"`` (what was last answered
+                before), ``"partial"`` (every other entry is missing) or ``"empty"`` (no entries).
             action: Only this call, such as ``"DescribeTargetHealth"``; ``"metadata"`` and ``"task-protection"`` are
                 the endpoints of the task.
+            api: Only calls to ``"elbv2"``, ``"ecs"``, ``"secretsmanager"`` or ``"task"``.
             times: Only so many calls.
             seconds: Only for so long.
             code: Another error code than the usual.
             status: HTTP status of an ``"error"``.
+            message: Another message than the usual.
+            takes: Seconds that a ``"slow"`` answer takes.
         """
         until = None if seconds is None else self.clock() + seconds
         with self._lock:
-            self._faults.add(Fault(kind, action, times, until, code, status))
+            self._faults.add(Fault(kind, action, api, times, until, code, status, message, takes))
 
     def recover(self) -> None:
         """Let nothing go wrong any more."""
@@ -180,7 +259,8 @@ class FakeAWS:
         body = await _read(receive)
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         with self._lock:
-            answer = self._answer(scope["method"], scope["path"], headers, body)
+            answer, takes = self._answer(scope["method"], scope["path"], headers, body)
+        await asyncio.sleep(takes)
         if answer is None:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -190,64 +270,80 @@ class FakeAWS:
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": content})
 
-    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
-        """Return the answer, or ``None`` for silence."""
+    def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer | None, float]:
+        """Return the answer, or ``None`` for silence, and the seconds that it takes."""
         if method in ("GET", "PUT") and path.startswith(("/v4/", "/api/")):
             return self._answer_task(method, path, body)
-        service, _, operation = headers.get("x-amz-target", "").rpartition(".")
+        target, _, operation = headers.get("x-amz-target", "").rpartition(".")
         form = {} if operation else elbv2.parse_form(body)
         action = operation or form.get("Action", "")
+        api = "elbv2" if form else "secretsmanager" if target == "secretsmanager" else "ecs"
         self.calls[action] += 1
-        fault = self._faults.strike(action)
+        fault = self._faults.strike(action, api)
+        takes = fault.takes if fault else 0.0
         if fault and fault.kind == "hang":
-            return None
+            return None, takes
         try:
             self._raise(fault, action, is_json=bool(operation))
+            request = json.loads(body or b"{}") if operation else form
+            result = self._result(api, action, request, fault.kind if fault else "")
             if operation:
-                content = self._answer_json(service, operation, json.loads(body or b"{}"))
-                return 200, "application/x-amz-json-1.1", json.dumps(content).encode()
-            self._spend(action)
-            return 200, "text/xml", elbv2.answer(form, self.groups).encode()
+                return (200, "application/x-amz-json-1.1", json.dumps(result).encode()), takes
+            return (200, "text/xml", elbv2.as_xml(action, result).encode()), takes
         except ApiError as error:
             if operation:
-                return error.status, "application/x-amz-json-1.1", json.dumps(ecs.error_json(error)).encode()
-            return error.status, "text/xml", elbv2.error_xml(error).encode()
+                content = json.dumps(ecs.error_json(error)).encode()
+                return (error.status, "application/x-amz-json-1.1", content), takes
+            return (error.status, "text/xml", elbv2.error_xml(error).encode()), takes
 
-    def _answer_json(self, service: str, operation: str, request: Mapping[str, Any]) -> Any:
-        if service == "secretsmanager":
-            return secrets.answer(operation, request, self.secrets)
-        if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
-            return deployments.answer(operation, request, self.deployments)
-        return ecs.answer(operation, request, self.services, self.tasks)
+    def _result(self, api: str, action: str, request: Mapping[str, Any], distortion: str) -> dict[str, Any]:
+        """Return what answers a request: as things are, or with a distortion."""
+        key = f"{action} {sorted(request.items(), key=str)}"
+        if distortion == "stale" and key in self._former:
+            return self._former[key]
+        if api == "elbv2":
+            self._spend(action)
+            result = elbv2.answer(request, self.groups)
+        elif api == "secretsmanager":
+            result = secrets.answer(action, request, self.secrets)
+        elif "ServiceDeployments" in action or "ServiceRevisions" in action:
+            result = deployments.answer(action, request, self.deployments, self.services)
+        else:
+            result = ecs.answer(action, request, self.services, self.tasks)
+        if distortion in ("partial", "empty"):
+            return distorted(distortion, result)
+        self._former[key] = result
+        return result
 
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:
-        if fault:
+        if fault and fault.kind != "slow" and fault.kind not in DISTORTING:
             raise as_error(fault, action, is_json=is_json)
 
     def _spend(self, action: str) -> None:
         if self._bucket and action.startswith("Describe") and not self._bucket.take():
             raise ApiError("ThrottlingException", "Rate exceeded")
 
-    def _answer_task(self, method: str, path: str, body: bytes) -> Answer | None:
+    def _answer_task(self, method: str, path: str, body: bytes) -> tuple[Answer | None, float]:
         _, kind, task_id, *rest = path.split("/")
         task = next((each for each in self.tasks if each.id == task_id), None)
         action = "metadata" if kind == "v4" else "task-protection"
         self.calls[action] += 1
-        fault = self._faults.strike(action)
+        fault = self._faults.strike(action, "task")
+        takes = fault.takes if fault else 0.0
         if fault and fault.kind == "hang":
-            return None
-        if fault:
+            return None, takes
+        if fault and fault.kind != "slow" and fault.kind not in DISTORTING:
             error = as_error(fault, action, is_json=True)
             failure = {"error": {"Arn": task.arn if task else "", "Code": error.code, "Message": error.message}}
-            return error.status, "application/json", json.dumps(failure).encode()
+            return (error.status, "application/json", json.dumps(failure).encode()), takes
         status, content = 200, None
         if task and kind == "v4":
             content = agent.metadata(task, "".join(f"/{each}" for each in rest))
         elif task and rest == ["task-protection", "v1", "state"]:
             status, content = agent.protection(task, json.loads(body or b"{}") if method == "PUT" else None)
         if content is None:
-            return 404, "text/plain", b"404 page not found\n"
-        return status, "application/json", json.dumps(content).encode()
+            return (404, "text/plain", b"404 page not found\n"), takes
+        return (status, "application/json", json.dumps(content).encode()), takes
 
 
 async def _read(receive: Receive) -> bytes:

@@ -8,7 +8,17 @@ from typing import Any
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
-__all__ = ["ACCOUNT", "REGION", "FakeRegistration", "FakeService", "FakeTask"]
+__all__ = [
+    "ACCOUNT",
+    "REGION",
+    "FakeGateway",
+    "FakeRegistration",
+    "FakeRevision",
+    "FakeService",
+    "FakeTask",
+    "FakeTaskSet",
+    "load_balancer",
+]
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
@@ -22,6 +32,92 @@ class FakeRegistration:
     container: str
     port: int
     alternate: FakeTargetGroup | None = None
+
+
+@dataclass(slots=True)
+class FakeGateway:
+    """A connection of a Gateway connector: the target group that ECS manages, the other one of the pair, and a port."""
+
+    group: FakeTargetGroup
+    alternate: FakeTargetGroup | None = None
+    port: int = 8000
+
+
+@dataclass(slots=True, eq=False)
+class FakeRevision:
+    """
+    A service revision: what tasks are started with.
+
+    Attributes:
+        service: The service.
+        number: The last part of its ARN, and of the deployment that starts its tasks.
+        definition: Which revision of the task definition it runs.
+        registrations: Its ``loadBalancers``.
+        express: The target groups that ECS manages in Express mode.
+        gateways: Its connections through a Gateway connector.
+    """
+
+    service: "FakeService" = field(repr=False)
+    number: str
+    definition: int = 1
+    registrations: tuple[FakeRegistration, ...] = ()
+    express: tuple[FakeTargetGroup, ...] = ()
+    gateways: tuple[FakeGateway, ...] = ()
+
+    @property
+    def arn(self) -> str:
+        """ARN."""
+        return (
+            f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-revision/{self.service.cluster}/{self.service.name}/{self.number}"
+        )
+
+    @property
+    def started_by(self) -> str:
+        """The deployment that starts its tasks."""
+        return f"ecs-svc/{self.number}"
+
+    @property
+    def all_registrations(self) -> list[FakeRegistration]:
+        """Where ECS registers its tasks, in whatever way that was asked for."""
+        managed = [FakeRegistration(each, "app", each.port) for each in self.express]
+        managed += [FakeRegistration(each.group, "app", each.port, each.alternate) for each in self.gateways]
+        return [*self.registrations, *managed]
+
+    def record(self) -> dict[str, Any]:
+        """Return the revision as DescribeServiceRevisions shows it."""
+        managed: dict[str, Any] = {}
+        if self.express:
+            groups = [{"arn": each.arn, "status": "ACTIVE", "port": each.port} for each in self.express]
+            managed["ingressPaths"] = [{"accessType": "PUBLIC", "targetGroups": groups}]
+        if self.gateways:
+            managed["gatewayConnections"] = [_gateway(self.service, each) for each in self.gateways]
+        record: dict[str, Any] = {
+            "serviceRevisionArn": self.arn,
+            "serviceArn": self.service.arn,
+            "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{self.service.cluster}",
+            "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{self.definition}",
+            "launchType": "FARGATE",
+            "platformVersion": "1.4.0",
+            "platformFamily": "Linux",
+            "loadBalancers": [load_balancer(each) for each in self.registrations],
+            "guardDutyEnabled": False,
+            "createdAt": datetime(2026, 1, 1, tzinfo=UTC).timestamp(),
+        }
+        return record | self.service.connections() | ({"ecsManagedResources": managed} if managed else {})
+
+
+@dataclass(slots=True)
+class FakeTaskSet:
+    """A task set, with the controllers CODE_DEPLOY and EXTERNAL: its number, and where its tasks are registered."""
+
+    number: str
+    registrations: list[FakeRegistration]
+    status: str = "PRIMARY"
+
+    @property
+    def started_by(self) -> str:
+        """Its id."""
+        return f"ecs-svc/{self.number}"
 
 
 @dataclass(slots=True)
@@ -42,6 +138,12 @@ class FakeService:
         status: ``"ACTIVE"``, ``"DRAINING"`` or ``"INACTIVE"``.
         spot: Whether its tasks may run on Fargate Spot.
         definition: Its task definition.
+        service_connect: Whether its tasks are reached through Service Connect.
+        lattice: The target groups of VPC Lattice that its tasks are in.
+        revisions: Its revisions, the newest last.
+        task_sets: Its task sets.
+        starts: The revision of tasks that are added without another.
+        events: What it tells of itself, newest first: seconds since 1970, and what has happened.
     """
 
     name: str
@@ -56,11 +158,39 @@ class FakeService:
     status: str = "ACTIVE"
     spot: bool = False
     definition: FakeDefinition = field(default_factory=FakeDefinition)
+    service_connect: bool = False
+    lattice: tuple[str, ...] = ()
+    revisions: list[FakeRevision] = field(default_factory=list, compare=False)
+    task_sets: list[FakeTaskSet] = field(default_factory=list)
+    starts: FakeRevision | None = field(default=None, compare=False)
+    events: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def arn(self) -> str:
         """ARN."""
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/{self.cluster}/{self.name}"
+
+    @property
+    def is_deployed_by_ecs(self) -> bool:
+        """Whether it has revisions and deployments, and no task sets."""
+        return self.controller == "ECS"
+
+    def add_revision(self, number: str, definition: int = 1, **managed: Any) -> FakeRevision:
+        """Add a revision with the registrations of now; see `FakeRevision` for *managed*."""
+        revision = FakeRevision(self, number, definition, tuple(self.registrations), **managed)
+        self.revisions.append(revision)
+        return revision
+
+    def connections(self) -> dict[str, Any]:
+        """Return what a revision or a deployment shows of Service Connect and VPC Lattice."""
+        shown: dict[str, Any] = {}
+        if self.service_connect:
+            shown["serviceConnectConfiguration"] = {"enabled": True, "namespace": "internal"}
+        if self.lattice:
+            role = f"arn:aws:iam::{ACCOUNT}:role/ecsInfrastructureRole"
+            groups = [{"roleArn": role, "targetGroupArn": each, "portName": "http"} for each in self.lattice]
+            shown["vpcLatticeConfigurations"] = groups
+        return shown
 
 
 @dataclass(slots=True)
@@ -77,10 +207,12 @@ class FakeTask:
         ipv6_addresses: IPv6 addresses of them.
         containers: Names, and the ports each publishes.
         host_ports: For bridge mode: which port of the host leads to a port.
+        udp_ports: The same of ports that are published for UDP, too.
+        ipv6_ports: The same of ports that Docker gives to IPv6 by another number.
         instance_id: The EC2 instance it runs on, outside Fargate.
         last_status: As DescribeTasks shows it.
         desired_status: As DescribeTasks shows it.
-        started_by: As DescribeTasks shows it; by default the deployment of the first revision of its service.
+        started_by: As DescribeTasks shows it; by default the deployment of what its service `starts`.
         definition: Which revision of the task definition it runs.
         stop_code: Why it was, or is being, stopped, as DescribeTasks shows it.
         protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
@@ -94,6 +226,8 @@ class FakeTask:
     ipv6_addresses: tuple[str, ...] = ()
     containers: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"app": (8000,)})
     host_ports: Mapping[int, int] = field(default_factory=dict)
+    udp_ports: Mapping[int, int] = field(default_factory=dict)
+    ipv6_ports: Mapping[int, int] = field(default_factory=dict)
     instance_id: str | None = None
     last_status: str = "RUNNING"
     desired_status: str = "RUNNING"
@@ -122,18 +256,42 @@ class FakeTask:
         """``"EC2"`` on an instance, else ``"FARGATE"``."""
         return "EC2" if self.instance_id else "FARGATE"
 
+    @property
+    def registrations(self) -> list[FakeRegistration]:
+        """Where ECS registers it: what its revision or task set says, whatever its service has become since."""
+        if self.service is None:
+            return []
+        for revision in self.service.revisions:
+            if revision.started_by == self.started_by:
+                return revision.all_registrations
+        for task_set in self.service.task_sets:
+            if task_set.started_by == self.started_by:
+                return task_set.registrations
+        return self.service.registrations
+
     def targets(self) -> Iterator[tuple[FakeTargetGroup, str, int]]:
         """Yield the group, the id and the port of every target that ECS makes of the task."""
-        for each in self.service.registrations if self.service else ():
+        for each in self.registrations:
             if each.group.target_type == "instance":
-                yield each.group, self.instance_id or "", self.host_port(each.port)
+                is_udp = each.group.protocol in ("UDP", "QUIC")
+                port = self.udp_ports.get(each.port, each.port) if is_udp else self.host_port(each.port)
+                yield each.group, self.instance_id or "", port
             else:
                 ipv6 = self.ipv6_addresses[:1] if not self.addresses else ()
                 yield each.group, (*self.addresses[:1], *ipv6)[0], each.port
 
     def host_port(self, port: int) -> int:
-        """Return the port of the host that leads to *port*."""
+        """Return the port of the host that leads to *port*, for TCP and IPv4."""
         return self.host_ports.get(port, port)
+
+    def bindings(self, container: str) -> Iterator[tuple[int, int, str, str]]:
+        """Yield of every port that a container publishes: its number, that of the host, the protocol, the address."""
+        for port in self.containers[container]:
+            yield port, self.host_port(port), "tcp", "0.0.0.0"  # noqa: S104
+            if port in self.udp_ports:
+                yield port, self.udp_ports[port], "udp", "0.0.0.0"  # noqa: S104
+            if port in self.ipv6_ports:
+                yield port, self.ipv6_ports[port], "tcp", "::"
 
     def record(self) -> dict[str, Any]:
         """Return the task as DescribeTasks shows it."""
@@ -147,7 +305,7 @@ class FakeTask:
             "group": f"service:{self.service.name}" if self.service else "family:app",
             "lastStatus": self.last_status,
             "launchType": self.launch_type,
-            "startedBy": self.started_by or ("ecs-svc/0123456789012345678" if self.service else "somebody"),
+            "startedBy": self.started_by or "somebody",
             "taskArn": self.arn,
             "taskDefinitionArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{self.definition}",
             "version": 3,
@@ -196,8 +354,8 @@ class FakeTask:
         }
         if self.network_mode == "bridge":
             container["Ports"] = [
-                {"ContainerPort": port, "Protocol": "tcp", "HostPort": self.host_port(port), "HostIp": "0.0.0.0"}  # noqa: S104
-                for port in self.containers[name]
+                {"ContainerPort": port, "Protocol": protocol, "HostPort": host_port, "HostIp": address}
+                for port, host_port, protocol, address in self.bindings(name)
             ]
         return container
 
@@ -209,8 +367,8 @@ class FakeTask:
         if self.ipv6_addresses:
             interface["ipv6Address"] = self.ipv6_addresses[0]
         bindings = [
-            {"bindIP": "0.0.0.0", "containerPort": port, "hostPort": self.host_port(port), "protocol": "tcp"}  # noqa: S104
-            for port in self.containers[name]
+            {"bindIP": address, "containerPort": port, "hostPort": host_port, "protocol": protocol}
+            for port, host_port, protocol, address in self.bindings(name)
         ]
         return {
             "containerArn": f"{self.arn.replace(':task/', ':container/')}/{name}",
@@ -224,3 +382,32 @@ class FakeTask:
             "healthStatus": "UNKNOWN",
             "cpu": "0",
         }
+
+
+def load_balancer(registration: FakeRegistration) -> dict[str, Any]:
+    """Return an entry of ``loadBalancers``."""
+    entry: dict[str, Any] = {
+        "targetGroupArn": registration.group.arn,
+        "containerName": registration.container,
+        "containerPort": registration.port,
+    }
+    if registration.alternate:
+        entry["advancedConfiguration"] = {
+            "alternateTargetGroupArn": registration.alternate.arn,
+            "roleArn": f"arn:aws:iam::{ACCOUNT}:role/ecsInfrastructureRole",
+        }
+    return entry
+
+
+def _gateway(service: FakeService, gateway: FakeGateway) -> dict[str, Any]:
+    balancer = {"targetGroupArn": gateway.group.arn}
+    if gateway.alternate:
+        balancer["alternateTargetGroupArn"] = gateway.alternate.arn
+    return {
+        "gatewayArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:gateway/shared",
+        "portName": "http",
+        "serviceUrl": f"https://{service.name}.example",
+        "accessType": "PUBLIC",
+        "status": "ACTIVE",
+        "resources": {"hostSharedAlb": [balancer]},
+    }

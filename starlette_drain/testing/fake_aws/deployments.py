@@ -1,14 +1,14 @@
-"""Service revisions and the deployments that shift traffic between them, as ECS records them."""
+"""The deployments that shift traffic between service revisions, as ECS records them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeService
+from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRevision, FakeService
 from starlette_drain.testing.fake_aws.faults import ApiError
 
-__all__ = ["FakeDeployment", "FakeRevision", "answer"]
+__all__ = ["FakeDeployment", "answer"]
 
 STAGES = (
     "RECONCILE_SERVICE",
@@ -22,37 +22,6 @@ STAGES = (
     "BAKE_TIME",
     "CLEAN_UP",
 )
-
-
-@dataclass(slots=True)
-class FakeRevision:
-    """A service revision: its number, and the revision of the task definition that it runs."""
-
-    service: FakeService
-    number: str
-    definition: int = 1
-
-    @property
-    def arn(self) -> str:
-        """ARN."""
-        return (
-            f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-revision/{self.service.cluster}/{self.service.name}/{self.number}"
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Return the revision as DescribeServiceRevisions shows it."""
-        return {
-            "serviceRevisionArn": self.arn,
-            "serviceArn": self.service.arn,
-            "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{self.service.cluster}",
-            "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{self.definition}",
-            "launchType": "FARGATE",
-            "platformVersion": "1.4.0",
-            "platformFamily": "Linux",
-            "loadBalancers": [],
-            "guardDutyEnabled": False,
-            "createdAt": datetime(2026, 1, 1, tzinfo=UTC).timestamp(),
-        }
 
 
 @dataclass(slots=True)
@@ -130,7 +99,9 @@ class FakeDeployment:
         return record
 
 
-def answer(action: str, request: Mapping[str, Any], deployments: Iterable[FakeDeployment]) -> Any:
+def answer(
+    action: str, request: Mapping[str, Any], deployments: Iterable[FakeDeployment], services: Iterable[FakeService]
+) -> Any:
     """
     Return the JSON object that answers *action*, one of those about service deployments and revisions.
 
@@ -148,7 +119,7 @@ def answer(action: str, request: Mapping[str, Any], deployments: Iterable[FakeDe
             known = {each.arn: each.record() for each in deployments}
             return _found(request.get("serviceDeploymentArns") or (), known, "serviceDeployments")
         case "DescribeServiceRevisions":
-            known = {each.arn: each.record() for pair in deployments for each in (pair.source, pair.target)}
+            known = {each.arn: each.record() for service in services for each in service.revisions}
             return _found(request.get("serviceRevisionArns") or (), known, "serviceRevisions")
     raise ApiError("InvalidAction", f"FakeAWS does not speak {action}")
 

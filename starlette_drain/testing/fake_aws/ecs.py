@@ -1,9 +1,10 @@
 """The JSON protocol of Elastic Container Service."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRegistration, FakeService, FakeTask
+from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeService, FakeTask, load_balancer
 from starlette_drain.testing.fake_aws.definition import describe
 from starlette_drain.testing.fake_aws.faults import ApiError
 
@@ -28,11 +29,14 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
         case "DescribeTasks":
             known = {name: each.record() for each in tasks for name in (each.id, each.arn)}
             return _found(request.get("tasks") or (), known, "tasks", f"task/{cluster}")
+        case "ListTasks":
+            wanted = request.get("desiredStatus", "RUNNING")
+            found = [each for each in tasks if each.desired_status == wanted]
+            if name := request.get("serviceName"):
+                found = [each for each in found if each.service and name in (each.service.name, each.service.arn)]
+            return {"taskArns": [each.arn for each in found]}
         case "DescribeServices":
-            running = [each.service.name for each in tasks if each.service]
-            known = {
-                name: _service(each, running.count(each.name)) for each in services for name in (each.name, each.arn)
-            }
+            known = {name: _service(each, tasks) for each in services for name in (each.name, each.arn)}
             return _found(request.get("services") or (), known, "services", f"service/{cluster}")
         case "DescribeContainerInstances":
             known = {each.instance_arn: _instance(each) for each in tasks if each.instance_id}
@@ -58,16 +62,17 @@ def _arn(name: str, path: str) -> str:
     return name if name.startswith("arn:") else f"arn:aws:ecs:{REGION}:{ACCOUNT}:{path}/{name}"
 
 
-def _service(service: FakeService, running: int) -> dict[str, Any]:
+def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:
+    running = [each for each in tasks if each.service is service and each.last_status != "STOPPED"]
     record: dict[str, Any] = {
         "serviceArn": service.arn,
         "serviceName": service.name,
         "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{service.cluster}",
-        "loadBalancers": [_load_balancer(each) for each in service.registrations],
+        "loadBalancers": [load_balancer(each) for each in service.registrations],
         "serviceRegistries": [],
         "status": service.status,
         "desiredCount": service.desired,
-        "runningCount": running,
+        "runningCount": len(running),
         "pendingCount": 0,
         "taskDefinition": _definition(service)["taskDefinitionArn"],
         "deploymentConfiguration": {
@@ -80,32 +85,73 @@ def _service(service: FakeService, running: int) -> dict[str, Any]:
             {"capacityProvider": "FARGATE_SPOT" if service.spot else "FARGATE", "weight": 1, "base": 0}
         ],
         "deployments": [],
-        "events": [],
+        "events": [
+            {
+                "id": f"{number:08x}-0000-4000-8000-000000000000",
+                "createdAt": at,
+                "message": f"(service {service.name}) {message}.",
+            }
+            for number, (at, message) in enumerate(service.events[:100])
+        ],
         "schedulingStrategy": "REPLICA",
         "deploymentController": {"type": service.controller},
     }
+    if service.is_deployed_by_ecs:
+        record |= _revisions(service, running)
+    elif service.task_sets:
+        record["taskSets"] = [
+            {
+                "id": each.started_by,
+                "serviceArn": service.arn,
+                "status": each.status,
+                "loadBalancers": [load_balancer(one) for one in each.registrations],
+            }
+            for each in service.task_sets
+        ]
     if service.bake is not None:
         record["deploymentConfiguration"]["bakeTimeInMinutes"] = service.bake
     return record
 
 
+def _revisions(service: FakeService, running: list[FakeTask]) -> dict[str, Any]:
+    """Return what the record of a service shows of the revisions that have tasks, and of the newest."""
+    deployments, current = [], []
+    for revision in reversed(service.revisions):
+        count = sum(each.started_by == revision.started_by for each in running)
+        is_newest = revision is service.revisions[-1]
+        if not count and not is_newest:
+            continue
+        wanted = service.desired if is_newest else 0
+        current.append(
+            {
+                "arn": revision.arn,
+                "requestedTaskCount": wanted,
+                "runningTaskCount": count,
+                "pendingTaskCount": 0,
+            }
+        )
+        deployments.append(
+            {
+                "id": revision.started_by,
+                "status": "PRIMARY" if is_newest else "ACTIVE",
+                "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{revision.definition}",
+                "desiredCount": wanted,
+                "pendingCount": 0,
+                "runningCount": count,
+                "failedTasks": 0,
+                "createdAt": datetime(2026, 1, 1, tzinfo=UTC).timestamp(),
+                "rolloutState": "COMPLETED" if len(service.revisions) == 1 else "IN_PROGRESS",
+                **service.connections(),
+            }
+        )
+    managed = any(each.express for each in service.revisions)
+    kind = "ECS" if managed else "CUSTOMER"
+    return {"deployments": deployments, "currentServiceRevisions": current, "resourceManagementType": kind}
+
+
 def _definition(service: FakeService) -> dict[str, Any]:
     containers = dict.fromkeys(each.container for each in service.registrations) or {"app": None}
     return service.definition.record(f"arn:aws:ecs:{REGION}:{ACCOUNT}", containers)
-
-
-def _load_balancer(registration: FakeRegistration) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "targetGroupArn": registration.group.arn,
-        "containerName": registration.container,
-        "containerPort": registration.port,
-    }
-    if registration.alternate:
-        entry["advancedConfiguration"] = {
-            "alternateTargetGroupArn": registration.alternate.arn,
-            "roleArn": f"arn:aws:iam::{ACCOUNT}:role/ecsInfrastructureRole",
-        }
-    return entry
 
 
 def _instance(task: FakeTask) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from starlette_drain.testing.fake_aws.faults import ApiError
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup, Health
 
-__all__ = ["answer", "error_xml", "parse_form"]
+__all__ = ["answer", "as_xml", "error_xml", "parse_form"]
 
 NAMESPACE = "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
 REQUEST_ID = "01234567-89ab-cdef-0123-456789abcdef"
@@ -21,9 +21,9 @@ def parse_form(body: bytes) -> dict[str, str]:
     return dict(parse_qsl(body.decode(), keep_blank_values=True))
 
 
-def answer(form: Mapping[str, str], groups: Groups) -> str:
+def answer(form: Mapping[str, str], groups: Groups) -> dict[str, Any]:
     """
-    Return the XML that answers *form*.
+    Return what answers *form*, for `as_xml`.
 
     Raises:
         ApiError: If the API would answer with an error.
@@ -33,7 +33,12 @@ def answer(form: Mapping[str, str], groups: Groups) -> str:
     if call is None:
         message = f"Could not find operation {action} for version 2015-12-01"
         raise ApiError("InvalidAction", message)
-    content = f"<{action}Result>{_xml(call(form, groups))}</{action}Result>"
+    return call(form, groups)
+
+
+def as_xml(action: str, result: Mapping[str, Any]) -> str:
+    """Return the XML of a result."""
+    content = f"<{action}Result>{_xml(result)}</{action}Result>"
     metadata = f"<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata>"
     return f'<{action}Response xmlns="{NAMESPACE}">{content}{metadata}</{action}Response>'
 

@@ -1,12 +1,15 @@
-"""What can go wrong: throttling, refusals, server errors and silence, for some calls or for some time."""
+"""What can go wrong: refusals, errors, silence, and answers that are late, old or not whole."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["ApiError", "Fault", "FaultKind", "Faults", "TokenBucket"]
+__all__ = ["ApiError", "Fault", "FaultKind", "Faults", "TokenBucket", "as_error", "distorted"]
 
-FaultKind = Literal["throttle", "deny", "error", "hang"]
+FaultKind = Literal["throttle", "deny", "error", "hang", "slow", "stale", "partial", "empty"]
+
+DISTORTING = ("stale", "partial", "empty")
+"""What alters an answer that is given."""
 
 
 class ApiError(Exception):
@@ -27,18 +30,24 @@ class Fault:
     Attributes:
         kind: What.
         action: With which call, such as ``"DescribeTargetHealth"``; ``None`` for every call.
+        api: With which API; ``None`` for all.
         times: With how many more calls; ``None`` for any number.
         until: Until when; ``None`` for ever.
         code: Error code, for another than the usual.
         status: HTTP status of an ``"error"``.
+        message: Another message than the usual.
+        takes: Seconds that a ``"slow"`` answer takes.
     """
 
     kind: FaultKind
     action: str | None = None
+    api: str | None = None
     times: int | None = None
     until: float | None = None
     code: str | None = None
     status: int = 503
+    message: str | None = None
+    takes: float = 0.0
 
 
 @dataclass(slots=True)
@@ -86,12 +95,12 @@ class Faults:
         """Switch off all."""
         self._faults.clear()
 
-    def strike(self, action: str) -> Fault | None:
-        """Return what goes wrong with this call, and count it."""
+    def strike(self, action: str, api: str) -> Fault | None:
+        """Return what goes wrong with this call to an API, and count it."""
         now = self._clock()
         self._faults = [each for each in self._faults if each.times != 0 and (each.until is None or now < each.until)]
         for fault in self._faults:
-            if fault.action in (None, action):
+            if fault.action in (None, action) and fault.api in (None, api):
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
@@ -102,10 +111,18 @@ def as_error(fault: Fault, action: str, *, is_json: bool) -> ApiError:
     """Return the error that a fault answers with; the two protocols word some of them differently."""
     match fault.kind:
         case "throttle":
-            return ApiError(fault.code or "ThrottlingException", "Rate exceeded")
+            return ApiError(fault.code or "ThrottlingException", fault.message or "Rate exceeded")
         case "deny":
             code = fault.code or ("AccessDeniedException" if is_json else "AccessDenied")
             who = "arn:aws:sts::123456789012:assumed-role/task/0123456789abcdef"
-            return ApiError(code, f"User: {who} is not authorized to perform: {action}", 400 if is_json else 403)
+            message = fault.message or f"User: {who} is not authorized to perform: {action}"
+            return ApiError(code, message, 400 if is_json else 403)
         case _:
-            return ApiError(fault.code or "ServiceUnavailable", "Service is unable to handle request.", fault.status)
+            message = fault.message or "Service is unable to handle request."
+            return ApiError(fault.code or "ServiceUnavailable", message, fault.status)
+
+
+def distorted(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return *answer* with its lists emptied, or without every other entry, the first among them."""
+    step = slice(0) if kind == "empty" else slice(1, None, 2)
+    return {key: each[step] if isinstance(each, list) else each for key, each in answer.items()}

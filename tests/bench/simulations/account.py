@@ -39,6 +39,7 @@ class Account:
         self.arns = tuple(f"{PREFIX}/group{number}/0123456789abcdef" for number in range(GROUPS[layout]))
         self.registered = 0
         self.asked: list[float] = []
+        self.polled: list[float] = []
         self.throttled: list[float] = []
         self._tasks = tasks
         self._layout = layout
@@ -85,6 +86,7 @@ class Account:
     async def describe_target_health(self, *, TargetGroupArn: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
         """Answer as ELBv2."""
         self._take()
+        self.polled.append(asyncio.get_running_loop().time())
         return {"TargetHealthDescriptions": self._listed(self.arns.index(TargetGroupArn))}
 
     def _listed(self, group: int) -> list[Mapping[str, Any]]:

@@ -32,9 +32,9 @@ class PollingFigures:
     Attributes:
         tasks: Its size.
         interval: Seconds between two polls of one group by one task.
-        calls: Calls per second, on average.
-        busiest: Calls in the busiest second.
-        share: Part of the budget's refill that they used.
+        calls: Polls per second, on average.
+        busiest: Polls in the busiest second.
+        share: Part of the budget's refill that they used; to read delays again comes on top.
         throttled: Part of the calls that were throttled.
         share_at_start: Part of the refill that they used while the fleet started, discovery included, in the busiest
             minute.
@@ -149,7 +149,7 @@ async def simulate_polling(
         polling.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     lags = [(fleet[number].control.noticed or end) - at for number, at in taken_out.items()]
-    seconds = [int(at) for at in account.asked if begin <= at < end]
+    seconds = [int(at) for at in account.polled if begin <= at < end]
     rate = len(seconds) / (end - begin)
     minutes = Counter(int(at / 60) for at in account.asked if at < armed)
     return PollingFigures(

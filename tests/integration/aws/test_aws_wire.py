@@ -8,6 +8,7 @@ import botocore.loaders
 import botocore.model
 import pytest
 
+from starlette_drain.aws.api.as_sent import AS_SENT
 from starlette_drain.testing import FakeRegistration
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -36,8 +37,8 @@ def model_of(service):
 
 
 def parsed(answer):
-    """Return an answer without what botocore adds."""
-    return {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+    """Return an answer without what botocore and our client add."""
+    return {key: value for key, value in answer.items() if key not in ("ResponseMetadata", AS_SENT)}
 
 
 async def test_answers_are_what_the_models_say(fake, endpoint, clients):

@@ -24,6 +24,7 @@ def patience(monkeypatch):
         monkeypatch.setitem(client.TIME_LIMITS, name, 30)
     for module in (calls, metadata):
         monkeypatch.setattr(module, "TIME_LIMIT", 60)
+    monkeypatch.setattr(metadata, "OVERALL_LIMIT", 60)
 
 
 @pytest.fixture

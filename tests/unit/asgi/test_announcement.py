@@ -10,7 +10,7 @@ from worker_crowd import soon
 
 from starlette_drain import Drain, DrainMiddleware, Session
 from starlette_drain._asgi.announcement import ELECTING, SETTLING, Announcement
-from starlette_drain._core.events import TriggerStoodDown, WatchChanged
+from starlette_drain._core.events import TriggerStoodDown, WatchChanged, WatchReported
 from starlette_drain.testing.recording import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +92,51 @@ async def test_it_says_so_again_when_that_changes():
         (("busy (watching)", "idle (stood down)"), (), False),
         (("busy (watching)",), (("idle", "there is nothing to see"),), False),
     ]
+
+
+class Seeing(Busy):
+    """A trigger that reports what it sees, after a while, and later something else."""
+
+    name = "seeing"
+
+    def __init__(self, *reports: tuple[float, str]) -> None:
+        self._reports = reports
+
+    async def watch(self, control):
+        """Report, and watch for ever."""
+        for after, what in self._reports:
+            await asyncio.sleep(after)
+            control.emit(WatchReported(control.time(), self.name, "watching", what))
+        await super().watch(control)
+
+    def status(self, now):  # noqa: ARG002
+        """Say that the first look has not been understood."""
+        return {"state": "discovering", "watch": "not yet"}
+
+
+async def test_it_waits_for_the_first_look():
+    """One line, with what is watched, when the first look has been understood; and again when that changes."""
+    seeing = Seeing((5, "a in b"), (60, "a in b"), (60, "a in b, delay 30 s"))
+    assert await told(Busy(), seeing, seconds=200) == [
+        (("busy (watching)", "seeing (a in b)"), (), False),
+        (("busy (watching)", "seeing (a in b, delay 30 s)"), (), False),
+    ]
+
+
+async def test_it_does_not_wait_for_ever():
+    """Where no look is understood for long, the line says what is known."""
+    assert await told(Seeing((60, "a in b")), seconds=40) == [(("seeing (discovering)",), (), False)]
+
+
+async def test_what_should_be_watched_and_is_not_is_an_alarm(monkeypatch):
+    """On ECS a trigger may say so, also where others watch."""
+
+    class Missing(Idle):
+        async def watch(self, control):
+            control.emit(TriggerStoodDown(control.time(), self.name, "no group", is_alarm=True))
+
+    monkeypatch.setenv("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/x")
+    assert await told(Busy(), Missing()) == [(("busy (watching)",), (("idle", "no group"),), True)]
 
 
 async def test_of_the_workers_of_a_task_one_announces(crowd):

@@ -68,9 +68,9 @@ class RecordingControl:
 class ClientError(Exception):
     """As botocore's: told by its ``response``."""
 
-    def __init__(self, code):
+    def __init__(self, code, message="AWS says why. The Canonical String was secret"):
         super().__init__(code)
-        self.response = {"Error": {"Code": code, "Message": "secret canonical string"}}
+        self.response = {"Error": {"Code": code, "Message": message}}
 
 
 class NoCredentialsError(Exception):
@@ -157,7 +157,7 @@ class ScriptedClient:
         fake = self._owner.fake
         try:
             if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
-                return deployments.answer(operation, parameters, fake.deployments)
+                return deployments.answer(operation, parameters, fake.deployments, fake.services)
             if self._service == "ecs":
                 return ecs.answer(operation, parameters, fake.services, fake.tasks)
             form = {"TargetGroupArn": parameters.get("TargetGroupArn", "")}

@@ -33,8 +33,9 @@ async def test_awsvpc(stage):
     assert (frozenset({"10.0.0.5"}), frozenset({8080})) == (target.ids, target.ports)
     assert (target.delay, target.delay_known, target.target_type, target.group) == (120, True, "ip", "web")
     assert str(target) == "10.0.0.5 (8080)"
-    expected = ["DescribeTasks", "DescribeServices", "DescribeTargetGroups", "DescribeTargetGroupAttributes"]
-    assert expected == stage.clients.operations()[:4]
+    of_ecs = ["DescribeTasks", "DescribeServices", "DescribeServiceRevisions"]
+    expected = [*of_ecs, "DescribeTargetGroups", "DescribeTargetGroupAttributes"]
+    assert expected == stage.clients.operations()[:5]
 
 
 async def test_ipv6_and_several_addresses(stage):

@@ -117,17 +117,23 @@ async def test_an_inherited_address(stage):
         assert len(stage.clients.times("DescribeTasks")) == looked_up
 
 
-@pytest.mark.parametrize(("code", "drains"), [("AccessDeniedException", True), ("ThrottlingException", False)])
-async def test_an_address_that_ecs_does_not_explain(stage, code, drains):
-    """Where ECS may not be asked a target that drains at first is our own; where it throttles, nobody knows."""
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException", "ServiceUnavailable"])
+async def test_an_address_that_ecs_does_not_explain(stage, code):
+    """Where ECS may not or cannot be asked, a target that drains when it is first seen is not ours; later it is."""
     task = stage.fake.add_task(stage.fake.add_service(delay=60))
     stage.fake.deregister(task)
     arn = task.service.registrations[0].group.arn
     stage.clients.failures["DescribeTasks"] = ClientError(code)
     async with stage.watching(task, target_group_arn=arn) as control:
         await asyncio.sleep(20)
+        assert control.causes == []
+        assert stage.trigger.status(control.time())["watch"] == "not yet"
 
-        assert bool(control.causes) is drains
+        stage.fake.register(task)
+        await asyncio.sleep(10)
+        stage.fake.deregister(task)
+        await asyncio.sleep(10)
+        assert len(control.causes) == 1
 
 
 async def test_not_yet_registered(stage):
@@ -244,12 +250,13 @@ async def test_throttling_never_sleeps_through_a_deregistration(stage):
     [
         (ClientError("ThrottlingException"), "AWS throttles", "DRAIN_POLL_INTERVAL"),
         (ClientError("AccessDenied"), "may not call elasticloadbalancing:DescribeTargetHealth", "task role"),
-        (ClientError("ExpiredToken"), "no credentials", "taskRoleArn"),
+        (ClientError("ExpiredToken"), "no credentials", "AWS_SESSION_TOKEN"),
         (ClientError("TargetGroupNotFound"), "does not know", "DRAIN_TARGET_GROUP_ARN"),
-        (ClientError("ServiceUnavailable"), "failed (ServiceUnavailable)", "tried again"),
+        (ClientError("ServiceUnavailable"), "failed (ServiceUnavailable: AWS says why)", "tried again"),
         (NoCredentialsError(), "no credentials", "taskRoleArn"),
-        (TimeoutError(), "cannot be reached", "VPC endpoint"),
-        (KeyError("TargetHealthDescriptions"), "failed (KeyError)", "tried again"),
+        (ConnectionError(), "cannot be reached", "VPC endpoint"),
+        (TimeoutError(), "not answered in time", "longer time limits"),
+        (KeyError("TargetHealthDescriptions"), "failed (KeyError: 'TargetHealthDescriptions')", "tried again"),
     ],
 )
 async def test_failed_polls_change_nothing_and_are_told_once(stage, error, problem, remedy):
@@ -282,7 +289,7 @@ async def test_one_lost_poll_is_no_warning(stage):
         stage.clients.failures.clear()
         await asyncio.sleep(30)
 
-        assert [each.outcome for each in control.told(TriggerPolled)].count("unreachable") == 1
+        assert [each.outcome for each in control.told(TriggerPolled)].count("slow") == 1
         assert control.told(TriggerImpaired) == control.told(TriggerRestored) == []
 
 
@@ -309,7 +316,7 @@ async def test_a_call_that_never_ends_is_cut(stage):
         stage.clients.taking = 1e6
         await asyncio.sleep(60)
 
-        assert "unreachable" in {each.outcome for each in control.told(TriggerPolled)}
+        assert "slow" in {each.outcome for each in control.told(TriggerPolled)}
 
 
 async def test_several_groups(stage):

@@ -111,7 +111,7 @@ class Agent:
 def _elsewhere(monkeypatch, tmp_path):
     """Let each test have a temporary directory of its own: what one has needed is no need of the next."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("starlette_drain.aws.actions.need.SHARED_MEMORY", "/nowhere")
+    monkeypatch.setattr("starlette_drain.aws.actions.private_file.SHARED_MEMORY", "/nowhere")
 
 
 @contextlib.asynccontextmanager
@@ -276,7 +276,7 @@ async def test_where_nothing_can_be_written(monkeypatch):
 async def test_a_read_only_file_system(monkeypatch, tmp_path):
     """Where the temporary directory is read-only the memory takes its place."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    monkeypatch.setattr("starlette_drain.aws.actions.need.SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr("starlette_drain.aws.actions.private_file.SHARED_MEMORY", str(tmp_path))
     async with protecting() as (protection, control, _):
         protection.notify(started())
         await asyncio.sleep(1)
@@ -419,3 +419,69 @@ def test_limits_that_cannot_work(name, value):
     """They are refused where they are given."""
     with pytest.raises(SettingsError, match=f"^{name}=.* cannot work: give "):
         TaskProtection(**{"limit": 600, name: value})
+
+
+@contextlib.asynccontextmanager
+async def worker(put):
+    """Let one worker of two attend; yields a stack for its watch, too."""
+    control = RecordingControl()
+    control.workers = 2
+    protection = TaskProtection(limit=3600, sessions=5, put=put, environ=ENVIRON, rng=Random(7))
+    async with protection.attend(control), contextlib.AsyncExitStack() as term:
+        yield protection, control, term
+
+
+@contextlib.asynccontextmanager
+async def watched(protection, control):
+    """Let a protection watch."""
+    watching = asyncio.create_task(protection.watch(control))
+    await asyncio.sleep(1)
+    yield
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+@pytest.mark.anyio
+async def test_a_leader_that_is_deposed_gives_nothing_back():
+    """The worker that hung and returns ends its watch; the one that protects now goes on, and gives back in the end."""
+    put = Agent()
+    async with worker(put) as (one, hung, term), worker(put) as (other, next_leader, _):
+        hung.open = next_leader.open = 10
+        await term.enter_async_context(watched(one, hung))
+        assert put.until
+        async with watched(other, next_leader):
+            await term.aclose()  # it has returned, and another leads
+            await asyncio.sleep(600)
+            assert put.until
+            assert {body["ProtectionEnabled"] for _, body in put.asked} == {True}
+            next_leader.open = 0
+            await asyncio.sleep(20)
+            assert put.until is None
+
+
+@pytest.mark.anyio
+async def test_the_next_leader_gives_back_what_the_first_holds():
+    """What a leader that died had asked for is given back as soon as it is not needed, not when it has run out."""
+    put = Agent()
+    async with worker(put) as (other, next_leader, _):
+        async with worker(put) as (one, first, death):
+            first.open = 10
+            await death.enter_async_context(watched(one, first))
+        assert put.until, "its sessions have gone to nobody yet"
+        async with watched(other, next_leader):
+            await asyncio.sleep(5)
+            assert put.until is None
+
+
+@pytest.mark.anyio
+async def test_the_last_worker_gives_protection_back():
+    """Where all workers leave it is given back, by the last one, whether it leads or not."""
+    put = Agent()
+    async with worker(put):
+        async with worker(put) as (one, first, term):
+            first.open = 10
+            await term.enter_async_context(watched(one, first))
+        assert put.until
+    assert put.until is None
+    assert put.asked[-1][1] == {"ProtectionEnabled": False}

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 from aws_fakes import ClientError
 
+from starlette_drain import DrainCause
 from starlette_drain._core.events import TriggerImpaired, TriggerRestored, TriggerStoodDown
 from starlette_drain.aws.identity.deployment import RevisionVerdict, bake_time, find_own_revision, is_over, judge
 from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
@@ -235,6 +236,7 @@ async def test_a_revision_that_is_in_doubt(stage):
     service = stage.fake.add_service()
     going = stage.fake.deploy(service)
     going.stage, going.target.definition, going.source.number = "BAKE_TIME", 1, "777"
+    service.starts = None
     async with watching(stage) as control:
         await asyncio.sleep(60)
         (impaired,) = control.told(TriggerImpaired)
@@ -273,3 +275,15 @@ async def test_nothing_to_watch(stage):
         await asyncio.sleep(1)
         assert "no service" in control.told(TriggerStoodDown)[0].why
         assert stage.trigger.status(control.time())["state"] == "stood down"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", ["ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL", "STOPPED"])
+async def test_a_rollback_is_heeded_by_the_next_leader(stage, status):
+    """The worker that watched has died in the bake time; the one that watches next drops its claim after a rollback."""
+    going = stage.fake.deploy(stage.fake.add_service(), bake=60)
+    going.stage, going.status = "BAKE_TIME", status
+    async with watching(stage) as control:
+        control.causes.append(DrainCause(stage.trigger.name, "claimed by the worker before", at=0.0))
+        await asyncio.sleep(60)
+        assert control.causes == []

@@ -106,13 +106,14 @@ def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks, layout, int
     Whatever its size a fleet takes a fifth of the refill, is never throttled, and notices within one interval.
 
     So it does with two target groups, whether all tasks are in both, in one half of a pair, or half of them in each;
-    and while it starts it is not throttled either, and takes no more than twice its share.
+    and while it starts it is not throttled either, and takes no more than twice its share. To read the delays again
+    takes a fortieth of it more, and one call of each task that is taken out.
     """
     figures = in_virtual_time(simulate_polling(tasks, layout=layout, intervals=2))
     assert figures.interval == pytest.approx(interval)
     assert figures.share <= 0.2 * 1.05
     assert figures.throttled == figures.throttled_at_start == 0
-    assert figures.share_at_start <= 2 * 0.2 * 1.1
+    assert figures.share_at_start <= 2 * 0.2 * 1.25
     assert figures.worst_lag <= figures.interval + 0.1
     if layout != "both":  # where the first of two groups that says so decides
         assert figures.mean_lag == pytest.approx(figures.interval / 2, rel=0.3)
@@ -136,7 +137,7 @@ async def test_a_task_among_many_waits_for_its_turn_and_no_longer_than_needed(st
     task = stage.fake.add_task(service)
     async with stage.watching(task) as control:
         await asyncio.sleep(30)
-        assert set(stage.clients.operations()) == {"DescribeTasks", "DescribeServices"}
+        assert set(stage.clients.opened) == {"ecs"}
         stage.trigger.notify(DrainStarted(control.time(), "d-1", None, 0.0, 10, "evenly"))
         await asyncio.sleep(1)
         assert control.advice == [280]
@@ -181,16 +182,16 @@ async def test_a_large_fleet_is_told_that_polls_come_too_late(stage):
         assert "200 targets it may ask once in 100 s" in impaired.problem
         assert "a delay of 300 s" in impaired.problem
         assert "Lambda" in impaired.remedy
-        assert control.advice == [280, 285]
+        assert control.advice == [280, 210, 285]  # the first answers are not believed: ECS tells of one task
         assert control.seen == (0, 200)
         assert not control.counted
 
         group._targets.clear()
         group.register("10.0.0.5")
-        await asyncio.sleep(150)
+        await asyncio.sleep(350)  # until the median of the last answers has followed
         assert len(control.told(TriggerRestored)) == 1
         assert stage.trigger.status(control.time())["detection_lag"] == 5
-        assert control.advice == [280, 285, 280]
+        assert control.advice == [280, 210, 285, 280]
 
 
 @pytest.mark.anyio

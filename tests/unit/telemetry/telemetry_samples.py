@@ -19,6 +19,7 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
     WatchChanged,
+    WatchReported,
     WindowTooLong,
 )
 from starlette_drain._core.report import DrainReport
@@ -87,6 +88,7 @@ def story() -> list[Event]:
     return [
         TriggerStoodDown(1000.0, "sigterm", "the server is not uvicorn."),
         WatchChanged(1000.1, ("sigterm (in place)",), OFF, is_alarm=False),
+        WatchReported(1000.2, "target-health", "not yet", "10.0.0.5 (8000) in web", "the target is not registered"),
         WindowTooLong(1000.0, window=400.0, fits=280.0, delay=300.0),
         TriggerPolled(1001.0, "target-health", "healthy", 0.004),
         TriggerImpaired(1006.0, "target-health", "no credentials were found", "give the task a task role"),

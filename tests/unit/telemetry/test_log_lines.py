@@ -9,7 +9,7 @@ import pytest
 from telemetry_samples import JOINED, OFF, finished, story
 
 import starlette_drain
-from starlette_drain._core.events import WatchChanged
+from starlette_drain._core.events import WatchChanged, WatchReported
 from starlette_drain.telemetry.logs import LogObserver
 
 PACKAGE = Path(starlette_drain.__file__).parent
@@ -60,6 +60,9 @@ def told(caplog):
     for event in (
         WatchChanged(0.0, (), OFF, is_alarm=True),
         WatchChanged(0.0, (), OFF, is_alarm=False),
+        WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=True),
+        WatchReported(0.0, "target-health", "watching", "a in b"),
+        WatchReported(0.0, "target-health", "blind", "a in b", "no answer has come"),
         JOINED,
         *story(),
         finished(slack=-5.0),

@@ -19,6 +19,7 @@ from starlette_drain._core.events import (
     TriggerRestored,
     TriggerStoodDown,
     WatchChanged,
+    WatchReported,
     WindowTooLong,
 )
 from starlette_drain._core.session import Outcome
@@ -119,6 +120,25 @@ LINES = [
         TriggerStoodDown(0.0, "sigterm", "the server is not uvicorn."),
         "DEBUG",
         "Trigger sigterm is off in this process: the server is not uvicorn",
+    ),
+    (WatchReported(0.0, "target-health", "watching", "a in b"), "DEBUG", "Trigger target-health watches a in b"),
+    (
+        WatchReported(0.0, "target-health", "not yet", "a in b", "it is not registered"),
+        "DEBUG",
+        "Trigger target-health does not yet see a in b: it is not registered",
+    ),
+    (
+        WatchReported(0.0, "target-health", "blind", "a in b", "AWS throttles x."),
+        "DEBUG",
+        "Trigger target-health sees nothing of a in b: AWS throttles x",
+    ),
+    (
+        WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=True),
+        "WARNING",
+        (
+            "starlette_drain watches sigterm (in place); off here: target-health (this is no ECS task), "
+            "task-state (this is no ECS task)"
+        ),
     ),
     (
         WatchChanged(0.0, ("sigterm (in place)", "target-health (discovering)"), (), is_alarm=False),

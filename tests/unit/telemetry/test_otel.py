@@ -25,6 +25,8 @@ from starlette_drain._core.events import (
     SessionRefused,
     SessionShed,
     TriggerPolled,
+    TriggerStoodDown,
+    WatchReported,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.logs import LogObserver
@@ -307,7 +309,21 @@ def test_every_metric_has_its_kind_and_unit(telemetry):
         "drain.session.duration": ("Histogram", "s"),
         "drain.trigger.polls": ("Sum", "{poll}"),
         "drain.trigger.poll.duration": ("Histogram", "s"),
+        "drain.watch": ("Gauge", "1"),
     }
+
+
+def test_the_watch_is_a_number_to_alarm_on(telemetry):
+    """1 while a trigger sees its source, 0 before, -1 when it is blind, and nothing for one that is off here."""
+    for state, shown in (("not yet", 0), ("watching", 1), ("blind", -1)):
+        telemetry.emit(WatchReported(0.0, "target-health", state, "a in b"))
+        assert telemetry.values("drain.watch") == [({"drain.trigger": "target-health"}, shown)]
+    other = telemetry.observe()
+    other.notify(WatchReported(0.0, "target-health", "watching", "a in b"))
+    assert telemetry.values("drain.watch") == [({"drain.trigger": "target-health"}, -1)]
+    other.notify(TriggerStoodDown(0.0, "target-health", "no group"))
+    telemetry.emit(TriggerStoodDown(0.0, "target-health", "no group"))
+    assert "drain.watch" not in telemetry.metrics()
 
 
 def test_durations_have_buckets_from_seconds_to_days(telemetry):
@@ -404,7 +420,7 @@ def test_meters_and_instruments_are_held():
     provider = Forgetful([InMemoryMetricReader()], shutdown_on_exit=False)
     observer = OpenTelemetryObserver(meter_provider=provider)
     gc.collect()
-    assert len(held) == 10
+    assert len(held) == 11
     assert all(each() for each in held)
     del observer
 
