@@ -11,6 +11,7 @@ from starlette_drain.testing.fake_aws.cluster import (
 )
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
 from starlette_drain.testing.fake_aws.deployments import FakeDeployment
+from starlette_drain.testing.fake_aws.rollout import FakeRollout
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
@@ -22,6 +23,7 @@ __all__ = [
     "FakeGateway",
     "FakeRegistration",
     "FakeRevision",
+    "FakeRollout",
     "FakeService",
     "FakeTargetGroup",
     "FakeTask",

@@ -29,6 +29,7 @@ from starlette_drain.testing.fake_aws.faults import (
     as_error,
     distorted,
 )
+from starlette_drain.testing.fake_aws.rollout import FakeRollout
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
@@ -78,6 +79,7 @@ class FakeAWS:
         self.deployments: list[FakeDeployment] = []
         self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
+        self._rollouts: list[FakeRollout] = []
         self._faults = Faults(clock)
         self._former: dict[str, dict[str, Any]] = {}
         """The last answer to each request that was neither old nor distorted."""
@@ -210,6 +212,25 @@ class FakeAWS:
             self.deployments.append(deployment)
         return deployment
 
+    def roll(self, service: FakeService, **options: Any) -> FakeRollout:
+        """
+        Begin a rolling deployment that goes on by itself, as ECS's scheduler does it.
+
+        See `FakeRollout` for *options*. It moves on with every call that is answered, every tenth of a second while
+        `serve` serves, and with `advance`.
+        """
+        with self._lock:
+            rollout = FakeRollout(self, service, **options)
+            self._rollouts.append(rollout)
+            rollout.advance()
+        return rollout
+
+    def advance(self) -> None:
+        """Let the deployments go on to where the clock is."""
+        with self._lock:
+            for each in self._rollouts:
+                each.advance()
+
     def fail(
         self,
         kind: FaultKind,
@@ -259,6 +280,7 @@ class FakeAWS:
         body = await _read(receive)
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         with self._lock:
+            self.advance()
             answer, takes = self._answer(scope["method"], scope["path"], headers, body)
         await asyncio.sleep(takes)
         if answer is None:

@@ -144,6 +144,9 @@ class FakeService:
         task_sets: Its task sets.
         starts: The revision of tasks that are added without another.
         events: What it tells of itself, newest first: seconds since 1970, and what has happened.
+        early_success: ``"BLOCKING"`` or ``"DEFERRED"``: what becomes of old tasks; ``None`` without such criteria.
+        alarms: Names of the alarms that roll a deployment back.
+        canary: Percent, and minutes, of a canary deployment.
     """
 
     name: str
@@ -164,6 +167,9 @@ class FakeService:
     task_sets: list[FakeTaskSet] = field(default_factory=list)
     starts: FakeRevision | None = field(default=None, compare=False)
     events: list[tuple[float, str]] = field(default_factory=list)
+    early_success: str | None = None
+    alarms: tuple[str, ...] = ()
+    canary: tuple[float, int] = (5.0, 10)
 
     @property
     def arn(self) -> str:

@@ -12,7 +12,7 @@ __all__ = ["FakeDefinition", "describe"]
 @dataclass(slots=True)
 class FakeDefinition:
     """
-    A task definition, of which all containers are alike.
+    A task definition, of which all containers that a service registers are alike.
 
     Attributes:
         revision: Of the family ``app``.
@@ -20,6 +20,9 @@ class FakeDefinition:
         entry_point: As in the definition.
         command: As in the definition.
         environment: As in the definition.
+        secrets: Names of variables that come from secrets.
+        restarts: Whether a restart policy starts a container again when it ends.
+        commands: The command of each container that has another, further containers among them.
     """
 
     revision: int = 1
@@ -27,6 +30,9 @@ class FakeDefinition:
     entry_point: tuple[str, ...] = ()
     command: tuple[str, ...] = ("uvicorn", "app:app", "--timeout-graceful-shutdown", "5")
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    restarts: bool = False
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def record(self, prefix: str, containers: Iterable[str]) -> dict[str, Any]:
         """Return it as DescribeTaskDefinition shows it."""
@@ -42,7 +48,7 @@ class FakeDefinition:
             "memory": "512",
             "volumes": [],
             "placementConstraints": [],
-            "containerDefinitions": [self._container(name) for name in containers],
+            "containerDefinitions": [self._container(name) for name in dict.fromkeys((*containers, *self.commands))],
         }
 
     def _container(self, name: str) -> dict[str, Any]:
@@ -53,14 +59,20 @@ class FakeDefinition:
             "essential": True,
             "portMappings": [{"containerPort": 8000, "hostPort": 8000, "protocol": "tcp"}],
             "entryPoint": list(self.entry_point),
-            "command": list(self.command),
-            "environment": [{"name": name, "value": value} for name, value in self.environment.items()],
+            "command": list(self.commands.get(name, self.command)),
+            "environment": [] if name in self.commands else self._variables(),
+            "secrets": [{"name": each, "valueFrom": "arn:aws:secretsmanager:secret"} for each in self.secrets],
             "mountPoints": [],
             "volumesFrom": [],
         }
         if self.stop_timeout is not None:
             container["stopTimeout"] = self.stop_timeout
+        if self.restarts:
+            container["restartPolicy"] = {"enabled": True, "restartAttemptPeriod": 300}
         return container
+
+    def _variables(self) -> list[dict[str, str]]:
+        return [{"name": name, "value": value} for name, value in self.environment.items()]
 
 
 def describe(wanted: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -110,6 +110,17 @@ def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:
         ]
     if service.bake is not None:
         record["deploymentConfiguration"]["bakeTimeInMinutes"] = service.bake
+    configuration = record["deploymentConfiguration"]
+    if service.strategy == "CANARY":
+        percent, minutes = service.canary
+        configuration["canaryConfiguration"] = {"canaryPercent": percent, "canaryBakeTimeInMinutes": minutes}
+    if service.alarms:
+        configuration["alarms"] = {"alarmNames": list(service.alarms), "rollback": True, "enable": True}
+    if service.early_success:
+        configuration["earlySuccessCriteria"] = {
+            "healthyPercent": 100,
+            "sourceServiceRevisionCleanup": service.early_success,
+        }
     return record
 
 

@@ -145,6 +145,7 @@ def _group_record(group: FakeTargetGroup) -> dict[str, Any]:
         "LoadBalancerArns": [_balancer(group)] if group.in_use else [],
         "TargetType": group.target_type,
         "IpAddressType": "ipv4",
+        "TargetControlPort": group.control_port,
     }
 
 

@@ -96,10 +96,16 @@ class Faults:
         self._faults.clear()
 
     def strike(self, action: str, api: str) -> Fault | None:
-        """Return what goes wrong with this call to an API, and count it."""
+        """
+        Return what goes wrong with this call to an API, and count it.
+
+        Permissions and budgets are those of AWS's APIs: what denies or throttles every call spares the task's endpoints.
+        """
         now = self._clock()
         self._faults = [each for each in self._faults if each.times != 0 and (each.until is None or now < each.until)]
         for fault in self._faults:
+            if api == "task" and fault.kind in ("deny", "throttle") and (fault.action, fault.api) == (None, None):
+                continue
             if fault.action in (None, action) and fault.api in (None, api):
                 if fault.times is not None:
                     fault.times -= 1

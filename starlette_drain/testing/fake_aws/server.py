@@ -53,12 +53,16 @@ class FakeEndpoint:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        started = threading.Event()
+        started, fake = threading.Event(), self._fake
 
         class Server(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 started.set()
+
+            async def on_tick(self, counter: int) -> bool:
+                fake.advance()
+                return await super().on_tick(counter)
 
         # A call that hangs on purpose must not keep the server from ending.
         config = uvicorn.Config(

@@ -49,6 +49,7 @@ class FakeTargetGroup:
         protocol: ``"HTTP"`` for an ALB, ``"TCP"`` for an NLB.
         initial: Seconds between registration and the first passed health check.
         in_use: Whether a listener uses the group.
+        control_port: Where an agent of the target optimizer listens; ``None`` without one.
         attributes: As DescribeTargetGroupAttributes shows them.
     """
 
@@ -59,6 +60,7 @@ class FakeTargetGroup:
     protocol: str = "HTTP"
     initial: float = 0.0
     in_use: bool = True
+    control_port: int | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     _targets: dict[tuple[str, int], FakeTarget] = field(default_factory=dict)
 

@@ -168,7 +168,7 @@ async def test_limits_that_let_nothing_happen_are_an_error(limits, remedy):
     assert hands.done == []
 
 
-@pytest.mark.parametrize(("limits", "together"), [((100, 200), True), ((100, 150), False), ((50, 200), True)])
+@pytest.mark.parametrize(("limits", "together"), [((100, 200), True), ((100, 150), False), ((50, 200), False)])
 def test_all_at_once_needs_room_for_as_many_again(limits, together):
     """Only then the old tasks are all deregistered in one moment."""
     assert deployment.Limits(*limits).all_at_once(4) is together

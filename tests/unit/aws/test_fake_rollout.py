@@ -1,0 +1,161 @@
+"""How ECS replaces tasks: the scheduler's steps, and a deployment that goes on by itself on FakeAWS."""
+
+import math
+
+import pytest
+
+from starlette_drain.testing import FakeAWS
+from starlette_drain.testing.fake_aws.scheduler import Cohort, Limits, Step, roll, swap
+
+
+@pytest.mark.parametrize(
+    ("percents", "counts", "step"),
+    [
+        ((100, 200), {"old": 8, "new": 0}, Step(0, 8)),
+        ((100, 200), {"old": 8, "new": 0, "starting": 8}, Step(0, 0)),
+        ((100, 200), {"old": 8, "new": 8}, Step(8, 0)),
+        ((100, 113), {"old": 8, "new": 0}, Step(0, 1)),
+        ((100, 113), {"old": 8, "new": 1}, Step(1, 1)),
+        ((50, 100), {"old": 8, "new": 0}, Step(4, 4)),
+        ((50, 100), {"old": 4, "new": 0, "starting": 4}, Step(0, 0)),
+        ((0, 100), {"old": 8, "new": 0}, Step(8, 8)),
+        ((100, 100), {"old": 8, "new": 0}, Step(0, 0)),
+    ],
+)
+def test_a_step(percents, counts, step):
+    """RUNNING and PENDING tasks count, those that drain do not; the minimum is rounded up, the maximum down."""
+    assert Limits(*percents).step(8, **counts) == step
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5, 8, 30])
+@pytest.mark.parametrize("percents", [(100, 200), (100, 150), (50, 100), (66, 150), (0, 100), (100, 120)])
+def test_a_deployment_replaces_every_task(tasks, percents):
+    """As many new ones as old ones, never more than the maximum and never fewer than the minimum at a time."""
+    limits = Limits(*percents)
+    if limits.step(tasks, old=tasks, new=0) == Step(0, 0):
+        with pytest.raises(ValueError, match="raise the maximum or lower the minimum"):
+            roll([Cohort(tasks)], limits, start_up=30.0)
+        return
+    fleet = roll([Cohort(tasks)], limits, start_up=30.0)
+    assert sum(each.tasks for each in fleet if each.leaves_at < math.inf) == tasks
+    assert sum(each.tasks for each in fleet if each.serves_from > -math.inf) == tasks
+    for now in {each.serves_from for each in fleet} | {each.leaves_at for each in fleet}:
+        counted = sum(each.tasks for each in fleet if each.serves_from - 30.0 <= now < each.leaves_at)
+        serving = sum(each.tasks for each in fleet if each.serves_from <= now < each.leaves_at)
+        assert counted <= limits.most(tasks) or now in (-math.inf, math.inf)
+        assert serving >= limits.least(tasks) or now in (-math.inf, math.inf)
+
+
+def test_blue_green_swaps_the_fleet():
+    """All old tasks go in one moment, in which the new ones serve."""
+    assert swap([Cohort(8)], begin=5.0) == [Cohort(8, leaves_at=5.0), Cohort(8, 5.0)]
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """Return a clock."""
+    return Clock()
+
+
+def run(fake, clock, seconds, *, step=1.0):
+    """Let the time pass."""
+    for _ in range(int(seconds / step)):
+        clock.now += step
+        fake.advance()
+
+
+def service_of(fake, tasks, **attributes):
+    """Return a service with as many tasks."""
+    service = fake.add_service("web", delay=300)
+    service.desired = tasks
+    for name, value in attributes.items():
+        setattr(service, name, value)
+    for number in range(tasks):
+        fake.add_task(service, addresses=(f"10.1.0.{number}",))
+    return service
+
+
+def test_batches_overlap(clock):
+    """At 125 % of eight two go every 30 s, and all eight drain before the first has gone; SIGTERM comes by itself."""
+    fake = FakeAWS(clock=clock)
+    told = []
+    rollout = fake.roll(service_of(fake, 8, max_percent=125), start_up=30.0, on_stop=lambda _: told.append(clock.now))
+    run(fake, clock, 125)
+    (group,) = fake.groups.values()
+    states = [health.state for _, _, health in group.described(())]
+    assert (states.count("draining"), states.count("healthy")) == (8, 8)
+    assert [task.last_status for task in rollout.old] == ["DEACTIVATING"] * 8
+    assert rollout.is_early_success
+    assert not rollout.is_complete
+    run(fake, clock, 310)
+    assert told == [330.0] * 2 + [360.0] * 2 + [390.0] * 2 + [420.0] * 2
+    assert {task.last_status for task in rollout.old} == {"STOPPING", "STOPPED"}
+    run(fake, clock, 60)
+    assert rollout.is_complete
+
+
+def test_three_generations_at_once(clock):
+    """With early success criteria the next deployment begins while the old tasks of the first one drain."""
+    fake = FakeAWS(clock=clock)
+    service = service_of(fake, 4)
+    first = fake.roll(service, start_up=30.0)
+    run(fake, clock, 60)
+    assert first.is_early_success
+    second = fake.roll(service, start_up=30.0)
+    run(fake, clock, 60)
+    assert second.old == first.new
+    (group,) = fake.groups.values()
+    states = [health.state for _, _, health in group.described(())]
+    assert (states.count("draining"), states.count("healthy")) == (8, 4)
+    run(fake, clock, 400)
+    assert first.is_complete
+    assert second.is_complete
+    assert [each.last_status for each in second.new] == ["RUNNING"] * 4
+
+
+def test_a_process_that_has_ended(clock):
+    """A task that was told to stop is STOPPING until its process ends."""
+    fake = FakeAWS(clock=clock)
+    rollout = fake.roll(service_of(fake, 1), start_up=1.0, on_stop=lambda _: False)
+    run(fake, clock, 302)
+    (old,) = rollout.old
+    assert old.last_status == "STOPPING"
+    rollout.end(old)
+    run(fake, clock, 1)
+    assert rollout.is_complete
+
+
+def test_what_denies_every_call_spares_the_endpoints_of_the_task():
+    """A permission is one of AWS's: the metadata endpoint knows none."""
+    fake = FakeAWS()
+    fake.fail("deny")
+    assert fake._faults.strike("metadata", "task") is None
+    assert fake._faults.strike("DescribeTasks", "ecs") is not None
+    fake.fail("hang")
+    fake.recover()
+    fake.fail("hang")
+    assert fake._faults.strike("metadata", "task") is not None
+
+
+@pytest.mark.parametrize(("tasks", "percents"), [(8, (100, 125)), (8, (50, 100)), (6, (100, 200)), (5, (60, 150))])
+def test_what_is_worked_out_is_what_happens(clock, tasks, percents):
+    """The tasks of a deployment on FakeAWS are deregistered at the moments that `plan` and `doctor` reckon with."""
+    fake = FakeAWS(clock=clock)
+    least, most = percents
+    rollout = fake.roll(service_of(fake, tasks, min_percent=least, max_percent=most), start_up=30.0)
+    run(fake, clock, 700)
+    assert rollout.is_complete
+    happened = sorted(moment - 300.0 for moment in rollout.stopped.values())
+    plan = roll([Cohort(tasks)], Limits(least, most), start_up=30.0)
+    reckoned = sorted(each.leaves_at for each in plan for _ in range(each.tasks) if each.leaves_at < math.inf)
+    assert happened == pytest.approx(reckoned, abs=1.5)
