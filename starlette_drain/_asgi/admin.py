@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.announcement import Announcement
+from starlette_drain._asgi.process import ProcessCheck
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
@@ -183,6 +184,7 @@ def describe(drain: Drain) -> dict[str, Any]:
     now = engine.time() if engine else 0.0
     statuses = drain.host.statuses()
     task, off = dict(statuses.pop("workers")), statuses.pop(Announcement.name, {}).get("off", {})
+    process = dict(statuses.pop(ProcessCheck.name, {}))
     progress, report = _plain(drain.progress(), now) or {}, _plain(drain.report, now) or {}
     if engine and engine.workers > 1 and "pacing" in progress:
         progress["pacing"] += f" (in one of {engine.workers} workers)"
@@ -196,6 +198,8 @@ def describe(drain: Drain) -> dict[str, Any]:
         answer["drain"] = {**progress, **{name: task[name] for name in DRAIN}}
     elif task["report"]:
         answer["report"] = {**report, **task["report"]}
+    if process:
+        answer["process"] = process
     answer["workers"] = task["workers"]
     answer["triggers"] = {
         name: _status({**status, "why": off[name]} if name in off else dict(status))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from starlette_drain._asgi.announcement import Announcement
+from starlette_drain._asgi.process import ProcessCheck
 from starlette_drain._engine.drain import Drain
 from starlette_drain._engine.max_age import MaxAge
 from starlette_drain._workers.group import WorkerGroup
@@ -32,6 +33,7 @@ def equip(drain: Drain) -> None:
         if settings.log:
             console = Console(lambda: _speaks(group), lambda: _origin(group))
         drain.host.add(Announcement(drain, group, console))
+        drain.host.add(ProcessCheck(lambda: _speaks(group)))
 
 
 def _speaks(group: WorkerGroup) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 from operator import itemgetter
 from random import Random
+from unittest.mock import ANY
 
 import pytest
 from starlette.applications import Starlette
@@ -277,6 +278,7 @@ async def test_get_while_serving():
         "schema": 1,
         "scope": "task",
         **numbers,
+        "process": ANY,
         "workers": [{"pid": os.getpid(), **numbers, **drain, "seconds_ago": 0.0}],
         "triggers": {"switch": {"fired": 0}, "workers": {"scope": "task"}},
     }
