@@ -45,8 +45,10 @@ LIBRARIES = {
     "aioboto3": ("aws", "testing"),
     "boto3": ("aws", "testing"),
     "botocore": ("aws", "testing"),
+    "click": ("tools",),
     "matplotlib": ("tools",),
     "opentelemetry": ("telemetry/otel", "aws"),
+    "rich": ("tools",),
     "starlette": ("_asgi", "testing"),
     "uvicorn": ("testing",),
 }
@@ -326,6 +328,7 @@ assert not logging.getLogger("starlette_drain").handlers and not logging.getLogg
 print("\\n".join(set(sys.modules) - known))
 """
 HEAVY = (
+    *("click", "rich"),
     *("aioboto3", "aiobotocore", "aiohttp", "boto3", "botocore", "moto", "urllib3", "requests", "httpx"),
     *("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"),
     *("fastapi", "uvicorn", "uvloop", "websockets", "wsproto", "starlette.testclient"),

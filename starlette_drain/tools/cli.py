@@ -1,26 +1,24 @@
 """The ``starlette-drain`` command."""
 
-import argparse
+import sys
 from collections.abc import Sequence
 
-from starlette_drain.tools.doctor import command as doctor
-from starlette_drain.tools.option_help import all_options
-from starlette_drain.tools.plan import command as planning
-
 __all__ = ["main"]
+
+NEEDED = frozenset({"click", "rich"})
+"""What the command needs, and nothing else of the package."""
+
+USAGE = 2
+"""The exit code of a wrong usage, and of a command that cannot run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="starlette-drain",
-        description="Look before you deploy.",
-        epilog=all_options(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
-    doctor.add_command(commands)
-    planning.add_command(commands)
-    given = parser.parse_args(arguments)
-    code: int = given.run(given)
-    return code
+    try:
+        from starlette_drain.tools.commands import run  # noqa: PLC0415 - an extra, which may not be installed
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in NEEDED:
+            raise
+        sys.stderr.write('starlette-drain needs click and rich: pip install "starlette-drain[cli]"\n')
+        return USAGE
+    return run(arguments)

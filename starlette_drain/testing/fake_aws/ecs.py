@@ -118,6 +118,7 @@ def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:
         configuration["alarms"] = {"alarmNames": list(service.alarms), "rollback": True, "enable": True}
     if service.early_success:
         configuration["earlySuccessCriteria"] = {
+            "enable": True,
             "healthyPercent": 100,
             "sourceServiceRevisionCleanup": service.early_success,
         }

@@ -3,7 +3,7 @@
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import revisions_of
 from starlette_drain.aws.identity.ecs import EcsRecords
-from starlette_drain.aws.identity.identity import discover
+from starlette_drain.aws.identity.identity import TaskIdentity, discover
 from starlette_drain.aws.identity.metadata import TaskMetadata
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.doctor.needs import finds_targets
@@ -12,16 +12,17 @@ from starlette_drain.tools.doctor.recorded import RecordedCalls
 __all__ = ["find_out", "try_deployments"]
 
 
-async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadata) -> Incomplete | None:
-    """Find out who the task is as the package will; return why that does not work."""
+async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadata) -> TaskIdentity | Incomplete | None:
+    """Find out who the task is as the package will; return that, or why it does not work."""
+    identity = None
     try:
         if finds_targets(options):
-            await discover(calls, options, task)
+            identity = await discover(calls, options, task)
         if "task-state" in options.sources or "service-deployment" in options.sources:
             await EcsRecords(calls, task).task()
     except Incomplete as missing:
         return missing
-    return None
+    return identity
 
 
 async def try_deployments(calls: RecordedCalls, cluster: str | None, service: str) -> None:

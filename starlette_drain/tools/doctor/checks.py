@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator
 
 from starlette_drain.aws.api.errors import AwsCallFailed, Trouble, TroubleKind
-from starlette_drain.tools.doctor.needs import Use, untried, use_of
+from starlette_drain.aws.identity.identity import OwnTarget, canonical_id
+from starlette_drain.tools.doctor.needs import Use, finds_targets, untried, use_of
 from starlette_drain.tools.doctor.outlook import replacing
-from starlette_drain.tools.doctor.record import Finding, SetUp
-from starlette_drain.tools.doctor.server_checks import check_server
+from starlette_drain.tools.doctor.record import Finding, Group, SetUp
+from starlette_drain.tools.doctor.server_checks import check_process, check_server, check_stop_signal
 from starlette_drain.tools.doctor.time_checks import (
+    check_alarms,
     check_bake_time,
     check_delay,
     check_deployment,
+    check_early_success,
     check_network_balancer,
     check_polling,
     check_spot,
@@ -42,12 +45,68 @@ def check_identity(found: SetUp) -> Iterator[Finding]:
     elif found.service_status not in (None, "ACTIVE"):
         text = f"the service {found.service} in {where} is {found.service_status}: it has been deleted"
         yield Finding("unsafe", "identity", text, "name the service that has taken its place")
+    elif who and found.service_status is None and not found.own and (found.service or finds_targets(found.options)):
+        yield Finding("note", "identity", f"cannot tell what {who} in {where} is: ECS has not answered")
     elif who:
         yield Finding("fine", "identity", f"{who} in {where}")
     elif not found.groups:
         yield Finding("unsafe", "identity", "no task, no service, no target group", "give --service or --target-group")
     if found.stuck is not None and not isinstance(found.stuck, AwsCallFailed):
         yield Finding("unsafe", "identity", found.stuck.problem, found.stuck.remedy)
+
+
+def check_target(found: SetUp) -> Iterator[Finding]:
+    """What the package takes for its own target must be in the group, or no deregistration is ever noticed."""
+    if "target-health" not in found.options.sources or not found.own:
+        return
+    looked = [each for each in found.groups if each.targets is not None]
+    seen, missing = [], []
+    for own in found.own:
+        group = next((each for each in looked if each.arn == own.target_group_arn), None)
+        if group is None:
+            continue
+        states = [
+            state
+            for target, port, state in group.listed
+            if canonical_id(target) in own.ids and (not own.ports or port in own.ports)
+        ]
+        if states:
+            seen.append(f"{own} in {group.name}: {', '.join(sorted(set(states)))}")
+        else:
+            missing.append((own, group))
+    if seen:  # of a pair of groups a task is in one
+        yield Finding("fine", "target", "; ".join(seen))
+        return
+    for own, group in missing:
+        yield _not_listed(own, group, found)
+
+
+def _not_listed(own: OwnTarget, group: Group, found: SetUp) -> Finding:
+    text = f"{own} is not among the {len(group.listed)} targets of {group.name}"
+    if found.options.self_registration is True:
+        return Finding("fine", "target", f"{text}; the process registers itself")
+    ports = sorted({port for target, port, _ in group.listed if canonical_id(target) in own.ids})
+    ids = sorted({target for target, port, _ in group.listed if port in own.ports})
+    remedy = "wait until ECS has registered the task, or see whether this is its target group"
+    if ports:
+        listed = ", ".join(map(str, ports))
+        remedy = f"the group has it with port {listed}: set DRAIN_TARGET_PORT to that, or leave it out"
+    elif found.options.target_id and ids:
+        remedy = f"leave DRAIN_TARGET_ID out; with that port the group has {', '.join(ids[:3])}"
+    return Finding("unsafe", "target", f"{text}, so no deregistration would be noticed", remedy)
+
+
+def check_container(found: SetUp) -> Iterator[Finding]:
+    """The container must be there, and what it is told should be seen."""
+    if found.missing_container:
+        text = f"the task definition has no container {found.missing_container}"
+        yield Finding("unsafe", "container", text, "see whether --container is the name of one")
+    if found.unseen:
+        text = f"cannot tell what {', '.join(found.unseen)} says: it comes from a secret or a file"
+        yield Finding("note", "options", text, "run the doctor inside the task")
+    if found.restarts and found.options.exit_when_drained:
+        text = "a restart policy starts the container again when DRAIN_EXIT_WHEN_DRAINED has ended it"
+        yield Finding("note", "container", text, "leave one of the two out")
 
 
 def check_reads(found: SetUp) -> Iterator[Finding]:
@@ -80,6 +139,10 @@ def check_groups(found: SetUp) -> Iterator[Finding]:
     # Of a pair only one is in use between deployments.
     is_pair = replacing(found).whole_fleet and any(each.in_use for each in found.groups)
     for group in found.groups:
+        if group.has_optimizer:
+            text = f"{group.name}: the target optimizer's agent lets through one connection at a time by default"
+            remedy = "set TARGET_CONTROL_MAX_CONCURRENCY to the sessions of a task"
+            yield Finding("note", "target optimizer", text, remedy)
         if group.target_type in ("lambda", "alb"):
             remedy = "watch the target group that the tasks are in"
             yield Finding("unsafe", "target groups", f"{group.name}: targets of type {group.target_type}", remedy)
@@ -101,15 +164,21 @@ def _no_group(found: SetUp) -> Finding:
 
 CHECKS: tuple[Callable[[SetUp], Iterator[Finding]], ...] = (
     check_identity,
+    check_target,
     check_reads,
     check_options,
+    check_container,
     check_groups,
     check_delay,
     check_network_balancer,
     check_bake_time,
     check_deployment,
+    check_early_success,
+    check_alarms,
     check_polling,
     check_stop_timeout,
     check_spot,
+    check_stop_signal,
+    check_process,
     check_server,
 )

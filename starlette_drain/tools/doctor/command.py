@@ -1,67 +1,105 @@
 """``starlette-drain doctor``: a table of what was found, what will go wrong, and what to do about it."""
 
-import argparse
 import asyncio
 import dataclasses
 import json
 import os
 import shlex
-import sys
-import textwrap
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from starlette_drain.aws.api.client import Aioboto3Clients
 from starlette_drain.tools.doctor.checks import examine
 from starlette_drain.tools.doctor.look import Given, look
 from starlette_drain.tools.doctor.record import Finding
+from starlette_drain.tools.doctor.wait import wait_watched
+from starlette_drain.tools.values import ARN, RATE, Number, WholeNumber
 
-__all__ = ["add_command"]
+__all__ = ["doctor"]
 
-MARKS = {"fine": "ok", "note": "note", "unsafe": "UNSAFE"}
+MARKS = {"fine": ("ok", "green"), "note": ("note", "yellow"), "unsafe": ("UNSAFE", "bold red")}
 WIDTH = 100
+LONGEST_WAIT = 3600.0
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
-    words = "look at a set-up on AWS and say what will go wrong: inside a task, or anywhere with credentials"
-    parser = commands.add_parser("doctor", help=words, description=words)
-    parser.add_argument("--target-group", action="append", default=[], metavar="ARN", help="may be given again")
-    parser.add_argument("--service", help="name or ARN")
-    parser.add_argument("--cluster", help="name or ARN; the ARN of a service names it")
-    parser.add_argument("--container", help="the one that serves; by default the one behind the target group")
-    parser.add_argument("--command", help="the server's command line, where it cannot be seen")
-    parser.add_argument("--sessions", type=int, help="on each task")
-    parser.add_argument("--rate", type=float, help="reconnects per second that the service can take")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
-
-
-def run(given: argparse.Namespace) -> int:
-    """Look, judge and tell; return 1 if anything is unsafe, else 0."""
-    asked = Given(
-        target_groups=tuple(given.target_group),
-        cluster=given.cluster,
-        service=given.service,
-        container=given.container,
-        command=tuple(shlex.split(given.command)) if given.command else None,
-        sessions=given.sessions,
-        wish=given.rate,
-    )
-    findings = examine(asyncio.run(look(asked, Aioboto3Clients(), os.environ)))
-    if given.json:
-        text = json.dumps([dataclasses.asdict(each) for each in findings])
+@click.command()
+@click.option("--target-group", multiple=True, type=ARN, help="May be given again.")
+@click.option("--service", metavar="NAME", help="Name or ARN.")
+@click.option("--cluster", metavar="NAME", help="Name or ARN; the ARN of a service names it.")
+@click.option("--container", metavar="NAME", help="The one that serves; found where it is not given.")
+@click.option("--command", metavar="WORDS", help="The server's command line, where it cannot be seen.")
+@click.option("--stop-signal", metavar="SIGNAL", help="The image's STOPSIGNAL, which AWS does not tell.")
+@click.option("--sessions", type=WholeNumber("count", least=1, unit="a whole number"), help="On each task.")
+@click.option("--rate", type=RATE, help="Reconnects per second that the service can take.")
+@click.option(
+    "--start-up",
+    type=Number(above=True, most=86_400),
+    help="Seconds from the start of a new task until it is healthy; the worst of 5 s to 5 minutes by default.",
+)
+@click.option(
+    "--url", metavar="URL", help="Where the process in this container answers /drain; found where it is not given."
+)
+@click.option(
+    "--wait",
+    type=Number(most=LONGEST_WAIT),
+    help="Wait at most so many seconds until this task is watched as it should be, and look at nothing else.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(*, wait: float | None, as_json: bool, **given: Any) -> int:
+    """Look at a set-up on AWS and say what will go wrong: inside a task, or anywhere with credentials."""
+    asked = _asked(given)
+    if wait is None:
+        findings = examine(asyncio.run(look(asked, Aioboto3Clients(), os.environ)))
     else:
-        text = "\n".join(line for each in findings for line in _lines(each))
-        unsafe = sum(each.level == "unsafe" for each in findings)
-        text += f"\n\n{unsafe} unsafe" if unsafe else "\n\nNothing is unsafe."
-    sys.stdout.write(f"{text}\n")
-    return int(any(each.level == "unsafe" for each in findings))
+        findings = asyncio.run(wait_watched(asked, Aioboto3Clients(), os.environ, wait))
+    unsafe = sum(each.level == "unsafe" for each in findings)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in findings]))
+    else:
+        _show(findings)
+        click.echo(f"\n{unsafe} unsafe" if unsafe else "\nNothing is unsafe.")
+    return 1 if unsafe else 0
 
 
-def _lines(finding: Finding) -> list[str]:
-    first = f"{MARKS[finding.level]:<7} {finding.what:<23} "
-    lines = textwrap.wrap(finding.found, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
-    if finding.remedy:
-        arrow = " " * len(first) + "-> "
-        indent = " " * len(arrow)
-        lines += textwrap.wrap(finding.remedy, WIDTH, initial_indent=arrow, subsequent_indent=indent)
-    return lines
+def _asked(given: dict[str, Any]) -> Given:
+    try:
+        command = tuple(shlex.split(given["command"])) if given["command"] else None
+    except ValueError as error:
+        msg = f"{given['command']!r} is no command line: {error}"
+        raise click.BadParameter(msg, param_hint="--command") from None
+    return Given(
+        target_groups=given["target_group"],
+        cluster=given["cluster"],
+        service=given["service"],
+        container=given["container"],
+        command=command,
+        stop_signal=given["stop_signal"],
+        sessions=given["sessions"],
+        wish=given["rate"],
+        start_up=given["start_up"],
+        url=given["url"],
+    )
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=6)
+    table.add_column(no_wrap=True, min_width=22)
+    table.add_column(overflow="fold")
+    for each in findings:
+        mark, style = MARKS[each.level]
+        table.add_row(Text(mark, style), each.what, Text(each.found))
+        if each.remedy:
+            arrow = Table.grid()
+            arrow.add_row("-> ", Text(each.remedy))
+            table.add_row("", "", arrow)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal or console.width > WIDTH:
+        console.width = WIDTH
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -1,9 +1,8 @@
 """Looks: asks AWS, the task's own endpoint and the process table, and writes down what they say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from starlette_drain.aws.api.calls import region_of
@@ -11,19 +10,21 @@ from starlette_drain.aws.api.client import AwsClients
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import bake_time
 from starlette_drain.aws.identity.ecs import EcsRecords
+from starlette_drain.aws.identity.identity import TaskIdentity
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.attempts import find_out, try_deployments
+from starlette_drain.tools.doctor.containers import Container, choose
+from starlette_drain.tools.doctor.inside import ask_process, command_of_server
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
+from starlette_drain.tools.doctor.server_command import ServerCommand
 
-__all__ = ["Given", "look"]
+__all__ = ["Given", "look", "urls_of"]
 
-STOP_TIMEOUT = 30.0
-"""Seconds: a container's stopTimeout where none is set."""
-
-PROCESS_1 = Path("/proc/1/cmdline")
+DEFAULT_PORT = 8000
+"""On which a server listens that was told nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,11 @@ class Given:
     service: str | None = None
     container: str | None = None
     command: tuple[str, ...] | None = None
+    stop_signal: str | None = None
     sessions: int | None = None
     wish: float | None = None
+    start_up: float | None = None
+    url: str | None = None
 
     @property
     def place(self) -> tuple[str | None, str | None]:
@@ -69,9 +73,13 @@ async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fe
     if uri and not given.service and not given.target_groups:
         with suppress(Incomplete):
             task = await read_task(uri, fetch)
+    own = given.container
+    if uri and task and own is None:
+        with suppress(OSError, ValueError):
+            own = (await fetch(uri)).get("Name")
     region = given.region or (region_of(task.task_arn) if task else None)
     async with RecordedCalls(clients, region) as calls:
-        return await _Look(given, calls, environ, task).run()
+        return await _Look(given, calls, environ, task, own).run()
 
 
 @dataclass(slots=True)
@@ -80,6 +88,8 @@ class _Look:
     calls: RecordedCalls
     environ: Mapping[str, str]
     task: TaskMetadata | None
+    container: str | None = None
+    """Its name: as given, or that in which the doctor runs."""
     found: dict[str, Any] = field(default_factory=dict)
 
     async def run(self) -> SetUp:
@@ -88,25 +98,41 @@ class _Look:
         cluster = cluster or (self.task.cluster if self.task else None)
         service = service or await self._own_service()
         record = await self._service(cluster, service) if service else {}
-        container = await self._container(record) if record else {}
+        container = await self._container(record) if record else None
         options = self._options(container)
         groups = given.target_groups or options.target_group_arn or _groups_of(record)
         self.found["groups"] = tuple([await self._group(arn) for arn in groups])
         if service and "service-deployment" in options.sources:
             await try_deployments(self.calls, cluster, service)
-        if self.task is not None:
-            self.found["stuck"] = await find_out(self.calls, options, self.task)
         self._command(container)
+        if self.task is not None:
+            await self._find_out(options, [int(each.get("containerPort") or 0) for each in _entries_of(record)])
         return SetUp(
             cluster=cluster,
             service=service,
             task_arn=self.task.task_arn if self.task else None,
             reads=tuple(self.calls.allowed),
             troubles=tuple(self.calls.troubles),
+            stop_signal=given.stop_signal,
+            url=given.url,
             sessions=given.sessions,
             wish=given.wish,
+            start_up=given.start_up,
             **self.found,
         )
+
+    async def _find_out(self, options: AwsSettings, behind: Iterable[int]) -> None:
+        """Find out what the task is as the package will, and ask the process what it knows."""
+        assert self.task is not None  # noqa: S101 - for the type checker
+        found = await find_out(self.calls, options, self.task)
+        self.found["stuck"] = found if isinstance(found, Incomplete) else None
+        ports = [*behind]
+        if isinstance(found, TaskIdentity):
+            self.found["own"] = found.targets
+            ports += [port for each in found.targets for port in sorted(each.ports)]
+        urls = urls_of(self.given, self.environ, options, ports)
+        answer = await ask_process(urls, self.environ.get("DRAIN_ADMIN_TOKEN"))
+        self.found["answer"] = answer
 
     async def _own_service(self) -> str | None:
         if self.task is not None:
@@ -129,6 +155,9 @@ class _Look:
             "min_percent": deploying.get("minimumHealthyPercent", 100),
             "max_percent": deploying.get("maximumPercent", 200),
             "strategy": deploying.get("strategy") or "ROLLING",
+            "early_success": _early_success(deploying),
+            "alarms": _alarms(deploying),
+            "is_express": _is_express(record),
             "controller": (record.get("deploymentController") or {}).get("type") or "ECS",
             "bake_time": bake_time(record),
             "is_tied": bool(_entries_of(record)),
@@ -136,14 +165,21 @@ class _Look:
         }
         return record
 
-    async def _container(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _container(self, record: Mapping[str, Any]) -> Container | None:
         answer = await self.calls.ask("ecs", "DescribeTaskDefinition", taskDefinition=record.get("taskDefinition", ""))
-        boxes = (answer.get("taskDefinition") or {}).get("containerDefinitions") or ()
-        names = [each.get("containerName") for each in record.get("loadBalancers") or ()]
-        wanted = self.given.container or next(iter(names), None)
-        container: Mapping[str, Any] = next((each for each in boxes if wanted in (None, each.get("name"))), {})
-        if container:
-            self.found["stop_timeout"] = float(container.get("stopTimeout") or STOP_TIMEOUT)
+        records = (answer.get("taskDefinition") or {}).get("containerDefinitions") or ()
+        behind = [str(each.get("containerName")) for each in _entries_of(record)]
+        container = choose(records, self.container, behind)
+        if records and container is None:
+            self.found["missing_container"] = self.container
+        elif container is not None:
+            self.found |= {
+                "container": container.name,
+                "stop_timeout": container.stop_timeout,
+                "restarts": container.restarts,
+            }
+            if self.task is None:
+                self.found["unseen"] = container.unseen
         return container
 
     async def _group(self, arn: str) -> Group:
@@ -163,14 +199,15 @@ class _Look:
             delay=None if delay is None else float(delay),
             termination=None if termination is None else termination == "true",
             targets=len(states) if health else None,
+            listed=tuple(_listed(each) for each in health.get("TargetHealthDescriptions") or ()),
+            has_optimizer=bool(record.get("TargetControlPort")),
             healthy=states.count("healthy"),
         )
 
-    def _options(self, container: Mapping[str, Any]) -> AwsSettings:
+    def _options(self, container: Container | None) -> AwsSettings:
         """Read the options: the task's own, or those in its definition."""
-        environ = self.environ
-        if self.task is None:
-            environ = {each["name"]: each.get("value") or "" for each in container.get("environment") or ()}
+        environ = self.environ if self.task is not None else container.environment if container else {}
+        self.found["environ"] = environ
         try:
             options = self.found["settings"] = AwsSettings.load({}, environ)
             self.found["warnings"] = tuple(options.warnings(environ))
@@ -179,13 +216,47 @@ class _Look:
             return AwsSettings()
         return options
 
-    def _command(self, container: Mapping[str, Any]) -> None:
-        words: tuple[str, ...] = (*(container.get("entryPoint") or ()), *(container.get("command") or ()))
+    def _command(self, container: Container | None) -> None:
+        words = container.command if container else ()
         if self.task is not None:
-            with suppress(OSError):
-                words = tuple(filter(None, PROCESS_1.read_bytes().decode(errors="replace").split("\0")))
-                self.found["is_process"] = not self.given.command
+            words = command_of_server(self.environ) or words
+            self.found["is_process"] = not self.given.command
+        elif container is not None and not self.given.command and not words:
+            self.found["is_in_image"] = True
         self.found["command"] = self.given.command or words or None
+
+
+def urls_of(given: Given, environ: Mapping[str, str], options: AwsSettings, ports: Iterable[int] = ()) -> list[str]:
+    """Return where the process in this container may answer."""
+    if given.url:
+        return [given.url]
+    command = ServerCommand(given.command or command_of_server(environ), environ)
+    wanted = (command.number("--port"), *ports, options.target_port, DEFAULT_PORT)
+    return [f"http://127.0.0.1:{int(port)}/drain" for port in dict.fromkeys(wanted) if port]
+
+
+def _early_success(deploying: Mapping[str, Any]) -> str | None:
+    criteria = deploying.get("earlySuccessCriteria") or {}
+    return str(criteria.get("sourceServiceRevisionCleanup") or "BLOCKING") if criteria.get("enable") else None
+
+
+def _alarms(deploying: Mapping[str, Any]) -> bool:
+    alarms = deploying.get("alarms") or {}
+    return bool(alarms.get("enable") and alarms.get("alarmNames"))
+
+
+def _is_express(record: Mapping[str, Any]) -> bool:
+    """Tell whether ECS runs the service in Express mode: it says so, or has the canary of that mode and no other."""
+    deploying = record.get("deploymentConfiguration") or {}
+    canary = deploying.get("canaryConfiguration") or {}
+    steps = (canary.get("canaryPercent"), canary.get("canaryBakeTimeInMinutes"), deploying.get("bakeTimeInMinutes"))
+    return record.get("resourceManagementType") == "ECS" or steps == (5.0, 3, 3)
+
+
+def _listed(description: Mapping[str, Any]) -> tuple[str, int, str]:
+    target = description.get("Target") or {}
+    health = description.get("TargetHealth") or {}
+    return str(target.get("Id") or ""), int(target.get("Port") or 0), str(health.get("State") or "")
 
 
 def _entries_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

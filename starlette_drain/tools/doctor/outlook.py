@@ -13,8 +13,8 @@ from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval
 from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.plan.allowance import BAKE_TIME, LONGEST_STOP, Allowance
-from starlette_drain.tools.plan.deployment import Deployment
-from starlette_drain.tools.plan.sums import Fleet
+from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
+from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet
 
 __all__ = [
     "SERVER_END",
@@ -22,6 +22,7 @@ __all__ = [
     "after_sheds",
     "bakes",
     "deploying",
+    "graceful_timeout",
     "how",
     "leaving",
     "poll_lags",
@@ -40,9 +41,6 @@ SERVER_END = 5.0
 EVENT_LAG = 5.0
 """Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
 
-DEPLOYMENT_LAG = 15.0
-"""Seconds between two looks at the service's deployments, at least: see aws/service_deployment.py."""
-
 SHIFTING = frozenset({"BLUE_GREEN", "LINEAR", "CANARY"})
 
 
@@ -52,7 +50,7 @@ def replacing(found: SetUp) -> Deployment:
     tasks = found.desired if found.desired is not None else max(known, default=1)
     # CodeDeploy ends the old task set when all traffic has gone; what another controller does is unknown.
     whole = found.controller != "ECS" or found.strategy in SHIFTING
-    return Deployment(max(1, tasks), found.min_percent, found.max_percent, whole)
+    return Deployment(max(1, tasks), found.min_percent, found.max_percent, whole, found.start_up or START_UP)
 
 
 def how(found: SetUp) -> str:
@@ -70,7 +68,7 @@ def bakes(found: SetUp) -> bool:
 def polling_tasks(found: SetUp) -> int:
     """Return how many tasks poll at the most while polls have to tell of a deregistration."""
     plan = replacing(found)
-    return plan.tasks if bakes(found) else plan.targets
+    return plan.tasks if bakes(found) else plan.listed(DEFAULT_DELAY if found.delay is None else found.delay)
 
 
 def poll_lags(found: SetUp) -> dict[str, float]:
@@ -102,7 +100,15 @@ def leaving(found: SetUp) -> Fleet:
         max(1, len(found.groups)),
         options.window,
         None if is_by_polls else min(lags.values(), default=EVENT_LAG),
+        start_delay=options.start_delay if "target-health" in options.sources else 0.0,
+        start_ups=_start_ups(found),
     )
+
+
+def _start_ups(found: SetUp) -> tuple[float, ...]:
+    """Return how long new tasks may take to be healthy, where that decides which old ones drain together."""
+    plan = replacing(found)
+    return () if found.start_up or plan.whole_fleet or not plan.can_begin else START_UPS
 
 
 def deploying(found: SetUp) -> Fleet:
@@ -112,7 +118,13 @@ def deploying(found: SetUp) -> Fleet:
         longest = max(0.0, LONGEST_STOP - after_sheds(found))
         allowance = Allowance("SIGTERM window", "DRAIN_SIGTERM_WINDOW", longest)
         return Fleet(
-            replacing(found), found.sessions or 1000, options.sigterm_window, 0.0, noticed=0.0, allowance=allowance
+            replacing(found),
+            found.sessions or 1000,
+            options.sigterm_window,
+            0.0,
+            noticed=0.0,
+            allowance=allowance,
+            start_ups=_start_ups(found),
         )
     if bakes(found):
         return Fleet(
@@ -127,7 +139,15 @@ def deploying(found: SetUp) -> Fleet:
     return leaving(found)
 
 
+def graceful_timeout(found: SetUp) -> float | None:
+    """Return how long uvicorn waits for connections to close: as the process says, else as its command line does."""
+    if "timeout_graceful_shutdown" in (options := found.process.get("options") or {}):
+        limit = options["timeout_graceful_shutdown"]
+        return None if limit is None else float(limit)
+    return ServerCommand(found.command or (), found.environ).graceful_timeout
+
+
 def after_sheds(found: SetUp) -> float:
     """Return the seconds from the last shed after SIGTERM to the end of the process, at worst."""
-    limit = ServerCommand(found.command or ()).graceful_timeout
+    limit = graceful_timeout(found)
     return found.options.tail + AFTER_THE_LAST + (SERVER_END if limit is None else limit)

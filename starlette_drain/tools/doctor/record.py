@@ -1,10 +1,13 @@
 """What the doctor found, as it found it: frozen, and judged by the checks."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from starlette_drain.aws.api.errors import Incomplete, Trouble
+from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.options import AwsSettings
+from starlette_drain.tools.doctor.inside import Answer
 
 __all__ = ["Finding", "Group", "SetUp"]
 
@@ -41,6 +44,8 @@ class Group:
         termination: Whether connections are cut when the delay ends; ``None`` where not told.
         targets: How many are listed; ``None`` where not told.
         healthy: How many of them are healthy.
+        listed: Id, port and state of each.
+        has_optimizer: Whether an agent of the target optimizer stands between the balancer and the task.
     """
 
     arn: str
@@ -51,6 +56,8 @@ class Group:
     termination: bool | None = None
     targets: int | None = None
     healthy: int = 0
+    listed: tuple[tuple[str, int, str], ...] = ()
+    has_optimizer: bool = False
 
     @property
     def name(self) -> str:
@@ -86,6 +93,19 @@ class SetUp:
         bake_time: Seconds that the old tasks run on after all traffic has shifted; 0 where none shifts.
         is_spot: Whether tasks may run on Fargate Spot.
         stop_timeout: Of the container, in seconds, 30 where none is set; ``None`` where not told.
+        container: The container that is looked at.
+        missing_container: The one that was asked for, where the task definition has none of that name.
+        restarts: Whether a restart policy starts it again when it ends.
+        unseen: Variables of ours that come from secrets, and files of variables: what they say cannot be seen.
+        own: What the package takes for its own target in each group, where it was found out.
+        answer: What the process said of itself; ``None`` where it was not asked.
+        url: Where it was to be asked, as given.
+        early_success: What becomes of the old tasks where early success criteria are set.
+        alarms: Whether alarms roll a deployment back.
+        is_express: Whether ECS runs the service in Express mode.
+        environ: The environment of the process.
+        stop_signal: The image's, as given.
+        is_in_image: Whether the command line stands in the image, where it cannot be seen.
         command: What runs in the container.
         is_process: Whether that is what process 1 shows, and not what a definition says.
         settings: The options of the drain there; ``None`` where they cannot work.
@@ -93,6 +113,7 @@ class SetUp:
         warnings: What works in them but was probably not meant.
         sessions: On each task, as given.
         wish: Reconnects per second that the service can take, as given.
+        start_up: Seconds from the start of a new task until it is healthy, as given; ``None`` where it is not known.
     """
 
     cluster: str | None = None
@@ -112,6 +133,19 @@ class SetUp:
     bake_time: float = 0.0
     is_spot: bool = False
     stop_timeout: float | None = None
+    container: str | None = None
+    missing_container: str | None = None
+    restarts: bool = False
+    unseen: tuple[str, ...] = ()
+    own: tuple[OwnTarget, ...] = ()
+    answer: Answer | None = None
+    url: str | None = None
+    early_success: str | None = None
+    alarms: bool = False
+    is_express: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str | None = None
+    is_in_image: bool = False
     command: tuple[str, ...] | None = None
     is_process: bool = False
     settings: AwsSettings | None = None
@@ -119,6 +153,13 @@ class SetUp:
     warnings: tuple[str, ...] = ()
     sessions: int | None = None
     wish: float | None = None
+    start_up: float | None = None
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """What the process knows of itself; nothing where it has not told."""
+        shown = self.answer.shown if self.answer is not None else None
+        return (shown or {}).get("process") or {}
 
     @property
     def options(self) -> AwsSettings:

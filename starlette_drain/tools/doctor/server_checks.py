@@ -1,12 +1,13 @@
-"""What the server's own command line will do to a drain."""
+"""What the server's own command line and configuration will do to a drain."""
 
 from collections.abc import Iterator
 
+from starlette_drain._asgi.process import SERVERS
 from starlette_drain.tools.doctor.outlook import after_sheds
 from starlette_drain.tools.doctor.record import Finding, SetUp
 from starlette_drain.tools.doctor.server_command import ServerCommand
 
-__all__ = ["check_server"]
+__all__ = ["check_process", "check_server", "check_stop_signal"]
 
 GUNICORN_TIMEOUT = 30.0
 """Seconds that gunicorn gives its workers by default."""
@@ -14,25 +15,72 @@ GUNICORN_TIMEOUT = 30.0
 RUN_ASGI = ("uvicorn", "asgi")
 """What the names of gunicorn's worker classes contain that run ASGI applications: uvicorn's, and its own."""
 
+PASSES_ON = frozenset({"env", "gosu", "su-exec", "opentelemetry-instrument", "ddtrace-run", "newrelic-admin"})
+"""They put the program that they start in their own place."""
+
+STOP_SIGNALS = frozenset({"SIGTERM", "TERM", "15", "SIGINT", "INT", "2"})
+
 
 def check_server(found: SetUp) -> Iterator[Finding]:
     """The signal must arrive, the lifespan should run, and nothing may end the process sooner."""
+    if found.process:
+        return  # it knows better than its command line: see check_process
     if not found.command:
+        if found.is_in_image:
+            text = f"cannot tell how {found.container} is started: its command stands in the image"
+            yield Finding("note", "server", text, "run the doctor inside the task, or give --command")
         return
-    command = ServerCommand(found.command)
+    command = ServerCommand(found.command, found.environ)
     faults = [*_signals(command, is_process=found.is_process), *_ends(command), *_gunicorn(command, found)]
     yield from faults
     if not faults:
         yield Finding("fine", "server", str(command))
 
 
+def check_process(found: SetUp) -> Iterator[Finding]:
+    """What the process says of itself is taken before what can be seen of it."""
+    process = found.process
+    if not process:
+        if found.url and found.answer is not None and found.answer.why_not:
+            text = f"cannot tell what the process knows of itself: {found.answer.why_not}"
+            yield Finding("note", "process", text, "see whether it runs, and has the token that is set here")
+        return
+    problems = process.get("problems") or ()
+    for each in problems:
+        words = str(each.get("problem")), str(each.get("remedy"))
+        yield Finding("unsafe" if each.get("level") == "unsafe" else "note", "server", *words)
+    faults = [*_gunicorn(ServerCommand(found.command or (), found.environ), found)]
+    yield from faults
+    server, above = process.get("server"), ", ".join(process.get("parents") or ())
+    if not server:
+        text = "the process is not under uvicorn, which alone lets it hold SIGTERM"
+        yield Finding("note", "server", text, "target health works; see the page about servers for the rest")
+    elif not problems and not faults:
+        yield Finding("fine", "server", f"{server}, process {process.get('pid')}{f' under {above}' if above else ''}")
+
+
+def check_stop_signal(found: SetUp) -> Iterator[Finding]:
+    """Any other signal than the two that uvicorn stops at cuts all sessions, without a word."""
+    signal = (found.stop_signal or "").upper()
+    if signal and signal not in STOP_SIGNALS:
+        text = f"STOPSIGNAL {found.stop_signal}: Fargate sends it in place of SIGTERM, and no drain follows"
+        yield Finding("unsafe", "STOPSIGNAL", text, "leave STOPSIGNAL out of the image, or set it to SIGTERM")
+
+
 def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
     if command.is_under_shell and command.script_file and not is_process:
-        text = f"a shell runs {command.script_file}, and whether that ends in an exec is not seen from here"
+        text = f"cannot tell whether {command.script_file}, which a shell runs, ends in an exec"
         yield Finding("note", "server", text, "start the server with exec there, so that it hears SIGTERM")
     elif command.is_under_shell:
         text = "a shell stands before the server and does not pass SIGTERM on"
         yield Finding("unsafe", "server", text, "put 'exec' before the server, or use the exec form of CMD")
+    elif not command.server:
+        text = f"cannot tell what {command} starts, and whether that hears SIGTERM"
+        remedy = "see that SIGTERM reaches the server, or run the doctor inside the task with DRAIN_ADMIN_TOKEN set"
+        yield Finding("note", "server", text, remedy)
+    elif command.starts_with and command.starts_with not in SERVERS | PASSES_ON:
+        text = f"cannot tell whether {command.starts_with}, which starts {command.server}, passes SIGTERM on"
+        yield Finding("note", "server", text, "see that it does, or start the server itself")
     if command.has("--reload"):
         yield Finding("unsafe", "server", "--reload runs the application in a child", "leave --reload out")
     if command.option("--lifespan") == "off":
@@ -47,7 +95,8 @@ def _ends(command: ServerCommand) -> Iterator[Finding]:
     if command.server == "uvicorn" and command.graceful_timeout is None:
         text = "without --timeout-graceful-shutdown uvicorn waits for a client that reads nothing until SIGKILL"
         yield Finding("note", "server", text, "add --timeout-graceful-shutdown 5")
-    if command.has("--limit-max-requests", "--max-requests"):
+    names = {"uvicorn": ("--limit-max-requests",), "gunicorn": ("--max-requests",)}
+    if command.has(*names.get(command.server, ("--limit-max-requests", "--max-requests"))):
         text = "a limit on requests ends the process with all its sessions in one instant"
         yield Finding("unsafe", "server", text, "leave it out; max_session_age moves sessions gently")
 
@@ -59,7 +108,7 @@ def _gunicorn(command: ServerCommand, found: SetUp) -> Iterator[Finding]:
     worker, limit = command.option("-k", "--worker-class"), command.number("--graceful-timeout")
     config = command.option("-c", "--config")
     if config and (worker is None or limit is None):
-        text = f"what {config} says is not seen from here"
+        text = f"cannot tell what {config} says"
         remedy = f"see that worker_class runs ASGI and graceful_timeout is {needed:g} or more"
         yield Finding("note", "server", text, remedy)
     elif limit is None:

@@ -12,9 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["SHELLS", "Script", "script_of"]
-
-SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh"}
+__all__ = ["Script", "script_of"]
 
 RUNS_TEXT = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*")
 """``-c``, ``-lc``, ``-ec``: the next word is a script."""

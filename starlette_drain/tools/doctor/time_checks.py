@@ -11,19 +11,22 @@ from starlette_drain.tools.doctor.outlook import (
     after_sheds,
     bakes,
     deploying,
+    graceful_timeout,
     how,
     leaving,
     poll_lags,
     polling_tasks,
 )
 from starlette_drain.tools.doctor.record import Finding, SetUp
-from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.plan.allowance import LONGEST_STOP
+from starlette_drain.tools.plan.sums import Fleet
 
 __all__ = [
+    "check_alarms",
     "check_bake_time",
     "check_delay",
     "check_deployment",
+    "check_early_success",
     "check_network_balancer",
     "check_polling",
     "check_spot",
@@ -32,6 +35,12 @@ __all__ = [
 
 NLB_DELAY = 120.0
 """Seconds, at least, that AWS advises: an NLB may send new connections for about two minutes after a deregistration."""
+
+NEARLY = 0.9
+"""Part of the time of a drain in which most sessions have left."""
+
+LONG_DELAY = 300.0
+"""Seconds; a deployment that waits longer for its old tasks keeps whoever deploys waiting."""
 
 SPOT_NOTICE = 120.0
 """Seconds between the notice of a Spot interruption and the end."""
@@ -57,7 +66,7 @@ def check_delay(found: SetUp) -> Iterator[Finding]:
         yield Finding("unsafe", "window", text, "lower it, or leave it out and let it follow the delay")
     tail = options.tail
     if tail > options.margin:
-        text = f"the last goodbye may take {tail:g} s, and the margin is {options.margin:g} s"
+        text = f"the last session may take {tail:g} s, and the margin is {options.margin:g} s"
         yield Finding("unsafe", "margin", text, f"set DRAIN_MARGIN to {math.ceil(tail)} or more")
 
 
@@ -95,16 +104,20 @@ def check_deployment(found: SetUp) -> Iterator[Finding]:
         return
     fleet = deploying(found)
     plan = fleet.deployment
-    if not plan.at_once:
+    if not plan.can_begin:
         text = f"at {how(found)} none of {plan.tasks} tasks may be replaced: deployments cannot begin"
         yield Finding("unsafe", "deployment", text, f"set maximumPercent to {fleet.at(1).deployment.max_percent}")
         return
+    if not plan.always_serves:
+        text = f"at {how(found)} no task serves until the new ones are healthy"
+        yield Finding("unsafe", "deployment", text, "set minimumHealthyPercent to 100")
+    shown = fleet.worst
     given = "" if found.sessions is not None else "each "
-    who = "task drains" if plan.at_once == 1 else "tasks drain"
+    who = "task drains" if shown.draining == 1 else "tasks drain"
     rate = f"{fleet.rate:,.0f} reconnects/s over the fleet" if math.isfinite(fleet.rate) else "all in one instant"
     text = (
         f"{fleet.allowance.name} {fleet.delay:g} s, {given}{fleet.sessions:,} sessions a task, "
-        f"{plan.at_once} {who} at once at {how(found)}: {rate}"
+        f"{shown.draining} {who} together at {how(found)}{_start_up(fleet)}: {rate}"
     )
     wish = found.wish or found.options.fleet_rate
     if found.sessions is None:
@@ -114,6 +127,59 @@ def check_deployment(found: SetUp) -> Iterator[Finding]:
         yield Finding("unsafe", "deployment", text, f"for {wish:g}/s {', or '.join(remedies)}")
     else:
         yield Finding("fine", "deployment", text)
+
+
+def check_early_success(found: SetUp) -> Iterator[Finding]:
+    """Where the old tasks take long to go, a deployment should not wait for them; then two generations may drain."""
+    if found.service_status != "ACTIVE" or found.controller != "ECS" or found.strategy in SHIFTING:
+        return
+    fleet = leaving(found)
+    if found.early_success != "DEFERRED":
+        if found.is_tied and found.delay is not None and found.delay > LONG_DELAY:
+            text = f"a deployment is complete {found.delay:g} s after its last old task was taken out"
+            remedy = (
+                "set earlySuccessCriteria with sourceServiceRevisionCleanup DEFERRED, unless it is set: "
+                "an older botocore does not show it"
+            )
+            yield Finding("note", "early success", text, remedy)
+        return
+    if not fleet.deployment.can_begin:
+        return
+    # Worst is a deployment that begins when most sessions have moved, and the last of the first one still drain.
+    again = replace(fleet, deployment=replace(fleet.deployment, next_after=NEARLY * max(0.0, fleet.fits))).worst
+    budget = found.options.fleet_rate
+    if budget is not None and again.rate <= budget:
+        return
+    text = (
+        f"the next deployment may begin while the old tasks drain: then {again.draining} tasks drain together, "
+        f"{again.rate:,.0f} reconnects/s over the fleet"
+    )
+    wish = found.wish or budget
+    is_too_much = found.sessions is not None and wish is not None and again.rate > wish
+    remedy = "leave a deregistration delay between two deployments"
+    # Two that overlap make twice the rate of one at the most.
+    if wish is not None and (delay := fleet.delay_for(wish / 2)) is not None:
+        remedy += f", or set {fleet.allowance.setting_to(delay)}"
+    yield Finding("unsafe" if is_too_much else "note", "early success", text, remedy)
+
+
+def check_alarms(found: SetUp) -> Iterator[Finding]:
+    """Late arrivals that are refused with 503 count as errors, and may roll back a deployment that goes well."""
+    if found.options.late_arrivals == "accept" or not (found.is_express or found.alarms):
+        return
+    what = "alarms may roll a deployment back"
+    if found.is_express:
+        what = "Express mode rolls back when more than 1 % of the requests fail"
+    text = f"{what}, and connections that come to a draining task are refused with 503"
+    yield Finding("note", "alarms", text, "set DRAIN_LATE_ARRIVALS=accept")
+
+
+def _start_up(fleet: Fleet) -> str:
+    """Return what the sum supposes of new tasks, where that matters: the sooner they serve, the more drain together."""
+    plan = fleet.worst.deployment
+    if plan.batches < 2:
+        return ""
+    return f", with new tasks healthy after {plan.start_up:g} s{', the worst that may be' if fleet.start_ups else ''}"
 
 
 def _other_ways(found: SetUp, wish: float) -> Iterator[str]:
@@ -166,7 +232,7 @@ def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
 def _shorter(found: SetUp) -> Iterator[tuple[str, float]]:
     """Yield what takes part of the time after SIGTERM and could take less, each with its seconds."""
     yield "DRAIN_SIGTERM_WINDOW", found.options.sigterm_window
-    graceful = ServerCommand(found.command or ()).graceful_timeout
+    graceful = graceful_timeout(found)
     if graceful is not None and graceful > SERVER_END:
         yield "--timeout-graceful-shutdown", graceful
 

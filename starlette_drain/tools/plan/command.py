@@ -1,28 +1,30 @@
 """``starlette-drain plan``: what a deployment will do to the clients, as a table, as JSON or as a picture."""
 
-import argparse
 import dataclasses
 import json
 import math
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from starlette_drain._core.declared import environment_name
+import click
+
 from starlette_drain._core.fleet_pacing import FleetPacing
+from starlette_drain._core.pacing import EvenPacing, burst_warning
 from starlette_drain.aws.options import AwsSettings
-from starlette_drain.exceptions import SettingsError
-from starlette_drain.tools.option_help import argument_help
-from starlette_drain.tools.plan.allowance import LONGEST_DELAY
+from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
 from starlette_drain.tools.plan.clients import CLIENTS
-from starlette_drain.tools.plan.deployment import Deployment
+from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
 from starlette_drain.tools.plan.plot import PlotNotPossible, draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
-from starlette_drain.tools.plan.sums import Fleet
+from starlette_drain.tools.plan.strategy import STRATEGIES, Strategy
+from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet
+from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
 
-__all__ = ["add_command"]
+__all__ = ["plan"]
 
-USUAL = AwsSettings()
+OPTIONS = ("sources", "pacing", "window", "margin", "start_delay", "poll_interval", "poll_share")
+"""The options of the drain that matter here."""
 
 ROWS = 24
 """Lines of the curves on a terminal."""
@@ -30,118 +32,235 @@ ROWS = 24
 BAR = 40
 """Characters of the longest bar."""
 
+HEADROOM = 0.8
+"""Part of what a service takes in that a remedy for refusals aims at: arrivals come at random."""
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
-    words = "work out what a deployment will do to the clients, without AWS"
-    parser = commands.add_parser("plan", help=words, description=words)
-    parser.add_argument("--sessions", type=_whole, default=10_000, help="on each task (10,000)")
-    parser.add_argument("--tasks", type=_whole, default=8, help="desired count of the service (8)")
-    parser.add_argument("--delay", type=_delay, default=300.0, help="deregistration delay in seconds (300)")
-    parser.add_argument("--min-percent", type=_percent, default=100, help="minimumHealthyPercent (100)")
-    parser.add_argument("--max-percent", type=_whole, default=200, help="maximumPercent (200)")
-    parser.add_argument("--blue-green", action="store_true", help="all old tasks go together, as in blue/green")
-    parser.add_argument("--clients", choices=sorted(CLIENTS), default="full-jitter", help="how they come back")
-    parser.add_argument("--accepts", type=_rate, help="attempts per second that the service takes in (any number)")
-    parser.add_argument("--wish", type=_rate, help="reconnects per second that you would like at the most")
-    for option in ("pacing", "window", "margin", "poll_interval", "poll_share"):
-        parser.add_argument(
-            f"--{option.replace('_', '-')}",
-            type=_option(option),
-            default=getattr(USUAL, option),
-            help=argument_help(option),
-        )
-    parser.add_argument("--seed", type=int, default=7, help="of the randomness (7)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--plot", metavar="FILE", help="draw the curves into FILE (.svg, .png, .pdf; needs matplotlib)")
-    parser.set_defaults(run=run)
+BY_CHANCE = 1.2
+"""How much more than the even rate a single second may have, by chance."""
+
+A_MOMENT = 1.0
+"""Seconds longer that clients may be away than without a drain."""
+
+PERCENT = WholeNumber("percent", least=0, most=100, unit="a whole number")
+COUNT = WholeNumber("count", least=1, unit="a whole number")
+MINUTES = Number("minutes", most=20_160)
+ANY = AwsSettings()
 
 
-def run(given: argparse.Namespace) -> int:
-    """Do what was asked; return 0, or 1 where something will not finish or the wish is not met, or 2."""
-    deployment = Deployment(given.tasks, given.min_percent, given.max_percent, given.blue_green)
-    fleet = Fleet(
-        deployment,
-        given.sessions,
-        given.delay,
-        given.margin,
-        given.poll_interval,
-        given.poll_share,
-        window=given.window,
-    )
-    if not deployment.at_once:
-        _say("No task may be taken out: raise maximumPercent, or lower minimumHealthyPercent.")
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for."""
+
+    fleet: Fleet
+    strategy: Strategy
+    settings: AwsSettings
+    clients: str
+    accepts: float | None
+    wish: float | None
+    seed: int
+
+
+@click.command()
+@click.option("--sessions", type=COUNT, default=10_000, show_default=True, help="On each task.")
+@click.option("--tasks", type=COUNT, default=8, show_default=True, help="Desired count of the service.")
+@click.option(
+    "--delay", type=Number(most=LONGEST_DELAY), default=300.0, show_default=True, help="Deregistration delay, seconds."
+)
+@click.option("--min-percent", type=PERCENT, default=100, show_default=True, help="minimumHealthyPercent.")
+@click.option(
+    "--max-percent",
+    type=WholeNumber("percent", least=100, unit="a whole number"),
+    default=200,
+    show_default=True,
+    help="maximumPercent.",
+)
+@click.option(
+    "--start-up",
+    type=Number(above=True, most=86_400),
+    help="Seconds from the start of a new task until it is healthy: it decides how many old tasks drain together. "
+    "The worst of 5 s to 5 minutes where it is not given.",
+)
+@click.option(
+    "--strategy", type=click.Choice(sorted(STRATEGIES)), default="rolling", show_default=True, help="Of the deployment."
+)
+@click.option("--blue-green", "strategy", flag_value="blue-green", help="The same as --strategy blue-green.")
+@click.option("--bake", type=MINUTES, help="bakeTimeInMinutes (0; 3 for express).")
+@click.option("--pause", type=MINUTES, default=0.0, help="Minutes that a PAUSE hook takes after the shift.")
+@click.option("--nlb", is_flag=True, help="Behind a Network Load Balancer, for which ECS shifts traffic more slowly.")
+@click.option(
+    "--next-after",
+    type=Number(most=86_400),
+    help="Seconds after which the next deployment begins, once the new tasks serve: with early success criteria it may "
+    "while the old tasks drain.",
+)
+@click.option(
+    "--clients", type=click.Choice(sorted(CLIENTS)), default="full-jitter", show_default=True, help="How they return."
+)
+@click.option("--accepts", type=RATE, help="Attempts per second that the service takes in; any number by default.")
+@click.option("--wish", type=RATE, help="Reconnects per second that you would like at the most.")
+@option_of("sources")
+@option_of("pacing")
+@option_of("window")
+@option_of("margin")
+@option_of("start_delay")
+@option_of("poll_interval")
+@option_of("poll_share")
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the randomness.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plot", metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib.")
+def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
+    """Work out what a deployment will do to the clients, without AWS."""
+    asked = _asked(given)
+    fleet = asked.fleet
+    if not fleet.deployment.can_begin:
+        click.echo("No task may be taken out: raise maximumPercent, or lower minimumHealthyPercent.")
         return 1
-    course = rehearse(fleet, CLIENTS[given.clients], pacing=given.pacing, accepts=given.accepts, seed=given.seed)
-    troubles = _troubles(fleet, course, given)
-    if given.plot:
-        try:
-            draw(course, fleet, given.plot)
-        except PlotNotPossible as problem:
-            _say(str(problem))
-            return 2
-    if given.json:
-        _say(json.dumps(_plain(fleet, course, troubles, given)))
+    course, without = (
+        rehearse(
+            fleet.worst,
+            CLIENTS[asked.clients],
+            pacing=asked.settings.pacing,
+            accepts=asked.accepts,
+            seed=asked.seed,
+            drains=drains,
+        )
+        for drains in (True, False)
+    )
+    troubles = [*_troubles(asked, course, without)]
+    if as_json:
+        click.echo(json.dumps(_plain(asked, course, without, troubles)))
     else:
-        _say("\n".join([*_facts(fleet, course), "", *_curves(course), "", *(troubles or ["All will be well."])]))
+        lines = [*_facts(asked, course, without), "", *_curves(course), "", *(troubles or ["All will be well."])]
+        click.echo("\n".join(lines))
+    if plot:
+        try:
+            draw(course, fleet.worst, plot)
+        except PlotNotPossible as problem:
+            raise click.UsageError(str(problem)) from None
     return 1 if troubles else 0
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+def _asked(given: dict[str, Any]) -> Asked:
+    settings = AwsSettings(**{name: given[name] for name in OPTIONS if given[name] is not None})
+    strategy = STRATEGIES[given["strategy"]].with_times(given["bake"], given["pause"], is_network=given["nlb"])
+    deployment = Deployment(
+        given["tasks"],
+        given["min_percent"],
+        given["max_percent"],
+        strategy.is_shifting,
+        given["start_up"] or START_UP,
+        given["next_after"],
+    )
+    bakes = strategy.is_shifting and strategy.rest > 0 and "service-deployment" in settings.sources
+    fleet = Fleet(
+        deployment,
+        given["sessions"],
+        strategy.rest if bakes else given["delay"],
+        settings.margin,
+        settings.poll_interval,
+        settings.poll_share,
+        window=settings.window,
+        noticed=max(DEPLOYMENT_LAG, settings.poll_interval) if bakes else None,
+        allowance=BAKE_TIME if bakes else DELAY,
+        start_delay=settings.start_delay,
+        start_ups=() if given["start_up"] or strategy.is_shifting or not deployment.can_begin else START_UPS,
+    )
+    return Asked(fleet, strategy, settings, given["clients"], given["accepts"], given["wish"], given["seed"])
 
 
-def _troubles(fleet: Fleet, course: Course, given: argparse.Namespace) -> list[str]:
-    found = []
-    if not fleet.deployment.healthy:
-        found.append("No task serves until the old ones are gone: raise maximumPercent or minimumHealthyPercent.")
+def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
+    fleet, settings = asked.fleet, asked.settings
+    yield from _troubles_of_time(asked, course)
+    if isinstance(settings.pacing, FleetPacing) and fleet.rate > (budget := settings.pacing.limit):
+        yield (
+            f"The sessions do not fit into {fleet.worst.fits:.0f} s at {budget:g}/s, so the budget gives way: "
+            f"{_per_second(fleet.rate)}. To keep it, {_or(fleet.remedies(budget))}."
+        )
+    if asked.wish is not None and fleet.rate > asked.wish:
+        yield (
+            f"{_per_second(fleet.rate)} are more than the {asked.wish:g}/s wished for: "
+            f"{_or(fleet.remedies(asked.wish))}."
+        )
+    elif (
+        asked.wish is not None
+        and not isinstance(settings.pacing, EvenPacing | FleetPacing)
+        and course.peak_closes > BY_CHANCE * asked.wish
+    ):
+        yield (
+            f"This pacing makes {course.peak_closes:,.0f} closes/s, more than the {asked.wish:g}/s wished for: "
+            f"use even, or fleet:{asked.wish:g}."
+        )
+    if not fleet.deployment.always_serves:
+        yield "No task serves until the new ones are healthy: raise minimumHealthyPercent."
+    elif course.refused:
+        yield (
+            f"{course.refused:,} attempts are refused, for the service takes in {asked.accepts:g}/s: "
+            f"{_or(fleet.remedies(HEADROOM * (asked.accepts or 1.0)))}."
+        )
+    if course.away > without.away + A_MOMENT:
+        yield (
+            f"Clients are away for {course.away:.1f} s on average, and without a drain for {without.away:.1f} s: "
+            "they are asked to leave before there is room for them."
+        )
+
+
+def _troubles_of_time(asked: Asked, course: Course) -> Iterator[str]:
+    fleet, settings = asked.fleet.worst, asked.settings
     if fleet.fits <= 0:
-        found.append(f"No time is left: noticed {fleet.lag:g} s late, of {fleet.delay:g} s. Raise the delay.")
-    elif course.at_deadline > max(100, 0.02 * fleet.sessions) * course.stands_for:
-        found.append(f"{course.at_deadline:,} sessions are left for the instant of the deadline.")
-    if isinstance(given.pacing, FleetPacing) and fleet.rate > (budget := given.pacing.limit):
-        left = fleet.heaviest - budget * fleet.fits
-        found.append(
-            f"{left:,.0f} sessions do not fit into {fleet.fits:.0f} s at {budget:g}/s, so the "
-            f"budget gives way: {fleet.rate:,.0f}/s. To keep it, {_or(fleet.remedies(budget))}."
-        )
-    if given.window is not None and given.window > fleet.room:
-        found.append(f"The window of {given.window:g} s does not fit under the delay: {fleet.room:.0f} s do.")
-    if given.wish is not None and fleet.rate > given.wish:
-        found.append(
-            f"{fleet.rate:,.0f} reconnects/s are more than the {given.wish:g}/s wished for: "
-            f"{_or(fleet.remedies(given.wish))}."
-        )
-    if fleet.lag > fleet.poll_interval and fleet.lag > fleet.delay / 4:
-        found.append(f"Noticed up to {fleet.lag:.0f} s late: add events by Lambda, which need no polling.")
-    return found
+        yield f"No time is left: noticed {fleet.lag:g} s late, of {fleet.delay:g} s. Raise the delay."
+        return
+    if course.at_deadline > max(100, 0.02 * fleet.sessions) * course.stands_for:
+        yield f"{course.at_deadline:,} sessions are left for the instant of the deadline."
+    if settings.window is not None and settings.window > fleet.room:
+        yield f"The window of {settings.window:g} s does not fit under the delay: {fleet.room:.0f} s do."
+    if warning := burst_warning(settings.pacing, fleet.fits):
+        yield f"Of the time to spread, {fleet.fits:.3g} s: {warning}."
+    if fleet.noticed is None and fleet.lag > fleet.poll_interval and fleet.lag > fleet.delay / 4:
+        yield f"Noticed up to {fleet.lag:.0f} s late: add events by Lambda, which need no polling."
 
 
 def _or(remedies: list[str]) -> str:
     return ", or ".join(remedies)
 
 
-def _facts(fleet: Fleet, course: Course) -> list[str]:
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f} reconnects/s" if math.isfinite(rate) else "all reconnects in one instant"
+
+
+def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
+    fleet = asked.fleet.worst
     plan = fleet.deployment
-    total = plan.tasks * fleet.sessions
     rows = [
-        ("sessions", f"{total:,} on {plan.tasks} tasks"),
-        ("drain at once", f"{plan.at_once} of them, {plan.batches} times; {fleet.heaviest:,.0f} sessions at the most"),
+        ("sessions", f"{plan.tasks * fleet.sessions:,} on {plan.tasks} tasks"),
+        ("taken out", _batches(plan, is_known=not asked.fleet.start_ups)),
+        ("drain together", f"{fleet.draining} tasks at the most"),
         ("noticed within", f"{fleet.lag:.3g} s"),
-        ("spread over", f"{fleet.fits:.0f} s of the delay of {fleet.delay:g} s"),
-        ("at an even pace", f"{fleet.rate:,.0f} reconnects/s"),
-        ("without a drain", f"{fleet.heaviest:,.0f} in one instant"),
+        ("spread over", f"{fleet.fits:.0f} s of the {fleet.allowance.name} of {fleet.delay:g} s"),
+        ("at an even pace", _per_second(fleet.rate)),
+        ("without a drain", f"{without.peak_closes * without.stretch:,.0f} in one instant"),
         ("peak of closes", f"{course.peak_closes:,.0f}/s" + _over(course)),
         ("peak of arrivals", f"{course.peak_arrivals:,.0f}/s" + _over(course)),
         ("refused attempts", f"{course.refused:,}"),
-        ("asked twice or more", f"{course.shed_twice:,} (came back to a task that was next)"),
+        ("asked twice or more", f"{course.shed_twice:,} (came back to a task that was to follow)"),
+        ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at the most"),
         ("all back after", f"{course.seconds:,.0f} s"),
+        ("a deployment takes", f"{asked.strategy.seconds(plan, fleet.delay) / 60:,.0f} minutes"),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
 
 
+def _batches(plan: Deployment, *, is_known: bool) -> str:
+    tasks = "1 task" if plan.at_once == 1 else f"{plan.at_once} tasks"
+    if plan.batches == 1:
+        return f"{tasks}, together"
+    worst = "" if is_known else " (the worst that may be: give --start-up)"
+    return f"{tasks} at a time, in {plan.batches} batches {plan.start_up:g} s apart{worst}"
+
+
 def _over(course: Course) -> str:
-    return f" (in {course.stretch} s; each session played stands for {course.stands_for})" if course.stretch > 1 else ""
+    if course.stretch == 1:
+        return ""
+    return f" (over {course.stretch} s; each session played stands for up to {course.stands_for})"
 
 
 def _curves(course: Course) -> list[str]:
@@ -156,55 +275,21 @@ def _curves(course: Course) -> list[str]:
     return lines
 
 
-def _plain(fleet: Fleet, course: Course, troubles: list[str], given: argparse.Namespace) -> dict[str, Any]:
+def _plain(asked: Asked, course: Course, without: Course, troubles: list[str]) -> dict[str, Any]:
+    fleet, wish = asked.fleet.worst, asked.wish
     plan = fleet.deployment
     return {
         "at_once": plan.at_once,
         "batches": plan.batches,
+        "draining": fleet.draining,
         "detection_lag": round(fleet.lag, 3),
         "window": round(fleet.fits, 3),
         "even_rate": round(fleet.rate, 3) if math.isfinite(fleet.rate) else None,
         **{name: value for name, value in dataclasses.asdict(course).items() if name not in ("closes", "arrivals")},
+        "away_without": round(without.away, 3),
         "closes": [round(each, 3) for each in course.closes],
         "arrivals": [round(each, 3) for each in course.arrivals],
-        "remedies": fleet.remedies(given.wish) if given.wish is not None and fleet.rate > given.wish else [],
+        "seconds_of_a_deployment": round(asked.strategy.seconds(plan, fleet.delay), 3),
+        "remedies": asked.fleet.remedies(wish) if wish is not None and fleet.rate > wish else [],
         "troubles": troubles,
     }
-
-
-def _whole(text: str) -> int:
-    if (number := int(text.replace(",", "").replace("_", ""))) < 1:
-        raise ValueError
-    return number
-
-
-def _percent(text: str) -> int:
-    if not 0 <= (number := int(text)) <= 100:
-        raise ValueError
-    return number
-
-
-def _rate(text: str) -> float:
-    if not (math.isfinite(number := float(text)) and number > 0):
-        raise ValueError
-    return number
-
-
-def _delay(text: str) -> float:
-    if not 0 <= (number := float(text)) <= LONGEST_DELAY:
-        msg = f"AWS takes a deregistration delay from 0 to {LONGEST_DELAY:g} s"
-        raise argparse.ArgumentTypeError(msg)
-    return number
-
-
-def _option(name: str) -> Callable[[str], Any]:
-    """Return what reads the option *name* as its variable would be."""
-
-    def read(text: str) -> Any:
-        try:
-            return getattr(AwsSettings.load({}, {environment_name(name): text}), name)
-        except SettingsError as error:
-            msg = f"{text!r} cannot work: {error.remedy}"
-            raise argparse.ArgumentTypeError(msg) from None
-
-    return read

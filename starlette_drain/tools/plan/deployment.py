@@ -1,28 +1,24 @@
-# How many tasks drain at once, and how many can take in the clients that they shed?
-#
-# ECS keeps at least ceil(desired x minimumHealthyPercent / 100) tasks running and at most
-# floor(desired x maximumPercent / 100):
-# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html. As many old tasks as the
-# difference of the two are taken out together. At 100/200 these are all of them. Where the difference is 0 the
-# deployment cannot begin at all. Blue/green, linear and canary deployments take the whole old fleet out together at
-# their end.
-#
-# New tasks there are at first as many as the maximum allows above the desired count: at 100/200 all of them, at 50/100
-# none. The others start when the old ones before them are gone. So while a batch drains,
-#
-#     healthy = tasks - at once + ahead
-#
-# take in the clients that it sheds, old tasks among them until the last batch.
-"""How ECS replaces the tasks of a service: pure."""
+"""A service's deployments: which tasks leave together, and when the next ones do. Pure."""
 
 import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import accumulate
 
-__all__ = ["Deployment", "smallest_percent"]
+from starlette_drain.testing.fake_aws.scheduler import Cohort, Limits, Step, roll, swap
+
+__all__ = ["START_UP", "START_UPS", "Deployment", "smallest_percent", "starting_in"]
+
+START_UP = 30.0
+"""Seconds from the start of a task until it is healthy: quick for Fargate."""
+
+START_UPS = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0)
+"""What it may be where nobody has said it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Deployment:
     """
     How ECS replaces the tasks of a service.
@@ -32,53 +28,76 @@ class Deployment:
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
         whole_fleet: Whether all old tasks go together whatever the percentages say.
+        start_up: Seconds from the start of a task until it is healthy.
+        next_after: Seconds after which a second deployment begins, once the new tasks of the first one are healthy;
+            ``None`` where none follows so soon.
     """
 
     tasks: int
     min_percent: int = 100
     max_percent: int = 200
     whole_fleet: bool = False
+    start_up: float = START_UP
+    next_after: float | None = None
 
     @property
-    def at_once(self) -> int:
-        """How many old tasks may drain at the same time; 0 if the deployment cannot begin."""
-        if self.whole_fleet:
-            return self.tasks
-        least = -(-self.tasks * self.min_percent // 100)
-        return max(0, min(self.tasks, self._most - least))
+    def limits(self) -> Limits:
+        """The percentages."""
+        return Limits(self.min_percent, self.max_percent)
 
     @property
-    def ahead(self) -> int:
-        """How many new tasks there are before the first old one is taken out."""
-        return self.tasks if self.whole_fleet else max(0, min(self.tasks, self._most - self.tasks))
+    def can_begin(self) -> bool:
+        """Whether anything may happen at all."""
+        first = self.limits.step(self.tasks, old=self.tasks, new=0)
+        return self.whole_fleet or (0 <= self.min_percent <= 100 <= self.max_percent and first != Step(0, 0))
 
-    @property
-    def healthy(self) -> int:
-        """How many tasks, old and new, serve while others drain."""
-        return self.tasks - self.at_once + self.ahead
+    @cached_property
+    def cohorts(self) -> tuple[Cohort, ...]:
+        """All tasks, on a clock that shows 0 when the first is taken out; none where the deployment cannot begin."""
+        if not self.can_begin:
+            return ()
+        fleet = self._replaced([Cohort(self.tasks)], 0.0)
+        if self.next_after is not None:
+            fleet = self._replaced(fleet, max(each.serves_from for each in fleet) + self.next_after)
+        zero = min(each.leaves_at for each in fleet)
+        return tuple(Cohort(each.tasks, each.serves_from - zero, each.leaves_at - zero) for each in fleet)
+
+    @cached_property
+    def leaving(self) -> tuple[Cohort, ...]:
+        """Those that are taken out, in their order."""
+        gone = [each for each in self.cohorts if each.leaves_at < math.inf]
+        return tuple(sorted(gone, key=lambda each: each.leaves_at))
 
     @property
     def batches(self) -> int:
-        """How many times tasks are taken out, one after another."""
-        return math.ceil(self.tasks / self.at_once) if self.at_once else 0
+        """How many times tasks are taken out."""
+        return len({each.leaves_at for each in self.leaving})
 
     @property
-    def targets(self) -> int:
-        """How many targets are listed at the most, old ones that drain included."""
-        return 2 * self.tasks if self.whole_fleet else max(self.tasks, self._most)
+    def at_once(self) -> int:
+        """How many tasks are taken out in one moment, at the most."""
+        return self.draining(0.0)
+
+    @property
+    def always_serves(self) -> bool:
+        """Whether there is a healthy task at every moment."""
+        return all(self._came.until(each.leaves_at) > self._went.until(each.leaves_at) for each in self.leaving)
+
+    def draining(self, seconds: float) -> int:
+        """Return how many tasks drain at the same time, at the most, where each takes so many *seconds*."""
+        went = self._went
+        return max((went.until(now) - went.before(now - seconds) for now in went.moments), default=0)
+
+    def listed(self, delay: float) -> int:
+        """Return how many targets are listed at the most, those included that drain for the *delay*."""
+        if not self.cohorts:
+            return self.tasks
+        moments = [0.0, *self._came.moments]
+        return max(self._came.until(now) - self._went.until(now - delay) for now in moments)
 
     def at(self, at_once: int) -> "Deployment":
-        """
-        Return the same with percentages at which *at_once* drain at a time, or a few more where percents are coarse.
-
-        Fewer drain with a higher minimum, which leaves more tasks to take in those who are shed; only where there
-        would still be too many new ones with a lower maximum. More drain with a higher maximum.
-        """
-        if at_once > self.at_once:
-            return replace(self, max_percent=smallest_percent(self.tasks, self.min_percent, at_once))
-        if self.ahead > at_once:
-            return replace(self, min_percent=100, max_percent=smallest_percent(self.tasks, 100, at_once))
-        return replace(self, min_percent=100 * (self._most - at_once) // self.tasks)
+        """Return the same with percentages at which *at_once* go together, without fewer than desired that serve."""
+        return replace(self, min_percent=100, max_percent=smallest_percent(self.tasks, at_once))
 
     def changes_to(self, other: "Deployment") -> str:
         """Return which percentages make *other* of this."""
@@ -89,11 +108,41 @@ class Deployment:
             found.append(f"maximumPercent to {other.max_percent}")
         return " and ".join(found)
 
-    @property
-    def _most(self) -> int:
-        return self.tasks * self.max_percent // 100
+    def _replaced(self, fleet: list[Cohort], begin: float) -> list[Cohort]:
+        if self.whole_fleet:
+            return swap(fleet, begin=begin)
+        return roll(fleet, self.limits, start_up=self.start_up, begin=begin)
+
+    @cached_property
+    def _came(self) -> "_Count":
+        return _Count((each.serves_from, each.tasks) for each in self.cohorts)
+
+    @cached_property
+    def _went(self) -> "_Count":
+        return _Count((each.leaves_at, each.tasks) for each in self.leaving)
 
 
-def smallest_percent(tasks: int, min_percent: int, at_once: int) -> int:
-    """Return the smallest ``maximumPercent`` with which *at_once* of *tasks* may drain at the same time."""
-    return math.ceil(Fraction(100 * (at_once - (-tasks * min_percent // 100)), tasks))
+class _Count:
+    """How many there are of something up to a moment, each given with its own."""
+
+    def __init__(self, found: Iterable[tuple[float, int]]) -> None:
+        pairs = sorted(found)
+        self.moments = [at for at, _ in pairs]
+        self._sums = [0, *accumulate(count for _, count in pairs)]
+
+    def until(self, now: float) -> int:
+        return self._sums[bisect_right(self.moments, now)]
+
+    def before(self, now: float) -> int:
+        return self._sums[bisect_left(self.moments, now)]
+
+
+@lru_cache(maxsize=512)
+def starting_in(plan: Deployment, start_up: float) -> Deployment:
+    """Return the same with another start-up; the same object each time, which has its sums by then."""
+    return replace(plan, start_up=start_up)
+
+
+def smallest_percent(tasks: int, at_once: int) -> int:
+    """Return the smallest ``maximumPercent`` with which *at_once* new tasks may start beside *tasks*."""
+    return -(-100 * (tasks + at_once) // tasks)

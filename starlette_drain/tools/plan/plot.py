@@ -33,7 +33,7 @@ def draw(course: Course, fleet: Fleet, path: str) -> None:
     axes.set_xlabel("seconds from the first deregistration")
     axes.set_ylabel("per second, over the fleet")
     plan = fleet.deployment
-    axes.set_title(f"{plan.tasks} tasks with {fleet.sessions:,} sessions each, {plan.at_once} at once")
+    axes.set_title(f"{plan.tasks} tasks with {fleet.sessions:,} sessions each, {fleet.draining} drain together")
     axes.set_ylim(bottom=0)
     axes.legend()
     try:

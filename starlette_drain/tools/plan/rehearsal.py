@@ -9,10 +9,11 @@ from itertools import count
 from random import Random
 
 from starlette_drain._core.deadline import deadline
-from starlette_drain._core.fleet_pacing import FleetPacing
+from starlette_drain._core.fleet_pacing import FleetPacing, FleetView
 from starlette_drain._core.pacing import EvenPacing, Pacing, RateCapPacing
 from starlette_drain._core.plan import ShedPlan
 from starlette_drain._core.session import Session, SessionRegistry
+from starlette_drain._core.start_delay import StartDelay, may_be_next, time_to_wait
 from starlette_drain.tools.plan.clients import ComeBack
 from starlette_drain.tools.plan.sums import Fleet
 
@@ -40,7 +41,9 @@ class Course:
         shed_twice: Sessions asked to leave more than once, because they had come back to an old task.
         at_deadline: Sessions asked to leave in the instant of the deadline.
         seconds: Until the last one is back.
-        stands_for: How many sessions each one played stands for.
+        away: Seconds that a client was away, on average.
+        away_longest: Seconds that a client was away, at the most.
+        stands_for: How many sessions each one played stands for, at the most.
     """
 
     stretch: int
@@ -52,6 +55,8 @@ class Course:
     shed_twice: int
     at_deadline: int
     seconds: float
+    away: float
+    away_longest: float
     stands_for: int
 
 
@@ -62,12 +67,35 @@ class _Task:
 
 
 class _Client(Session):
-    __slots__ = ("own", "times")
+    __slots__ = ("left_at", "own", "times", "weight")
 
-    def __init__(self, own: float) -> None:
+    def __init__(self, own: float, weight: int) -> None:
         super().__init__("/", 0.0)
         self.own = own
+        self.weight = weight
+        """How many sessions it stands for."""
         self.times = 0
+        self.left_at = 0.0
+
+
+class _FleetShare:
+    """A fleet's pacing, which sees how many drain in this moment: as the polls tell the real one."""
+
+    interval = 0.0
+
+    def __init__(self, stage: "_Stage", limit: float) -> None:
+        self._stage = stage
+        self._limit = limit
+
+    def rate(self, remaining: float, time_left: float) -> float:
+        return self._now().rate(remaining, time_left)
+
+    def describe(self, remaining: float, time_left: float) -> str:
+        return self._now().describe(remaining, time_left)
+
+    def _now(self) -> FleetPacing:
+        view = FleetView(self._stage.draining, len(self._stage.serving))
+        return FleetPacing(self._limit, view.draining, view.healthy, view.to_follow)
 
 
 def rehearse(
@@ -77,16 +105,18 @@ def rehearse(
     pacing: Pacing | None = None,
     accepts: float | None = None,
     seed: int = 7,
+    drains: bool = True,
 ) -> Course:
     """
     Play the deployment.
 
     Args:
-        fleet: Which has at least one task that may drain.
+        fleet: Whose deployment can begin.
         come_back: How clients do.
         pacing: As the option; evenly by default.
         accepts: Attempts per second that the service takes in; ``None`` for any number.
         seed: Of the randomness.
+        drains: Whether the tasks shed; without, all sessions of a task are cut when its delay is over.
     """
     return _Stage(
         fleet,
@@ -94,6 +124,7 @@ def rehearse(
         pacing=pacing or EvenPacing(),
         accepts=accepts,
         rng=Random(seed),
+        drains=drains,
     ).play()
 
 
@@ -106,58 +137,88 @@ class _Stage:
         pacing: Pacing,
         accepts: float | None,
         rng: Random,
+        drains: bool,
     ) -> None:
-        self.fleet, self.come_back, self.rng = fleet, come_back, rng
-        plan = fleet.deployment
-        self.stands_for = max(1, math.ceil(plan.tasks * fleet.sessions / MOST))
+        self.fleet, self.come_back, self.rng, self.drains = fleet, come_back, rng, drains
+        tasks = fleet.deployment.tasks
+        self.stands_for = max(1, math.ceil(tasks * fleet.sessions / MOST))
         self.pacing = self._scaled(pacing)
-        self.accepts = None if accepts is None else accepts / self.stands_for
-        seats = max(1, round(fleet.sessions / self.stands_for)) if fleet.sessions else 0
-        self.old = [_Task(SessionRegistry()) for _ in range(plan.tasks)]
-        for task in self.old:
-            for _ in range(seats):
-                task.registry.add(_Client(rng.random()))
-        self.new = plan.ahead
+        self.accepts = accepts
+        self.serving: list[_Task] = []
+        self.places: dict[_Task, int] = {}
+        """Where in `serving` each is."""
+        self.draining = 0
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = count()
         self.closes: Counter[int] = Counter()
         self.arrivals: Counter[int] = Counter()
         self.refused = self.shed_twice = self.at_deadline = 0
-        self.back_at = 0.0
+        self.back_at = self.away = self.away_longest = 0.0
+        self.came_back = 0
         self.room, self.filled_at = self.accepts or 0.0, 0.0
 
     def play(self) -> Course:
         """Let it all happen."""
-        plan, sequence = self.fleet.deployment, list(self.old)
-        for batch in range(plan.batches):
-            leaving = sequence[batch * plan.at_once : (batch + 1) * plan.at_once]
-            for task in leaving:
-                self._at(batch * self.fleet.delay, lambda now, task=task: self._deregister(task, now))  # type: ignore[misc]
-            # Before the next batch, which is put down after this: in one moment the order is that of putting down.
-            self._at((batch + 1) * self.fleet.delay, lambda _, leaving=leaving: self._replace(len(leaving)))  # type: ignore[misc]
+        for cohort in sorted(self.fleet.deployment.cohorts, key=lambda each: each.serves_from):
+            tasks = [_Task(SessionRegistry()) for _ in range(cohort.tasks)]
+            if cohort.serves_from < 0:
+                self._serve(tasks)
+                for task in tasks:
+                    self._seat(task)
+            else:
+                self._at(cohort.serves_from, lambda _, tasks=tasks: self._serve(tasks))  # type: ignore[misc]
+            if cohort.leaves_at < math.inf:
+                for task in tasks:
+                    self._at(cohort.leaves_at, lambda now, task=task: self._deregister(task, now))  # type: ignore[misc]
         while self.events:
             now, _, event = heapq.heappop(self.events)
             event(now)
         return self._course()
 
+    def _seat(self, task: _Task) -> None:
+        """Give a task its sessions: few clients, who together stand for exactly so many."""
+        seats = math.ceil(self.fleet.sessions / self.stands_for)
+        for number in range(seats):
+            weight = (number + 1) * self.fleet.sessions // seats - number * self.fleet.sessions // seats
+            task.registry.add(_Client(self.rng.random(), weight))
+
+    def _serve(self, tasks: list[_Task]) -> None:
+        for task in tasks:
+            self.places[task] = len(self.serving)
+            self.serving.append(task)
+
     def _at(self, moment: float, event: Callable[[float], None]) -> None:
         heapq.heappush(self.events, (moment, next(self.order), event))
 
     def _deregister(self, task: _Task, now: float) -> None:
-        self.old.remove(task)
+        place, last = self.places.pop(task), self.serving.pop()
+        if last is not task:
+            self.serving[place], self.places[last] = last, place
+        self.draining += 1
+        self._at(now + self.fleet.delay, self._end)
+        if not self.drains:
+            self._at(now + self.fleet.delay, lambda at: self._cut(task, at))
+            return
         lag = self.fleet.lag
         noticed = now + self.rng.uniform(0.0, lag)
         self._at(noticed, lambda at: self._begin(task, at, at - lag))
 
-    def _replace(self, gone: int) -> None:
-        """Start new tasks in the place of those that are gone."""
-        self.new = min(self.fleet.deployment.tasks, self.new + gone)
+    def _end(self, _: float) -> None:
+        self.draining -= 1
+
+    def _cut(self, task: _Task, now: float) -> None:
+        while (client := task.registry.pick(self.rng, even_held=True)) is not None:
+            task.registry.discard(client)
+            self._shed(client, now)
 
     def _begin(self, task: _Task, now: float, clear: float) -> None:
-        ends = deadline(now, clear, self.fleet.delay, self.fleet.margin)
-        if self.fleet.window is not None:
-            ends = min(ends, now + self.fleet.window)
-        task.plan = ShedPlan(task.registry, self.pacing, self.rng, now=now, deadline=ends)
+        fleet = self.fleet
+        ends = deadline(now, clear, fleet.delay, fleet.margin, fleet.window)
+        pacing, healthy = self.pacing, len(self.serving)
+        if fleet.start_delay and may_be_next(self.draining, healthy):
+            wait = time_to_wait(fleet.start_delay, ends - now, 0.0)
+            pacing = StartDelay(pacing, ends - now - wait, healthy)
+        task.plan = ShedPlan(task.registry, pacing, self.rng, now=now, deadline=ends)
         self._tick(task, now)
 
     def _tick(self, task: _Task, now: float) -> None:
@@ -165,46 +226,56 @@ class _Stage:
             return
         for session in plan.due(now, 100):
             task.registry.discard(session)
-            self._shed(session, now)
-            self.at_deadline += now >= plan.deadline
+            if now >= plan.deadline:
+                self.at_deadline += self._shed(session, now)
+            else:
+                self._shed(session, now)
         if plan.ask_at is not None:
             self._at(max(now, plan.ask_at), lambda at: self._tick(task, at))
 
-    def _shed(self, client: Session, now: float) -> None:
+    def _shed(self, client: Session, now: float) -> int:
+        """Let a client go; return how many sessions that are."""
         assert isinstance(client, _Client)  # noqa: S101 - for the type checker: no other is seated
-        self.closes[int(now)] += 1
+        self.closes[int(now)] += client.weight
         client.times += 1
-        self.shed_twice += client.times == 2
+        client.left_at = now
+        self.shed_twice += client.weight * (client.times == 2)
         self._come(client, 0, now)
+        return client.weight
 
     def _come(self, client: _Client, attempt: int, now: float) -> None:
         moment = now + self.come_back(attempt, client.own, self.rng)
         self._at(moment, lambda at: self._arrive(client, attempt, at))
 
     def _arrive(self, client: _Client, attempt: int, now: float) -> None:
-        self.arrivals[int(now)] += 1
-        if not (self.old or self.new) or not self._takes_in(now):
-            self.refused += 1
+        self.arrivals[int(now)] += client.weight
+        if not self.serving or not self._takes_in(client.weight, now):
+            self.refused += client.weight
             self._come(client, attempt + 1, now)
             return
+        away = now - client.left_at
         self.back_at = now
-        if self.rng.random() * (len(self.old) + self.new) < len(self.old):
-            self.rng.choice(self.old).registry.add(client)
+        self.came_back += client.weight
+        self.away += away * client.weight
+        self.away_longest = max(self.away_longest, away)
+        self.rng.choice(self.serving).registry.add(client)
 
-    def _takes_in(self, now: float) -> bool:
+    def _takes_in(self, weight: int, now: float) -> bool:
         if self.accepts is None:
             return True
-        self.room = min(max(1.0, self.accepts), self.room + (now - self.filled_at) * self.accepts)
+        # One that stands for several takes the room of several, so there must be room for one at least.
+        most = max(self.accepts, self.stands_for)
+        self.room = min(most, self.room + (now - self.filled_at) * self.accepts)
         self.filled_at = now
-        if self.room < 1.0:
+        if self.room < weight:
             return False
-        self.room -= 1.0
+        self.room -= weight
         return True
 
     def _scaled(self, pacing: Pacing) -> Pacing:
         """Return the pace for a crowd in which each stands for several."""
         if isinstance(pacing, FleetPacing):
-            return FleetPacing(pacing.limit / self.stands_for, self.fleet.deployment.at_once)
+            return _FleetShare(self, pacing.limit / self.stands_for)
         if isinstance(pacing, RateCapPacing):
             return RateCapPacing(pacing.limit / self.stands_for)
         return pacing
@@ -212,26 +283,27 @@ class _Stage:
     def _course(self) -> Course:
         stretch = 1
         if self.stands_for > 1 and self.closes:
-            busy = sum(self.closes.values()) / len(self.closes)
+            busy = sum(self.closes.values()) / self.stands_for / len(self.closes)
             stretch = max(1, min(math.ceil(ENOUGH / busy), int(max(10.0, self.fleet.fits / 10))))
         closes, arrivals = self._curve(self.closes, stretch), self._curve(self.arrivals, stretch)
-        scale = self.stands_for
         return Course(
             stretch=stretch,
             closes=closes,
             arrivals=arrivals,
             peak_closes=max(closes, default=0.0),
             peak_arrivals=max(arrivals, default=0.0),
-            refused=self.refused * scale,
-            shed_twice=self.shed_twice * scale,
-            at_deadline=self.at_deadline * scale,
+            refused=self.refused,
+            shed_twice=self.shed_twice,
+            at_deadline=self.at_deadline,
             seconds=self.back_at,
-            stands_for=scale,
+            away=self.away / self.came_back if self.came_back else 0.0,
+            away_longest=self.away_longest,
+            stands_for=self.stands_for,
         )
 
     def _curve(self, counts: Counter[int], stretch: int) -> tuple[float, ...]:
         last = max([*self.closes, *self.arrivals], default=-1)
         return tuple(
-            sum(counts[second] for second in range(begin, begin + stretch)) * self.stands_for / stretch
+            sum(counts[second] for second in range(begin, begin + stretch)) / stretch
             for begin in range(0, last + 1, stretch)
         )

@@ -1,17 +1,26 @@
 """The sums behind a deployment: exact, and pure."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from starlette_drain._core.deadline import fitting_window
+from starlette_drain._core.start_delay import time_to_wait
 from starlette_drain.aws.api.budget import fleet_interval
 from starlette_drain.tools.plan.allowance import DELAY, Allowance
-from starlette_drain.tools.plan.deployment import Deployment
+from starlette_drain.tools.plan.deployment import START_UP, Deployment, starting_in
+from starlette_drain.tools.plan.flow import Flow, flow
 
-__all__ = ["Fleet"]
+__all__ = ["DEPLOYMENT_LAG", "Fleet"]
+
+DEPLOYMENT_LAG = 15.0
+"""Seconds between two looks at the service's deployments, at least: see aws/sources/service_deployment.py."""
 
 TOLERANCE = 1e-9
-"""Seconds that two sums of the same numbers may differ by."""
+"""Part by which two sums of the same numbers may differ."""
+
+WORTH = 0.9
+"""Part of a delay below which a shorter one is worth other percentages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,9 @@ class Fleet:
         noticed: Seconds after which it is known that the time has begun, where it is not the polls of the target's
             health that tell.
         allowance: What gives the time, which is the deregistration delay as a rule.
+        start_delay: As the option.
+        start_ups: Seconds from the start of a task until it is healthy, where that is not known: the worst of them
+            decides. None where it is the deployment's own.
     """
 
     deployment: Deployment
@@ -43,6 +55,8 @@ class Fleet:
     window: float | None = None
     noticed: float | None = None
     allowance: Allowance = DELAY
+    start_delay: float = 0.0
+    start_ups: tuple[float, ...] = ()
 
     @property
     def lag(self) -> float:
@@ -52,7 +66,8 @@ class Fleet:
     @property
     def poll_lag(self) -> float:
         """Seconds between two looks at the target's health while a deployment goes on."""
-        return fleet_interval(self.poll_interval, self.deployment.targets, self.groups, self.poll_share)
+        targets = self.deployment.listed(self.delay)
+        return fleet_interval(self.poll_interval, targets, self.groups, self.poll_share)
 
     @property
     def room(self) -> float:
@@ -62,74 +77,140 @@ class Fleet:
     @property
     def fits(self) -> float:
         """Seconds over which the sheds may spread."""
-        return self.room if self.window is None else min(self.room, self.window)
+        fits = self.room if self.window is None else min(self.room, self.window)
+        # Where other old tasks are to follow, a task waits for them: see _core/start_delay.py.
+        wait = self.start_delay if self.deployment.batches > 1 else 0.0
+        return fits - time_to_wait(wait, fits, 0.0)
+
+    @property
+    def busy(self) -> float:
+        """Seconds from the deregistration of a task until it has asked its last session, at the latest."""
+        return self.lag + (self.room if self.window is None else min(self.room, self.window))
+
+    @property
+    def draining(self) -> int:
+        """How many tasks drain at the same time, at the most."""
+        return self.deployment.draining(self.busy)
 
     @property
     def heaviest(self) -> float:
-        """
-        Sessions that drain at once, in the batch that has most.
-
-        Clients that come back while old tasks are left land on those too, and are shed again with them: each batch
-        finds more than the one before, by a part of ``at_once / healthy``.
-        """
-        plan, each, most, left = self.deployment, float(self.sessions), 0.0, self.deployment.tasks
-        for _ in range(plan.batches):
-            most = max(most, each * min(left, plan.at_once))
-            left -= plan.at_once
-            each *= 1 + plan.at_once / max(1, plan.healthy)
-        return most
+        """Sessions of the tasks that are taken out in one moment, where those are most."""
+        return self._flow(max(1.0, self.fits)).heaviest
 
     @property
     def rate(self) -> float:
         """Reconnects per second over the whole fleet, at an even pace; infinite where there is no time."""
-        if not self.heaviest:
+        if not self.sessions:
             return 0.0
-        return self.heaviest / self.fits if self.fits > 0 else math.inf
+        if self.start_ups:
+            return self.worst.rate
+        return self._flow(self.fits).rate if self.fits > 0 else math.inf
 
-    def delay_for(self, rate: float) -> int:
-        """Return the delay, in whole seconds (or steps of its setting), with which no more than *rate* come back."""
-        # A delay shorter than twice the margin gives half of itself: see aws/deadline.py.
-        needed = self._spread(rate) + self.lag
+    @property
+    def worst(self) -> "Fleet":
+        """The same with the start-up of all that may be at which most come back."""
+        if not self.start_ups:
+            return self
+        known = (replace(self, deployment=starting_in(self.deployment, each), start_ups=()) for each in self.start_ups)
+        # Where it makes no difference, the usual one.
+        return max(known, key=lambda each: (round(each.rate, 6), -abs(each.deployment.start_up - START_UP)))
+
+    def delay_for(self, rate: float) -> int | None:
+        """
+        Return the delay, in whole seconds (or steps of its setting), with which no more than *rate* come back.
+
+        ``None`` where no delay will do.
+        """
         step = self.allowance.step
-        return int(step * math.ceil(min(needed + self.margin, 2 * needed) / step - TOLERANCE))
+        found = _smallest(
+            lambda steps: replace(self, delay=steps * step, window=None).rate <= rate * (1 + TOLERANCE),
+            math.floor(self.allowance.longest / step),
+        )
+        return None if found is None else int(found * step)
 
     def at(self, at_once: int) -> "Fleet":
-        """Return the same service with percentages at which *at_once* drain at a time."""
+        """Return the same service with percentages at which *at_once* are taken out at a time."""
         return replace(self, deployment=self.deployment.at(at_once))
 
     def remedies(self, rate: float) -> list[str]:
         """Return what to set so that no more than *rate* come back a second: any one of them will do."""
-        time = self._time_for(rate)
-        found = [f"set {time}"] if time else []
-        slower = [] if self.deployment.whole_fleet else [self.at(each) for each in range(1, self.deployment.at_once)]
-        slower = [each for each in slower if each.deployment.at_once < self.deployment.at_once]
-        fitting = [each for each in slower if each.rate <= rate]
+        return [text for text, _ in self.cures(rate)] or [
+            f"run more tasks with fewer sessions each: {self.allowance.setting} can be no longer"
+        ]
+
+    def cures(self, rate: float) -> list[tuple[str, "Fleet"]]:
+        """Return each remedy, and the service with it."""
+        found = []
+        plain = self._with_time(rate)
+        if plain is not None:
+            found.append((f"set {self._time_set(plain)}", plain))
+        slower = self._slower(rate, plain)
+        if slower is not None:
+            words = [self._percentages(slower)]
+            if time := self._time_set(slower):
+                words.append(time)
+            found.append((f"set {', and '.join(words)}", slower))
+        return found
+
+    def _flow(self, fits: float) -> Flow:
+        return flow(self.deployment.cohorts, self.sessions, fits, max(fits, self.busy))
+
+    def _with_time(self, rate: float) -> "Fleet | None":
+        """Return the same with time enough; ``None`` where there is no such time."""
+        timely = replace(self, window=None)
+        if timely.rate > rate * (1 + TOLERANCE):
+            delay = timely.delay_for(rate)
+            if delay is None:
+                return None
+            timely = replace(timely, delay=float(delay))
+        if self.window is None:
+            return timely
+        kept = replace(timely, window=self.window)
+        if kept.rate <= rate * (1 + TOLERANCE):
+            return kept
+        window = _smallest(
+            lambda seconds: replace(timely, window=float(seconds)).rate <= rate * (1 + TOLERANCE), int(timely.room) + 1
+        )
+        return None if window is None else replace(timely, window=float(window))
+
+    def _slower(self, rate: float, plain: "Fleet | None") -> "Fleet | None":
+        """Return the same with fewer tasks taken out at a time, where that does what more time alone does not."""
+        most = self.deployment.at_once
+        if self.deployment.whole_fleet or most < 2:
+            return None
+        tried: dict[int, Fleet] = {}
+        for each in sorted({max(1, round(most / 1.5**power)) for power in range(1, 25)}, reverse=True):
+            slower = self.at(each)
+            if slower.deployment.at_once < most:
+                tried.setdefault(slower.deployment.at_once, slower)
+        fitting = [each for each in tried.values() if each.rate <= rate * (1 + TOLERANCE)]
         if fitting:
-            found.append(f"set {self._percentages(fitting[-1])}")
-        elif slower:
-            quickest = min(slower, key=lambda each: each.delay_for(rate))
-            if time := quickest._time_for(rate):
-                found.append(f"set {self._percentages(quickest)}, and {time}")
-        return found or [f"run more tasks with fewer sessions each: {self.allowance.setting} can be no longer"]
+            return fitting[0]
+        timed = [each for each in (slower._with_time(rate) for slower in tried.values()) if each is not None]
+        best = min(timed, key=lambda each: each.delay, default=None)
+        return best if best is not None and (plain is None or best.delay < WORTH * plain.delay) else None
 
-    def _spread(self, rate: float) -> float:
-        """Return the seconds over which the sheds must spread; whole ones where a window has to be set to them."""
-        spread = self.heaviest / rate
-        return spread if self.window is None or self.window >= spread else math.ceil(spread - TOLERANCE)
-
-    def _time_for(self, rate: float) -> str:
-        """Return what to set so that there is time enough; nothing where no time is, or none is needed."""
-        spread, found = self._spread(rate), []
-        if self.room < spread - TOLERANCE:
-            delay = self.delay_for(rate)
-            if delay > self.allowance.longest:
-                return ""
-            found.append(self.allowance.setting_to(delay))
-        if self.window is not None and self.window < spread:
-            found.append(f"the window to {spread:,.0f} s")
+    def _time_set(self, timely: "Fleet") -> str:
+        found = []
+        if timely.delay != self.delay:
+            found.append(self.allowance.setting_to(timely.delay))
+        if timely.window is not None and timely.window != self.window:
+            found.append(f"the window to {timely.window:,.0f} s")
         return " and ".join(found)
 
     def _percentages(self, slower: "Fleet") -> str:
         then = slower.deployment
-        what = "one task drains" if then.at_once == 1 else f"{then.at_once} tasks drain"
-        return f"{self.deployment.changes_to(then)} so that {what} at a time"
+        what = "one task is" if then.at_once == 1 else f"{then.at_once} tasks are"
+        when = "at a time" if self.start_ups else f"every {then.start_up:g} s"
+        return f"{self.deployment.changes_to(then)} so that {what} taken out {when}"
+
+
+def _smallest(is_enough: Callable[[int], bool], most: int) -> int | None:
+    """Return a number up to *most* that is enough while the one before it is not; ``None`` where *most* is not."""
+    if most < 1 or not is_enough(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

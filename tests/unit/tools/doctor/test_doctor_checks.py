@@ -94,8 +94,11 @@ def test_one_fault(given, words):
             {"command": ("uvicorn", "app:app", "--timeout-graceful-shutdown=5", "--lifespan=off")},
             "--lifespan off: the drain begins to watch with the first connection",
         ),
-        ({"command": ("gunicorn", "app:app", "-c", "gunicorn.conf.py")}, "what gunicorn.conf.py says is not seen"),
-        ({"command": ("/bin/sh", "/entrypoint.sh")}, "a shell runs /entrypoint.sh, and whether that ends in an exec"),
+        ({"command": ("gunicorn", "app:app", "-c", "gunicorn.conf.py")}, "cannot tell what gunicorn.conf.py says"),
+        (
+            {"command": ("/bin/sh", "/entrypoint.sh")},
+            "cannot tell whether /entrypoint.sh, which a shell runs, ends in an exec",
+        ),
         ({"settings": BOTH}, "service deployment: deployments are 100/200, which this source does not follow"),
         ({"settings": BOTH, "strategy": "CANARY"}, "service deployment: there is no bake time"),
     ],
@@ -195,7 +198,7 @@ def test_a_deployment_of_blue_and_green_is_the_whole_fleet():
     """Whatever the percentages say, all old tasks go together, and only more time helps."""
     given = {"desired": 8, "max_percent": 113, "strategy": "BLUE_GREEN", "sessions": 10_000, "wish": 100.0}
     (fault,) = told(**given)
-    assert "8 tasks drain at once at blue_green" in fault
+    assert "8 tasks drain together at blue_green" in fault
     assert "maximumPercent" not in fault
     assert "or add service-deployment to DRAIN_SOURCES, and set bakeTimeInMinutes to 14" in fault
     assert told(**given, settings=BOTH, bake_time=840.0) == []

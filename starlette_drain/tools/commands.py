@@ -1,0 +1,52 @@
+"""The commands of ``starlette-drain``, and what is common to them: help, version, errors, exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from starlette_drain.tools.doctor.command import doctor
+from starlette_drain.tools.option_help import all_options
+from starlette_drain.tools.plan.command import plan
+
+__all__ = ["run"]
+
+EXIT_CODES = """\
+Exit codes: 0 where all is well; 1 where something is unsafe, will not finish or is not as wished; 2 for a wrong usage,
+and where the command cannot run."""
+
+
+class _Group(click.Group):
+    """Shows the list of options below the help as it is made, line by line."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        formatter.write(f"\n{EXIT_CODES}\n\n{all_options()}\n")
+
+
+@click.group(cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(sys.modules["starlette_drain"].__version__, prog_name="starlette-drain")
+def group() -> None:
+    """Look before you deploy."""
+
+
+group.add_command(doctor)
+group.add_command(plan)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    try:
+        code = group.main(
+            None if arguments is None else list(arguments), prog_name="starlette-drain", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130  # what a shell shows of Ctrl+C
+    except BrokenPipeError:
+        # Whoever reads has had enough, such as `head`; nothing may be written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return int(code or 0)

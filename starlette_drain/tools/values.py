@@ -1,0 +1,105 @@
+"""What the arguments of the commands may be: each is checked, and an error says what to give instead."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from starlette_drain._core.declared import options_of
+from starlette_drain.aws.options import AwsSettings
+from starlette_drain.exceptions import SettingsError
+from starlette_drain.tools.option_help import argument_help
+
+__all__ = ["ARN", "RATE", "Number", "WholeNumber", "option_of"]
+
+
+class Number(click.ParamType):  # type: ignore[type-arg] # which is generic in newer ones only
+    """
+    A finite number.
+
+    Args:
+        name: Of the value in the help.
+        least: The smallest that may be.
+        most: The largest that may be.
+        above: Whether it must be more than *least*.
+        unit: For the error.
+    """
+
+    def __init__(
+        self, name: str = "seconds", *, least: float = 0.0, most: float = math.inf, above: bool = False, unit: str = ""
+    ) -> None:
+        self.name = name
+        self._least, self._most, self._above, self._unit = least, most, above, unit or name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        try:
+            number = self._read(value)
+        except ValueError:
+            number = math.nan
+        is_enough = number > self._least if self._above else number >= self._least
+        if not (math.isfinite(number) and is_enough and number <= self._most):
+            self.fail(f"{value!r} cannot be: give {self._wanted()}", param, ctx)
+        return number
+
+    def _read(self, value: Any) -> float:
+        return float(value)
+
+    def _wanted(self) -> str:
+        most = f" and at most {self._most:,g}" if math.isfinite(self._most) else ""
+        least = f"more than {self._least:g}" if self._above else f"at least {self._least:g}"
+        return f"{self._unit}, {least}{most}"
+
+
+class WholeNumber(Number):
+    """A whole number, which may have commas or underscores in it."""
+
+    def _read(self, value: Any) -> int:
+        return value if isinstance(value, int) else int(str(value).replace(",", "").replace("_", ""))
+
+
+class _Arn(click.ParamType):  # type: ignore[type-arg]
+    name = "ARN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not (text.startswith("arn:") and ":targetgroup/" in text and text.count(":") >= 5):
+            wanted = "arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>"
+            self.fail(f"{text!r} is not the ARN of a target group: give {wanted}", param, ctx)
+        return text
+
+
+class _Option(click.ParamType):  # type: ignore[type-arg]
+    """What an option of the drain may be, as its variable has it."""
+
+    def __init__(self, option: str) -> None:
+        self.name = option.rpartition("_")[2]
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        declared = options_of(AwsSettings)[self._option][1]
+        try:
+            return getattr(AwsSettings(**{self._option: declared.parse(value)}), self._option)
+        except SettingsError as error:
+            self.fail(f"{value!r} cannot be: {error.remedy}", param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} cannot be: {declared.remedy}", param, ctx)
+
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+ARN = _Arn()
+"""Of a target group."""
+
+RATE = Number("rate", above=True, unit="a number a second")
+"""Per second."""
+
+
+def option_of(name: str) -> Callable[[Decorated], Decorated]:
+    """Return what declares the argument for the option *name*; it is ``None`` where not given."""
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        type=_Option(name),
+        help=argument_help(name),
+    )

@@ -1,0 +1,112 @@
+"""``doctor --wait``: what the process shows, judged; how long it is asked."""
+
+import pytest
+
+from starlette_drain.aws.options import AwsSettings
+from starlette_drain.tools.doctor import wait as waiting
+from starlette_drain.tools.doctor.inside import Answer, ask_process, command_of_server
+from starlette_drain.tools.doctor.look import Given
+from starlette_drain.tools.doctor.wait import judge, wait_watched
+
+ENVIRON = {"ECS_CONTAINER_METADATA_URI_V4": "http://metadata", "DRAIN_ADMIN_TOKEN": "a-token-of-the-tests"}
+
+
+def showing(verdict="serving", **status):
+    """Return what a process shows whose target is in that state."""
+    group = {
+        "arn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/web/0",
+        "target": "10.0.0.5 (8000)",
+        "verdict": verdict,
+    }
+    return Answer({"triggers": {"target-health": {"state": "watching", "target_groups": [group], **status}}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "sources", "words"),
+    [
+        (showing(), "target-health", ""),
+        (showing("ailing"), "target-health", ""),
+        (showing("not-yet"), "target-health", "10.0.0.5 (8000) in web: not-yet"),
+        (showing("unknown", last_error="elbv2:DescribeTargetHealth is denied"), "target-health", "is denied"),
+        (showing(target_groups=[]), "target-health", "has not found its target group yet"),
+        (showing(why="this is no ECS task"), "target-health", "this is no ECS task"),
+        (showing(watched_by=9), "target-health", "worker 9 watches"),
+        (showing(), "target-health,task-state", "task-state is not in place"),
+        (Answer({"triggers": {"task-state": {"answer_age": 2.0}}}), "task-state", ""),
+        (Answer({"triggers": {"task-state": {"answer_age": None}}}), "task-state", "no answer yet"),
+        (Answer({"triggers": {"sigterm": {"state": "in place"}}}), "none", ""),
+        (Answer(why_not="it does not answer"), "target-health", "it does not answer"),
+    ],
+)
+def test_what_the_process_shows(answer, sources, words):
+    """Each source that is wanted must watch; why it does not is said."""
+    findings = [*judge(answer, AwsSettings(sources=sources))]
+    assert findings
+    unsafe = [each.found for each in findings if each.level == "unsafe"]
+    assert bool(unsafe) is bool(words)
+    assert words in " ".join(unsafe)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("limit", "is_watched"), [(60.0, True), (1.0, False)])
+async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched, monkeypatch):
+    """As soon as the target has been seen, or with the last reason when the time is up."""
+    answers = [Answer(why_not="not up"), showing("not-yet"), showing("not-yet"), showing("serving")]
+    clock = [0.0]
+
+    async def ask(urls, token):
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    async def sleep(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(waiting, "ask_process", ask)
+    monkeypatch.setattr(waiting.asyncio, "sleep", sleep)
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
+    findings = await wait_watched(Given(), None, ENVIRON, limit)
+    assert (not [each for each in findings if each.level == "unsafe"]) is is_watched
+    assert clock[0] <= limit
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [({}, "this is no ECS task"), ({**ENVIRON, "DRAIN_CLOSE_CODE": "1000"}, "CLOSE_CODE")],
+)
+async def test_what_need_not_be_waited_for(environ, words):
+    """Off ECS, and with options that cannot work, nothing will change."""
+    (fault,) = await wait_watched(Given(), None, environ, 60.0)
+    assert words in fault.found
+
+
+@pytest.mark.anyio
+async def test_a_process_that_cannot_be_asked():
+    """Why not is said: no token, nobody who listens, a URL that is none."""
+    assert "DRAIN_ADMIN_TOKEN" in (await ask_process(["http://127.0.0.1:9/drain"], None)).why_not
+    assert "does not answer" in (await ask_process(["http://127.0.0.1:9/drain"], "a-token")).why_not
+    assert "http://" in (await ask_process(["file:///etc/passwd"], "a-token")).why_not
+    assert "give --url" in (await ask_process([], "a-token")).why_not
+
+
+@pytest.mark.parametrize(
+    ("processes", "command"),
+    [
+        ([(1, 0, "uvicorn app:app")], "uvicorn app:app"),
+        ([(1, 0, "sh -c uvicorn"), (7, 1, "uvicorn app:app")], "sh -c uvicorn"),
+        ([(1, 0, "/pause"), (7, 0, "uvicorn app:app"), (8, 7, "python -c spawn")], "uvicorn app:app"),
+        ([(1, 0, "supervisord -n"), (7, 1, "uvicorn app:app")], "supervisord -n"),
+        ([(1, 0, "node server.js")], "node server.js"),
+        ([], ""),
+    ],
+)
+def test_the_command_line_of_the_server(tmp_path, processes, command):
+    """The first process, unless another container's is first; or what stands above the server."""
+    for pid, parent, line in processes:
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        (folder / "cmdline").write_bytes("\0".join(line.split()).encode())
+        (folder / "stat").write_text(f"{pid} (a) S {parent} 1 1 0", encoding="utf-8")
+        (folder / "environ").write_bytes(b"A=1\0ECS_CONTAINER_METADATA_URI_V4=http://metadata\0")
+    assert " ".join(command_of_server(ENVIRON, tmp_path)) == command
+    elsewhere = {"ECS_CONTAINER_METADATA_URI_V4": "http://another-container"}
+    assert command_of_server(elsewhere, tmp_path) == tuple(processes[0][2].split() if processes else ())
