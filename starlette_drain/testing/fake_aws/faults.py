@@ -99,7 +99,8 @@ class Faults:
         """
         Return what goes wrong with this call to an API, and count it.
 
-        Permissions and budgets are those of AWS's APIs: what denies or throttles every call spares the task's endpoints.
+        Permissions and budgets are those of AWS's APIs: what denies or throttles every call spares the task's own
+        endpoints.
         """
         now = self._clock()
         self._faults = [each for each in self._faults if each.times != 0 and (each.until is None or now < each.until)]
