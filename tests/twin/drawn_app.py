@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from starlette.requests import ClientDisconnect
@@ -18,6 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from starlette_drain import NotTracked, session_of
 
 __all__ = [
+    "Big",
     "Echo",
     "Forever",
     "Gather",
@@ -46,8 +47,17 @@ class Step:
     """One thing that an application does."""
 
 
-def _brief(value: Any) -> str:
-    return f"{value[:1]!r} * {len(value)}" if isinstance(value, bytes) and len(value) > 100 else repr(value)
+class Big(bytes):
+    """Many bytes, which print as few."""
+
+    __slots__ = ()
+
+    def __new__(cls, size: int) -> Self:
+        """Make *size* of them."""
+        return super().__new__(cls, b"x" * size)
+
+    def __repr__(self) -> str:
+        return f"Big({len(self)})"
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Send(Step):
 
     def __repr__(self) -> str:
         (_, kind), *fields = self.message
-        return f"Send({', '.join([repr(kind), *(f'{name}={_brief(value)}' for name, value in fields)])})"
+        return f"Send({', '.join([repr(kind), *(f'{name}={value!r}' for name, value in fields)])})"
 
 
 @dataclass(frozen=True)

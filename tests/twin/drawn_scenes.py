@@ -3,6 +3,7 @@
 from typing import Any
 
 from drawn_app import (
+    Big,
     Echo,
     Forever,
     Gather,
@@ -78,7 +79,7 @@ WEBSOCKET_SENDS: list[Step] = [
     TEXT,
     TEXT,
     TEXT,
-    Send("websocket.send", bytes=b"b" * BIG),
+    Send("websocket.send", bytes=Big(BIG)),
     Send("websocket.close"),
     Send("websocket.close", code=4000, reason="enough"),
     Send("websocket.accept"),
@@ -121,7 +122,7 @@ HTTP_SENDS: list[Step] = [
     _part(b"data: whole\n\n"),
     _part(b"data: whole\n\n"),
     _part(b"data: ha"),
-    _part(b"x" * BIG),
+    _part(Big(BIG)),
     _part(b"data: [DONE]\n\n", more=False),
     _part(b"", more=False),
 ]

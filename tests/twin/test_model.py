@@ -38,6 +38,9 @@ UNIT = 0.4
 
 END = 6 * UNIT
 
+ATTEMPTS = 3
+"""How often a scene is played again by itself: on a busy machine things happen late, and in another order."""
+
 BIG = 8_000_000
 """Bytes that no buffer of the kernel takes."""
 
@@ -214,8 +217,8 @@ async def stop(server, how, note):
     await server.shutdown()
 
 
-async def play_all_really():
-    """Play all scenes at once."""
+async def play_all_really(scenes):
+    """Play all *scenes* at once."""
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     log = logging.getLogger("uvicorn.error")
     handler, before = SharedLog(), (log.level, log.propagate)
@@ -223,9 +226,9 @@ async def play_all_really():
     log.propagate = False
     log.setLevel(logging.INFO)
     try:
-        ready = asyncio.Barrier(len(SCENES))
-        tasks = [asyncio.create_task(play_really(scene, ready)) for scene in SCENES.values()]
-        return dict(zip(SCENES, await asyncio.gather(*tasks), strict=True))
+        ready = asyncio.Barrier(len(scenes))
+        tasks = [asyncio.create_task(play_really(scene, ready)) for scene in scenes.values()]
+        return dict(zip(scenes, await asyncio.gather(*tasks), strict=True))
     finally:
         log.removeHandler(handler)
         log.setLevel(before[0])
@@ -236,7 +239,7 @@ async def play_all_really():
 def really():
     """Play all scenes on real sockets, side by side."""
     play(SCENES["websockets: echo"], wrapped=False)  # import what is imported late
-    return asyncio.run(play_all_really())
+    return asyncio.run(play_all_really(SCENES))
 
 
 def seen(played):
@@ -261,4 +264,9 @@ def seen(played):
 @pytest.mark.parametrize("name", SCENES)
 def test_model_is_true(really, name):
     """What the application and the client see, and what the server logs, is the same on the model as on sockets."""
-    assert seen(play(SCENES[name], wrapped=False, until=END)) == seen(really[name])
+    model, real = seen(play(SCENES[name], wrapped=False, until=END)), seen(really[name])
+    for _ in range(ATTEMPTS):
+        if model == real:
+            break
+        real = seen(asyncio.run(play_all_really({name: SCENES[name]}))[name])
+    assert model == real
