@@ -135,11 +135,18 @@ def _comparable(scene: Scene, played: Played, until: float = math.inf) -> Any:
 
 
 def _without_connection(trace: list[Seen]) -> list[Seen]:
-    """Leave out what ``Connection: close`` changes: the header, and what becomes of the connection afterwards."""
+    """
+    Leave out what ``Connection: close`` changes.
+
+    That is the header, how a large body falls into pieces after it, and what becomes of the connection afterwards.
+    """
     kept = []
     for at, who, what in trace:
         if what[0] == "is answered":
             what = (*what[:2], tuple(each for each in what[2] if each[0] != "connection"))  # noqa: PLW2901
+        if what[0] == "gets data" and kept and kept[-1][0] == at and kept[-1][2][0] == "gets data":
+            _, length, beginning = kept.pop()[2]
+            what = ("gets data", length + what[1], beginning)  # noqa: PLW2901
         kept.append((at, who, what))
         if what[0] == "has the whole answer":
             break
