@@ -1,6 +1,9 @@
 """Before a drain nobody can tell that the middleware is there: what the test suites of other projects taught us."""
 
+import asyncio
 import copy
+import inspect
+import sys
 
 import pytest
 from starlette.applications import Starlette
@@ -35,6 +38,20 @@ async def test_what_an_application_returns_is_returned(scope):
 
     middleware = DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))
     assert await middleware(dict(scope), nothing_more, nothing_more) == "surprise"
+
+
+@pytest.mark.parametrize("scope", [LIFESPAN, HTTP, WEBSOCKET], ids=lambda scope: scope["type"])
+async def test_what_an_application_is_given_passes_for_coroutine_functions(scope):
+    """Channels' synchronous consumers send from a thread, and asgiref warns where `send` is no coroutine function."""
+    is_coroutine_function = (inspect if sys.version_info >= (3, 12) else asyncio).iscoroutinefunction
+    given = []
+
+    async def app(scope, receive, send):
+        given.extend((receive, send))
+
+    middleware = DrainMiddleware(app, drain=Drain(triggers=[], observers=[]))
+    await middleware(dict(scope), nothing_more, nothing_at_all)
+    assert [is_coroutine_function(each) for each in given] == [True, True]
 
 
 @pytest.mark.parametrize("scope", [LIFESPAN, HTTP, WEBSOCKET], ids=lambda scope: scope["type"])
