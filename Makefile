@@ -14,6 +14,8 @@ VENV := .venv
 WHEEL_VENV := .venv-wheel
 LOWEST_VENV := .venv-lowest
 LOCK_VENV := .venv-lock
+# One for each file of pinned versions, so that the neighbours bind nobody else's versions.
+NEIGHBOURS := $(patsubst tests/ecosystem/neighbours/%.txt,.venv-neighbours/%/.made,$(wildcard tests/ecosystem/neighbours/*.txt))
 PINNED := .constraints.txt
 # aioboto3 demands an old botocore. The newest boto3 and aiobotocore have an environment and pins of their own.
 CLIENTS := boto3 aiobotocore
@@ -29,7 +31,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 WORKERS := 6
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadgroup
 
-.PHONY: help demo demo-task test lint format types unit pytest clients bench docs wheel wheel-test coverage dist lowest pythons lock clean python
+.PHONY: help demo demo-task test lint format types unit pytest clients bench docs wheel wheel-test coverage dist lowest pythons neighbours lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,7 +60,7 @@ types: $(VENV)/.check $(VENV)/.test ## mypy --strict, and pyright on the public 
 unit: $(VENV)/.test ## the fast tests only (ARGS="-k plan" goes to pytest)
 	$(RUN) pytest tests/unit $(ARGS)
 
-pytest: $(VENV)/.ecosystem ## all tests, against the sources: unit, integration, e2e and ecosystem (ARGS goes to pytest)
+pytest: $(VENV)/.ecosystem $(NEIGHBOURS) ## all tests, against the sources: unit, integration, e2e and ecosystem (ARGS goes to pytest)
 	$(RUN) pytest $(SIDE_BY_SIDE) tests $(ARGS)
 
 clients: $(CLIENTS:%=.venv-%/.client) ## each AWS client in an environment of its own, and the newest model of AWS
@@ -77,7 +79,7 @@ wheel: $(VENV)/.made
 
 # The tests are copied away from the sources, so that `import starlette_drain` can only find the wheel, in the tests and
 # in every process that they start. What is about the sources themselves finds them by STARLETTE_DRAIN_SOURCES.
-wheel-test: wheel $(WHEEL_VENV)/.ecosystem ## build the wheel, install it, run all tests against it (ARGS goes to pytest)
+wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, install it, run all tests against it (ARGS goes to pytest)
 	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
 	@root=$$PWD; python="$$root/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
 	cp -R tests docs example_app pyproject.toml README.md Makefile .mkdocs.yml "$$apart"; cd "$$apart"; \
@@ -113,6 +115,8 @@ lowest: $(LOWEST_VENV)/.made ## unit and integration tests with the oldest versi
 pythons: $(VENV)/.pythons ## all tests on each Python supported (about a quarter of an hour each; ARGS="3.14 -- tests/unit")
 	$(VENV)/bin/python tests/pythons.py $(ARGS)
 
+neighbours: $(NEIGHBOURS) ## the environments of what tests/ecosystem/test_neighbours.py tries
+
 # The lowest Python supported decides: what it can install, the later ones can. Nothing of this project is in the file.
 lock: ## pin the newest versions of everything the groups name, in .constraints.txt (needs python3.11)
 	@python3.11 -c '' || { echo 'make lock needs python3.11, the lowest version supported.' >&2; exit 1; }
@@ -129,10 +133,17 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 	  $(LOCK_VENV)/bin/python -m pip install --quiet --editable ".[aws-$$name]" --group clients --group build; \
 	  { echo '# Made by `make lock`: the versions that `make clients` installs.'; \
 	    $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools; } >.constraints-$$name.txt; done
+	for names in tests/ecosystem/neighbours/*.in; do \
+	  python3.11 -m venv --clear $(LOCK_VENV); \
+	  $(LOCK_VENV)/bin/python -m pip install --quiet --upgrade pip; \
+	  $(LOCK_VENV)/bin/python -m pip install --quiet --requirement "$$names"; \
+	  { echo '# Made by `make lock`.'; \
+	    $(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude setuptools; } >"$${names%.in}.txt"; \
+	done
 	rm -rf $(LOCK_VENV)
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) $(CLIENTS:%=.venv-%) .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) $(CLIENTS:%=.venv-%) .venv-neighbours .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
 	  .hypothesis .coverage .coverage.wheel
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -155,6 +166,13 @@ python:
 	"$$python" -m venv --clear $*
 	@$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINNED) pip
 	@$*/bin/python $(INSTALL) --group build
+	@touch $@
+
+# All that the neighbours need is in the file, and most of it is never imported.
+.venv-neighbours/%/.made: tests/ecosystem/neighbours/%.txt
+	@python=$$($(MAKE) --silent --no-print-directory python); echo "Making $(@D) with $$python"; \
+	"$$python" -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement $<
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.made pyproject.toml

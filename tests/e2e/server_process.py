@@ -42,6 +42,7 @@ class ServerProcess:
         command: What to run instead of uvicorn; ``{app}``, ``{port}`` are filled in.
         workers: How many processes must have answered until it is ready.
         probe: The path that is asked; any other than ``/pid`` need only answer.
+        python: The interpreter that runs the command.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class ServerProcess:
         command: tuple[str, ...] = ("-m", "uvicorn", "{app}", "--port", "{port}"),
         workers: int = 1,
         probe: str = "/pid",
+        python: str | Path = sys.executable,
     ) -> None:
         self._log = log
         self._workers = workers
         self._probe = probe
         self._command_line = lambda port: [
-            sys.executable,
+            str(python),
             *(part.format(app=app, port=port) for part in command),
             *arguments,
         ]
