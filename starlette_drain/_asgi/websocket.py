@@ -26,20 +26,24 @@ PRIVATE_CODES = 4000
 """Where the close codes begin that mean what an application says (RFC 6455 section 7.4.2)."""
 
 
-class _Disconnected(WebSocketDisconnect):
-    """
-    What a send of a Starlette application meets after the disconnect.
-
-    Starlette would make a disconnect with code 1006 of an `OSError`; this passes through it with our code and reason.
-    """
+class _Parted(WebSocketDisconnect, ConnectionEnded):
+    """What a send meets after the disconnect, in an application that is not Starlette's."""
 
     def __init__(self, connection: Connection, disconnect: Message) -> None:
         super().__init__(disconnect["code"], disconnect["reason"])
         self.connection = connection
 
 
-class _Parted(_Disconnected, ConnectionEnded):
-    """What a send of any other application meets."""
+def _parted_for_starlette(connection: Connection, disconnect: Message) -> WebSocketDisconnect:
+    """
+    Return what it meets in one of Starlette's.
+
+    Starlette would make a disconnect with code 1006 of an `OSError`; this passes through it with our code and reason.
+    Not a class of our own: error trackers know a disconnect by the name of its class.
+    """
+    error = WebSocketDisconnect(disconnect["code"], disconnect["reason"])
+    error.connection = connection  # type: ignore[attr-defined]  # for when it comes back to us
+    return error
 
 
 class WebSocketSession(Connection):
@@ -140,7 +144,7 @@ class WebSocketSession(Connection):
         await self._suspend_late_send()
         # Never drop silently: a loop that only sends would go on for ever. A close is what everybody wants.
         if message["type"] != "websocket.close":
-            raise (_Disconnected if self._is_starlettes() else _Parted)(self, disconnect)
+            raise (_parted_for_starlette if self._is_starlettes() else _Parted)(self, disconnect)
 
     def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:
         """Tell whether *error* is what became of our *disconnect*, and not of that of another connection."""
@@ -149,8 +153,8 @@ class WebSocketSession(Connection):
         if error.code == ABNORMAL and isinstance(error.__context__, OSError):
             # What Starlette makes of any OSError of a send; the close that we sent ends one that waits at the server.
             return getattr(error.__context__, "connection", self) is self
-        if isinstance(error, _Disconnected):
-            return error.connection is self
+        if (connection := getattr(error, "connection", None)) is not None:
+            return connection is self
         # Raised by the application, or for it by Starlette, when it received the disconnect.
         return error.code == disconnect["code"] and error.reason in ("", disconnect["reason"])
 

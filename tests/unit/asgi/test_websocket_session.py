@@ -1103,6 +1103,27 @@ async def test_a_farewell_sees_the_context_of_its_session():
 # --- Handshakes and late arrivals ---
 
 
+async def test_what_a_starlette_endpoint_meets_is_of_starlettes_own_class():
+    """Error trackers leave out a disconnect by the name of its class, which a subclass of ours would not have."""
+    seen = []
+
+    async def endpoint(websocket):
+        await websocket.accept()
+        await websocket.receive()
+        try:
+            await websocket.send_text("late")
+        except Exception as error:
+            seen.append((type(error), error.code, error.reason))
+            raise
+
+    house = House(starlette_app(endpoint))
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert seen == [(WebSocketDisconnect, 1012, "server draining")]
+
+
 async def test_a_session_shed_during_its_handshake_is_denied_with_503():
     """Before the accept a shed is an HTTP answer; the application meets a disconnect at its accept."""
     seen = []
