@@ -168,11 +168,11 @@ python:
 	@$*/bin/python $(INSTALL) --group build
 	@touch $@
 
-# All that the neighbours need is in the file, and most of it is never imported.
+# All that the neighbours need is in the file, so nothing has to be resolved.
 .venv-neighbours/%/.made: tests/ecosystem/neighbours/%.txt
 	@python=$$($(MAKE) --silent --no-print-directory python); echo "Making $(@D) with $$python"; \
 	"$$python" -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.made pyproject.toml

@@ -43,6 +43,7 @@ class ServerProcess:
         workers: How many processes must have answered until it is ready.
         probe: The path that is asked; any other than ``/pid`` need only answer.
         python: The interpreter that runs the command.
+        patience: Seconds until it must be ready.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class ServerProcess:
         workers: int = 1,
         probe: str = "/pid",
         python: str | Path = sys.executable,
+        patience: float = PATIENCE,
     ) -> None:
         self._log = log
         self._workers = workers
         self._probe = probe
+        self._patience = patience
         self._command_line = lambda port: [
             str(python),
             *(part.format(app=app, port=port) for part in command),
@@ -167,7 +170,7 @@ class ServerProcess:
         leash = f"cat >/dev/null; kill -s KILL -- -{self._process.pid}"
         self._leash = subprocess.Popen(["sh", "-c", leash], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            eventually(self._answers, f"the server does not answer:\n{self.log[-4000:]}")
+            eventually(self._answers, f"the server does not answer:\n{self.log[-4000:]}", within=self._patience)
         except BaseException:
             self._kill()
             raise

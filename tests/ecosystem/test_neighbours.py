@@ -33,6 +33,9 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 
+PATIENCE = 100.0
+"""Seconds that a server or a client may take to begin: gradio imports pandas, and three of each begin at once."""
+
 Lines = list[list[Any]]
 """What a client saw, in its own words."""
 
@@ -167,7 +170,7 @@ async def visit(name: str, directory: Path, **env: str) -> AsyncIterator[Visit]:
         command = (shutil.which("node") or "node", HERE / "node" / "neighbours.mjs")
 
     arguments = ("--factory", "--timeout-graceful-shutdown", "6")
-    server = ServerProcess(f"{name}:app", *arguments, log=directory / "log", env=env, python=python)
+    server = ServerProcess(f"{name}:app", *arguments, log=directory / "log", env=env, python=python, patience=PATIENCE)
     await asyncio.to_thread(server.__enter__)
     process = None
     try:
@@ -189,7 +192,7 @@ async def visit(name: str, directory: Path, **env: str) -> AsyncIterator[Visit]:
         reading = asyncio.create_task(read())
         each = Visit(server, seen, ready, reading)
         try:
-            await asyncio.wait_for(ready.wait(), 100)
+            await asyncio.wait_for(ready.wait(), PATIENCE)
         except TimeoutError:
             pytest.fail(f"the client of {name} is not ready: {seen}\n{(directory / 'errors').read_text()[-4000:]}")
         each.tour = sorted(seen)
