@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from time import sleep
 from typing import Any
 
-import gradio
 import httpx
 from common import answering, say, wrapped
-from fastapi import FastAPI
 from gradio_client import Client
 
 
 def app() -> Any:
     """Serve a job that counts."""
+    import gradio  # noqa: PLC0415 - it takes seconds, and the client does without
+    from fastapi import FastAPI  # noqa: PLC0415
 
     def count(to: float) -> Iterator[str]:
         for number in range(int(to)):

@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import socketio
 from common import answering, say, wrapped
-from fastapi import FastAPI
-from nicegui import ui
 
 
 def app() -> Any:
     """Serve a page with a clock."""
+    from fastapi import FastAPI  # noqa: PLC0415 - the client does without
+    from nicegui import ui  # noqa: PLC0415
+
     site = FastAPI()
 
     @ui.page("/")
