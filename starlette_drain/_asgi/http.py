@@ -43,6 +43,7 @@ from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED, HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Message, Receive, Scope, Send
 
+from starlette_drain._asgi.callables import marked_as_coroutine_function
 from starlette_drain._asgi.connection import SCOPE_KEY, Connection, ConnectionEnded, retry_after_header
 from starlette_drain._asgi.untracked import ENDED
 from starlette_drain._core.session import ClosePolicy
@@ -200,6 +201,7 @@ class EventStreamSession(Connection):
             self._engine.answers.ended(self)
         return super().finish()
 
+    @marked_as_coroutine_function
     def receive(self) -> Awaitable[Message]:  # type: ignore[override]
         """Receive the next message; from the second on in a way that a drain can interrupt."""
         if self._has_received or self._is_prepared:
@@ -208,6 +210,7 @@ class EventStreamSession(Connection):
         self._has_received = True
         return self._raw_receive()
 
+    @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0911 - straight on, for speed
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
         phase = self._phase

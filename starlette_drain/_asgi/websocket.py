@@ -11,6 +11,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from starlette_drain._asgi.callables import marked_as_coroutine_function
 from starlette_drain._asgi.connection import LATE_SEND_TIME, Connection, ConnectionEnded, retry_after_header
 from starlette_drain._core.session import ClosePolicy
 from starlette_drain._engine.engine import Engine
@@ -74,6 +75,7 @@ class WebSocketSession(Connection):
         """Send *value* as JSON in a text message."""
         await self.send_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
+    @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message of the application; once parted, it meets an ordinary disconnect."""
         if self._disconnect is not None:
