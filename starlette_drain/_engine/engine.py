@@ -329,7 +329,7 @@ class Engine:
             return False
         was_shed = session.shed_at is not None
         if session.is_open:
-            self._open[session.kind] -= 1
+            self._open[session.kind] = self._open.get(session.kind, 0) - 1
             if self.observers.wants(events.SessionClosed):
                 outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
                 self._events.put(events.SessionClosed(self.time(), session, outcome))
