@@ -192,6 +192,8 @@ def describe(drain: Drain) -> dict[str, Any]:
         "schema": SCHEMA,
         **{name: task[name] for name in ("scope", "state", "sessions", "transfers", "working", "failed_hooks")},
     }
+    has_source = any(name not in off and {"watch", "watched_by"} & each.keys() for name, each in statuses.items())
+    answer["watch"] = task["watch"] or ("not yet" if has_source else None)
     if engine and engine.state is not DrainState.SERVING and not engine.is_taken_out:
         answer["note"] = STILL_IN_SERVICE
     if task["state"] == DrainState.DRAINING.value:

@@ -21,6 +21,7 @@
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -209,19 +210,28 @@ class Connection(Session):
 
     # What the middleware and the drain call
 
-    def absorbs(self, error: BaseException) -> bool:
-        """Tell whether the application ended with *error* only because of what we did."""
-        return self.is_our_doing(error, self._app_ended())
+    def absorbs_exception(self) -> bool:
+        """Tell whether the application raised what is being handled only because of what we did."""
+        error = sys.exception()
+        return error is not None and self.is_our_doing(error, self._app_ended())
 
-    def finish(self) -> Awaitable[None] | None:
-        """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
+    def finish(self) -> bool:
+        """End: the application has ended. Return whether the server has to wait (`wait_closed`) until it may notice."""
         if self._closing is not NO_CLOSING:
             self._app_ended()
             if self._closing.task is not None:
-                return self._finish_after(self._closing.task)
+                return True
         self._task = None
         self._finish()
-        return None
+        return False
+
+    async def wait_closed(self) -> None:
+        """Wait until the close has been sent, or cannot be."""
+        try:
+            if self._closing.task is not None:
+                await self._closing.task
+        finally:
+            self._finish()
 
     def begin_close(self, policy: ClosePolicy) -> None:
         """Begin to close: the close hooks, the disconnect, the close; return at once."""
@@ -366,12 +376,6 @@ class Connection(Session):
             for _ in range(10):
                 await asyncio.sleep(0)
         closing.last_ignored_send = self._loop.time()
-
-    async def _finish_after(self, close_task: asyncio.Task[None]) -> None:
-        try:
-            await close_task
-        finally:
-            self._finish()
 
     def _finish(self) -> None:
         self._scope[SCOPE_KEY] = ENDED

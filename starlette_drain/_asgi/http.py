@@ -2,14 +2,14 @@
 #
 #   phase     how it comes to it                        in the registry   send                receive
 #   REQUEST   an exchange begins here                   no                looks at the head   the first passes
-#   ANSWER    a head that makes no session              no                passes              the first passes
+#   ANSWER    a head that makes no session              no                passes              passes
 #   STREAM    an event stream that is an answer         no                notes events, end   can be interrupted
 #   SESSION   a head that makes one; `declare`          yes               notes events, end   can be interrupted
 #   OVER      last part of the body; our close of it    no                passes; dropped     passes; the disconnect
 #
 #   - An ordinary request is watched until its head, and costs as little as can be: it has no more than the few slots of
-#     `__init__`. `_prepare` makes the rest, when the application asks for its session, receives a second time, or sends
-#     the head of a session.
+#     `begin_exchange`. `prepare` makes the rest, when the application asks for its session, or sends the head of one. A
+#     second receive before the head makes only what it takes to interrupt it, should it turn out to be one.
 #   - A stream is a session if its client will ask for it again: an event stream that was asked for as an EventSource
 #     asks (GET and `Accept: text/event-stream`), or what the application declares to be one. Every other stream is an
 #     answer (tokens of a language model, a tool call, the progress of a job): its client asks once, and would take a
@@ -44,14 +44,20 @@ from starlette.status import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT_MODI
 from starlette.types import Message, Receive, Scope, Send
 
 from starlette_drain._asgi.callables import marked_as_coroutine_function
-from starlette_drain._asgi.connection import SCOPE_KEY, Connection, ConnectionEnded, retry_after_header
+from starlette_drain._asgi.connection import (
+    NO_CLOSING,
+    SCOPE_KEY,
+    Connection,
+    ConnectionEnded,
+    retry_after_header,
+)
 from starlette_drain._asgi.untracked import ENDED
 from starlette_drain._core.session import ClosePolicy
 from starlette_drain._core.streams import Declaration, declaration_of
 from starlette_drain._engine.engine import Engine
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["EventStreamSession"]
+__all__ = ["EventStreamSession", "begin_exchange"]
 
 DECLARATION = b"starlette-drain"
 """The header by which a response declares what it is. No client sees it."""
@@ -62,6 +68,9 @@ CONTENT_TYPE_SIZE, DECLARATION_SIZE, EVENT_STREAM_SIZE = len(b"content-type"), l
 
 REQUEST, ANSWER, STREAM, SESSION, OVER = range(5)
 """The phases; see above. Plain numbers, for they are compared for each message."""
+
+UNTOUCHED, PASSED, INTERRUPTIBLE = range(3)
+"""What has become of `receive`, before all that a session needs was made."""
 
 LINE_END = re.compile("\r\n|\r|\n")
 """What ends a line of an event stream; `str.splitlines` knows more."""
@@ -102,31 +111,20 @@ class EventStreamSession(Connection):
         "_can_end",
         "_declared",
         "_dropped",
-        "_has_received",
         "_is_events",
         "_is_open_ended",
         "_is_prepared",
         "_is_text",
         "_phase",
+        "_receives",
         "_tail",
         "kind",
     )
 
     _declared: Declaration | None
-
-    def __init__(
-        self, engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
-    ) -> None:
-        self._engine = engine
-        self._scope = scope
-        self._raw_receive = receive
-        self._raw_send = send
-        self._task = task
-        self._phase = REQUEST
-        self._is_prepared = False
-        self._has_received = False
-        scope[SCOPE_KEY] = self
-        engine.answers.under_way += 1
+    _is_prepared: bool
+    _phase: int
+    _receives: int
 
     # What an application calls
 
@@ -180,35 +178,53 @@ class EventStreamSession(Connection):
         """Make what an ordinary request does without."""
         if not self._is_prepared:
             self._is_prepared = True
+            received = (self._parked, self._last_received, self._is_over) if self._receives == INTERRUPTIBLE else None
             super().__init__(self._engine, self._scope, self._raw_receive, self._raw_send, self._task)
+            if received is not None:
+                self._parked, self._last_received, self._is_over = received
             self.kind = "stream"
             self._tail = b""
             self._dropped = 0
             self._can_end = self._is_open_ended = self._is_events = self._is_text = False
             self._declared = None
 
-    def absorbs(self, error: BaseException) -> bool:
-        """Tell whether the application ended with *error* only because of what we did."""
-        return self._is_prepared and super().absorbs(error)
+    def absorbs_exception(self) -> bool:
+        """Tell whether the application raised what is being handled only because of what we did."""
+        return self._is_prepared and super().absorbs_exception()
 
-    def finish(self) -> Awaitable[None] | None:
-        """End: the application has ended. Return what the server has to wait for before it may notice, if any."""
+    def connection_ended(self, *, forced: bool = False) -> None:
+        """Take note that the connection is over: it is a session no longer, if it was one."""
+        if self._is_prepared:
+            super().connection_ended(forced=forced)
+        else:
+            self._is_over = True
+
+    def finish(self) -> bool:
+        """End: the application has ended. Return whether the server has to wait (`wait_closed`) until it may notice."""
         if not self._is_prepared:
             self._engine.answers.under_way -= 1
             self._scope[SCOPE_KEY] = ENDED
-            return None
+            return False
         if self._phase <= STREAM:
             self._engine.answers.ended(self)
         return super().finish()
 
     @marked_as_coroutine_function
     def receive(self) -> Awaitable[Message]:  # type: ignore[override]
-        """Receive the next message; from the second on in a way that a drain can interrupt."""
-        if self._has_received or self._is_prepared:
-            self.prepare()
-            return super().receive()
-        self._has_received = True
-        return self._raw_receive()
+        """Receive the next message; from the second on in a way that a drain can interrupt, should it be a session."""
+        if self._phase == ANSWER:
+            return self._raw_receive()
+        if not self._is_prepared and self._receives != INTERRUPTIBLE:
+            if self._receives == UNTOUCHED:
+                self._receives = PASSED
+                return self._raw_receive()
+            # Frameworks look for the client's end before the head of any stream (Starlette's StreamingResponse).
+            self._receives = INTERRUPTIBLE
+            self._parked = self._disconnect = None
+            self._last_received = ""
+            self._closing = NO_CLOSING
+            self._is_over = False
+        return super().receive()
 
     @marked_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0911 - straight on, for speed
@@ -380,6 +396,27 @@ class EventStreamSession(Connection):
 
     def _is_http_1(self) -> bool:
         return str(self._scope.get("http_version", "1.1")).startswith("1")
+
+
+def begin_exchange(
+    engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
+) -> EventStreamSession:
+    """Return a new exchange. Not by a call of the class, which takes twice as long."""
+    exchange = _new(EventStreamSession)
+    exchange._engine = engine
+    exchange._scope = scope
+    exchange._raw_receive = receive
+    exchange._raw_send = send
+    exchange._task = task
+    exchange._phase = REQUEST
+    exchange._is_prepared = False
+    exchange._receives = UNTOUCHED
+    scope[SCOPE_KEY] = exchange
+    engine.answers.under_way += 1
+    return exchange
+
+
+_new = EventStreamSession.__new__
 
 
 def _is_event_stream(content_type: bytes) -> bool:

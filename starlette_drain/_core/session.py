@@ -41,17 +41,8 @@ class ClosePolicy:
     reason: str = "server draining"
 
 
-class Standing(Enum):
-    """Where a session stands in its registry."""
-
-    OUTSIDE = 0
-    WAITING = 1
-    HELD = 2
-    LEAVING = 3
-
-
-OUTSIDE, WAITING, HELD, LEAVING = Standing
-"""Looked up once: an attribute of an Enum costs as much as all the rest of an entry, in Python 3.11."""
+OUTSIDE, HELD, LEAVING = -1, -2, -3
+"""Where a session stands in its registry, in place of its position among those that wait."""
 
 
 class Session:
@@ -66,7 +57,6 @@ class Session:
         "_holds",
         "_position",
         "_registry",
-        "_standing",
         "active_at",
         "is_open",
         "opened_at",
@@ -87,9 +77,8 @@ class Session:
         """When the last message passed, in seconds; kept up to date only where ``shed_first`` is ``"idle"``."""
         self.reconnect_after: float | None = None
         """Seconds after which the client should come back, once it is asked to leave."""
-        self._standing = OUTSIDE
         self._registry: SessionRegistry | None = None
-        self._position = -1
+        self._position = OUTSIDE
         self._holds = 0
 
     @property
@@ -178,7 +167,6 @@ class SessionRegistry:
         if session._holds:
             self._stand_aside(session)
         else:  # as in `_stand_in_line`: for every connection
-            session._standing = WAITING
             session._position = len(self._waiting)
             self._waiting.append(session)
 
@@ -186,13 +174,13 @@ class SessionRegistry:
         """Forget a session that is over; return whether it was there, and not in another registry or none."""
         if session._registry is not self:
             return False
-        if session._standing is WAITING:
+        if session._position >= 0:
             self._step_out_of_line(session)
-        elif session._standing is HELD:
+        elif session._position == HELD:
             del self._held[session]
         else:
             self._leaving -= 1
-        session._standing = OUTSIDE
+        session._position = OUTSIDE
         session._registry = None
         self._closed += 1
         return True
@@ -216,21 +204,21 @@ class SessionRegistry:
 
     def take(self, session: Session) -> None:
         """Mark *session*, which has not been asked to leave, as leaving."""
-        standing = session._standing if session._registry is self else OUTSIDE
-        if standing is WAITING:
+        position = session._position if session._registry is self else OUTSIDE
+        if position >= 0:
             self._step_out_of_line(session)
-        elif standing is HELD:
+        elif position == HELD:
             del self._held[session]
         else:
             msg = f"{session!r} has gone or was asked to leave already; take each session once"
             raise ValueError(msg)
-        session._standing = LEAVING
+        session._position = LEAVING
         self._leaving += 1
 
     def hold(self, session: Session) -> None:
         """Do not pick this one for now. Holds nest."""
         session._holds += 1
-        if session._standing is WAITING and session._registry is self:
+        if session._position >= 0 and session._registry is self:
             self._step_out_of_line(session)
             self._stand_aside(session)
 
@@ -240,7 +228,7 @@ class SessionRegistry:
             msg = f"{session!r} is not held; release each hold once"
             raise ValueError(msg)
         session._holds -= 1
-        if session._holds == 0 and session._standing is HELD and session._registry is self:
+        if session._holds == 0 and session._position == HELD and session._registry is self:
             del self._held[session]
             self._stand_in_line(session)
 
@@ -263,16 +251,15 @@ class SessionRegistry:
     def _first(self) -> Session | None:
         while self._ranked:
             session = self._ranked.pop()
-            if session._standing is WAITING and session._registry is self:
+            if session._position >= 0 and session._registry is self:
                 return session
         return None
 
     def _stand_aside(self, session: Session) -> None:
-        session._standing = HELD
+        session._position = HELD
         self._held[session] = None
 
     def _stand_in_line(self, session: Session) -> None:
-        session._standing = WAITING
         session._position = len(self._waiting)
         self._waiting.append(session)
 

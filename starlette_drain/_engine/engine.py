@@ -99,6 +99,9 @@ class Engine:
         self.group: str | None = None
         """What names the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
+        self._open: dict[str, int] = {}
+        """How many sessions are open, by kind."""
+        observers.open_sessions.by_kind = self._open
         self._events = EventQueue(observers)
         self._asked: list[Session] = []
         """Those that are due although no drain wants them to leave."""
@@ -310,6 +313,7 @@ class Engine:
     def opened(self, session: Session) -> None:
         """Take note that a session has completed its handshake."""
         session.is_open = True
+        self._open[session.kind] = self._open.get(session.kind, 0) + 1
         if self.observers.wants(events.SessionOpened):
             self.emit(events.SessionOpened(self.time(), session))
 
@@ -324,9 +328,11 @@ class Engine:
         if not self._registry.discard(session):
             return False
         was_shed = session.shed_at is not None
-        if session.is_open and self.observers.wants(events.SessionClosed):
-            outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-            self._events.put(events.SessionClosed(self.time(), session, outcome))
+        if session.is_open:
+            self._open[session.kind] = self._open.get(session.kind, 0) - 1
+            if self.observers.wants(events.SessionClosed):
+                outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
+                self._events.put(events.SessionClosed(self.time(), session, outcome))
         if run := self._run:
             run.tally.left += not was_shed
             if forced:

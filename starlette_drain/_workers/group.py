@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from starlette_drain._core.events import Event, TriggerStoodDown, WatchReported
 from starlette_drain._engine.lifetime import Lifetime
 from starlette_drain._workers.control import TaskControl
 from starlette_drain._workers.leader import LeaderOnly
@@ -24,6 +25,7 @@ class WorkerGroup:
     """
 
     name = NAME
+    subscribes = (WatchReported, TriggerStoodDown)
 
     def __init__(
         self, environ: Mapping[str, str] = os.environ, *, pid: int | None = None, directory: str | None = None
@@ -47,6 +49,14 @@ class WorkerGroup:
         """Meet the other workers for as long as the application runs."""
         if self.member is not None:
             await self.member.run()
+
+    def notify(self, event: Event) -> None:
+        """Take note how the triggers of this worker see their sources."""
+        match event:
+            case WatchReported() if self.member is not None:
+                self.member.see(event.trigger, (event.state, event.at, event.because))
+            case TriggerStoodDown() if self.member is not None:
+                self.member.see(event.trigger, None)
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return how every worker stands, and the sum."""

@@ -5,14 +5,14 @@
 """The status that each worker of a task publishes, and what follows from all of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.engine import Engine
 from starlette_drain._workers import file_format
 
-__all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "reported", "sums", "task_state"]
+__all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "reported", "sums", "task_state", "watch"]
 
 SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
@@ -24,6 +24,8 @@ PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
 COMBINED = {"eta": max, "duration": max, "slack": min}
 """How the numbers of several workers become one, where that is not their sum."""
+SIGHTS = ("watching", "not yet", "blind")
+"""How a trigger may see its source, the worst last."""
 OUTCOMES = ("drained", "cancelled", "late", "incomplete")
 """How a drain may end, the worst last: the task's outcome is that of the worker in which it ended worst."""
 
@@ -48,6 +50,7 @@ class Heartbeat:
         is_done: Whether nothing keeps it from ending.
         holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
         is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
+        sights: How its triggers see their sources: ``watching``, ``not yet`` or ``blind``, since when, and why.
     """
 
     at: float
@@ -63,6 +66,7 @@ class Heartbeat:
     is_done: bool
     holds: list[str] | None = None
     is_told_to_stop: bool | None = None
+    sights: dict[str, tuple[str, float, str]] = field(default_factory=dict)
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""
@@ -82,6 +86,7 @@ class Heartbeat:
             (_, _), (_, _) = heartbeat.window, heartbeat.fleet
             float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied), sum(heartbeat.failures.values())
             frozenset(heartbeat.holds or ())
+            sights = {str(name): _sight(*each) for name, each in heartbeat.sights.items()}
             report = heartbeat.report
             if report is not None:
                 report = _numbers(REPORT, report) | {"outcome": OUTCOMES[OUTCOMES.index(report["outcome"])]}
@@ -90,6 +95,7 @@ class Heartbeat:
                 sessions=_numbers(SESSIONS, heartbeat.sessions),
                 counts=_numbers((*UNDER_WAY, *PROGRESS, *PLAN), heartbeat.counts),
                 report=report,
+                sights=sights,
             )
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"it is not a heartbeat: {text!r:.80}"
@@ -98,6 +104,10 @@ class Heartbeat:
     def shown(self) -> dict[str, Any]:
         """Return what ``GET /drain`` shows of this worker."""
         return {"state": self.state, "sessions": self.sessions, **self.counts}
+
+
+def _sight(state: str, since: float, because: str) -> tuple[str, float, str]:
+    return SIGHTS[SIGHTS.index(state)], float(since), str(because)
 
 
 def _numbers(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +162,14 @@ def task_state(own: str, others: Iterable[tuple[str, bool]]) -> str:
     if draining in states:
         return draining
     return own if len(states) == 1 else serving
+
+
+def watch(sights: Mapping[str, tuple[str, float, str]], now: float) -> str | None:
+    """Return how the sources of a task are seen, where that is worst; ``None`` where nothing was reported."""
+    if not sights:
+        return None
+    trigger, (state, since, because) = max(sights.items(), key=lambda each: (SIGHTS.index(each[1][0]), -each[1][1]))
+    return f"blind since {now - since:.0f} s ago because {trigger}: {because}" if state == "blind" else state
 
 
 def sums(heartbeats: Collection[Heartbeat]) -> dict[str, Any]:

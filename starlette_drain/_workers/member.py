@@ -17,7 +17,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,17 @@ from starlette_drain._workers.command_log import News
 from starlette_drain._workers.exchange import Exchange, Heard, Problem, problem_of
 from starlette_drain._workers.exit import end, is_done
 from starlette_drain._workers.file_thread import FileThread
-from starlette_drain._workers.heartbeat import SILENCE, Heartbeat, Latest, count, leader, reported, sums, task_state
+from starlette_drain._workers.heartbeat import (
+    SILENCE,
+    Heartbeat,
+    Latest,
+    count,
+    leader,
+    reported,
+    sums,
+    task_state,
+    watch,
+)
 from starlette_drain._workers.shared_directory import find_shared_directory, find_supervisor
 from starlette_drain.exceptions import IllegalTransition
 
@@ -110,6 +120,7 @@ class Member:
         self._failures: dict[str, int] = {}
         self._window = Latest(engine.note_window)
         self._fleet = Latest(lambda seen: engine.note_fleet(**seen))
+        self._sights: dict[str, tuple[str, float, str]] = {}
         self._own = self._heartbeat()
         self._under_way: asyncio.Future[Any] | None = None
         self._publishing: asyncio.Future[Any] | None = None
@@ -163,6 +174,7 @@ class Member:
         return {
             "scope": "task" if self._impaired_at is None and not silent else "worker",
             "state": task_state(self._engine.state.value, states),
+            "watch": watch(dict(self._sights_of_leaders(all_workers)), now),
             **sums(all_workers.values()),
             "workers": [
                 {"pid": pid, **each.shown(), "seconds_ago": round(now - each.at, 3)}
@@ -171,7 +183,19 @@ class Member:
             ],
         }
 
+    def _sights_of_leaders(self, workers: Mapping[int, Heartbeat]) -> Iterator[tuple[str, tuple[str, float, str]]]:
+        for trigger in {name for each in workers.values() for name in each.sights}:
+            leader = self.leader_of(trigger)
+            if leader is not None and (sight := workers[leader].sights.get(trigger)) is not None:
+                yield trigger, sight
+
     # What this worker does, and the others have to know
+
+    def see(self, trigger: str, sight: tuple[str, float, str] | None) -> None:
+        """Take note how *trigger* sees its source here: its state, since when, and why; ``None`` where it is off."""
+        self._sights.pop(trigger, None)
+        if sight is not None:
+            self._sights[trigger] = sight
 
     @property
     def place(self) -> int:
@@ -415,6 +439,7 @@ class Member:
             is_done=is_done(engine),
             holds=sorted(self._held),
             is_told_to_stop=not engine.is_revocable,
+            sights=dict(self._sights),
         )
 
     def _agree(self) -> bool:

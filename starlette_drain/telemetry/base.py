@@ -1,28 +1,43 @@
 """The contract between a drain and its observers."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from starlette_drain._core.declared import members
 from starlette_drain._core.events import Event
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["Observer", "Observers"]
+__all__ = ["Observer", "Observers", "OpenSessions"]
 
 logger = logging.getLogger("starlette_drain")
+
+
+class OpenSessions:
+    """
+    How many sessions are open, to look at from any thread.
+
+    Attributes:
+        by_kind: The counts of the present event loop, such as ``{"websocket": 3}``.
+    """
+
+    def __init__(self) -> None:
+        self.by_kind: Mapping[str, int] = {}
 
 
 @runtime_checkable
 class Observer(Protocol):
     """
-    Gets what happened, as events. Three members are optional.
+    Gets what happened, as events. Four members are optional.
 
     ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every session:
     `SessionOpened`, `SessionShed` and `SessionClosed`.
 
     ``interest(kind)`` is called once for each of these three classes. It returns a function that is asked before such
     an event is made: none is made where those of all who subscribe answer False, such as that of a log above DEBUG.
+
+    ``look_at(open_sessions)`` is called when the observer is added, with an `OpenSessions`: for what shows a count now
+    and then, and need not be called for every session.
 
     ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in a thread of its own, after a
     drain and before the server is told to stop: uvicorn raises SIGTERM again at its end, and a process that dies of a
@@ -53,6 +68,9 @@ class Observers:
         """The observers of each event class seen so far."""
         self._interests: dict[type[Event], tuple[Callable[[], bool], ...]] = {}
         """What says whether any of them wants an event now."""
+        self.open_sessions = OpenSessions()
+        for each in self._observers:
+            self._introduce(each)
 
     def add(self, observer: Observer) -> None:
         """
@@ -62,6 +80,7 @@ class Observers:
             SettingsError: If its ``subscribes`` cannot work.
         """
         self._subscriptions[id(observer)] = _subscription(observer)
+        self._introduce(observer)
         self._replace((*self._observers, observer))
 
     def wants(self, kind: type[Event]) -> bool:
@@ -98,6 +117,10 @@ class Observers:
                 send(timeout)
             except Exception:
                 logger.exception("Observer %r could not be flushed", observer)
+
+    def _introduce(self, observer: Observer) -> None:
+        if (look_at := getattr(observer, "look_at", None)) is not None:
+            look_at(self.open_sessions)
 
     def _listeners_of(self, kind: type[Event]) -> tuple[Observer, ...]:
         if (listeners := self._listeners.get(kind)) is None:

@@ -131,20 +131,26 @@ class SelfRegistration(AwsSource):
 
     @asynccontextmanager
     async def attend(self, control: Control) -> AsyncIterator[None]:
-        """Be one of the workers of the task; the last one to leave takes the task out."""
-        if not self._registers:
-            yield
-            return
+        """
+        Be one of the workers of the task.
+
+        The last one to leave takes out a task that registers itself. What was taken out of a task that ECS registers is
+        remembered for the next leader.
+        """
         given = AwsSettings.of(control.settings)
         who = self._session.environ.get(METADATA_VARIABLE), given.target_group_arn, given.target_id, given.target_port
-        self._last_out = last_out = LastOut(f"registration {who}")
+        self._last_out = last_out = LastOut(f"{'registration' if self._registers else 'taken out'} {who}")
         await last_out.enter()
         try:
             yield
         finally:
             self._last_out = None
+            self._wish = self._home
             try:
-                await self._take_back(last_out, control)
+                if self._registers:
+                    await self._take_back(last_out, control)
+                elif last_out.leave():
+                    last_out.note(None)
             finally:
                 last_out.close()
 
@@ -165,7 +171,11 @@ class SelfRegistration(AwsSource):
                 self._impairment = Impairment(self.name, control)
                 control.note_window(fitting_window(identity.shortest_delay, 0.0, control.settings.margin))
                 self._problems = {}
-                self._groups = [TargetEntries(aws.calls, each, registers=self._registers) for each in identity.targets]
+                self._groups = [
+                    TargetEntries(aws.calls, each, registers=self._registers, note=self._note_taken_out)
+                    for each in identity.targets
+                ]
+                self._recall()
                 self._aws = aws
                 if self._registers:
                     self._do_meanwhile(self._reap(aws, control))
@@ -178,7 +188,8 @@ class SelfRegistration(AwsSource):
                     await self._leave_at_stop(control)
         finally:
             self._control = None
-            self._wish = self._home
+            if self._last_out is None:  # otherwise another worker may lead during the same drain, and this one again
+                self._wish = self._home
             self._settled.set()
 
     async def before_exit(self) -> None:
@@ -272,8 +283,21 @@ class SelfRegistration(AwsSource):
         return is_done
 
     def _note_for_the_last(self) -> None:
-        if self._last_out is not None:
+        if self._last_out is not None and self._registers:
             self._last_out.note({each.arn: each.entries for each in self._groups if each.out_since is None})
+
+    def _note_taken_out(self) -> None:
+        if self._last_out is not None and not self._registers:
+            out = [each for each in self._groups if each.out_since is not None]
+            self._last_out.note({each.arn: [each.out_since, each.entries] for each in out})
+
+    def _recall(self) -> None:
+        """Know what a leader before this one has taken out."""
+        noted = self._last_out.read() if self._last_out is not None and not self._registers else None
+        for each in self._groups:
+            match noted:
+                case {each.arn: [float(since), [*entries]]}:
+                    each.recall(since, entries)
 
     async def _go_home(self, group: TargetEntries, control: Control) -> bool:
         if group.out_since is not None:

@@ -6,7 +6,7 @@
 # lost connection, a process that stops meanwhile.
 """This task's own entries in one target group: look, put in, take out, put back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette_drain.aws.api import elbv2
@@ -53,12 +53,16 @@ class TargetEntries:
         calls: The way to AWS.
         target: What this task is in the group.
         registers: Whether the task registers itself. Only then are entries made up that were never seen.
+        note: Called when what was taken out is about to be something else.
     """
 
-    def __init__(self, calls: AwsCalls, target: OwnTarget, *, registers: bool) -> None:
+    def __init__(
+        self, calls: AwsCalls, target: OwnTarget, *, registers: bool, note: Callable[[], object] = bool
+    ) -> None:
         self._calls = calls
         self.target = target
         self._registers = registers
+        self._note = note
         self.entries = _made_up(target) if registers else []
         """What is put in, taken out and put back."""
         self._answer_lost = False
@@ -117,7 +121,12 @@ class TargetEntries:
         if self._answer_lost and self.out_since is not None and now < self.out_since + IN_FORCE_WITHIN:
             return False
         self.out_since = None
+        self._note()
         return True
+
+    def recall(self, since: float, entries: list[Entry]) -> None:
+        """Know what another worker took out; whether it got the answer, it cannot say any more."""
+        self.out_since, self.entries, self._answer_lost = since, entries, True
 
     async def is_out(self) -> bool:
         """
@@ -148,11 +157,13 @@ class TargetEntries:
     async def _deregister(self, since: float) -> None:
         before = self.out_since, self._answer_lost
         self.out_since, self._answer_lost = since, True
+        self._note()
         try:
             await elbv2.deregister(self._calls, self.arn, self.entries)
         except AwsCallFailed as failed:
             if failed.trouble.kind not in ANSWER_LOST:
                 self.out_since, self._answer_lost = before
+                self._note()
             raise
         self._answer_lost = False
 

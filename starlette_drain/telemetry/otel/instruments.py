@@ -1,7 +1,8 @@
 """The metrics of a process: what its sessions do, whether it drains, and how its triggers fare."""
 
+from collections import Counter
 from collections.abc import Iterator
-from weakref import ReferenceType, finalize, ref
+from weakref import ReferenceType, WeakSet, finalize, ref
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -12,7 +13,6 @@ from starlette_drain._core.events import (
     DrainStarted,
     Event,
     SessionClosed,
-    SessionOpened,
     SessionRefused,
     SessionShed,
     TriggerPolled,
@@ -20,6 +20,7 @@ from starlette_drain._core.events import (
     WatchReported,
 )
 from starlette_drain._core.session import Outcome
+from starlette_drain.telemetry.base import OpenSessions
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
 
 __all__ = ["Instruments"]
@@ -44,13 +45,13 @@ class Instruments:
         # Kept: Logfire, configured anew, forgets the meters and instruments that are not held.
         self._meter = meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
-        self.open = 0
+        self.shown: WeakSet[OpenSessions] = WeakSet()
+        """The drains whose open sessions are shown, which one observer may share."""
         self.watch: dict[str, int] = {}
         """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
         self._kinds: dict[str, dict[str, str]] = {}
         self._ends: dict[tuple[str, Outcome], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
-        self._active = meter.create_up_down_counter("drain.sessions.active", "{session}", "Sessions that are open.")
         self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
         self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
         self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Late arrivals turned away.")
@@ -63,13 +64,11 @@ class Instruments:
 
     def are_real(self) -> bool:
         """Return whether they are more than the API's, which wait for an SDK to be set."""
-        return getattr(self._active, "_real_instrument", self) is not None
+        return getattr(self._shed, "_real_instrument", self) is not None
 
     def notify(self, event: Event) -> None:
         """Count *event*. Those that come for every session are looked for first, and make nothing new."""
         match event:
-            case SessionOpened():
-                self._open(event)
             case SessionClosed():
                 self._close(event)
             case SessionShed():
@@ -95,16 +94,15 @@ class Instruments:
         watch = {name: each for name, each in self.watch.items() if name != event.trigger}
         self.watch = {**watch, event.trigger: WATCH[event.state]} if isinstance(event, WatchReported) else watch
 
-    def _open(self, event: SessionOpened) -> None:
-        self.open += 1
-        if self.state == DRAINED:
-            self.state = DRAINING  # for a late arrival that was let in: see _core/state.py
-        self._active.add(1, self._of_kind(event.session.kind))
+    def open(self) -> Counter[str]:
+        """Return how many sessions are open, by kind."""
+        counts: Counter[str] = Counter()
+        for each in list(self.shown):
+            counts.update(dict(each.by_kind))  # a copy: this is the exporter's thread
+        return counts
 
     def _close(self, event: SessionClosed) -> None:
         session = event.session
-        self.open -= 1
-        self._active.add(-1, self._of_kind(session.kind))
         how = self._ends.get((session.kind, event.outcome))
         if how is None:
             how = {**self._of_kind(session.kind), "drain.close.reason": event.outcome.value}
@@ -138,6 +136,9 @@ class _Gauges:
                 meter.create_observable_gauge(
                     "drain.state", [self._state], "1", "0 while serving, 1 while draining, 2 when drained."
                 ),
+                meter.create_observable_up_down_counter(
+                    "drain.sessions.active", [self._active], "{session}", "Sessions that are open."
+                ),
                 meter.create_observable_gauge(
                     "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
                 ),
@@ -167,10 +168,16 @@ class _Gauges:
         for name, each in seen.items():
             yield Observation(each, {"drain.trigger": name})
 
+    def _active(self, _: CallbackOptions) -> Iterator[Observation]:
+        counts: Counter[str] = Counter()
+        for one in self._there():
+            counts.update(one.open())
+        for kind, count in counts.items():
+            yield Observation(count, {"network.protocol.name": kind})
+
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
         if there := self._there():
-            # Less than none where sessions opened before an SDK was set, and have closed since.
-            yield Observation(max(0, sum(one.open for one in there if one.state != SERVING)))
+            yield Observation(sum(one.open().total() for one in there if one.state != SERVING))
 
 
 _gauges: dict[int, _Gauges] = {}

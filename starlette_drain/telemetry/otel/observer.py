@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from starlette_drain._core.events import Event, SessionClosed, SessionOpened, SessionShed
+from starlette_drain.telemetry.base import OpenSessions
 from starlette_drain.telemetry.otel.instruments import Instruments
 from starlette_drain.telemetry.otel.spans import Spans
 
@@ -36,9 +37,13 @@ class OpenTelemetryObserver:
         self._spans = Spans(tracer_provider)
         self._instruments = Instruments(meter_provider)
 
-    def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
+    def look_at(self, open_sessions: OpenSessions) -> None:
+        """Show how many sessions are open. Counted from events, those that opened before an SDK was set would lack."""
+        self._instruments.shown.add(open_sessions)
+
+    def interest(self, kind: type[Event]) -> Callable[[], bool]:
         """Return what says whether the metrics go anywhere, so that single sessions are worth an event."""
-        return self._instruments.are_real
+        return _never if kind is SessionOpened else self._instruments.are_real
 
     def notify(self, event: Event) -> None:
         """Put *event* into metrics, and into spans unless it is one of those that come for every session."""
@@ -67,6 +72,10 @@ class OpenTelemetryObserver:
         if failures := [failure for flush in flushes if (failure := flush.failure())]:
             msg = "telemetry was not sent in full"
             raise ExceptionGroup(msg, failures)
+
+
+def _never() -> bool:
+    return False
 
 
 class Flush(Thread):

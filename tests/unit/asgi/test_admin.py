@@ -14,11 +14,11 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
-from worker_crowd import soon
+from worker_crowd import Watcher, soon
 
 from starlette_drain import Drain, DrainCause, DrainMiddleware, DrainState, Session
 from starlette_drain._asgi.admin import describe
-from starlette_drain._core.events import DrainReplanned, TriggerStoodDown
+from starlette_drain._core.events import DrainReplanned, TriggerStoodDown, WatchReported
 from starlette_drain.testing.recording import RecordingObserver
 from starlette_drain.triggers.manual import ManualTrigger
 
@@ -279,9 +279,41 @@ async def test_get_while_serving():
         "scope": "task",
         **numbers,
         "process": ANY,
+        "watch": None,
         "workers": [{"pid": os.getpid(), **numbers, **drain, "seconds_ago": 0.0}],
         "triggers": {"switch": {"fired": 0}, "workers": {"scope": "task"}},
     }
+
+
+async def test_the_watch_is_that_of_the_leader(crowd):
+    """Whichever worker is asked, `watch` says how the sources of the task are seen, the worst first."""
+
+    class Source(Watcher):
+        def status(self, _now):
+            return {"watch": "not yet"}
+
+    watchers = [Source(), Source()]
+    workers = []
+    for watcher in watchers:
+        workers.append(crowd.hire(triggers=[watcher]))
+        await soon()
+
+    async def report(state, because="", trigger="watcher", leader=0):
+        watchers[leader].control.emit(WatchReported(workers[0].engine.time(), trigger, state, "a in b", because))
+        await asyncio.sleep(10)
+        return [describe(each.drain)["watch"] for each in workers[leader:]]
+
+    assert [describe(each.drain)["watch"] for each in workers] == ["not yet"] * 2
+    assert await report("watching") == ["watching"] * 2
+    assert await report("not yet", trigger="another") == ["not yet"] * 2
+    blind = await report("blind", because="no answer has come")
+    assert blind == ["blind since 10 s ago because watcher: no answer has come"] * 2
+    watchers[0].control.emit(TriggerStoodDown(0.0, "another", "off"))
+    assert await report("watching") == ["watching"] * 2
+    await workers[0].die()
+    await asyncio.sleep(2)
+    assert describe(workers[1].drain)["watch"] == "not yet"
+    assert await report("watching", leader=1) == ["watching"]
 
 
 async def test_the_numbers_are_those_of_the_task(crowd):

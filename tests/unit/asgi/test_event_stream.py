@@ -28,6 +28,7 @@ from starlette_drain import (
     SettingsError,
     session_of,
 )
+from starlette_drain._asgi.connection import SCOPE_KEY
 from starlette_drain._core.events import SessionClosed, SessionOpened, SessionRefused
 from starlette_drain._core.session import Outcome
 from starlette_drain.testing.recording import RecordingObserver
@@ -412,6 +413,52 @@ async def test_a_task_that_asks_for_the_client_does_not_hide_one_that_listens():
     assert log == ["finally", "background"]
     assert house.outcomes() == [Outcome.SHED]
     assert house.drain.host.engine.time() - at < 1
+
+
+@pytest.mark.parametrize(("head", "is_prepared"), [(START, True), ({**START, "headers": []}, False)])
+async def test_only_a_session_is_prepared_where_a_framework_looks_for_the_client(head, is_prepared):
+    """Starlette listens for the client's end before the head of every stream; an answer gets no session for it."""
+    received = []
+
+    async def listen(receive):
+        while not received or received[-1] != "http.disconnect":
+            received.append((await receive())["type"])
+
+    async def app(scope, receive, send):
+        listener = asyncio.create_task(listen(receive))
+        await settle()
+        await send(head)
+        await listener
+        assert scope[SCOPE_KEY]._is_prepared is is_prepared
+
+    house = House(app)
+    server = house.serve()
+    await asyncio.sleep(1)
+    assert received == ["http.request"]
+    assert house.drain.statistics().open == is_prepared
+    if is_prepared:
+        await house.shed()
+    else:
+        server.deliver({"type": "http.disconnect"})
+    await server.task
+    assert received == ["http.request", "http.disconnect"]
+
+
+async def test_a_client_that_goes_before_the_head_leaves_no_session():
+    """Its exchange is over, whatever the application sends."""
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send(START)
+        await send(END)
+
+    house = House(app)
+    server = house.serve()
+    server.deliver({"type": "http.disconnect"})
+    await server.task
+    assert house.drain.statistics().opened == 0
+    assert len(house.drain.host.engine.answers) == 0
 
 
 async def test_nothing_is_added_to_an_encoded_body():

@@ -97,6 +97,22 @@ async def test_a_request_finds_in_its_scope_what_it_would_find_without_us():
     assert seen == [scope]
 
 
+@pytest.mark.parametrize("mode", ["drain", "observe", "off"])
+@pytest.mark.parametrize("scope", [LIFESPAN, HTTP, WEBSOCKET], ids=lambda scope: scope["type"])
+async def test_what_an_application_is_given_are_coroutine_functions(scope, mode):
+    """As a server's own are: asgiref's `async_to_sync`, which synchronous consumers use, warns of others."""
+    is_coroutine_function = asyncio.iscoroutinefunction if sys.version_info < (3, 12) else inspect.iscoroutinefunction
+    found = []
+
+    async def app(scope, receive, send):
+        found.extend([is_coroutine_function(receive), is_coroutine_function(send)])
+
+    await DrainMiddleware(app, drain=Drain(triggers=[], observers=[], mode=mode))(
+        dict(scope), nothing_more, nothing_at_all
+    )
+    assert found == [True, True]
+
+
 async def test_headers_that_can_be_read_only_once_arrive():
     """ASGI has it that headers are iterable: a generator is good enough, and nobody reads it before the server."""
     sent = []

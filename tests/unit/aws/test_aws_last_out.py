@@ -9,7 +9,7 @@ import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf, RecordingControl
 
 from starlette_drain import DrainCause
-from starlette_drain._core.events import DrainStarted, TriggerActed, TriggerImpaired
+from starlette_drain._core.events import DrainCancelled, DrainStarted, TriggerActed, TriggerImpaired
 from starlette_drain.aws.actions.last_out import LastOut
 from starlette_drain.aws.actions.private_file import name_of
 from starlette_drain.aws.actions.registration import SelfRegistration
@@ -188,6 +188,55 @@ async def test_the_last_worker_may_not(stage):
     (told,) = control.told(TriggerImpaired)
     assert "the last worker could not deregister" in told.problem
     assert task.states == {"10.0.0.5": "healthy"}
+
+
+@pytest.mark.parametrize("when", ["during the drain", "after the cancel"])
+async def test_what_a_leader_that_died_took_out_is_put_back(stage, folder, when):
+    """A task of ECS's that a drain by hand took out comes back when it is cancelled, whichever worker leads by then."""
+    task = stage.fake.add_task(stage.fake.add_service())
+    group = task.service.registrations[0].group
+    controls, leaders = [RecordingControl(), RecordingControl()], []
+    for control in controls:
+        control.workers = 2
+        leaders.append(
+            SelfRegistration(
+                clients=stage.clients, environ=ON_ECS, rng=Random(7), fetch=MetadataOf(task), registers=False
+            )
+        )
+    first, second = leaders
+    async with contextlib.AsyncExitStack() as stack:
+        for leader, control in zip(leaders, controls, strict=True):
+            await stack.enter_async_context(leader.attend(control))
+        watching = asyncio.create_task(first.watch(controls[0]))
+        await asyncio.sleep(10)
+        begun = DrainStarted(1000.0, "d-1", DrainCause("manual", "by hand", at=0.0), 1300.0, 10, "evenly")
+        for leader in leaders:
+            leader.notify(begun)
+        await asyncio.sleep(10)
+        assert [group.health(each).state for each in group.listed()] == ["draining"]
+        if when == "after the cancel":
+            stage.clients.failures["RegisterTargets"] = ClientError("ThrottlingException")
+            for leader in leaders:
+                leader.notify(DrainCancelled(1000.0, "d-1", None))
+            await asyncio.sleep(10)
+            del stage.clients.failures["RegisterTargets"]
+        first._leave_at_stop = a_killed_process
+        watching.cancel()
+        watching = asyncio.create_task(second.watch(controls[1]))
+        await asyncio.sleep(10)
+        if when == "during the drain":
+            assert [group.health(each).state for each in group.listed()] == ["draining"]
+            assert [each.trigger for each in controls[1].causes] == ["self-registration"]
+            second.notify(DrainCancelled(1000.0, "d-1", None))
+        await asyncio.sleep(60)
+        assert [group.health(each).state for each in group.listed()] == ["healthy"]
+        watching.cancel()
+        await asyncio.wait([watching])
+    assert [each.read_text().strip() for each in folder.glob("starlette-drain-*")] == [""]
+
+
+async def a_killed_process(_control):
+    """Do nothing any more."""
 
 
 async def test_a_killed_task_is_reaped(stage):

@@ -512,7 +512,6 @@ class Guest(Session):
 
     def __init__(self, drain):
         super().__init__("/", drain.host.engine.time())
-        self.is_open = True
         self._drain = drain
 
     def begin_close(self, _policy):
@@ -534,7 +533,9 @@ async def test_with_a_real_drain(scene):
         await asyncio.sleep(2)
         assert scene.states == ["healthy"]
         for _ in range(50):
-            drain.host.engine.track(Guest(drain))
+            guest = Guest(drain)
+            drain.host.engine.track(guest)
+            drain.host.engine.opened(guest)
         await drain.start(window=900)
         await asyncio.sleep(30)
         assert scene.states == ["draining"]

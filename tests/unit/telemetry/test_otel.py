@@ -1,5 +1,6 @@
 """The promise of telemetry/otel: a drain leaves one bounded trace and metrics, whatever becomes of the process."""
 
+import asyncio
 import gc
 import re
 import threading
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
 
+from starlette_drain import Drain
 from starlette_drain._core.events import (
     Event,
     SessionClosed,
@@ -29,6 +31,7 @@ from starlette_drain._core.events import (
     WatchReported,
 )
 from starlette_drain._core.session import Outcome
+from starlette_drain.telemetry.base import Observers, OpenSessions
 from starlette_drain.telemetry.logs import LogObserver
 from starlette_drain.telemetry.otel import OpenTelemetryObserver
 from starlette_drain.telemetry.otel import instruments as instruments_module
@@ -67,6 +70,8 @@ class Telemetry:
         self.reader = InMemoryMetricReader()
         self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
         self.observer = self.observe()
+        self.sessions = OpenSessions()
+        self.observer.look_at(self.sessions)
 
     def observe(self) -> OpenTelemetryObserver:
         """Make one more observer with the same providers."""
@@ -85,7 +90,12 @@ class Telemetry:
     def metrics(self) -> dict[str, Any]:
         """Collect, and return the metrics by name."""
         data = self.reader.get_metrics_data()
-        found = [each for one in data.resource_metrics for scope in one.scope_metrics for each in scope.metrics]
+        found = [
+            each
+            for one in (data.resource_metrics if data else ())
+            for scope in one.scope_metrics
+            for each in scope.metrics
+        ]
         return {each.name: each for each in found}
 
     def values(self, name: str) -> list[tuple[Mapping[str, Any], Any]]:
@@ -238,8 +248,8 @@ def test_the_scope_says_who_we_are(telemetry):
 def test_the_life_of_sessions_in_metrics(telemetry):
     """Opened, asked, closed and refused: each is counted under its kind and reason."""
     sessions = [session(opened_at=1000.0) for _ in range(4)]
-    telemetry.emit(*(SessionOpened(1000.0, each) for each in sessions), STARTED)
-    telemetry.emit(SessionShed(2000.0, sessions[0]), SessionShed(2000.0, sessions[1]))
+    telemetry.sessions.by_kind = {"websocket": 1}
+    telemetry.emit(STARTED, SessionShed(2000.0, sessions[0]), SessionShed(2000.0, sessions[1]))
     telemetry.emit(
         SessionClosed(2001.0, sessions[0], Outcome.SHED),
         SessionClosed(2005.0, sessions[1], Outcome.FORCED),
@@ -285,19 +295,19 @@ def test_polls_in_metrics(telemetry):
         ([STARTED], 1, 1),
         ([STARTED, finished()], 2, 1),
         ([STARTED, CANCELLED], 0, 0),
-        ([STARTED, finished(), SessionOpened(0.0, session())], 1, 2),
-        ([STARTED, finished(), SessionOpened(0.0, session()), finished()], 2, 2),
     ],
 )
 def test_the_state_and_who_remains(telemetry, events, state, remaining):
     """The gauges follow the states of a drain, and who is open counts as remaining unless the process serves."""
-    telemetry.emit(SessionOpened(0.0, session()), *events)
+    telemetry.sessions.by_kind = {"websocket": 1}
+    telemetry.emit(*events)
     assert telemetry.values("drain.state") == [({}, state)]
     assert telemetry.values("drain.sessions.remaining") == [({}, remaining)]
 
 
 def test_every_metric_has_its_kind_and_unit(telemetry):
     """Exactly these metrics, with UCUM units."""
+    telemetry.sessions.by_kind = {"websocket": 1}
     telemetry.emit(*story())
     assert {name: (type(each.data).__name__, each.unit) for name, each in telemetry.metrics().items()} == {
         "drain.state": ("Gauge", "1"),
@@ -337,18 +347,60 @@ def test_durations_have_buckets_from_seconds_to_days(telemetry):
 def test_two_drains_of_one_process_are_both_seen(telemetry):
     """Two applications in one process share the instruments; neither hides the other."""
     other = telemetry.observe()
-    other.notify(SessionOpened(0.0, session()))
+    sessions = OpenSessions()
+    other.look_at(sessions)
     other.notify(STARTED)
-    telemetry.emit(SessionOpened(0.0, session()))
+    sessions.by_kind = telemetry.sessions.by_kind = {"websocket": 1}
     assert telemetry.values("drain.state") == [({}, 1)]
     assert telemetry.values("drain.sessions.remaining") == [({}, 1)]
     assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
 
 
+def test_an_observer_of_two_drains_shows_the_sum():
+    """Of those that are still there, each with the sessions of its present event loop."""
+    telemetry = Telemetry()
+    with asyncio.Runner() as runner:
+        drains = [Drain(triggers=[], observers=[telemetry.observer]) for _ in range(2)]
+        for drain in drains:
+            runner.run(open_one(drain))
+        assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
+        runner.run(open_one(drains[0], stays=False))
+        assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
+    with asyncio.Runner() as runner:
+        runner.run(open_one(drains[0]))
+        assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
+        del drain, drains
+        gc.collect()
+        assert telemetry.metrics().keys().isdisjoint({"drain.sessions.active"})
+
+
+async def open_one(drain: Drain, *, stays: bool = True) -> None:
+    """Open a session, and close it again unless it *stays*."""
+    drain.host.attach()
+    one = session()
+    drain.host.engine.track(one)
+    drain.host.engine.opened(one)
+    if not stays:
+        drain.host.engine.closed(one, forced=False)
+
+
+def test_sessions_that_opened_before_an_sdk_was_set_are_shown(telemetry):
+    """Their closes do not count for less than none."""
+    observer = OpenTelemetryObserver()
+    observers = Observers([observer])
+    observers.open_sessions.by_kind = {"websocket": 2}
+    assert not observers.wants(SessionOpened)
+    observers.add(telemetry.observer)  # as its SDK comes
+    assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 2)]
+    observers.open_sessions.by_kind = {"websocket": 1}
+    observers.notify(SessionClosed(1.0, session(), Outcome.LEFT))
+    assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 1)]
+
+
 def test_a_provider_keeps_no_observer(telemetry):
     """An observer that nobody holds any more is freed, though the SDK keeps its gauges' callbacks; the next is seen."""
     gone = ref(telemetry.observer)
-    telemetry.emit(SessionOpened(0.0, session()), STARTED)
+    telemetry.emit(STARTED)
     telemetry.observer = None
     gc.collect()
     assert gone() is None
@@ -364,7 +416,7 @@ def test_a_session_costs_no_new_attributes(telemetry):
     instruments._closed = type("Counter", (), {"add": lambda _, __, attributes: seen.append(attributes)})()
     for _ in range(3):
         one = session()
-        telemetry.emit(SessionOpened(0.0, one), SessionClosed(1.0, one, Outcome.LEFT))
+        telemetry.emit(SessionClosed(1.0, one, Outcome.LEFT))
     assert seen[0] is seen[1] is seen[2]
 
 
@@ -404,7 +456,12 @@ def test_meters_and_instruments_are_held():
         def get_meter(self, *args, **kwargs):
             meter = super().get_meter(*args, **kwargs)
             held.append(ref(meter))
-            for kind in ("create_observable_gauge", "create_counter", "create_histogram", "create_up_down_counter"):
+            for kind in (
+                "create_counter",
+                "create_histogram",
+                "create_observable_gauge",
+                "create_observable_up_down_counter",
+            ):
                 setattr(meter, kind, self._remembering(getattr(meter, kind)))
             return meter
 
@@ -533,6 +590,7 @@ def test_an_unknown_fact_is_ignored_by_telemetry(telemetry):
 def test_the_documentation_names_everything_that_is_emitted(telemetry, caplog):
     """Every span, event, attribute, metric and log field is in docs/telemetry.md, and that names no others."""
     caplog.set_level("DEBUG", "starlette_drain")
+    telemetry.sessions.by_kind = {"websocket": 1}
     log = LogObserver()
     for event in (*story(), STARTED, JOINED, finished(still_open=1)):
         telemetry.emit(event)

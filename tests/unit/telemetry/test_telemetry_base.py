@@ -184,7 +184,8 @@ def test_opentelemetry_is_interested_where_an_sdk_is_set():
         (OpenTelemetryObserver(), False),
         (OpenTelemetryObserver(meter_provider=MeterProvider()), True),
     ):
-        assert Observers([observer]).wants(SessionOpened) is wanted
+        assert Observers([observer]).wants(SessionClosed) is wanted
+        assert not Observers([observer]).wants(SessionOpened)
 
 
 def test_an_interest_that_fails_is_logged_once_and_means_yes(caplog):
