@@ -46,11 +46,12 @@ def test_changelog_begins_with_the_version_of_the_package():
 @pytest.mark.slow
 @pytest.mark.xdist_group("wheel")
 def test_wheel_holds_every_module_and_nothing_else(wheel):
-    """The wheel holds the package with its py.typed and its licence, and neither tests nor the example."""
+    """The wheel holds the package with its py.typed, its page and its licence, and neither tests nor the example."""
     sources = {str(path.relative_to(SOURCES)) for path in (SOURCES / "starlette_drain").rglob("*.py")}
     names = set(wheel.namelist())
     packaged = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
-    assert packaged == sources | {"starlette_drain/py.typed"}
+    page = {f"starlette_drain/_asgi/page/page.{kind}" for kind in ("css", "html", "js")}
+    assert packaged == sources | page | {"starlette_drain/py.typed"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 

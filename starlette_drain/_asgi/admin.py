@@ -6,7 +6,7 @@ import hmac
 import json
 import math
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.announcement import Announcement
+from starlette_drain._asgi.page import accepts, make_page, wants_page
 from starlette_drain._asgi.process import ProcessCheck
+from starlette_drain._asgi.status_stream import StatusStreams
+from starlette_drain._asgi.waiting import first, wait_gone
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.drain import Drain
@@ -65,6 +68,8 @@ class AdminRoute:
     """
     ``GET`` shows the drain, ``POST`` starts it, ``DELETE`` cancels it; each with ``Authorization: Bearer <token>``.
 
+    A browser gets a page that asks for the token.
+
     Args:
         drain: The drain.
         token: The secret that every request must carry (RFC 6750).
@@ -75,6 +80,7 @@ class AdminRoute:
         self._drain = drain
         self._token = token.encode()
         self._path = path
+        self._streams = StatusStreams(lambda: describe(drain), self._wait_stopping)
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
@@ -96,8 +102,16 @@ class AdminRoute:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        self._authorize(request)
+        is_proxied = any(name in request.headers for name in PROXY_HEADERS)
+        if not is_proxied and wants_page(request):
+            return make_page()
+        self._authorize(request, is_proxied=is_proxied)
         match request.method:
+            case "GET" if accepts(request, "text/event-stream"):
+                if self._streams.is_full:
+                    remedy = "too many pages follow this worker; close one, or ask again without text/event-stream"
+                    raise _Refusal(429, remedy, retry_after="10")
+                return self._streams.make()
             case "GET" | "HEAD":
                 await self._wait(_seconds_to_wait(request), request)
                 return JSONResponse(describe(self._drain))
@@ -107,14 +121,14 @@ class AdminRoute:
                 return await self._cancel()
         raise _Refusal(405, f"{request.method} means nothing here", allow="GET, HEAD, POST, DELETE")
 
-    def _authorize(self, request: Request) -> None:
+    def _authorize(self, request: Request, *, is_proxied: bool) -> None:
         token = bearer_token(request)
         if token is None:
             raise _Refusal(401, "send 'Authorization: Bearer <admin token>'", www_authenticate="Bearer")
         if not hmac.compare_digest(token, self._token):
             challenge = 'Bearer error="invalid_token"'  # RFC 6750 section 3.1
             raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
-        if any(name in request.headers for name in PROXY_HEADERS):
+        if is_proxied:
             remedy = (
                 "this request came through a proxy or balancer and would drain a task of the balancer's choice; "
                 "send it to the task's own address"
@@ -147,13 +161,13 @@ class AdminRoute:
         """
         if seconds:
             drained = self._drain.host.wait_all_drained()
-            _, is_gone, _ = await _first(drained, _wait_gone(request.receive), self._wait_stopping(), timeout=seconds)
+            _, is_gone, _ = await first(drained, wait_gone(request.receive), self._wait_stopping(), timeout=seconds)
             if is_gone:
                 raise ClientDisconnect
 
     async def _read(self, request: Request) -> bytes:
         body: bytes | None
-        body, is_stopping = await _first(_read_body(request), self._wait_stopping(), timeout=BODY_TIMEOUT)
+        body, is_stopping = await first(_read_body(request), self._wait_stopping(), timeout=BODY_TIMEOUT)
         if body is not None:
             return body
         if is_stopping:
@@ -211,24 +225,6 @@ def describe(drain: Drain) -> dict[str, Any]:
     agreement = {"scope": task["scope"], "workers": task["workers"]}
     answer["triggers"]["workers"] = agreement if len(task["workers"]) > 1 else {"scope": task["scope"]}
     return answer
-
-
-async def _first(*works: Coroutine[Any, Any, Any], timeout: float) -> list[Any]:  # noqa: ASYNC109 - raises nothing
-    """Return the results of *works* when the first is over or the time is up; None for each that is not over."""
-    tasks = [asyncio.create_task(each) for each in works]
-    try:
-        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return [each.result() if each.done() else None for each in tasks]
-    finally:
-        for each in tasks:
-            each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _wait_gone(receive: Receive) -> bool:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    return True
 
 
 def _is_server_stopping() -> bool:

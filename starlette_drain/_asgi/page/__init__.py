@@ -1,0 +1,79 @@
+# The page is a shell without data: it asks for the admin token, keeps it in memory, and sends it as a bearer with each
+# request of its own. No cookie, so no other site can make a browser act here. It goes to browsers that come straight
+# from a private network, the others get what they get without it.
+"""The admin route as a page in a browser."""
+
+import functools
+import hashlib
+import ipaddress
+from base64 import b64encode
+from importlib.resources import files
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+__all__ = ["accepts", "make_page", "wants_page"]
+
+SHARED = ipaddress.ip_network("100.64.0.0/10")
+"""Addresses for carriers (RFC 6598); the subnets of EKS pods often have them too."""
+
+
+class _Page(NamedTuple):
+    body: str
+    policy: str
+
+
+def accepts(request: Request, media_type: str) -> bool:
+    """Tell whether a request asks for *media_type* by its name: ``*/*`` is what every client sends."""
+    accepted = request.headers.get("accept", "").lower().split(",")
+    return media_type in (each.partition(";")[0].strip() for each in accepted)
+
+
+def wants_page(request: Request) -> bool:
+    """Tell whether a request is a browser's, straight from a private address. With a token it wants the JSON."""
+    return (
+        request.method in ("GET", "HEAD")
+        and accepts(request, "text/html")
+        and "authorization" not in request.headers
+        and request.client is not None
+        and _is_private(request.client.host)
+    )
+
+
+def make_page() -> HTMLResponse:
+    """Return the page."""
+    page = _read_page()
+    headers = {
+        "content-security-policy": page.policy,
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "vary": "Accept, Authorization",
+        "x-content-type-options": "nosniff",
+    }
+    return HTMLResponse(page.body, headers=headers)
+
+
+def _is_private(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a Unix socket, or a name: it may be anybody's
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_private or address in SHARED
+
+
+@functools.cache
+def _read_page() -> _Page:
+    """Read the page when it is first asked for: an application that has none pays nothing."""
+    folder = files(__name__)
+    parts = {kind: folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
+    style, script = (b64encode(hashlib.sha256(parts[kind].encode()).digest()).decode() for kind in ("css", "js"))
+    body = parts["html"].replace("/* page.css */", parts["css"]).replace("/* page.js */", parts["js"])
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+    return _Page(body, policy)
