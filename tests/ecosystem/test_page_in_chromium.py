@@ -71,6 +71,12 @@ async def test_a_drain_is_cancelled_on_the_page(serve, tmp_path, programs):
         await drive("cancel", server, programs, tmp_path, drain=drain(server, 300), state=state)
 
 
+async def test_problems_stand_first_and_stay_text(serve, tmp_path, programs):
+    """What is wrong is said with its reason, the worst first, and no word from outside becomes HTML."""
+    server = serve("clients:app")
+    await drive("problems", server, programs, tmp_path, status=lambda: json.dumps(server.drain()[1]))
+
+
 async def test_a_wrong_token_is_refused(serve, tmp_path, programs):
     """The page says so and shows nothing, and after signing out it has nothing left."""
     await drive("refused", serve("clients:app"), programs, tmp_path)

@@ -238,12 +238,15 @@ function findProblems() {
     if (!why) continue
     const title = each.failed || each.error ? `Trigger ${name} has failed` : `Trigger ${name} is blind`
     const since = each.blind_for ? ` for ${duration(each.blind_for)}` : ""
-    const act = "Until it sees again a deregistration may go unnoticed: start the drain by hand when the target is deregistered."
+    const act = "Until it sees again nothing may notice a deregistration: then start the drain by hand."
     found.push({ key: `trigger ${name}`, bad: true, title, text: `It sees nothing${since}: ${plain(why)}. ${act}` })
   }
   if (status.scope === "worker" && !silent.length) {
     const text = `The workers of this task cannot reach each other. All numbers are those of the worker that answered, and a command reaches that one only. Its log says why, under "workers".`
     found.push({ key: "scope", bad: true, title: "These are the numbers of one worker only", text })
+  }
+  for (const { level, problem, remedy } of status.process?.problems ?? []) {
+    if (level === "unsafe") found.push({ key: `process ${problem}`, title: capital(problem), text: `${capital(remedy)}.` })
   }
   if (status.note) found.push({ key: "note", title: "The target is still in service", text: `${capital(status.note)}.` })
   if (status.failed_hooks) {

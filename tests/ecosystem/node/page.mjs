@@ -115,6 +115,34 @@ const scenarios = {
     assert.equal(JSON.parse(await ask("state")), "serving")
   },
 
+  async problems() {
+    const status = JSON.parse(await ask("status"))
+    const html = "<b onclick=alert(1)>x</b>"
+    Object.assign(status, { scope: "worker", note: `${html} is in service`, failed_hooks: 2 })
+    status.process = { problems: [{ level: "unsafe", problem: `a shell ${html}`, remedy: "use exec" }] }
+    status.triggers.blind = { watch: "blind", blind_for: 90, because: `no answer ${html}` }
+    status.triggers.broken = { failed: `raised ${html}`, targets: [{ arn: html, healthy: null }] }
+    status.triggers.off = { why: html }
+    const page = await open()
+    await page.route(url, (route) =>
+      route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify(status)}\n\n` }),
+    )
+    await signIn(page)
+    await state(page, "Serving")
+    assert.deepEqual(await page.locator(".problem b").allTextContents(), [
+      "Trigger blind is blind",
+      "Trigger broken has failed",
+      "These are the numbers of one worker only",
+      `A shell ${html}`,
+      "The target is still in service",
+      "2 close hooks have failed",
+    ])
+    assert.match(await page.locator(".problem").first().textContent(), /for 90 s: no answer <b onclick/)
+    assert.equal(await page.locator("[onclick]").count(), 0)
+    for (const details of await page.locator("summary:visible").all()) await details.click()
+    await check(page)
+  },
+
   async refused() {
     const page = await open()
     for (const secret of ["wrong-horse-battery-staple", "nicht ohne Umlaut: ü"]) {
