@@ -80,7 +80,7 @@ class AdminRoute:
         self._drain = drain
         self._token = token.encode()
         self._path = path
-        self._streams = StatusStreams(lambda: describe(drain), self._wait_stopping)
+        self._streams = StatusStreams(lambda: describe(drain), self._wait_ending)
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
@@ -173,6 +173,18 @@ class AdminRoute:
         if is_stopping:
             raise _Refusal(503, "the server stops, and the body has not arrived", connection="close")
         raise _Refusal(408, f"the body has not arrived within {BODY_TIMEOUT:g} s", connection="close")
+
+    async def _wait_ending(self) -> bool:
+        """Wait until the server stops or is about to: most do not show it, and wait for their responses."""
+        while not self._is_going and self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        return True
+
+    @property
+    def _is_going(self) -> bool:
+        """Whether the process was told to stop, and nothing keeps it any more."""
+        engine = self._drain.host.engine
+        return engine is not None and engine.state is DrainState.DRAINED and not engine.is_revocable
 
     async def _wait_stopping(self) -> bool:
         while self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110 - the server sends no event

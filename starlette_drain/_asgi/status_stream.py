@@ -19,8 +19,8 @@ INTERVAL = 1.0
 LIMIT = 8
 """Streams at one time."""
 
-MAX_AGE = 300.0
-"""Seconds after which a stream ends, and its client asks again: one that vanished keeps its place no longer."""
+MAX_AGE = 30.0
+"""Seconds after which a stream ends, and its client asks again: it holds up no server that tells no one of its stop."""
 
 LAST_WORDS = 1.0
 """Seconds for the end of a stream: a client that reads nothing holds up no server that stops."""

@@ -549,6 +549,7 @@ function renderFlow(from, to, seen) {
   const bins = new Map()
   for (let at = 1; at < seen.length; at++) {
     const [one, other] = [seen[at - 1], seen[at]]
+    if (other.t <= one.t) continue // the last of one stream and the first of the next
     for (let bin = Math.floor((one.t - origin) / size); bin <= Math.floor((other.t - origin) / size); bin++) {
       const overlap = Math.min(other.t, origin + (bin + 1) * size) - Math.max(one.t, origin + bin * size)
       const share = overlap / (other.t - one.t) / size

@@ -10,6 +10,7 @@ from base64 import b64encode
 import pytest
 from test_admin import BEARER, TOKEN, House, Server
 
+from starlette_drain import DrainCause
 from starlette_drain._asgi import page
 from starlette_drain._asgi.status_stream import LIMIT, MAX_AGE
 
@@ -286,8 +287,8 @@ async def test_there_are_only_so_many_streams():
         await each.go()
 
 
-async def test_a_stream_ends_after_some_minutes():
-    """A client that vanished without a word keeps its place no longer; any other asks again."""
+async def test_a_stream_does_not_last():
+    """A client that vanished frees its place, and a server that hides its stop waits no longer; others ask again."""
     watcher = Watcher(House())
     await asyncio.sleep(MAX_AGE - 1)
     assert not watcher.task.done()
@@ -305,6 +306,20 @@ async def test_a_stream_ends_when_the_server_stops(server):
     await asyncio.wait_for(watcher.task, 1)
     assert watcher.is_complete
     assert watcher.events[-1]["state"] == "serving"
+
+
+async def test_a_stream_ends_when_the_process_was_told_to_stop_and_has_drained():
+    """Most servers do not show that they stop, and wait for their responses: it lasts to the end of the drain."""
+    house = House()
+    await house.open(10)
+    watcher = Watcher(house)
+    now = asyncio.get_running_loop().time()
+    house.drain.host.control().claim(DrainCause("sigterm", "SIGTERM", now, now + 10, revocable=False))
+    await asyncio.sleep(8)
+    assert watcher.events[-1]["state"] == "draining"
+    await asyncio.wait_for(watcher.task, 4)
+    assert watcher.is_complete
+    assert watcher.events[-1]["state"] == "drained"
 
 
 async def test_a_stream_ends_with_the_application():
