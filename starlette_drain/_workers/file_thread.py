@@ -23,15 +23,17 @@ class FileThread(Executor):
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run *call* after those before it."""
         outcome: Future[Any] = Future()
-        self._calls.put((outcome, lambda: call(*args, **kwargs)))
         if not self._has_started:
-            self._has_started = True
             threading.Thread(target=self._run, name="starlette-drain-workers", daemon=True).start()
+            self._has_started = True
+        self._calls.put((outcome, lambda: call(*args, **kwargs)))
         return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        """End the thread after the calls that were submitted."""
-        self._calls.put(None)
+        """End the thread after the calls that were submitted; another call starts a new one."""
+        if self._has_started:
+            self._has_started = False
+            self._calls.put(None)
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:

@@ -146,7 +146,8 @@ class Member:
         return self.leader_of(task) in (None, self.pid)
 
     async def run(self) -> None:
-        """Meet the other workers for as long as the application runs."""
+        """Meet the other workers for as long as the application runs; again where an error has ended that."""
+        self._has_left = False
         try:
             await self._meet()
             if self._exchange is None and not self._engine.settings.exit_when_drained:

@@ -460,6 +460,22 @@ async def test_a_command_that_could_not_be_written_is_written_later(crowd, monke
     assert len(one.recording.of(TriggerRestored)) == 1
 
 
+@pytest.mark.parametrize("what", ["_pause", "_exit_when_drained"])
+async def test_an_error_makes_no_worker_deaf(crowd, what, monkeypatch):
+    """Whatever ends the exchanges of a worker, they begin again a moment later, and it hears of a drain."""
+    one, other = crowd.hire(), crowd.hire()
+    await soon()
+    with monkeypatch.context() as broken:
+        broken.setattr(other.member, what, lambda: 1 / 0)
+        await soon()
+    await asyncio.sleep(5)
+    other.seat(3)
+    await one.drain.start(window=10)
+    await soon()
+    assert states(crowd) == [DrainState.DRAINED, DrainState.DRAINING]
+    assert len(one.status()["workers"]) == 2
+
+
 async def test_a_heartbeat_of_another_version_is_no_harm(crowd):
     """A worker of another version (an upgrade by HUP) is said, by the name of its file, and stops nothing."""
     one, other = crowd.hire(), crowd.hire()
