@@ -216,7 +216,7 @@ def describe(drain: Drain) -> dict[str, Any]:
         progress["pacing"] += f" (in one of {engine.workers} workers)"
     answer = {
         "schema": SCHEMA,
-        **{name: task[name] for name in ("scope", "state", "sessions", "transfers", "working", "failed_hooks")},
+        **{name: task[name] for name in ("scope", "state", "sessions", "answers", "working", "failed_hooks")},
     }
     has_source = any(name not in off and {"watch", "watched_by"} & each.keys() for name, each in statuses.items())
     answer["watch"] = task["watch"] or ("not yet" if has_source else None)

@@ -1,8 +1,8 @@
 # Who gets SIGTERM, and what does the server make of it?
 #
 # ECS signals the first process of the container (and so does Docker, with the image's STOPSIGNAL). What stands between
-# it and the server decides whether the server hears of it: an init passes the signal on, a shell does not, of a process
-# manager nobody can tell from here. A process knows its parents from /proc, and the server's configuration from the
+# it and the server decides whether the server hears of it: an init passes the signal on, a shell does not, and a
+# process manager may or may not. A process knows its parents from /proc, and the server's configuration from the
 # server itself, whatever file, variable or line of code it was set in: from outside all of that is guesswork.
 #
 # Only on ECS is any of this a problem: at a terminal a shell stands before every server.

@@ -3,7 +3,7 @@
 # Triggers hold claims; the drain follows from those that stand (_core/claims.py). While one runs there is one
 # `DrainRun` and one future for its outcome. Three rules keep it simple to reason about:
 #
-#   - Feed, then collect. Claims, sessions and holds are fed in; when the timer rings, whoever closes sessions collects
+#   - Feed, then collect. Claims, sessions and holds are fed in; when the timer rings, what closes sessions collects
 #     those that are due, and reports back.
 #   - A change of state is complete before its event goes out. Events are queued and delivered at the end of the call
 #     that caused them, so an observer or a trigger may call back at will.

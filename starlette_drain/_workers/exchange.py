@@ -11,7 +11,7 @@ from starlette_drain._workers.command_log import CommandLog, News
 from starlette_drain._workers.heartbeat import Heartbeat
 from starlette_drain._workers.shared_directory import SharedDirectory
 
-__all__ = ["Exchange", "Heard", "Problem", "problem_of"]
+__all__ = ["Exchange", "Problem", "Received", "problem_of"]
 
 BEAT = 1.0
 """Seconds after which a worker of which there is nothing new says that it lives, and one whose counts move writes."""
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
-class Heard:
+class Received:
     """
     What a worker has read in one exchange.
 
@@ -79,20 +79,20 @@ class Exchange:
         self._log.keep(commands)
         self._log.write(self._enter())
 
-    def meet(self, heartbeat: Heartbeat) -> Heard:
+    def meet(self, heartbeat: Heartbeat) -> Received:
         """Read the others, then publish *heartbeat*. A step that fails prevents no other."""
-        heard = Heard()
+        received = Received()
         try:
             directory = self._enter()
         except OSError as error:
-            heard.problem = problem_of(error)
-            return heard
-        for step in (self._hear_commands, self._hear_workers, self._publish):
+            received.problem = problem_of(error)
+            return received
+        for step in (self._read_commands, self._read_workers, self._publish):
             try:
-                step(directory, heartbeat, heard)
+                step(directory, heartbeat, received)
             except OSError as error:
-                heard.problem = heard.problem or problem_of(error)
-        return heard
+                received.problem = received.problem or problem_of(error)
+        return received
 
     def leave(self, supervisor: int | None) -> None:
         """Leave the other workers."""
@@ -110,7 +110,7 @@ class Exchange:
             self._directory.enter()  # the last of the workers that left may have removed it
         return self._directory
 
-    def _publish(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
+    def _publish(self, directory: SharedDirectory, heartbeat: Heartbeat, received: Received) -> None:  # noqa: ARG002
         try:
             before, at = self._written, heartbeat.at
             differs = _differences(before, heartbeat) if before is not None else EVERYTHING
@@ -126,21 +126,21 @@ class Exchange:
             self._log.write(directory)
             directory.keep_room(self._pid)
 
-    def _hear_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:  # noqa: ARG002
-        heard.news = self._log.read(directory)
-        self._find_unreadable(directory, self._log.unreadable, heard)
+    def _read_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, received: Received) -> None:  # noqa: ARG002
+        received.news = self._log.read(directory)
+        self._find_unreadable(directory, self._log.unreadable, received)
 
-    def _hear_workers(self, directory: SharedDirectory, heartbeat: Heartbeat, heard: Heard) -> None:
+    def _read_workers(self, directory: SharedDirectory, heartbeat: Heartbeat, received: Received) -> None:
         heartbeats, unreadable = directory.read_heartbeats(self._pid, heartbeat.at)
-        heard.heartbeats = heartbeats
-        self._find_unreadable(directory, unreadable, heard)
+        received.heartbeats = heartbeats
+        self._find_unreadable(directory, unreadable, received)
         if not unreadable:
             applied = min(each.applied for each in (heartbeat, *heartbeats.values()))
             self._log.prune(directory, applied)
 
-    def _find_unreadable(self, directory: SharedDirectory, unreadable: dict[str, str], heard: Heard) -> None:
+    def _find_unreadable(self, directory: SharedDirectory, unreadable: dict[str, str], received: Received) -> None:
         for name, why in unreadable.items():
-            heard.problem = heard.problem or Problem(f"{directory.path / name} cannot be read: {why}", NO_FILE)
+            received.problem = received.problem or Problem(f"{directory.path / name} cannot be read: {why}", NO_FILE)
 
 
 def _differences(one: Heartbeat, other: Heartbeat) -> frozenset[str]:

@@ -1,5 +1,5 @@
 # The workers do not negotiate who does what is done once per task. Each publishes since when it runs, and of those that
-# are heard the one that has run longest is the leader. All see the same files, so all come to the same result, and a
+# are alive the one that has run longest is the leader. All see the same files, so all come to the same result, and a
 # mistake (a worker that stalled, or was seen too late) is corrected a moment later. A lock would be no better: a child
 # that the application forks keeps it when its worker dies, since it belongs to the open file (flock(2)).
 """The status that each worker of a task publishes, and what follows from all of them."""
@@ -18,7 +18,7 @@ SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
-UNDER_WAY = ("transfers", "working", "failed_hooks")
+UNDER_WAY = ("answers", "working", "failed_hooks")
 PROGRESS = ("shed", "left", "refused", "forced")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
@@ -141,10 +141,10 @@ def leader(task: str, heartbeats: Mapping[int, Heartbeat], now: float) -> int | 
 
     That is the one that has run longest, of those in which *task* has failed least often.
     """
-    heard = [
+    alive = [
         (each.failures.get(task, 0), each.since, pid) for pid, each in heartbeats.items() if now - each.at <= SILENCE
     ]
-    return min(heard)[2] if heard else None
+    return min(alive)[2] if alive else None
 
 
 def task_state(own: str, others: Iterable[tuple[str, bool]]) -> str:

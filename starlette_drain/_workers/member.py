@@ -29,7 +29,7 @@ from starlette_drain._core.state import DrainState
 from starlette_drain._engine.engine import Engine
 from starlette_drain._workers.command import Cancel, Claim, Command, Withdraw, follow
 from starlette_drain._workers.command_log import News
-from starlette_drain._workers.exchange import Exchange, Heard, Problem, problem_of
+from starlette_drain._workers.exchange import Exchange, Problem, Received, problem_of
 from starlette_drain._workers.exit import end, is_done
 from starlette_drain._workers.file_thread import FileThread
 from starlette_drain._workers.heartbeat import (
@@ -115,7 +115,7 @@ class Member:
         """The claims that the log leads to, as far as it was read."""
         self._claimants: dict[str, int] = {}
         self._held: dict[str, DrainCause] = {}
-        """The claims that triggers of this very worker hold, whoever published them first."""
+        """The claims that triggers of this very worker hold, no matter which worker published them first."""
         self._others: dict[int, Heartbeat] = {}
         self._failures: dict[str, int] = {}
         self._window = Latest(engine.note_window)
@@ -328,13 +328,13 @@ class Member:
     def _hangs(self) -> bool:
         return self._under_way is not None and not self._under_way.done()
 
-    def _begin_exchange(self, exchange: Exchange) -> asyncio.Future[Heard]:
+    def _begin_exchange(self, exchange: Exchange) -> asyncio.Future[Received]:
         self._submit()
         self._own = self._heartbeat()
         self._since = self._own.since
         future = self._engine.loop.run_in_executor(self._thread, exchange.meet, self._own)
         # Not where it is awaited: the caller may be cancelled, and each command is read only once.
-        future.add_done_callback(self._heard)
+        future.add_done_callback(self._take_in)
         return future
 
     def _submit(self) -> None:
@@ -349,23 +349,23 @@ class Member:
         if not outcome.cancelled() and (error := outcome.exception()) is not None:
             self._fail(error)
 
-    def _heard(self, outcome: asyncio.Future[Heard]) -> None:
+    def _take_in(self, outcome: asyncio.Future[Received]) -> None:
         if outcome.cancelled() or self._has_left:
             return
         try:
-            heard = outcome.result()
-            self.apply(heard)
+            received = outcome.result()
+            self.apply(received)
         except Exception as error:  # noqa: BLE001 - it is logged; what stops the exchanges would blind the whole task
             self._fail(error)
         else:
-            if heard.problem is not None:
-                self._impair(heard.problem)
+            if received.problem is not None:
+                self._impair(received.problem)
             else:
                 self._restore()
 
-    def apply(self, heard: Heard) -> None:
+    def apply(self, received: Received) -> None:
         """Do what the others have published, and take note of how they stand."""
-        news = heard.news
+        news = received.news
         del self._unconfirmed[: news.confirmed]
         self._submitted -= news.confirmed
         later = tuple(self._unconfirmed)
@@ -379,8 +379,8 @@ class Member:
                 self._engine.mute(claim)
         finally:
             self._applied = max(self._applied, news.last)
-        if heard.heartbeats is not None:
-            self._others = heard.heartbeats
+        if received.heartbeats is not None:
+            self._others = received.heartbeats
             self._engine.divide(len(self._others) + 1)
             # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
             self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))

@@ -46,7 +46,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return 130  # what a shell shows of Ctrl+C
     except BrokenPipeError:
-        # Whoever reads has had enough, such as `head`; nothing may be written at the end either.
+        # The reader has had enough, such as `head`; nothing may be written at the end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(code or 0)

@@ -70,7 +70,7 @@ class SigtermTrigger:
         self._state, self._received, self._passed_on_by = "in place", None, None
         try:
             await self._wait(came, handler, control)
-            self._state, self._received = "received", signal.Signals(handler.heard).name
+            self._state, self._received = "received", signal.Signals(handler.received).name
             try:
                 await self._drain(control, self._received)
             except Exception:
@@ -171,7 +171,7 @@ class _StandIn:
 
     def __init__(self, formers: Mapping[int, Handler], speak_up: Callable[[], object]) -> None:
         self.formers: dict[int, Handler] = dict(formers)
-        self.heard = signal.SIGTERM
+        self.received = signal.SIGTERM
         """The signal that has come."""
         self._speak_up = speak_up
         rows = [each._row for each in formers.values() if isinstance(each, _StandIn)]
@@ -191,12 +191,12 @@ class _StandIn:
             self._row.pass_on(signum, frame)
             return
         for each in self._row.members:
-            each.hear(signum)
+            each.receive(signum)
 
-    def hear(self, signum: int) -> None:
+    def receive(self, signum: int) -> None:
         """Speak up, the first time."""
         if self._is_listening:
-            self._is_listening, self.is_draining, self.heard = False, True, signal.Signals(signum)
+            self._is_listening, self.is_draining, self.received = False, True, signal.Signals(signum)
             try:
                 self._speak_up()
             except RuntimeError:  # the event loop was closed without an end, so no drain will pass the signal on
@@ -205,7 +205,7 @@ class _StandIn:
     def end_drain(self) -> None:
         """Pass the signal on as soon as none in the row drains any more; not again where a second one was."""
         if self.is_draining:
-            self.is_draining, self._row.owed = False, self.heard
+            self.is_draining, self._row.owed = False, self.received
         self._row.settle()
 
     def retire(self) -> None:

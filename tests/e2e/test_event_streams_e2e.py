@@ -48,7 +48,7 @@ async def test_streams_end_cleanly_and_a_download_is_finished(server):
     """Every body is complete, ``retry:`` stands only after whole events, and the generators have cleaned up."""
     async with reading(server, *STREAMS, "download") as tasks:
         _, shown = await asyncio.to_thread(server.drain, "GET")
-        assert (shown["sessions"]["open"], shown["transfers"]) == (4, 1)
+        assert (shown["sessions"]["open"], shown["answers"]) == (4, 1)
         await asyncio.to_thread(server.drain, "POST", window=2)
         *streams, download = await asyncio.gather(*tasks)
     for name, (status, headers, body) in zip(STREAMS, streams, strict=True):
@@ -102,7 +102,7 @@ async def test_an_answer_is_complete_or_seen_to_be_cut(serve, method, headers):
     async with reading(server, "answer?seconds=3", "answer?seconds=60", method=method, headers=headers) as tasks:
         await asyncio.to_thread(server.drain, "POST", window=0)
         _, shown = await asyncio.to_thread(server.drain, "GET")
-        assert (shown["sessions"]["open"], shown["transfers"]) == (0, 2)
+        assert (shown["sessions"]["open"], shown["answers"]) == (0, 2)
         server.signal()
         _, _, whole = await tasks[0]
         with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
@@ -119,7 +119,7 @@ async def test_what_is_declared_leaves_as_declared(serve, http):
     server = serve("event_streams:app", "--http", http, env=environment)
     async with reading(server, "watch", "streaming", "answer?seconds=4") as (watch, cut, answer):
         _, shown = await asyncio.to_thread(server.drain, "GET")
-        assert (shown["sessions"]["open"], shown["transfers"]) == (2, 1)
+        assert (shown["sessions"]["open"], shown["answers"]) == (2, 1)
         await asyncio.to_thread(server.drain, "POST", window=1)
         _, headers, lines = await watch
         assert set(lines.splitlines()) == {b"{}"}

@@ -359,7 +359,7 @@ function renderNumbers() {
     figures.push(["asked to leave", count(drain.shed)], ["left by themselves", count(drain.left)])
     figures.push(["new ones refused", count(drain.refused)], ["forced", count(drain.forced), drain.forced > 0])
   }
-  figures.push(["responses under way", count(status.transfers)], ["still at work", count(status.working)])
+  figures.push(["responses under way", count(status.answers)], ["still at work", count(status.working)])
   renderFigures($("numbers"), figures)
   $("report-card").hidden = !report
   if (!report) return

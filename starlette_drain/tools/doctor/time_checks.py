@@ -40,7 +40,7 @@ NEARLY = 0.9
 """Part of the time of a drain in which most sessions have left."""
 
 LONG_DELAY = 300.0
-"""Seconds; a deployment that waits longer for its old tasks keeps whoever deploys waiting."""
+"""Seconds; a deployment that waits longer for its old tasks keeps people waiting."""
 
 SPOT_NOTICE = 120.0
 """Seconds between the notice of a Spot interruption and the end."""

@@ -15,7 +15,7 @@ START_UP = 30.0
 """Seconds from the start of a task until it is healthy: quick for Fargate."""
 
 START_UPS = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0)
-"""What it may be where nobody has said it."""
+"""What it may be where it was not given."""
 
 
 @dataclass(frozen=True)

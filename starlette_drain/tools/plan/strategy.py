@@ -5,7 +5,7 @@
 # then the old fleet is taken out. Behind an NLB ECS adds ten minutes to the shift of test traffic and ten to that of
 # production traffic: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/nlb-resources-for-blue-green.html.
 # Express mode is a canary of its own: 5 % for 3 minutes, then a bake of 3 minutes.
-# A PAUSE hook after the shift of production traffic keeps the old fleet as long as nobody lets the deployment go on.
+# A PAUSE hook after the shift of production traffic keeps the old fleet until the deployment is let go on.
 """The strategies of deployments, and the times that they take: pure."""
 
 from dataclasses import dataclass, replace

@@ -259,7 +259,7 @@ async def test_the_route_stands_before_the_applications_own():
 
 
 async def test_get_while_serving():
-    """The schema, state, sessions by standing, transfers, workers and triggers: no drain and no report."""
+    """The schema, state, sessions by standing, answers, workers and triggers: no drain and no report."""
     house = House()
     await house.open(3)
     answer = await house.ask()
@@ -269,7 +269,7 @@ async def test_get_while_serving():
     numbers = {
         "state": "serving",
         "sessions": {"open": 3, "waiting": 3, "held": 0, "leaving": 0, "opened": 3, "closed": 0},
-        "transfers": 0,
+        "answers": 0,
         "working": 0,
         "failed_hooks": 0,
     }

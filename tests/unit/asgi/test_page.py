@@ -245,7 +245,7 @@ async def test_the_stream_is_no_session():
     await house.open(0)
     watcher = Watcher(house)
     await asyncio.sleep(1)
-    assert watcher.events[-1]["sessions"]["open"] == watcher.events[-1]["transfers"] == 0
+    assert watcher.events[-1]["sessions"]["open"] == watcher.events[-1]["answers"] == 0
     await house.drain.start(window=60)
     await asyncio.sleep(1.1)
     assert watcher.events[-1]["state"] == "drained"

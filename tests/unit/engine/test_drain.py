@@ -96,7 +96,7 @@ async def test_a_drain_asks_everyone_once_before_its_deadline(drain, recording):
     assert [len(session.asked_at) for session in sessions] == [1] * 50
     moments = sorted(session.asked_at[0] - began for session in sessions)
     slots = [int(moment // (99 / 50)) for moment in moments]
-    assert slots == list(range(50)), "one in each slot of the window less one second for the last goodbye"
+    assert slots == list(range(50)), "one in each slot of the window less one second for the last close"
     assert drain.host.engine.time() - began == pytest.approx(moments[-1] + 0.5)
 
 
@@ -158,7 +158,7 @@ async def test_a_second_start_can_only_shorten(drain, recording):
 
 
 async def test_a_cause_that_joins_when_drained_is_told_of(drain, recording):
-    """The drain is over here, and not for other workers, nor for transfers: they go by the new deadline."""
+    """The drain is over here, and not for other workers, nor for answers: they go by the new deadline."""
     await drain.start(window=300)
     assert drain.state is DrainState.DRAINED
     now = drain.host.engine.time()

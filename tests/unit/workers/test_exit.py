@@ -80,7 +80,7 @@ async def test_where_late_arrivals_are_accepted_the_process_stays_until_the_dead
     assert [worker.process.pid] == told
 
 
-async def test_transfers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
+async def test_answers_under_way_put_the_exit_off_until_the_deadline(crowd, told):
     """A download that began before the drain may finish within the window."""
     worker = crowd.hire(alone=True, exit_when_drained=True)
     worker.engine.answers.under_way += 1

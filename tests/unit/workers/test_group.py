@@ -298,7 +298,7 @@ async def test_every_worker_shows_all_and_the_sum(crowd):
         status = worker.status()
         assert status["scope"] == "task"
         assert 60 >= status["sessions"]["open"] > 55
-        assert status["transfers"] == 3
+        assert status["answers"] == 3
         assert status["refused"] == 1
         assert status["forced"] == 0
         assert [each.process.pid for each in sorted(workers, key=lambda each: each.process.pid)] == [
