@@ -121,6 +121,9 @@ class EventStreamSession(Connection):
         "kind",
     )
 
+    tells_each_task = True
+    """Servers tell of the client's end as often as they are asked: two tasks may both wait to hear of it."""
+
     _declared: Declaration | None
     _is_prepared: bool
     _phase: int

@@ -309,8 +309,8 @@ async def test_the_clean_up_of_a_cancelled_application_is_work():
 # --- What is called in a loop ---
 
 
-async def test_a_consumer_that_makes_a_task_for_each_receive_and_ignores_the_end_is_cancelled():
-    """As Channels does where a consumer has no StopConsumer: it asks for more, in a new task each time."""
+async def test_a_consumer_that_makes_a_task_for_each_receive_and_ignores_the_end_waits():
+    """As Channels does where a consumer has no StopConsumer: it waits, as on most servers, and is told once."""
     received = []
 
     async def app(scope, receive, send):
@@ -323,12 +323,94 @@ async def test_a_consumer_that_makes_a_task_for_each_receive_and_ignores_the_end
     house = House(app, grace=3)
     server = house.serve()
     await settle()
-    began = now()
     await house.shed()
-    await server.task
+    await asyncio.sleep(600)
 
     assert received == [CONNECT, SHED]
-    assert now() - began == pytest.approx(3, abs=0.01)
+    assert house.counts() == (0, 1)
+    assert not server.task.done(), "it cannot be told from one of which another task is at work"
+    server.task.cancel()
+    with suppress(asyncio.CancelledError):
+        await server.task
+
+
+async def save_in_a_group(receive, send, notes):
+    """Listen on in one task, and save in another."""
+
+    async def listen():
+        while True:
+            await receive()
+
+    async def hear():
+        await receive()
+        await notes.save()
+        listening.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen())
+        group.create_task(hear())
+
+
+async def save_and_listen_anew(receive, send, notes):
+    """Hear of the end, and save beside a task that listens anew."""
+    await receive()
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(receive())
+        group.create_task(notes.save()).add_done_callback(lambda _: listening.cancel())
+
+
+async def save_beside_the_one_that_serves(receive, send, notes):
+    """Save in a task that has heard of the end, and listen on in the one that serves the connection."""
+
+    async def hear():
+        await receive()
+        await notes.save()
+
+    with suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as group:
+            saving = group.create_task(hear())
+            serving = asyncio.current_task()
+            saving.add_done_callback(lambda _: serving.cancel())
+            while True:
+                await receive()
+
+
+async def save_beside_one_that_only_sends(receive, send, notes):
+    """Save in a task that has heard of the end, and send on in the one that serves the connection."""
+
+    async def hear():
+        await receive()
+        await notes.save()
+
+    async with asyncio.TaskGroup() as group:
+        saving = group.create_task(hear())
+        await asyncio.sleep(1)
+        while not saving.done():
+            with suppress(WebSocketDisconnect):
+                await send(TICK)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [save_in_a_group, save_and_listen_anew, save_beside_the_one_that_serves, save_beside_one_that_only_sends],
+    ids=lambda app: app.__name__,
+)
+async def test_work_beside_a_task_that_goes_on_listening_or_sending_is_not_cancelled(app):
+    """Where several tasks have heard of the end, one that listens or sends on says nothing about the others."""
+    notes = Notes()
+
+    async def wrapped(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await app(receive, send, notes)
+
+    house = House(wrapped, grace=1)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert notes == ["saved"]
+    assert server.task.exception() is None
 
 
 async def test_a_receive_after_a_send_that_raised_still_gets_the_disconnect_once():
