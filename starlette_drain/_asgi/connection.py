@@ -428,10 +428,18 @@ class Connection(Session):
         except Exception as error:  # noqa: BLE001
             # The client has gone, does not read, or the server's own assertions failed (the legacy websockets
             # implementation, when the application is in a blocked send). Nothing more can be done for this one.
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                self._leave_alone(closing)
             logger.debug("The close of a session on %s could not be sent: %r", printable(self.path), error)
         closing.is_sent = True
         if closing.has_noticed or self._task is None:
             self.connection_ended()
+
+    def _leave_alone(self, closing: Closing) -> None:
+        """Let an application work on whose client had gone before, unnoticed. It learns of the client's own end."""
+        if not (closing.has_noticed or closing.interrupted):
+            self._disconnect = None
+        self._notice()
 
     def _end_receive(self, close_policy: ClosePolicy) -> Closing:
         """Disconnect the application. Whatever it does not notice within the grace is cancelled."""

@@ -553,6 +553,27 @@ async def test_each_task_that_asks_is_told_of_the_end_once():
     assert told == [(after, {"type": "http.disconnect"}) for after in range(3)]
 
 
+async def test_what_follows_a_last_part_after_the_shed_is_work():
+    """An application that ends its body after the shed has ended the exchange: what it does then is not cancelled."""
+    saved = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await asyncio.sleep(60)
+        saved.append(True)
+
+    house = House(app, grace=3)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert saved == [True]
+    assert house.outcomes() == [Outcome.SHED]
+
+
 async def test_tasks_made_for_each_receive_take_no_cpu():
     """An application that ignores the disconnect and asks again, each time in a task of its own, is slowed down."""
     told = []

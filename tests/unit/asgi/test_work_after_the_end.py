@@ -306,6 +306,32 @@ async def test_the_clean_up_of_a_cancelled_application_is_work():
     assert house.drain.report.forced == 1
 
 
+async def test_work_for_a_client_that_has_gone_unnoticed_is_not_cancelled():
+    """Where the close meets a client that had gone, the application works on, and learns of its client's own end."""
+    notes = Notes()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await notes.save()
+        notes.append(await receive())
+        with suppress(OSError):
+            await send(TICK)
+        raise TimeoutError
+
+    house = House(app, grace=1)
+    server = house.serve()
+    await settle()
+    server.refusing = ConnectionResetError("the client has gone")
+    server.deliver(GONE)
+    await house.shed()
+    assert house.counts() == (0, 1)
+    with pytest.raises(TimeoutError):
+        await server.task
+    assert notes == ["saved", GONE]
+    assert house.outcomes() == [Outcome.SHED]
+
+
 # --- What is called in a loop ---
 
 
