@@ -437,7 +437,7 @@ class Connection(Session):
 
     def _leave_alone(self, closing: Closing) -> None:
         """Let an application work on whose client had gone before, unnoticed. It learns of the client's own end."""
-        if not (closing.has_noticed or closing.interrupted):
+        if self._last_received and not (closing.has_noticed or closing.interrupted):
             self._disconnect = None
         self._notice()
 

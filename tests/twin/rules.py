@@ -18,7 +18,8 @@ SLACK = 0.5
 
 HOLDS = ("holds", "releases")
 
-DISCONNECTS = ("websocket.disconnect", "http.disconnect")
+OUR_CODE = 1012
+"""The close code of a drain."""
 
 OURS = {"WebSocketDisconnect", "ConnectionEnded", "_Parted", "CancelledError"}
 """Exceptions that a session meets when it is asked to leave, as far as their names tell."""
@@ -49,7 +50,12 @@ def check_drained(scene: Scene, bare: Played, wrapped: Played) -> None:
     if until < shed_at:
         return  # the application keeps the CPU busy by itself, and was stopped
     # What only waits for a message after the last one, or in a send that nobody reads, does no work.
-    cancelled = [awaited for _, is_over, awaited in wrapped.cancels if is_over and ("sleep" in awaited or not awaited)]
+    was_gone = _is_gone_before(scene, wrapped, shed_at)
+    cancelled = [
+        awaited
+        for _, is_over, awaited in wrapped.cancels
+        if (is_over or was_gone) and ("sleep" in awaited or not awaited)
+    ]
     assert cancelled == [], "work was cancelled although the connection was over"
     if wrapped.shed_at is not None:
         assert _may_be_session(scene.client), "an answer was asked to leave"
@@ -70,7 +76,7 @@ def _check_shed(scene: Scene, bare: Played, wrapped: Played, shed_at: float) -> 
     told = [
         (at, who)
         for at, who, what in wrapped.of("app")
-        if at >= shed_at and what[0] == "receives" and what[1]["type"] in DISCONNECTS
+        if at >= shed_at and what[0] == "receives" and _is_our_disconnect(what[1])
     ]
     assert len({who for _, who in told}) == len(told), "told of the disconnect more than once"
     if isinstance(scene.client, WebSocketClient):
@@ -141,6 +147,18 @@ def _without_connection(trace: list[Seen]) -> list[Seen]:
         if what[0] == "has the whole answer":
             break
     return kept
+
+
+def _is_gone_before(scene: Scene, wrapped: Played, moment: float) -> bool:
+    """Tell whether the client had gone, though perhaps not for its application, where a send tells of that."""
+    going = ("drops the connection", "resets the connection", "closes")
+    is_told = isinstance(scene.client, WebSocketClient) and scene.websockets != "websockets"
+    return is_told and any(at < moment and what[0] in going for at, _, what in wrapped.of("client"))
+
+
+def _is_our_disconnect(message: Any) -> bool:
+    """Tell whether we may have told of the end. uvicorn tells of a client's own end more than once."""
+    return message["type"] == "http.disconnect" or message.get("code") == OUR_CODE
 
 
 def _leaves(error: Any) -> list[Any]:

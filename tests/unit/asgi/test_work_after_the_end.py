@@ -332,6 +332,24 @@ async def test_work_for_a_client_that_has_gone_unnoticed_is_not_cancelled():
     assert house.outcomes() == [Outcome.SHED]
 
 
+async def test_a_handshake_whose_client_has_gone_unnoticed_still_hears_connect_first():
+    """The connect that was taken to answer the handshake is not lost, although there was nobody to answer."""
+    received = []
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(10)
+        received.extend([await receive(), await receive()])
+
+    house = House(app, grace=1)
+    server = house.serve()
+    await settle()
+    server.refusing = ConnectionResetError("the client has gone")
+    server.deliver(GONE)
+    await house.shed()
+    await server.task
+    assert received == [CONNECT, SHED]
+
+
 # --- What is called in a loop ---
 
 
