@@ -116,7 +116,7 @@ class Closing:
         self.is_forced = False
         self.cancelled_before = 0
         self.late_receives = 0
-        """How many calls of the task that serves the connection wait for a message after the disconnect."""
+        """How many calls of the task that serves the connection, or for it, wait for a message after the disconnect."""
         self.ignored_sends = 0
         """How many sends after the disconnect came one straight after the other."""
         self.others: set[asyncio.Task[object] | None] = set()
@@ -333,7 +333,7 @@ class Connection(Session):
     async def _receive_late(self, disconnect: Message) -> Message:
         closing, task = self._closing, self._take_note_of_task()
         if closing.told and (task in closing.told or not self.tells_each_task):
-            is_served = task is self._task
+            is_served = task is self._task or (_only_receives(task) and self._task not in closing.told)
             closing.late_receives += is_served
             if is_served and closing.timer is None:
                 closing.timer = self._loop.call_later(closing.grace, self._end_of_patience, closing)
@@ -353,7 +353,7 @@ class Connection(Session):
     def _take_note_of_task(self) -> asyncio.Task[object] | None:
         """Return the present task, which calls something after the disconnect."""
         task = asyncio.current_task()
-        if task is not self._task:
+        if task is not self._task and not _only_receives(task):
             self._closing.others.add(task)
         return task
 
@@ -512,6 +512,11 @@ class Connection(Session):
     def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:  # noqa: ARG002
         """Tell whether *error* is what became of our *disconnect* in the application."""
         return isinstance(error, ConnectionEnded) and error.connection is self
+
+
+def _only_receives(task: asyncio.Task[object] | None) -> bool:
+    """Tell whether *task* was made for one `receive`, as Channels and ``asyncio.wait_for`` do, and for nothing else."""
+    return task is not None and getattr(task.get_coro(), "cr_code", None) is Connection.receive.__code__
 
 
 def retry_after_header(seconds: float) -> tuple[bytes, bytes]:
