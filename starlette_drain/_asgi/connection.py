@@ -11,7 +11,8 @@
 #   4. The connection is over when the close has been sent and the application has noticed the disconnect. What it does
 #      from then on is work, and never cancelled. So it is when the client or the application itself ends it.
 #   5. Grace. An application parked on neither `receive` nor `send` notices nothing; it is cancelled. So is one that has
-#      noticed and only asks for more messages, or only sends, for as long again.
+#      noticed and only asks for more messages, or only sends, for as long again. One with several tasks is not: while
+#      one of them asks for more, another may be at work.
 #   6. Only when the close has been sent does the application's end reach the server: a server closes the transport
 #      when the application returns, and a client whose close is not yet sent would see 1006.
 #
@@ -54,6 +55,9 @@ LATE_SEND_TIME = 0.1
 IGNORED_AT_ONCE = 3
 """How many such sends pass before."""
 
+TOLD_AT_ONCE = 3
+"""How many tasks receive the disconnect without a pause."""
+
 AT_ONCE = 0.01
 """Seconds between two sends of an application that does nothing else."""
 
@@ -86,6 +90,7 @@ class Closing:
         "is_sent",
         "last_ignored_send",
         "late_receives",
+        "others",
         "released",
         "shed_event",
         "task",
@@ -111,9 +116,11 @@ class Closing:
         self.is_forced = False
         self.cancelled_before = 0
         self.late_receives = 0
-        """How many calls wait for a message after the disconnect that show that the application ignores it."""
+        """How many calls of the task that serves the connection, or for it, wait for a message after the disconnect."""
         self.ignored_sends = 0
         """How many sends after the disconnect came one straight after the other."""
+        self.others: set[asyncio.Task[object] | None] = set()
+        """The tasks that have received or sent after the disconnect, but for the one that serves the connection."""
         self.last_ignored_send = -math.inf
 
     def stop_timer(self) -> None:
@@ -174,6 +181,9 @@ class Connection(Session):
         self._disconnect: Message | None = None
         self._closing = NO_CLOSING
         self._is_over = False
+
+    tells_each_task = False
+    """Whether each task that asks receives the disconnect, once, or only the first, as on most servers."""
 
     # What an application calls
 
@@ -321,30 +331,40 @@ class Connection(Session):
             self.active_at = self._loop.time()
 
     async def _receive_late(self, disconnect: Message) -> Message:
-        closing = self._closing
-        task = asyncio.current_task()
-        # A task that goes on listening, beside an application that is at work, is no sign that it ignores the end.
-        if task in closing.told and task is not self._task:
-            await self._loop.create_future()
-        if closing.told:
-            closing.late_receives += 1
-            if closing.timer is None:
+        closing, task = self._closing, self._take_note_of_task()
+        if closing.told and (task in closing.told or not self.tells_each_task):
+            is_served = task is self._task or (_only_receives(task) and self._task not in closing.told)
+            closing.late_receives += is_served
+            if is_served and closing.timer is None:
                 closing.timer = self._loop.call_later(closing.grace, self._end_of_patience, closing)
             try:
                 await self._loop.create_future()  # until the grace is over
             finally:
-                closing.late_receives -= 1
+                closing.late_receives -= is_served
+        if len(closing.told) >= TOLD_AT_ONCE:
+            await asyncio.sleep(LATE_SEND_TIME * len(closing.told))  # it makes a task for each of its calls
         return self._receive_parted(disconnect)
 
     def _end_of_patience(self, closing: Closing) -> None:
         closing.timer = None
-        if closing.late_receives:
+        if closing.late_receives and self._is_alone():
             self.abort()
+
+    def _take_note_of_task(self) -> asyncio.Task[object] | None:
+        """Return the present task, which calls something after the disconnect."""
+        task = asyncio.current_task()
+        if task is not self._task and not _only_receives(task):
+            self._closing.others.add(task)
+        return task
+
+    def _is_alone(self) -> bool:
+        """Tell whether no other task is known that may be at work: cancelling the one that serves may end all."""
+        return all(task is None or task.done() for task in self._closing.others)
 
     def _receive_parted(self, disconnect: Message) -> Message:
         message = self.receive_parted(disconnect)
         if message is disconnect:
-            self._closing.told.add(asyncio.current_task())
+            self._closing.told.add(self._take_note_of_task())
             self._notice()
         return message
 
@@ -363,12 +383,13 @@ class Connection(Session):
 
         Otherwise it would keep the CPU busy until its end. Other connections' tasks may send here too, now and then.
         """
-        closing = self._closing
+        closing, task = self._closing, self._take_note_of_task()
         if self._loop.time() - closing.last_ignored_send > AT_ONCE:
             closing.ignored_sends = 0
         closing.ignored_sends += 1
         if closing.ignored_sends > IGNORED_AT_ONCE:
-            if closing.ignored_sends * LATE_SEND_TIME > closing.grace and asyncio.current_task() is self._task:
+            is_late = closing.ignored_sends * LATE_SEND_TIME > closing.grace
+            if is_late and task is self._task and self._is_alone():
                 self.abort()
             await asyncio.sleep(LATE_SEND_TIME)
         else:
@@ -407,10 +428,18 @@ class Connection(Session):
         except Exception as error:  # noqa: BLE001
             # The client has gone, does not read, or the server's own assertions failed (the legacy websockets
             # implementation, when the application is in a blocked send). Nothing more can be done for this one.
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                self._leave_alone(closing)
             logger.debug("The close of a session on %s could not be sent: %r", printable(self.path), error)
         closing.is_sent = True
         if closing.has_noticed or self._task is None:
             self.connection_ended()
+
+    def _leave_alone(self, closing: Closing) -> None:
+        """Let an application work on whose client had gone before, unnoticed. It learns of the client's own end."""
+        if self._last_received and not (closing.has_noticed or closing.interrupted):
+            self._disconnect = None
+        self._notice()
 
     def _end_receive(self, close_policy: ClosePolicy) -> Closing:
         """Disconnect the application. Whatever it does not notice within the grace is cancelled."""
@@ -483,6 +512,11 @@ class Connection(Session):
     def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:  # noqa: ARG002
         """Tell whether *error* is what became of our *disconnect* in the application."""
         return isinstance(error, ConnectionEnded) and error.connection is self
+
+
+def _only_receives(task: asyncio.Task[object] | None) -> bool:
+    """Tell whether *task* was made for one `receive`, as Channels and ``asyncio.wait_for`` do, and for nothing else."""
+    return task is not None and getattr(task.get_coro(), "cr_code", None) is Connection.receive.__code__
 
 
 def retry_after_header(seconds: float) -> tuple[bytes, bytes]:

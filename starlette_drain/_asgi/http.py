@@ -121,6 +121,9 @@ class EventStreamSession(Connection):
         "kind",
     )
 
+    tells_each_task = True
+    """Servers tell of the client's end as often as they are asked: two tasks may both wait to hear of it."""
+
     _declared: Declaration | None
     _is_prepared: bool
     _phase: int
@@ -251,7 +254,7 @@ class EventStreamSession(Connection):
             self._phase = ANSWER
             return self._raw_send(message)
         if self._disconnect is not None:
-            return self._send_parted()
+            return self._send_parted(message)
         return self._raw_send(message) if phase == OVER or message["type"] not in PARTS else self._send_part(message)
 
     # What a session on any connection has
@@ -348,12 +351,14 @@ class EventStreamSession(Connection):
             raise
         self._tail = tail
 
-    async def _send_parted(self) -> None:
+    async def _send_parted(self, message: Message) -> None:
         # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
         if _spec_version(self._scope) >= (2, 4):
             self._notice()
             await self._suspend_late_send()
             raise ConnectionEnded(self)
+        if message["type"] in PARTS and not message.get("more_body", False):
+            self._notice()  # the application has ended it too: what follows is work
         # The cancellation by the application's framework must meet it where it waits by itself: a generator that is
         # left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -392,12 +393,15 @@ class Performance:
 
     async def _hold(self, step: Hold, who: str) -> None:
         try:
-            session = session_of(self.scope)
+            hold: AbstractAsyncContextManager[None] = session_of(self.scope).hold()
         except NotTracked:
-            await self._do(step.body, who)
-            return
-        async with session.hold():
-            await self._do(step.body, who)
+            hold = nullcontext()
+        async with hold:
+            self.note(who, "holds")
+            try:
+                await self._do(step.body, who)
+            finally:
+                self.note(who, "releases")
 
     def _look_busy(self, who: str) -> None:
         tick, steps = self.ticks(), self._busy[1] + 1

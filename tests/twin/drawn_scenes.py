@@ -1,5 +1,6 @@
 """What hypothesis draws: programs, clients, servers, drains."""
 
+from itertools import chain
 from typing import Any
 
 from drawn_app import (
@@ -60,9 +61,13 @@ def _compounds(inner: st.SearchStrategy[Step]) -> st.SearchStrategy[Step]:
     )
 
 
-def _programs(leaves: st.SearchStrategy[Step], beginnings: st.SearchStrategy[Steps]) -> st.SearchStrategy[Steps]:
+def _programs(
+    leaves: st.SearchStrategy[Step], beginnings: st.SearchStrategy[Steps], last: Step
+) -> st.SearchStrategy[Steps]:
+    """Draw a beginning, anything, and often an end of the connection with work after it."""
     steps = st.recursive(leaves, _compounds, max_leaves=6)
-    return st.builds(lambda beginning, body: (*beginning, *body), beginnings, _bodies(steps, 5))
+    ends = st.sampled_from([(), (), (Sleep(4.7), last, Sleep(17.3)), (Receive(), Sleep(61.0))])
+    return st.builds(lambda *parts: tuple(chain(*parts)), beginnings, _bodies(steps, 5), ends)
 
 
 ANYWHERE = st.one_of(
@@ -74,13 +79,14 @@ ANYWHERE = st.one_of(
 )
 
 TEXT = Send("websocket.send", text="news")
+CLOSE = Send("websocket.close")
 
 WEBSOCKET_SENDS: list[Step] = [
     TEXT,
     TEXT,
     TEXT,
     Send("websocket.send", bytes=Big(BIG)),
-    Send("websocket.close"),
+    CLOSE,
     Send("websocket.close", code=4000, reason="enough"),
     Send("websocket.accept"),
     Send("websocket.http.response.start", status=403, headers=((b"x-why", b"no"),)),
@@ -101,7 +107,7 @@ WEBSOCKET_BEGINNINGS = st.sampled_from(
     ]
 )
 
-WEBSOCKET_PROGRAMS = _programs(st.one_of(ANYWHERE, st.sampled_from(WEBSOCKET_SENDS)), WEBSOCKET_BEGINNINGS)
+WEBSOCKET_PROGRAMS = _programs(st.one_of(ANYWHERE, st.sampled_from(WEBSOCKET_SENDS)), WEBSOCKET_BEGINNINGS, CLOSE)
 
 
 def _head(kind: bytes | None, status: int = 200, **headers: bytes) -> Send:
@@ -115,6 +121,7 @@ def _part(body: bytes, *, more: bool = True) -> Send:
 
 
 EVENTS = _head(b"text/event-stream")
+LAST = _part(b"", more=False)
 
 HTTP_SENDS: list[Step] = [
     EVENTS,
@@ -124,7 +131,7 @@ HTTP_SENDS: list[Step] = [
     _part(b"data: ha"),
     _part(Big(BIG)),
     _part(b"data: [DONE]\n\n", more=False),
-    _part(b"", more=False),
+    LAST,
 ]
 
 HTTP_BEGINNINGS = st.sampled_from(
@@ -145,7 +152,7 @@ HTTP_BEGINNINGS = st.sampled_from(
     ]
 )
 
-HTTP_PROGRAMS = _programs(st.one_of(ANYWHERE, st.sampled_from(HTTP_SENDS)), HTTP_BEGINNINGS)
+HTTP_PROGRAMS = _programs(st.one_of(ANYWHERE, st.sampled_from(HTTP_SENDS)), HTTP_BEGINNINGS, LAST)
 
 
 def _actions(*does: tuple[str, Any]) -> st.SearchStrategy[tuple[Action, ...]]:

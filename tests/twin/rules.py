@@ -16,18 +16,13 @@ __all__ = ["check_drained", "check_untouched"]
 SLACK = 0.5
 """Seconds for what takes a moment: the answer to a handshake, a few passes of the loop."""
 
-DISCONNECTS = ("websocket.disconnect", "http.disconnect")
+HOLDS = ("holds", "releases")
+
+OUR_CODE = 1012
+"""The close code of a drain."""
 
 OURS = {"WebSocketDisconnect", "ConnectionEnded", "_Parted", "CancelledError"}
 """Exceptions that a session meets when it is asked to leave, as far as their names tell."""
-
-KNOWN_LISTENER = True
-"""
-A fault that is known, and let pass until it is mended; set it to False to see it.
-
-After the disconnect, a task of the application that calls ``receive`` once more makes the package cancel the task that
-serves the connection when the grace is over, although another is at work, which is cancelled with it.
-"""
 
 ANYBODYS = {"ClientDisconnect", "ClientDisconnected"}
 """Exceptions that may as well be the application's, or the server's, own."""
@@ -38,45 +33,54 @@ OVER = {"gets close", "gets the end", "loses the connection", "has the whole ans
 
 def check_untouched(scene: Scene, bare: Played, wrapped: Played) -> None:
     """Check that there is no difference."""
-    if _is_busy(bare):
-        return
-    assert _comparable(scene, wrapped) == _comparable(scene, bare), "without a drain, something differs"
-    assert wrapped.cancels == [], "without a drain, something was cancelled"
+    until = _busy_at(bare)
     assert wrapped.ours == [], "an error of ours"
+    assert wrapped.cancels == [], "without a drain, something was cancelled"
+    assert _comparable(scene, wrapped, until) == _comparable(scene, bare, until), "without a drain, something differs"
 
 
 def check_drained(scene: Scene, bare: Played, wrapped: Played) -> None:
     """Check that no more differs than a drain may change."""
-    if _is_busy(bare):
-        return
     shed_at = math.inf if wrapped.shed_at is None else wrapped.shed_at
-    before = _comparable(scene, wrapped, until=shed_at), _comparable(scene, bare, until=shed_at)
-    assert before[0] == before[1], "something differs although the session was not asked to leave"
+    until = min(shed_at, _busy_at(bare))
+    before = _comparable(scene, wrapped, until), _comparable(scene, bare, until)
     assert wrapped.ours == [], "an error of ours"
     assert all(at >= shed_at for at, *_ in wrapped.cancels), "cancelled although it was not asked to leave"
+    assert before[0] == before[1], "something differs although the session was not asked to leave"
+    if until < shed_at:
+        return  # the application keeps the CPU busy by itself, and was stopped
     # What only waits for a message after the last one, or in a send that nobody reads, does no work.
+    was_gone = _is_gone_before(scene, wrapped, shed_at)
     cancelled = [
         awaited
-        for _, is_over, call, awaited, listens in wrapped.cancels
-        if is_over and call not in ("receive", "send") and ("sleep" in awaited or not awaited)
-        if not (KNOWN_LISTENER and listens)
+        for _, is_over, awaited in wrapped.cancels
+        if (is_over or was_gone) and ("sleep" in awaited or not awaited)
     ]
     assert cancelled == [], "work was cancelled although the connection was over"
     if wrapped.shed_at is not None:
         assert _may_be_session(scene.client), "an answer was asked to leave"
-        _check_shed(wrapped, shed_at)
-    if isinstance(scene.client, HttpClient):
-        _check_completion(bare, wrapped)
+        _check_held(wrapped, shed_at)
+        _check_shed(scene, bare, wrapped, shed_at)
     _check_end(scene, wrapped)
 
 
-def _check_shed(wrapped: Played, shed_at: float) -> None:
-    assert not _is_busy(wrapped), "it spins"
-    told: dict[str, int] = {}
-    for at, who, what in wrapped.of("app"):
-        if at >= shed_at and what[0] == "receives" and what[1]["type"] in DISCONNECTS:
-            told[who] = told.get(who, 0) + 1
-    assert all(times == 1 for times in told.values()), "told of the disconnect more than once"
+def _check_held(wrapped: Played, shed_at: float) -> None:
+    """Check that a session which is held is not asked to leave before the deadline."""
+    holds = [1 if what[0] == "holds" else -1 for at, _, what in wrapped.of("app") if at < shed_at and what[0] in HOLDS]
+    if sum(holds) > 0 and not wrapped.is_refused and wrapped.deadline is not None:
+        assert shed_at >= wrapped.deadline - SLACK, "asked to leave although it was held"
+
+
+def _check_shed(scene: Scene, bare: Played, wrapped: Played, shed_at: float) -> None:
+    assert _busy_at(wrapped) == math.inf or _busy_at(bare) < math.inf, "it spins"
+    told = [
+        (at, who)
+        for at, who, what in wrapped.of("app")
+        if at >= shed_at and what[0] == "receives" and _is_our_disconnect(what[1])
+    ]
+    assert len({who for _, who in told}) == len(told), "told of the disconnect more than once"
+    if isinstance(scene.client, WebSocketClient):
+        assert len({at for at, _ in told}) <= 1, "told of the disconnect again"
     logged = [what[2] for *_, what in wrapped.of("server") if what[0] == "ERROR"]
     for at, who, what in wrapped.trace:
         if at < shed_at or who != "app" or what[0] != "ends with":
@@ -86,14 +90,6 @@ def _check_shed(wrapped: Played, shed_at: float) -> None:
             assert what[1] not in logged, "what we raised was logged"
         elif not any(leaf[0] in ANYBODYS for leaf in leaves):
             assert what[1] in logged, "an error of the application was lost"
-
-
-def _check_completion(bare: Played, wrapped: Played) -> None:
-    """Check that no answer came to an end that its application did not give it."""
-    whole = "has the whole answer"
-    if wrapped.shed_at is None and whole in [what[0] for *_, what in wrapped.of("client")]:
-        ended = any(what[0] == "has sent the last part" for *_, what in wrapped.of("app"))
-        assert ended or whole in [what[0] for *_, what in bare.of("client")], "an answer was completed that is not"
 
 
 def _check_end(scene: Scene, wrapped: Played) -> None:
@@ -111,14 +107,14 @@ def _check_end(scene: Scene, wrapped: Played) -> None:
         or what[0] in ("drops the connection", "resets the connection", "closes")
     ]
     assert is_deaf or (over and over[0] <= limit), "the session is not over in time"
-    assert is_deaf or wrapped.of("drain")[-1:] in ([], [(HORIZON, "drain", ("counts", 0))]), (
+    assert wrapped.of("drain")[-1:] in ([], [(HORIZON, "drain", ("counts", 0))]), (
         "a session whose connection is over is still counted"
     )
 
 
-def _is_busy(played: Played) -> bool:
-    """Tell whether a loop of the application keeps the CPU busy. Where it does so bare, it is no matter of ours."""
-    return any(what[0] in ("spins", "is too busy") for *_, what in played.trace)
+def _busy_at(played: Played) -> float:
+    """Return when a loop of the application began to keep the CPU busy: what follows is no matter of ours."""
+    return min((at for at, _, what in played.trace if what[0] in ("spins", "is too busy")), default=math.inf)
 
 
 def _may_be_session(client: WebSocketClient | HttpClient) -> bool:
@@ -151,6 +147,18 @@ def _without_connection(trace: list[Seen]) -> list[Seen]:
         if what[0] == "has the whole answer":
             break
     return kept
+
+
+def _is_gone_before(scene: Scene, wrapped: Played, moment: float) -> bool:
+    """Tell whether the client had gone, though perhaps not for its application, where a send tells of that."""
+    going = ("drops the connection", "resets the connection", "closes")
+    is_told = isinstance(scene.client, WebSocketClient) and scene.websockets != "websockets"
+    return is_told and any(at < moment and what[0] in going for at, _, what in wrapped.of("client"))
+
+
+def _is_our_disconnect(message: Any) -> bool:
+    """Tell whether we may have told of the end. uvicorn tells of a client's own end more than once."""
+    return message["type"] == "http.disconnect" or message.get("code") == OUR_CODE
 
 
 def _leaves(error: Any) -> list[Any]:

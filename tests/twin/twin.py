@@ -75,18 +75,19 @@ class Played:
     Attributes:
         trace: What was seen of the application, the client and the server's log: when, who, what.
         cancels: Each cancellation of a task of the application's by the package: when, whether the connection was over
-            for the application, what the task was in, and what those were in that it waited for, itself among
-            them, and whether any task was in ``receive``.
+            for the application, and what the task was in and those that it waited for.
         deadline: When the drain is to be over.
         shed_at: When the session was asked to leave, or turned away.
+        is_refused: Whether it was turned away.
         is_over: Whether nothing more counts.
         ours: What the package logged as an error, and what went wrong in its own tasks.
     """
 
     trace: list[Seen] = field(default_factory=list)
-    cancels: list[tuple[float, bool, str | None, list[str], bool]] = field(default_factory=list)
+    cancels: list[tuple[float, bool, list[str]]] = field(default_factory=list)
     deadline: float | None = None
     shed_at: float | None = None
+    is_refused: bool = False
     is_over: bool = False
     ours: list[str] = field(default_factory=list)
 
@@ -243,6 +244,7 @@ def play(scene: Scene, *, wrapped: bool, until: float = HORIZON) -> Played:
                 played.deadline = event.deadline
             case SessionShed() | SessionRefused():
                 played.shed_at = round(event.at, 4)
+                played.is_refused = isinstance(event, SessionRefused)
     return played
 
 
@@ -251,11 +253,10 @@ def _equip(loop: TwinLoop, app: Performance, note: Any, played: Played) -> None:
 
     def watch(task: asyncio.Task[Any]) -> None:
         if task in app.tasks:
-            call, who = app.calling.get(task, (None, "app"))
+            _, who = app.calling.get(task, (None, "app"))
             # What it spawned (``+``) is not its own any more; what it waits for is.
             awaited = [each for each, name in app.calling.values() if name.startswith(who) and "+" not in name]
-            listens = any(each == "receive" for each, _ in app.calling.values())
-            played.cancels.append((round(loop.time(), 4), app.is_over, call, awaited, listens))
+            played.cancels.append((round(loop.time(), 4), app.is_over, awaited))
 
     made = itertools.count()
 

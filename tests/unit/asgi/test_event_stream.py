@@ -530,6 +530,71 @@ async def test_on_servers_that_raise_it_is_told():
     assert house.outcomes() == [Outcome.SHED]
 
 
+async def test_each_task_that_asks_is_told_of_the_end_once():
+    """As on servers a second task that looks for the client's end finds it, though later than the first."""
+    told = []
+
+    async def app(scope, receive, send):
+        async def look(after):
+            await asyncio.sleep(after)
+            told.append((after, await receive()))
+
+        await receive()
+        await send(START)
+        async with asyncio.TaskGroup() as group:
+            for after in range(3):
+                group.create_task(look(after))
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert told == [(after, {"type": "http.disconnect"}) for after in range(3)]
+
+
+async def test_what_follows_a_last_part_after_the_shed_is_work():
+    """An application that ends its body after the shed has ended the exchange: what it does then is not cancelled."""
+    saved = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await asyncio.sleep(60)
+        saved.append(True)
+
+    house = House(app, grace=3)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert saved == [True]
+    assert house.outcomes() == [Outcome.SHED]
+
+
+async def test_tasks_made_for_each_receive_take_no_cpu():
+    """An application that ignores the disconnect and asks again, each time in a task of its own, is slowed down."""
+    told = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        while True:
+            told.append(await asyncio.ensure_future(receive()))
+
+    house = House(app)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await asyncio.sleep(60)
+    assert len(told) < 50
+    server.task.cancel()
+    with suppress(asyncio.CancelledError):
+        await server.task
+
+
 async def test_an_application_that_notices_nothing_is_cancelled_after_the_grace():
     """The client has its end at once; the application is cancelled, and nobody hears of it."""
     cleaned = []

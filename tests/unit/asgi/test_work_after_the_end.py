@@ -306,6 +306,50 @@ async def test_the_clean_up_of_a_cancelled_application_is_work():
     assert house.drain.report.forced == 1
 
 
+async def test_work_for_a_client_that_has_gone_unnoticed_is_not_cancelled():
+    """Where the close meets a client that had gone, the application works on, and learns of its client's own end."""
+    notes = Notes()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await notes.save()
+        notes.append(await receive())
+        with suppress(OSError):
+            await send(TICK)
+        raise TimeoutError
+
+    house = House(app, grace=1)
+    server = house.serve()
+    await settle()
+    server.refusing = ConnectionResetError("the client has gone")
+    server.deliver(GONE)
+    await house.shed()
+    assert house.counts() == (0, 1)
+    with pytest.raises(TimeoutError):
+        await server.task
+    assert notes == ["saved", GONE]
+    assert house.outcomes() == [Outcome.SHED]
+
+
+async def test_a_handshake_whose_client_has_gone_unnoticed_still_hears_connect_first():
+    """The connect that was taken to answer the handshake is not lost, although there was nobody to answer."""
+    received = []
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(10)
+        received.extend([await receive(), await receive()])
+
+    house = House(app, grace=1)
+    server = house.serve()
+    await settle()
+    server.refusing = ConnectionResetError("the client has gone")
+    server.deliver(GONE)
+    await house.shed()
+    await server.task
+    assert received == [CONNECT, SHED]
+
+
 # --- What is called in a loop ---
 
 
@@ -329,6 +373,85 @@ async def test_a_consumer_that_makes_a_task_for_each_receive_and_ignores_the_end
 
     assert received == [CONNECT, SHED]
     assert now() - began == pytest.approx(3, abs=0.01)
+
+
+async def save_in_a_group(receive, send, notes):
+    """Listen on in one task, and save in another."""
+
+    async def listen():
+        while True:
+            await receive()
+
+    async def hear():
+        await receive()
+        await notes.save()
+        listening.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(listen())
+        group.create_task(hear())
+
+
+async def save_and_listen_anew(receive, send, notes):
+    """Hear of the end, and save beside a task that listens anew."""
+    await receive()
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(receive())
+        group.create_task(notes.save()).add_done_callback(lambda _: listening.cancel())
+
+
+async def save_beside_the_one_that_serves(receive, send, notes):
+    """Save in a task that has heard of the end, and listen on in the one that serves the connection."""
+
+    async def hear():
+        await receive()
+        await notes.save()
+
+    with suppress(asyncio.CancelledError):
+        async with asyncio.TaskGroup() as group:
+            saving = group.create_task(hear())
+            serving = asyncio.current_task()
+            saving.add_done_callback(lambda _: serving.cancel())
+            while True:
+                await receive()
+
+
+async def save_beside_one_that_only_sends(receive, send, notes):
+    """Save in a task that has heard of the end, and send on in the one that serves the connection."""
+
+    async def hear():
+        await receive()
+        await notes.save()
+
+    async with asyncio.TaskGroup() as group:
+        saving = group.create_task(hear())
+        await asyncio.sleep(1)
+        while not saving.done():
+            with suppress(WebSocketDisconnect):
+                await send(TICK)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [save_in_a_group, save_and_listen_anew, save_beside_the_one_that_serves, save_beside_one_that_only_sends],
+    ids=lambda app: app.__name__,
+)
+async def test_work_beside_a_task_that_goes_on_listening_or_sending_is_not_cancelled(app):
+    """Where several tasks have heard of the end, one that listens or sends on says nothing about the others."""
+    notes = Notes()
+
+    async def wrapped(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        await app(receive, send, notes)
+
+    house = House(wrapped, grace=1)
+    server = house.serve()
+    await settle()
+    await house.shed()
+    await server.task
+    assert notes == ["saved"]
+    assert server.task.exception() is None
 
 
 async def test_a_receive_after_a_send_that_raised_still_gets_the_disconnect_once():
