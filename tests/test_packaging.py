@@ -4,6 +4,7 @@ import ast
 import importlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -63,6 +64,27 @@ def test_wheel_requires_only_what_the_core_needs(wheel):
     metadata = wheel.read(name).decode()
     required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*; extra)", metadata, re.MULTILINE)
     assert sorted(required) == ["opentelemetry-api", "starlette"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
+def test_description_has_no_link_into_the_repository(wheel):
+    """On a package index each link and picture leads somewhere."""
+    (name,) = [each for each in wheel.namelist() if each.endswith(".dist-info/METADATA")]
+    description = wheel.read(name).decode().partition("\n\n")[2]
+    assert description.startswith("# starlette_drain")
+    assert re.findall(r"\]\((?!https?:|#)[^)]*\)", description) == []
+
+
+def test_description_leads_to_the_source_where_there_is_one():
+    """With a project URL links and pictures become absolute, those within the page stay."""
+    hook = runpy.run_path(str(SOURCES / "hatch_build.py"))
+    readme = "![A curve](docs/images/a.png) [tutorial](docs/tutorial.md#x) [here](#what) [other](https://example.com)"
+    assert hook["description"](readme, "https://example.com/blob/v1") == (
+        "![A curve](https://example.com/blob/v1/docs/images/a.png?raw=true) "
+        "[tutorial](https://example.com/blob/v1/docs/tutorial.md#x) [here](#what) [other](https://example.com)"
+    )
+    assert hook["description"](readme, None) == "*A curve* tutorial [here](#what) [other](https://example.com)"
 
 
 @pytest.mark.parametrize(

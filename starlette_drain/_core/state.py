@@ -22,14 +22,14 @@
 # One rule stands outside the table because it depends on more than the state: once a cause was irrevocable (SIGTERM:
 # the process has been told to stop), CANCEL is refused with TooLateToCancel. `Engine.cancel` enforces it.
 #
-# The diagram in docs/how-a-drain-works.md is made from TRANSITIONS by `mermaid`; a test fails when they differ.
+# The table in docs/how-a-drain-works.md shows TRANSITIONS; a test fails when they differ.
 """The states of a drain and the moves between them."""
 
 from enum import Enum
 
 from starlette_drain.exceptions import IllegalTransition
 
-__all__ = ["TRANSITIONS", "DrainEvent", "DrainState", "advance", "mermaid"]
+__all__ = ["TRANSITIONS", "DrainEvent", "DrainState", "advance"]
 
 
 class DrainState(Enum):
@@ -81,14 +81,3 @@ def advance(state: DrainState, event: DrainEvent) -> DrainState:
         possible = ", ".join(each.value for each in TRANSITIONS[state])
         msg = f"a drain that is {state.value} cannot {event.value}; it can: {possible}"
         raise IllegalTransition(msg) from None
-
-
-def mermaid() -> str:
-    """Draw the table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {DrainState.SERVING.value}"]
-    lines += [
-        f"    {state.value} --> {following.value}: {event.value}"
-        for state, moves in TRANSITIONS.items()
-        for event, following in moves.items()
-    ]
-    return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from doc_examples import PAGES, examples, run
+from starlette.testclient import TestClient
 
 from starlette_drain import Drain, DrainState, Observer, Pacing, Session, Trigger
 from starlette_drain.telemetry import TriggerImpaired, TriggerRestored
@@ -176,3 +177,26 @@ def test_new_listener_writes_the_course_of_a_drain(monkeypatch):
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["DrainStarted", "DrainProgressed", "DrainFinished"]
     assert lines[-1]["report"]["shed"] == 1
+
+
+def test_tutorial_application_drains(monkeypatch):
+    """The application of the tutorial closes its sessions with 1012 when a drain starts."""
+    module = run("docs/tutorial.md", "3. One by one", monkeypatch)
+    with TestClient(module.app) as client, client.websocket_connect("/ws") as websocket:
+        websocket.send_text("hello")
+        assert websocket.receive_text() == "hello"
+        assert client.portal is not None
+        client.portal.call(lambda: module.app.state.drain.start(window=1))
+        assert websocket.receive()["code"] == 1012
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        *(("docs/tutorial.md", name) for name in examples("docs/tutorial.md")),
+        *(("docs/clients.md", name) for name in examples("docs/clients.md")),
+    ],
+)
+def test_tutorial_and_clients_load(page, name, monkeypatch):
+    """What a reader copies from these pages imports what exists and starts."""
+    assert run(page, name, monkeypatch)
