@@ -37,7 +37,7 @@ LOOK = 0.5
 SCHEMA = 1
 """The version of the answer: raised when a field goes or changes its meaning, not when one is added."""
 
-DRAIN = ("rate", "eta", "shed", "left", "refused", "forced")
+DRAIN = ("rate", "eta", "shed", "left", "refused", "forced", "return_rate")
 """What the workers of a task count together in a drain."""
 
 MAX_WAIT = 3600.0
@@ -220,6 +220,9 @@ def describe(drain: Drain) -> dict[str, Any]:
     }
     has_source = any(name not in off and {"watch", "watched_by"} & each.keys() for name, each in statuses.items())
     answer["watch"] = task["watch"] or ("not yet" if has_source else None)
+    if task["admission"]:
+        observes_only = bool(engine and engine.admission and engine.admission.policy.observes)
+        answer["admission"] = {**task["admission"], "observes_only": observes_only}
     if engine and engine.state is not DrainState.SERVING and not engine.is_taken_out:
         answer["note"] = STILL_IN_SERVICE
     if task["state"] == DrainState.DRAINING.value:

@@ -57,7 +57,7 @@ from starlette_drain._core.streams import Declaration, declaration_of
 from starlette_drain._engine.engine import Engine
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["EventStreamSession", "begin_exchange"]
+__all__ = ["EventStreamSession", "asks_for_events", "begin_exchange"]
 
 DECLARATION = b"starlette-drain"
 """The header by which a response declares what it is. No client sees it."""
@@ -287,6 +287,8 @@ class EventStreamSession(Connection):
         """Send a head that may be that of a session."""
         self.prepare()
         engine = self._engine
+        if engine.admission is not None:
+            engine.admission.finish(self)
         headers = list(message.get("headers", ()))  # an iterator can be read only once
         own, kept = _split(headers, DECLARATION)
         by_path = engine.streams.find(self.path) if engine.streams is not None else None
@@ -388,10 +390,7 @@ class EventStreamSession(Connection):
 
     def _asks_for_events(self) -> bool:
         """Tell whether the client asks as an EventSource does, which comes back by itself."""
-        headers = self._scope.get("headers", ())
-        return self._scope.get("method", "GET") == "GET" and any(
-            name.lower() == b"accept" and _accepts_events(value) for name, value in headers
-        )
+        return asks_for_events(self._scope)
 
     def _may_add_text(self) -> bool:
         return self._is_events and self._is_text and (not self._tail or self._tail.endswith(WHOLE))
@@ -422,6 +421,13 @@ def begin_exchange(
 
 
 _new = EventStreamSession.__new__
+
+
+def asks_for_events(scope: Scope) -> bool:
+    """Tell whether a request asks as an EventSource does."""
+    return scope.get("method", "GET") == "GET" and any(
+        name.lower() == b"accept" and _accepts_events(value) for name, value in scope.get("headers", ())
+    )
 
 
 def _is_event_stream(content_type: bytes) -> bool:

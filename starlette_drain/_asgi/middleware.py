@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.admin import AdminRoute
+from starlette_drain._asgi.admission import begin, let_in
 from starlette_drain._asgi.closer import close_due
 from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.defaults import equip
@@ -68,6 +69,8 @@ class DrainMiddleware:
         self._instead: App | None = None
         """What serves in place of all below."""
         self._tracked: tuple[str, ...] = ()
+        self._is_limited = False
+        """Whether handshakes may have to wait for their turn."""
         try:
             self.drain = _choose(drain, options, admin_path)
             if self.drain.settings.mode == "off":
@@ -86,10 +89,13 @@ class DrainMiddleware:
         self._admin = AdminRoute(self.drain, settings.admin_token, admin_path) if settings.admin_token else None
         self._has_warned = False
         self._tracked = CONNECTIONS
+        self._is_limited = settings.admission is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection, or the lifespan; return what the application returns."""
         # This frame is there as long as the connection: each local variable takes 8 bytes of every idle session.
+        if self._is_limited and not await self._let_in(scope, receive, send):
+            return None
         connection = self._track(scope, receive, send)
         if connection is None:
             return await self._serve_other(scope, receive, send)
@@ -116,11 +122,18 @@ class DrainMiddleware:
             if (engine := self._begin(scope)) is None:
                 return None
             task = current_task(engine.loop)
+        connection: WebSocketSession | EventStreamSession
         if scope["type"] == "http":
             if self._admin and self._admin.matches(scope):
                 return None
-            return begin_exchange(engine, scope, receive, send, task)
-        return WebSocketSession(engine, scope, receive, send, task) if engine.admits() else None
+            connection = begin_exchange(engine, scope, receive, send, task)
+        elif engine.admits():
+            connection = WebSocketSession(engine, scope, receive, send, task)
+        else:
+            return None
+        if self._is_limited:
+            begin(engine, connection)
+        return connection
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve what is no connection, and connections that are not to be tracked."""
@@ -135,6 +148,15 @@ class DrainMiddleware:
         if scope["type"] == "http" and self._admin:
             return await self._admin(scope, receive, send)
         return await refuse(engine, scope, receive, send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Return whether a connection may go on, once it has waited for its turn."""
+        if scope["type"] not in self._tracked or SCOPE_KEY in scope:
+            return True
+        if self._admin and scope["type"] == "http" and self._admin.matches(scope):
+            return True
+        engine = self._host.engine_here() or self._begin(scope)
+        return engine is None or await let_in(engine, scope, receive, send)
 
     def _show(self, scope: Scope) -> None:
         """

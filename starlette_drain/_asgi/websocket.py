@@ -16,8 +16,10 @@ from starlette_drain._asgi.connection import LATE_SEND_TIME, Connection, Connect
 from starlette_drain._core.session import ClosePolicy
 from starlette_drain._engine.engine import Engine
 
-__all__ = ["WebSocketSession", "refuse"]
+__all__ = ["TRY_AGAIN_LATER", "WebSocketSession", "can_deny", "deny", "refuse"]
 
+TRY_AGAIN_LATER = 1013
+"""The close code that says so (RFC 6455 section 7.4.1, as registered with IANA)."""
 
 ABNORMAL = 1006
 """The close code of a connection that was lost (RFC 6455 section 7.4.1)."""
@@ -167,7 +169,7 @@ def can_deny(scope: Scope) -> bool:
     return "websocket.http.response" in (scope.get("extensions") or {})
 
 
-async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
+async def deny(send: Send, retry_after: float, *, can_deny: bool, why: str = "draining") -> None:
     """
     Answer a handshake with 503 and ``Retry-After``.
 
@@ -175,9 +177,9 @@ async def deny(send: Send, retry_after: float, *, can_deny: bool) -> None:
     for final.
     """
     if not can_deny:
-        await send({"type": "websocket.close", "code": 1013, "reason": "server draining"})
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": f"server {why}"})
         return
-    body = b"This server is draining; try again.\n"
+    body = f"This server is {why}; try again.\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),

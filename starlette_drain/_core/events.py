@@ -6,6 +6,7 @@ An event carries no sentence; observers write those. All times are seconds on th
 
 from dataclasses import dataclass
 
+from starlette_drain._core.admission import Storm
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Outcome, Session
@@ -22,6 +23,9 @@ __all__ = [
     "SessionOpened",
     "SessionRefused",
     "SessionShed",
+    "StormBegan",
+    "StormEnded",
+    "StormProgressed",
     "TriggerActed",
     "TriggerImpaired",
     "TriggerPolled",
@@ -121,10 +125,38 @@ class SessionClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionRefused(Event):
-    """A late arrival was turned away."""
+    """A late arrival was turned away; or one that had waited for too long, which *because* then calls a ``"storm"``."""
 
     kind: str
     path: str
+    because: str = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class StormBegan(Event):
+    """More handshakes arrived than may be in progress: from here on they are held, or only counted."""
+
+    limit: int
+    in_progress: int
+    observes_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StormProgressed(Event):
+    """How it stands while a storm goes on, about once a second."""
+
+    limit: int
+    in_progress: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class StormEnded(Event):
+    """None had to wait for some seconds; *storm* has the figures, and *limit* is the present one."""
+
+    storm: Storm
+    limit: int
+    observes_only: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class DrainReport:
             (some are still open), or ``"cancelled"``.
         slack: Seconds from the drain's end, which is the last session's unless one did not go, to the deadline;
             negative when it was missed.
+        return_rate: The most clients that were asked to come back within one second, here or elsewhere.
     """
 
     drain_id: str
@@ -56,6 +57,7 @@ class DrainReport:
     mean_rate: float
     outcome: Literal["drained", "late", "incomplete", "cancelled"]
     slack: float
+    return_rate: int = 0
 
 
 class Tally:
@@ -71,6 +73,7 @@ class Tally:
         "last_shed_at",
         "left",
         "refused",
+        "return_rate",
         "sessions_at_start",
         "shed",
         "started_at",
@@ -82,7 +85,7 @@ class Tally:
         self.sessions_at_start = sessions_at_start
         self.arrived = self.shed = self.left = self.refused = self.forced = 0
         self.last_shed_at = started_at
-        self._second = self._in_second = self._busiest = 0
+        self._second = self._in_second = self._busiest = self.return_rate = 0
 
     def count_shed(self, now: float) -> None:
         """Count one session that was asked to leave."""
@@ -124,4 +127,5 @@ class Tally:
             mean_rate=self.shed / shedding,
             outcome="cancelled" if is_cancelled else "incomplete" if still_open else ending,
             slack=slack,
+            return_rate=self.return_rate,
         )

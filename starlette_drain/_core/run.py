@@ -38,6 +38,7 @@ class DrainProgress:
         left: Gone by themselves since it began.
         refused: Late arrivals turned away.
         forced: Of the shed: those whose application had to be cancelled.
+        return_rate: The most clients that were asked to come back within one second, here or elsewhere.
     """
 
     drain_id: str
@@ -51,6 +52,7 @@ class DrainProgress:
     left: int
     refused: int
     forced: int
+    return_rate: int = 0
 
 
 class DrainRun:
@@ -154,6 +156,7 @@ class DrainRun:
             left=tally.left,
             refused=tally.refused,
             forced=tally.forced,
+            return_rate=tally.return_rate,
         )
 
     def report(self, now: float, still_open: int, *, is_cancelled: bool = False) -> DrainReport:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from starlette_drain._core.admission import ADMISSION_REMEDY, AdmissionPolicy, parse_admission
 from starlette_drain._core.declared import (
     PREFIX,
     environment_name,
@@ -89,6 +90,18 @@ class Settings:
         is_valid=lambda value: value in ("auto", "refuse", "accept"),
         remedy="use 'auto', 'refuse' or 'accept'",
     )
+    admission: AdmissionPolicy | None = option(
+        None,
+        "How many handshakes may be in progress in the task; those that find no place are held, and refused after 6 "
+        'to 9 s. A number such as `"32"`, or `"auto"` for a limit that follows how long they take; with `:observe` it '
+        "only counts, with `:close` those that have a close code are refused by an accept and 1013, not by 503.",
+        expert=True,
+        parse=parse_admission,
+        takes_text=True,
+        is_valid=lambda value: value is None or isinstance(value, AdmissionPolicy),
+        remedy=ADMISSION_REMEDY,
+        accepts="str | None",
+    )
     streams: Mapping[str, str] | None = option(
         None,
         "Which responses are sessions and which are answers, by path: a mapping, or the same as text, such as "
@@ -102,8 +115,8 @@ class Settings:
     )
     retry_after: float = seconds(
         5.0,
-        "How long clients are told to wait before they come back: `Retry-After` of a refusal (up to twice that, at "
-        "random) and `reconnect_after_ms` of a session.",
+        "How long clients are told to wait before they come back: `Retry-After` of a refusal (up to twice that, so "
+        "that they do not all come at once) and `reconnect_after_ms` of a session.",
         expert=True,
     )
     close_code: int = option(

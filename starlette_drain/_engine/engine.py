@@ -29,11 +29,13 @@ from starlette_drain._core.observed import ObservedSessions
 from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
+from starlette_drain._core.return_plan import ReturnPlan
 from starlette_drain._core.run import DrainProgress, DrainRun, name_drain
 from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatistics, Session, SessionRegistry
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
 from starlette_drain._core.streams import Streams
+from starlette_drain._engine.admission import Admission
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
 from starlette_drain._engine.event_queue import EventQueue
@@ -92,6 +94,8 @@ class Engine:
         self.notes_activity = settings.shed_first == "idle"
         """Whether sessions keep account of when their last message passed."""
         self.observes_only = settings.mode == "observe"
+        self.returns = ReturnPlan(rng)
+        """When those come back that are sent away."""
         self.advised_window: float | None = None
         """Seconds that a drain may take here, as far as a trigger has found out."""
         self.open_elsewhere = 0
@@ -108,6 +112,11 @@ class Engine:
         self._timer = Timer(partial(close_due, self))
         self._share = 1
         self._has_warned = False
+        self.admission: Admission | None = None
+        """What limits the handshakes in progress, if anything does."""
+        if (policy := settings.admission) is not None:
+            policy = replace(policy, observes=policy.observes or self.observes_only)
+            self.admission = Admission(policy, loop, self.admits, self.emit)
         self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
         self._begin_anew(outcome)
 
@@ -160,9 +169,12 @@ class Engine:
         """Return the event loop's monotonic clock, in seconds."""
         return self.loop.time()
 
-    def retry_after(self) -> float:
-        """Return how many seconds a client that is turned away should stay away: each something else."""
-        return self.settings.retry_after * self.rng.uniform(1.0, 2.0)
+    def retry_after(self, rate: float | None = None) -> float:
+        """Return how many seconds a client that is turned away should stay away: each has its place in one plan."""
+        now = self.time()
+        delay = self.returns.place(now, self.settings.retry_after, rate)
+        self._count_returns()
+        return delay
 
     def statistics(self) -> RegistryStatistics:
         """Return how many sessions there are, and how they stand."""
@@ -283,6 +295,8 @@ class Engine:
         if share == self._share:
             return
         self._share = share
+        if self.admission is not None:
+            self.admission.divide(share)
         if run := self._run:
             run.plan.divide(self.time(), share)
             self._schedule(run)
@@ -314,6 +328,8 @@ class Engine:
         """Take note that a session has completed its handshake."""
         session.is_open = True
         self._open[session.kind] = self._open.get(session.kind, 0) + 1
+        if self.admission is not None:
+            self.admission.finish(session)
         if self.observers.wants(events.SessionOpened):
             self.emit(events.SessionOpened(self.time(), session))
 
@@ -323,8 +339,19 @@ class Engine:
             self._run.tally.refused += 1
         self.emit(events.SessionRefused(self.time(), kind, path))
 
+    def turned_away(self, kind: str, path: str) -> float:
+        """Take note that one found no place in a storm; return how many seconds it should stay away."""
+        rate = None
+        if self.admission is not None:
+            self.admission.refused()
+            rate = self.admission.rate()
+        self.emit(events.SessionRefused(self.time(), kind, path, "storm"))
+        return self.retry_after(rate)
+
     def closed(self, session: Session, *, forced: bool) -> bool:
         """Forget a session that is over; return whether it was tracked."""
+        if self.admission is not None:
+            self.admission.finish(session)
         if not self._registry.discard(session):
             return False
         was_shed = session.shed_at is not None
@@ -458,6 +485,7 @@ class Engine:
         drain_id = name_drain(cause, former, self.group)
         self._begun.append(begun_by)
         self.sends_away = not self.observes_only
+        self.returns.busiest = 0
         self._run = run = DrainRun(drain_id, cause, sessions, pacing, self.rng, now=now, deadline=deadline)
         for each in self._claims.standing:
             run.join(each, shortened=False)
@@ -549,8 +577,14 @@ class Engine:
     def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
+        self.returns.note(now, session.reconnect_after)
+        self._count_returns()
         if self.observers.wants(events.SessionShed):
             self._events.put(events.SessionShed(now, session))
+
+    def _count_returns(self) -> None:
+        if (run := self._run) is not None:
+            run.tally.return_rate = self.returns.busiest
 
     def _still_open(self, run: DrainRun) -> int:
         return run.remaining if self.observes_only else len(self._registry)

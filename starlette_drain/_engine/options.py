@@ -19,6 +19,7 @@ class DrainOptions(TypedDict, total=False):
     shed_first: ShedFirst | Precedence
     start_delay: float
     late_arrivals: Literal["auto", "refuse", "accept"]
+    admission: str | None
     streams: Mapping[str, str] | str | None
     retry_after: float
     close_code: int

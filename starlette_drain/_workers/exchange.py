@@ -16,7 +16,7 @@ __all__ = ["Exchange", "Problem", "Received", "problem_of"]
 BEAT = 1.0
 """Seconds after which a worker of which there is nothing new says that it lives, and one whose counts move writes."""
 
-COUNTS = frozenset({"sessions", "counts"})
+COUNTS = frozenset({"sessions", "counts", "admission"})
 """What may be out of date for a moment while a worker serves."""
 
 EVERYTHING = frozenset(each.name for each in fields(Heartbeat))

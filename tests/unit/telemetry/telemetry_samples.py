@@ -1,5 +1,6 @@
 """One of each fact, for the tests of those who listen."""
 
+from starlette_drain._core.admission import Storm
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import (
     DrainCancelled,
@@ -13,6 +14,9 @@ from starlette_drain._core.events import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    StormBegan,
+    StormEnded,
+    StormProgressed,
     TriggerActed,
     TriggerImpaired,
     TriggerPolled,
@@ -71,6 +75,7 @@ def report(*, still_open: int = 0, slack: float = 12.5) -> DrainReport:
         mean_rate=10.98,
         outcome="incomplete" if still_open else "late" if slack < -1 else "drained",
         slack=slack,
+        return_rate=17,
     )
 
 
@@ -80,6 +85,19 @@ def finished(*, still_open: int = 0, slack: float = 12.5) -> DrainFinished:
 
 
 CANCELLED = DrainCancelled(2107.5, "d-1", report(still_open=600))
+
+
+def storm() -> Storm:
+    """Make the figures of a storm."""
+    figures = Storm(1100.0, 1104.5, 16, 40, 2700, 0, 2650, 30, 2, 1900, 4.25, 0.125)
+    for _ in range(1000):
+        figures.count(0.05)
+    return figures
+
+
+STORM_BEGAN = StormBegan(1100.0, 16, 16, observes_only=False)
+STORM_PROGRESSED = StormProgressed(1101.0, 20, 20, 1500)
+STORM_ENDED = StormEnded(1109.5, storm(), 40, observes_only=False)
 
 
 def story() -> list[Event]:
@@ -96,6 +114,9 @@ def story() -> list[Event]:
         TriggerActed(1017.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
         SessionOpened(1000.0, one),
         SessionOpened(1000.0, two),
+        STORM_BEGAN,
+        STORM_PROGRESSED,
+        STORM_ENDED,
         STARTED,
         SessionRefused(2001.0, "websocket", "/ws"),
         SessionShed(2002.0, one),

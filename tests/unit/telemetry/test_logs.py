@@ -4,7 +4,21 @@ import logging
 from dataclasses import dataclass, replace
 
 import pytest
-from telemetry_samples import CANCELLED, JOINED, OFF, PACED, PROGRESSED, SHORTENED, STARTED, finished, session, story
+from telemetry_samples import (
+    CANCELLED,
+    JOINED,
+    OFF,
+    PACED,
+    PROGRESSED,
+    SHORTENED,
+    STARTED,
+    STORM_BEGAN,
+    STORM_ENDED,
+    STORM_PROGRESSED,
+    finished,
+    session,
+    story,
+)
 
 from starlette_drain._core import events
 from starlette_drain._core.events import (
@@ -179,6 +193,25 @@ LINES = [
         "The websocket session on /ws ended after 60.0 s: forced",
     ),
     (
+        STORM_BEGAN,
+        "WARNING",
+        ("More connections arrive than can be set up: 16 are in progress, the limit is 16; further ones are held"),
+    ),
+    (
+        STORM_PROGRESSED,
+        "DEBUG",
+        "Connections still arrive: 20 are in progress, the limit is 20, 1500 wait",
+    ),
+    (
+        STORM_ENDED,
+        "INFO",
+        (
+            "The connections that arrived have been set up, 4.5 s after the first had to wait. Of 2700 2650 waited (at "
+            "most 1900 at once, the longest for 4.2 s), 30 were refused and 2 left before their turn. Set-up: 99% "
+            "within 0.052 s, 222/s; limit from 16 to 40; the event loop was 0.125 s late at worst"
+        ),
+    ),
+    (
         SessionRefused(0.0, "websocket", "/ws\nERROR all is lost"),
         "DEBUG",
         r"A websocket session on /ws\nERROR all is lost arrived during the drain and was refused",
@@ -224,6 +257,7 @@ def test_the_figures_are_fields_of_the_record(caplog):
         "drain_still_open": 0,
         "drain_peak_rate": 16.0,
         "drain_mean_rate": 10.98,
+        "drain_return_rate": 17,
         "drain_slack": 12.5,
     }
 

@@ -17,7 +17,19 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from telemetry_samples import CANCELLED, JOINED, PROGRESSED, SHORTENED, STARTED, finished, session, story
+from telemetry_samples import (
+    CANCELLED,
+    JOINED,
+    PROGRESSED,
+    SHORTENED,
+    STARTED,
+    STORM_BEGAN,
+    STORM_ENDED,
+    STORM_PROGRESSED,
+    finished,
+    session,
+    story,
+)
 
 from starlette_drain import Drain
 from starlette_drain._core.events import (
@@ -260,7 +272,7 @@ def test_the_life_of_sessions_in_metrics(telemetry):
     assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 1)]
     assert telemetry.values("drain.sessions.shed") == [({"drain.trigger": "target-health"}, 2)]
     assert telemetry.values("drain.sessions.closed") == [(shed, 1), (forced, 1), (left, 1)]
-    assert telemetry.values("drain.sessions.refused") == [(WEBSOCKET, 1)]
+    assert telemetry.values("drain.sessions.refused") == [({**WEBSOCKET, "drain.refusal.reason": "drain"}, 1)]
     assert telemetry.values("drain.session.duration") == [(shed, (1, 1001.0)), (forced, (1, 1005.0)), (left, (1, 10.0))]
 
 
@@ -320,6 +332,7 @@ def test_every_metric_has_its_kind_and_unit(telemetry):
         "drain.trigger.polls": ("Sum", "{poll}"),
         "drain.trigger.poll.duration": ("Histogram", "s"),
         "drain.watch": ("Gauge", "1"),
+        "drain.handshakes": ("Gauge", "{handshake}"),
     }
 
 
@@ -334,6 +347,17 @@ def test_the_watch_is_a_number_to_alarm_on(telemetry):
     other.notify(TriggerStoodDown(0.0, "target-health", "no group"))
     telemetry.emit(TriggerStoodDown(0.0, "target-health", "no group"))
     assert "drain.watch" not in telemetry.metrics()
+
+
+def test_a_storm_is_seen_while_it_lasts(telemetry):
+    """The limit, the handshakes in progress and those that wait; nothing where there never was a storm."""
+    assert "drain.handshakes" not in telemetry.metrics()
+    for event, figures in ((STORM_BEGAN, (16, 16, 0)), (STORM_PROGRESSED, (20, 20, 1500)), (STORM_ENDED, (40, 0, 0))):
+        telemetry.emit(event)
+        states = ({"drain.handshakes.state": each} for each in ("limit", "in_progress", "held"))
+        assert telemetry.values("drain.handshakes") == list(zip(states, figures, strict=True))
+    telemetry.emit(SessionRefused(2000.0, "websocket", "/ws", "storm"))
+    assert telemetry.values("drain.sessions.refused") == [({**WEBSOCKET, "drain.refusal.reason": "storm"}, 1)]
 
 
 def test_durations_have_buckets_from_seconds_to_days(telemetry):
@@ -477,7 +501,7 @@ def test_meters_and_instruments_are_held():
     provider = Forgetful([InMemoryMetricReader()], shutdown_on_exit=False)
     observer = OpenTelemetryObserver(meter_provider=provider)
     gc.collect()
-    assert len(held) == 11
+    assert len(held) == 12
     assert all(each() for each in held)
     del observer
 

@@ -1,0 +1,96 @@
+# What may be held is what becomes a session: a WebSocket, and a stream that its path or its client's request calls one.
+# Everything else passes: health checks, the admin route, ordinary requests, answers. So does everything that a drain
+# refuses: its late arrivals have their own rules.
+#
+# A refusal is heard by its kind:
+#
+#   WebSocket                               503 with `Retry-After`; with ":close" an accept and 1013. Many clients begin
+#                                           their back-off anew once a connection has opened, so that is not the default
+#   stream declared to end cleanly          200, `retry:`, the end: to an EventSource every other status is final
+#   other streams                           503 with `Retry-After`: a clean end would mean the whole to their clients
+#
+# The 200 has to pass CORS, which is the application's business where it answers itself: it has no content, so it may be
+# read from anywhere.
+"""The limit on handshakes in progress, where they arrive: who is held, and how one is turned away."""
+
+from contextlib import suppress
+
+from starlette.types import Receive, Scope, Send
+
+from starlette_drain._asgi.connection import retry_after_header
+from starlette_drain._asgi.http import EventStreamSession, asks_for_events
+from starlette_drain._asgi.websocket import TRY_AGAIN_LATER, WebSocketSession, can_deny, deny
+from starlette_drain._engine.engine import Engine
+
+__all__ = ["begin", "let_in"]
+
+BUSY = "busy"
+
+
+async def let_in(engine: Engine, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Return whether a connection may go on to the application, once it has waited for its turn; refuse it if not."""
+    admission = engine.admission
+    if admission is None or not _may_hold(engine, scope) or not engine.admits() or admission.enter():
+        return True
+    has_place = await admission.wait()
+    if not engine.admits():  # a drain has begun meanwhile
+        admission.leave()
+        return True
+    if not has_place:
+        with suppress(OSError):  # the client has gone
+            await _turn_away(engine, scope, receive, send, closes=admission.policy.closes)
+    return has_place
+
+
+def begin(engine: Engine, connection: WebSocketSession | EventStreamSession) -> None:
+    """Take note that the application gets *connection*, if it is one that `let_in` has counted."""
+    is_counted = engine.admission is not None and engine.admission.begin(connection)
+    if is_counted and isinstance(connection, EventStreamSession):
+        connection.prepare()  # so that its head, or its end, is noticed
+
+
+def _may_hold(engine: Engine, scope: Scope) -> bool:
+    if scope["type"] == "websocket":
+        return True
+    declared = engine.streams.find(scope["path"]) if engine.streams is not None else None
+    return declared.kind == "session" if declared is not None else asks_for_events(scope)
+
+
+async def _turn_away(engine: Engine, scope: Scope, receive: Receive, send: Send, *, closes: bool) -> None:
+    kind = WebSocketSession.kind if scope["type"] == "websocket" else "event-stream"
+    retry_after = engine.turned_away(kind, scope["path"])
+    if kind == "event-stream":
+        await _end_stream(engine, scope, send, retry_after)
+        return
+    await receive()  # websocket.connect: servers answer nothing before it was taken
+    if closes:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": f"server {BUSY}"})
+    else:
+        await deny(send, retry_after, can_deny=can_deny(scope), why=BUSY)
+
+
+async def _end_stream(engine: Engine, scope: Scope, send: Send, retry_after: float) -> None:
+    declared = engine.streams.find(scope["path"]) if engine.streams is not None else None
+    headers = [(b"cache-control", b"no-store")]
+    if str(scope.get("http_version", "1.1")).startswith("1"):
+        headers.append((b"connection", b"close"))
+    if declared is not None and declared.end == "clean":
+        status, body = 200, f"retry: {round(retry_after * 1000)}\n".encode()
+        headers.append((b"content-type", b"text/event-stream"))
+        headers += [
+            each
+            for name, value in scope.get("headers", ())
+            if name.lower() == b"origin"
+            for each in (
+                (b"access-control-allow-origin", value),
+                (b"access-control-allow-credentials", b"true"),
+                (b"vary", b"origin"),
+            )
+        ]
+    else:
+        status, body = 503, f"This server is {BUSY}; try again.\n".encode()
+        headers += [(b"content-type", b"text/plain; charset=utf-8"), retry_after_header(retry_after)]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
