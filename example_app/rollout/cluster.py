@@ -89,6 +89,7 @@ class Cluster:
             instance_id="i-0123456789abcdef0",
         )
         environment = self._endpoint.environment(record) | self.times.environment() | {"DRAIN_ADMIN_TOKEN": ADMIN_TOKEN}
+        environment |= self.scenario.environment
         log = self._results / f"{name}.log"
         command = uvicorn_command(self.scenario.app, port)
         child = await self._children.start(name, command, log=log, environment=environment)

@@ -52,8 +52,16 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10, "svg.fonttype": "path", "text.color": INK})
     height = HEADER + len(outcomes) * (PANEL_HEADER + GRAPH + FOOTER)
     figure = Figure(figsize=(WIDTH, height), dpi=150, facecolor="white")
-    figure.text(LEFT / WIDTH, 1 - 0.28 / height, _headline(plan), fontsize=14.5, fontweight="bold", va="top")
-    figure.text(LEFT / WIDTH, 1 - 0.64 / height, _subtitle(plan), fontsize=9.5, color=GREY, va="top", linespacing=1.35)
+    figure.text(LEFT / WIDTH, 1 - 0.28 / height, _headline(outcomes, plan), fontsize=14.5, fontweight="bold", va="top")
+    figure.text(
+        LEFT / WIDTH,
+        1 - 0.64 / height,
+        _subtitle(plan, crashes=all(each.scenario.crashes for each in outcomes)),
+        fontsize=9.5,
+        color=GREY,
+        va="top",
+        linespacing=1.35,
+    )
     opened = [_rate(each, each.records.connected) for each in outcomes]
     closed = [_rate(each, [loss.lost for loss in each.records.losses]) for each in outcomes]
     top = max((count for rate in opened + closed for _, count in rate), default=1)
@@ -165,17 +173,20 @@ def _verdict(outcome: Outcome) -> str:
     return "  ·  ".join(parts)
 
 
-def _headline(plan: Plan) -> str:
-    return f"Deploying {plan.tasks} tasks with {plan.fleet.clients:,} open WebSockets: new connections per second"
+def _headline(outcomes: Sequence[Outcome], plan: Plan) -> str:
+    what = "Killing one of" if all(each.scenario.crashes for each in outcomes) else "Deploying"
+    return f"{what} {plan.tasks} tasks with {plan.fleet.clients:,} open WebSockets: new connections per second"
 
 
-def _subtitle(plan: Plan) -> str:
+def _subtitle(plan: Plan, *, crashes: bool = False) -> str:
     times = plan.times
+    words = f"Clients reconnect {BEHAVIOURS[plan.fleet.reconnect].words}. "
+    if crashes:
+        return f"{words}\nColour: new connections. Grey: connections closed."
     replayed = "" if times.scale == 1 else f" ({times.ecs_delay:g} s, replayed in {times.delay:g} s)"
     return (
         f"ECS starts new tasks, deregisters the old ones, waits the deregistration delay{replayed}, sends SIGTERM.\n"
-        f"Clients reconnect {BEHAVIOURS[plan.fleet.reconnect].words}. "
-        "Colour: new connections. Grey: connections closed."
+        f"{words}Colour: new connections. Grey: connections closed."
     )
 
 

@@ -11,6 +11,17 @@ from example_app.rollout.rollout import Outcome, Plan
 
 __all__ = ["table", "write_json"]
 
+SURVIVORS = {
+    "stall": "longest stall of an event loop, seconds",
+    "busy": "                            of CPU time",
+    "quiet_p99": "handshake before the crash, seconds, p99",
+    "set_up_p50": "          after it,                  p50",
+    "set_up_p99": "                                     p99",
+    "late_checks": "health checks without an answer in 2 s",
+    "seconds": "until the last client was back, seconds",
+}
+"""What became of the tasks that a crash has left."""
+
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the figures, one column for each scenario."""
@@ -34,6 +45,11 @@ def table(outcomes: Sequence[Outcome]) -> str:
     ]
     if any(each.deaf for each in figures):
         rows.append(("what the deaf found in the end", [_counts(each.deaf) for each in figures]))
+    if any(each.survivors for each in outcomes):
+        rows += [
+            (title, [f"{each.survivors.figures()[name]}" if each.survivors else "" for each in outcomes])
+            for name, title in SURVIVORS.items()
+        ]
     return "\n".join(_aligned(rows))
 
 
@@ -63,6 +79,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "scenario": outcome.scenario.name,
         "figures": dataclasses.asdict(outcome.figures) | {"ratio": outcome.figures.ratio},
         "tracebacks": outcome.tracebacks,
+        "survivors": dataclasses.asdict(outcome.survivors) if outcome.survivors else None,
         "events": [
             {"at": round(each.at - zero, 3), "kind": each.kind, "what": each.what} for each in outcome.events.all
         ],

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from example_app.rollout.balancer.routing import Rule
 from example_app.rollout.clients.control import Fleet, FleetOptions
 from example_app.rollout.clients.records import Records
 from example_app.rollout.cluster import Cluster
+from example_app.rollout.crash import Survivors, crash
 from example_app.rollout.deployment import Limits, deploy
 from example_app.rollout.events import Events
 from example_app.rollout.faults import Fault, Stage
@@ -51,6 +52,7 @@ class Outcome:
     events: Events
     figures: Figures
     tracebacks: int
+    survivors: Survivors | None = None
 
 
 @dataclass(slots=True)
@@ -96,13 +98,13 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
             try:
                 async with asyncio.TaskGroup() as going_on:
                     beside = [going_on.create_task(each) for each in (cluster.follow(), watch(situation))]
-                    records = await _roll(cluster, fleet, plan, situation)
+                    records, survivors = await _roll(cluster, fleet, plan, situation)
                     for each in beside:
                         each.cancel()
             finally:
                 await cluster.close()
     figures = measure(records, events, plan.times)
-    return Outcome(scenario, records, events, figures, cluster.tracebacks())
+    return Outcome(scenario, records, events, figures, cluster.tracebacks(), survivors)
 
 
 @asynccontextmanager
@@ -118,24 +120,31 @@ async def _balancer(plan: Plan, children: Children, results: Path) -> AsyncItera
         await balancer.stop()
 
 
-async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation) -> Records:
+async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation) -> tuple[Records, Survivors | None]:
     tasks = await asyncio.gather(*(cluster.start() for _ in range(plan.tasks)))
     await asyncio.gather(*(cluster.register(task) for task in tasks))
     situation.phase = "connecting clients"
     await fleet.start(f"ws://127.0.0.1:{cluster.balancer.port}/devices")
     await fleet.wait_open()
     await asyncio.sleep(1.0)  # so that the last handshakes are no part of the graph
-    situation.phase = "deploying"
-    await _deploy(cluster, tasks, plan)
-    situation.phase = "waiting for the last clients"
-    try:
-        async with asyncio.timeout(SETTLE_WITHIN):
-            await fleet.wait_open(1.0 - plan.fleet.deaf)
-    except TimeoutError:
-        pass
+    survivors = None
+    if cluster.scenario.crashes:
+        situation.phase = "one task is killed"
+        survivors = await crash(cluster, tasks, lambda: _wait_back(fleet, plan))
+    else:
+        situation.phase = "deploying"
+        await _deploy(cluster, tasks, plan)
+        situation.phase = "waiting for the last clients"
+        await _wait_back(fleet, plan)
     await asyncio.sleep(1.0)
     situation.phase = "collecting records"
-    return await fleet.finish()
+    return await fleet.finish(), survivors
+
+
+async def _wait_back(fleet: Fleet, plan: Plan) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SETTLE_WITHIN):
+            await fleet.wait_open(1.0 - plan.fleet.deaf)
 
 
 async def _deploy(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:

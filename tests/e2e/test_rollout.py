@@ -88,6 +88,17 @@ def test_a_deployment_before_and_after(tmp_path):
     assert "peak new connections/s" in output
 
 
+def test_a_crash_without_and_with_a_limit_on_handshakes(tmp_path):
+    """The clients of the task that was killed are back, nobody else loses anything, and no health check is late."""
+    both = ("--scenario", "crash", "--scenario", "crash-slow-admission")
+    output, scenarios = roll(tmp_path, *both, "--tasks", "3", "--clients", "300", "--reconnect", "immediate")
+    for each in scenarios.values():
+        assert 90 <= each["figures"]["cut"] <= 110
+        assert each["figures"]["never_back"] == 0
+        assert each["survivors"]["late_checks"] == 0
+    assert "longest stall of an event loop" in output
+
+
 @pytest.mark.parametrize("options", [("--fleet", "websockets"), HAPROXY], ids=lambda options: options[1])
 def test_other_clients_and_another_balancer_see_the_same(tmp_path, options):
     """Everyone is told one by one, before SIGTERM; it does not hang on what the lab brings along."""

@@ -1,10 +1,11 @@
 """What a task does when it is told to go; one file each, and the list of them here."""
 
 from example_app.rollout.scenarios.base import Scenario
+from example_app.rollout.scenarios.crash import CRASHES
 from example_app.rollout.scenarios.drain import DRAIN
 from example_app.rollout.scenarios.seed import SEED
 from example_app.rollout.scenarios.sigterm_only import SIGTERM_ONLY
 
 __all__ = ["SCENARIOS", "Scenario"]
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for each in (SIGTERM_ONLY, SEED, DRAIN)}
+SCENARIOS: dict[str, Scenario] = {each.name: each for each in (SIGTERM_ONLY, SEED, DRAIN, *CRASHES)}

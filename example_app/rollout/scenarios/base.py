@@ -1,6 +1,7 @@
 """What a scenario is, and the example app without the package, on which those before ours stand."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
@@ -21,12 +22,16 @@ class Scenario:
         title: One line for the picture.
         app: What uvicorn runs: a function that makes the application.
         drains: Whether the task has the package's admin route, and the lab asks it how far it is.
+        crashes: Whether one task is killed, in place of a deployment; the application then tells ``/watch``.
+        environment: What its tasks are told besides.
     """
 
     name: str
     title: str
     app: str
     drains: bool = False
+    crashes: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def plain_app(lifespan: Lifespan[Starlette] | None = None) -> Starlette:

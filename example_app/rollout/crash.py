@@ -1,0 +1,89 @@
+"""A task is killed, and nothing else happens: what that does to those that are left."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+
+from example_app.rollout.cluster import Cluster
+from example_app.rollout.measure import percentile
+from example_app.rollout.tasks import Task
+
+__all__ = ["Survivors", "crash"]
+
+CHECK_EVERY = 0.5
+CHECK_WITHIN = 2.0
+"""Seconds between two health checks of a task, and after which one has failed."""
+
+WATCH_WITHIN = 30.0
+"""Seconds that a task has to tell how it fared."""
+
+
+@dataclass(slots=True)
+class Survivors:
+    """
+    How those fared that were left.
+
+    Attributes:
+        stall: Seconds for which an event loop stood still, at the longest.
+        busy: The same in seconds of its own CPU time, which other processes of the machine do not lengthen.
+        quiet_p99: Seconds that a handshake took in the application before the crash, at the 99th percentile.
+        set_up_p50: The median afterwards.
+        set_up_p99: The 99th percentile.
+        checks: Health checks.
+        late_checks: Those without an answer in time.
+        seconds: From the crash until every client was back.
+    """
+
+    stall: float = 0.0
+    busy: float = 0.0
+    quiet_p99: float = 0.0
+    set_up_p50: float = 0.0
+    set_up_p99: float = 0.0
+    checks: int = 0
+    late_checks: int = 0
+    seconds: float = 0.0
+
+    def figures(self) -> dict[str, str]:
+        """Return them as they are shown."""
+        shown = {each.name: f"{getattr(self, each.name):.3f}" for each in fields(self)}
+        return shown | {"late_checks": f"{self.late_checks} of {self.checks}"}
+
+
+async def crash(cluster: Cluster, tasks: Sequence[Task], wait_back: Callable[[], Awaitable[None]]) -> Survivors:
+    """Kill the first of *tasks*, wait until the clients are back, and return how the others fared."""
+    victim, *others = tasks
+    found = Survivors()
+    quiet = [watched for each in others for watched in await _set_ups(each, None)]
+    found.quiet_p99 = percentile(sorted(quiet), 0.99)
+    cluster.events.note("deployment began")
+    cluster.events.note("fault", f"{victim.name} killed")
+    checking = [asyncio.create_task(_check(each, found)) for each in others]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await victim.kill()
+    cluster.events.note("deregistered", victim.name)
+    cluster.aws.deactivate(victim.record)  # ECS takes the target out as soon as it sees that the task has ended
+    await wait_back()
+    found.seconds = loop.time() - began
+    for each in checking:
+        each.cancel()
+    times = sorted([watched for each in others for watched in await _set_ups(each, found)])
+    found.set_up_p50, found.set_up_p99 = percentile(times, 0.5), percentile(times, 0.99)
+    cluster.events.note("deployment ended")
+    return found
+
+
+async def _set_ups(task: Task, found: Survivors | None) -> list[float]:
+    watched = await task.get("/watch", within=WATCH_WITHIN) or {"stall": math.inf, "busy": math.inf, "set_ups": []}
+    if found is not None:
+        found.stall = max(found.stall, watched["stall"])
+        found.busy = max(found.busy, watched["busy"])
+    return [float(each) for each in watched["set_ups"]]
+
+
+async def _check(task: Task, found: Survivors) -> None:
+    while True:
+        found.checks += 1
+        found.late_checks += await task.get("/healthz", within=CHECK_WITHIN) is None
+        await asyncio.sleep(CHECK_EVERY)
