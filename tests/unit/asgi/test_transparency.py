@@ -113,6 +113,22 @@ async def test_what_an_application_is_given_are_coroutine_functions(scope, mode)
     assert found == [True, True]
 
 
+async def test_a_scope_that_is_served_again_is_tracked_again():
+    """A server, or a middleware around ours, may use the dictionary of a connection that has ended for the next one."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((scope["starlette_drain.session"], drain.statistics().open))
+
+    drain = Drain(triggers=[], observers=[])
+    middleware = DrainMiddleware(app, drain=drain)
+    scope = dict(WEBSOCKET)
+    for _ in range(2):
+        await middleware(scope, nothing_more, nothing_at_all)
+    assert [count for _, count in seen] == [1, 1]
+    assert seen[0][0] is not seen[1][0]
+
+
 async def test_headers_that_can_be_read_only_once_arrive():
     """ASGI has it that headers are iterable: a generator is good enough, and nobody reads it before the server."""
     sent = []
