@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from starlette_drain._workers.shared_directory import find_sockets
 
-__all__ = ["Channel", "HttpChannel", "Refused", "SocketChannel", "Unreachable", "find_channel", "shown_in"]
+__all__ = ["TOKEN", "Channel", "HttpChannel", "Refused", "SocketChannel", "Unreachable", "find_channel", "shown_in"]
 
 PATIENCE = 5.0
 """Seconds that a process has to answer. A command may wait 2 s for a slow file system."""

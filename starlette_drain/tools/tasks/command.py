@@ -1,16 +1,19 @@
 """``starlette-drain status | watch | start | cancel``: look at tasks that run, and act on one of them."""
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import click
 from rich.live import Live
 
-from starlette_drain.tools.tasks.channel import Channel, Refused, Unreachable, find_channel
+from starlette_drain.tools.tasks.channel import TOKEN, Channel, Refused, Unreachable, find_channel
 from starlette_drain.tools.tasks.seen import Seen, as_json, outcome, problems
+from starlette_drain.tools.tasks.service import ServiceTasks, place_of
 from starlette_drain.tools.tasks.view import console, is_lively, line, outcome_table, print_out, screen
 from starlette_drain.tools.values import Number
 
@@ -27,6 +30,9 @@ LOST = 3
 
 LONGEST = 3600.0
 """Seconds; the longest deregistration delay there is."""
+
+BEGAN = 202
+"""The task answers that it has begun to drain."""
 
 CONFLICT = 409
 """The task answers that there is nothing to cancel, or that it is too late."""
@@ -46,6 +52,9 @@ class Source(Protocol):
 
     def is_over(self, tasks: Sequence[Seen]) -> bool:
         """Tell whether there is nothing more to watch."""
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 class OneTask:
@@ -76,22 +85,33 @@ class OneTask:
         self._last = Seen(self._last.task, shown)
         return [self._last]
 
+    def close(self) -> None:
+        """Close nothing: each look is a connection of its own."""
+
     def is_over(self, tasks: Sequence[Seen]) -> bool:
         """Tell whether its drain has come to an end: drained, cancelled, or gone."""
         (task,) = tasks
         return task.is_gone or (self._has_drained and task.state in ("drained", "serving"))
 
 
-def one_task(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare the options that say which task."""
-    url = click.option(
-        "--url",
-        metavar="URL",
-        help="Its admin route, asked with the token in DRAIN_ADMIN_TOKEN; by default the task is the "
-        "one in this container, which needs no token.",
+def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare the options that say which task, or tasks."""
+    options = (
+        click.option(
+            "--url",
+            metavar="URL",
+            help="Its admin route, asked with the token in DRAIN_ADMIN_TOKEN; by default the task is the one in this "
+            "container, which needs no token.",
+        ),
+        click.option("--pid", type=int, metavar="PID", help="Of the server, where several run here."),
+        click.option("--cluster", metavar="NAME", help="Of ECS; the ARN of a service or task names it."),
+        click.option("--service", metavar="NAME", help="All tasks of a service on ECS."),
+        click.option("--task", metavar="ID", help="One task on ECS."),
+        click.option("--port", type=int, metavar="PORT", help="Where the tasks listen; that of the target group."),
     )
-    pid = click.option("--pid", type=int, metavar="PID", help="Of the server, where several run here.")
-    return url(pid(function))
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 as_json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
@@ -101,12 +121,13 @@ timeout_option = click.option(
 
 
 @click.command()
-@one_task
+@which_task
 @as_json_option
-def status(*, url: str | None, pid: int | None, as_json_: bool) -> int:
-    """Show how a task stands: one look. Exit code 1 where something is wrong."""
-    tasks = _source(url, pid).look()
-    if len(tasks) == 1 and tasks[0].shown is None:
+def status(*, as_json_: bool, **which: Any) -> int:
+    """Show how a task stands, or all of a service: one look. Exit code 1 where something is wrong."""
+    with _source(which) as source:
+        tasks = _look(source)
+    if all(each.shown is None for each in tasks) and len(tasks) == 1:
         raise CannotRun(tasks[0].why_not)
     if as_json_:
         click.echo(json.dumps(as_json(tasks)))
@@ -119,16 +140,22 @@ def status(*, url: str | None, pid: int | None, as_json_: bool) -> int:
 
 
 @click.command()
-@one_task
+@which_task
 @timeout_option
 @as_json_option
-def watch(*, url: str | None, pid: int | None, timeout: float | None, as_json_: bool) -> int:
-    """Follow a drain until it is over, and print its report. Exit code 0 where all sessions left in time."""
-    return follow(_source(url, pid), timeout, as_json=as_json_)
+def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
+    """
+    Follow a drain until it is over, and print its report.
+
+    With --service it follows all tasks, until no deployment is under way and no task leaves. Exit code 0 where all
+    sessions left in time.
+    """
+    with _source(which) as source:
+        return follow(source, timeout, as_json=as_json_)
 
 
 @click.command()
-@one_task
+@which_task
 @click.option("--window", type=Number(most=LONGEST), help="Seconds over which the sessions are asked to leave.")
 @click.option("--age", type=Number(most=LONGEST), help="Seconds since what this is about has happened.")
 @click.option("--reason", help="For the log and the report.")
@@ -136,43 +163,76 @@ def watch(*, url: str | None, pid: int | None, timeout: float | None, as_json_: 
 @click.option("--wait", is_flag=True, help="Return when the drain is over.")
 @timeout_option
 @as_json_option
-def start(*, url: str | None, pid: int | None, wait: bool, timeout: float | None, as_json_: bool, **order: Any) -> int:
+def start(
+    *,
+    wait: bool,
+    timeout: float | None,
+    as_json_: bool,
+    window: float | None,
+    age: float | None,
+    reason: str | None,
+    taken_out: bool,
+    **which: Any,
+) -> int:
     """
     Start the drain of one task, or join the one that runs.
 
     With --wait the exit code is 0 where all sessions left in time: it is what a preStop hook or a pipeline calls.
     """
-    name, channel = _channel(url, pid)
-    order["reason"] = order["reason"] or "asked for by the starlette-drain command"
-    body = {field: value for field, value in order.items() if value not in (None, False)}
-    code, shown = _ask(channel, "POST", body)
-    if not wait:
-        _tell(as_json_, shown, _started(name, shown, is_new=code == 202))
-        return 0
-    if not as_json_:
-        click.echo(_started(name, shown, is_new=code == 202))
-    return follow(OneTask(name, channel), timeout, as_json=as_json_)
+    if which["service"] and not which["task"]:
+        msg = "start takes one --task: to drain all tasks of a service at once is an outage"
+        raise click.UsageError(msg)
+    order = {"window": window, "age": age, "taken_out": taken_out}
+    body: dict[str, Any] = {field: value for field, value in order.items() if value not in (None, False)}
+    body["reason"] = reason or "asked for by the starlette-drain command"
+    with _channels(which) as channels:
+        ((name, channel),) = channels.items()
+        code, shown = _ask(channel, "POST", body)
+        if not wait:
+            _tell(as_json_, shown, _started(name, shown, is_new=code == BEGAN))
+            return 0
+        if not as_json_:
+            click.echo(_started(name, shown, is_new=code == BEGAN))
+        return follow(OneTask(name, channel), timeout, as_json=as_json_)
 
 
 @click.command()
-@one_task
+@which_task
 @as_json_option
-def cancel(*, url: str | None, pid: int | None, as_json_: bool) -> int:
-    """Cancel the drain of one task, which serves again. Exit code 1 where there is none, or it is too late."""
-    name, channel = _channel(url, pid)
-    _, shown = _ask(channel, "DELETE")
-    still = shown["sessions"]["leaving"]
-    rest = f"; {still} sessions that were asked to leave still do" if still else ""
-    _tell(as_json_, shown, f"{name} serves again, with {shown['sessions']['open']} sessions{rest}.")
-    return 0
+def cancel(*, as_json_: bool, **which: Any) -> int:
+    """
+    Cancel the drain of a task, or of all tasks of a service: they serve again.
+
+    Exit code 1 where there is none, or it is too late.
+    """
+    with _channels(which) as channels:
+        if len(channels) == 1:
+            ((name, channel),) = channels.items()
+            _, shown = _ask(channel, "DELETE")
+            _tell(as_json_, shown, _cancelled(name, shown))
+            return 0
+        outcomes: dict[str, Any] = {}
+        for name, channel in channels.items():
+            try:
+                outcomes[name] = channel.ask("DELETE")[1]
+            except (Unreachable, Refused) as error:
+                outcomes[name] = {"error": str(error), "is_refusal": isinstance(error, Refused)}
+    for name, shown in outcomes.items():
+        if not as_json_:
+            click.echo(f"{name}: {shown['error']}" if "error" in shown else _cancelled(name, shown))
+    if as_json_:
+        click.echo(json.dumps(outcomes))
+    # Tasks that do not drain are no failure, unless none does.
+    is_reached = all(each.get("is_refusal", True) for each in outcomes.values())
+    return 0 if is_reached and any("error" not in each for each in outcomes.values()) else 1
 
 
 def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
     """Watch until it is over, show the report, and return the exit code."""
     until = None if timeout is None else time.monotonic() + timeout
-    tasks = source.look()
-    if all(each.shown is None for each in tasks) and not source.is_over(tasks):
-        raise CannotRun("; ".join(each.why_not for each in tasks) or "there is no task")
+    tasks = _look(source)
+    if all(each.shown is None for each in tasks):
+        raise CannotRun("\n".join(f"{each.task}: {each.why_not}" for each in tasks) or "there is no task")
     show = _json_lines if as_json else (None if is_lively() else _Lines().show)
     if show is None:
         with Live(screen(tasks), console=console(), auto_refresh=False) as live:
@@ -197,7 +257,7 @@ def _until_over(
 ) -> Sequence[Seen]:
     while not source.is_over(tasks) and (until is None or time.monotonic() < until):
         time.sleep(LOOK)
-        tasks = source.look()
+        tasks = _look(source)
         show(tasks)
     return tasks
 
@@ -233,13 +293,51 @@ def _json_lines(tasks: Sequence[Seen]) -> None:
     click.echo(json.dumps(as_json(tasks)))
 
 
-def _source(url: str | None, pid: int | None) -> Source:
-    return OneTask(*_channel(url, pid))
-
-
-def _channel(url: str | None, pid: int | None) -> tuple[str, Channel]:
+@contextlib.contextmanager
+def _source(which: dict[str, Any]) -> Iterator[Source]:
+    """Give what is to be looked at."""
     try:
-        return find_channel(url, pid)
+        source = _service(which) or OneTask(*find_channel(which["url"], which["pid"]))
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+    with contextlib.closing(source):
+        yield source
+
+
+@contextlib.contextmanager
+def _channels(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
+    """Give the ways to the tasks that are to be told, by their names."""
+    try:
+        service = _service(which)
+        if service is None:
+            yield dict([find_channel(which["url"], which["pid"])])
+            return
+        with contextlib.closing(service):
+            yield service.channels()
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+
+
+def _service(which: dict[str, Any]) -> ServiceTasks | None:
+    """Return the tasks on ECS that were asked for, if any were."""
+    service, task = which["service"], which["task"]
+    cluster = place_of(which["cluster"], service, task)
+    if not (cluster or service or task):
+        return None
+    if which["url"] or which["pid"]:
+        msg = (
+            "--url and --pid are for one task that is asked directly, and go with none of --cluster, --service, --task"
+        )
+        raise click.UsageError(msg)
+    if not cluster or not (service or task):
+        msg = "give --cluster with --service or --task"
+        raise click.UsageError(msg)
+    return ServiceTasks(cluster, service, task=task, token=os.environ.get(TOKEN), port=which["port"])
+
+
+def _look(source: Source) -> Sequence[Seen]:
+    try:
+        return source.look()
     except Unreachable as error:
         raise CannotRun(str(error)) from None
 
@@ -257,6 +355,12 @@ def _tell(as_json: bool, shown: dict[str, Any], words: str) -> None:  # noqa: FB
     click.echo(json.dumps(shown) if as_json else words)
     if not as_json and (note := shown.get("note")):
         click.echo(f"note: {note}")
+
+
+def _cancelled(name: str, shown: dict[str, Any]) -> str:
+    still = shown["sessions"]["leaving"]
+    rest = f"; {still} sessions that were asked to leave still do" if still else ""
+    return f"{name} serves again, with {shown['sessions']['open']} sessions{rest}."
 
 
 def _started(name: str, shown: dict[str, Any], *, is_new: bool) -> str:

@@ -21,12 +21,14 @@ class Seen:
         task: Its name.
         shown: What it told at ``/drain``; of one that does not answer what it told last, if it ever did.
         why_not: Why it does not answer.
+        remedy: What to do about that, where more is known than in general.
         is_gone: Whether it has ended, as far as ECS or the kernel knows.
     """
 
     task: str
     shown: Mapping[str, Any] | None = None
     why_not: str = ""
+    remedy: str = ""
     is_gone: bool = False
 
     @property
@@ -114,14 +116,19 @@ def _ranked(tasks: Iterable[Seen]) -> Iterator[tuple[int, Problem]]:
             continue
         if each.why_not:
             remedy = "see whether it runs, and what its log says; until it answers nothing is known of its sessions"
-            yield 1, Problem(each.task, each.why_not, remedy)
+            yield 1, Problem(each.task, each.why_not, each.remedy or remedy)
         elif each.shown is not None:
             for rank, problem, remedy in _of(each.shown):
                 yield rank, Problem(each.task, problem, remedy)
 
 
 def _of(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
-    drain, sessions = shown.get("drain") or {}, shown["sessions"]
+    yield from _of_workers(shown)
+    yield from _of_drain(shown)
+    yield from _of_sources(shown)
+
+
+def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
     for worker in shown.get("workers", ()):
         if worker.get("silent"):
             pid, of_it = worker["pid"], worker["sessions"]["open"]
@@ -133,10 +140,29 @@ def _of(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
                 f"'kill -KILL {pid}' cuts its sessions now, while the others still leave evenly"
             )
             yield 0, problem, remedy
+
+
+def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    drain, sessions = shown.get("drain") or {}, shown["sessions"]
     if drain and drain.get("eta", 0.0) > drain.get("time_left", 0.0) + TOLERANCE:
         late = drain["eta"] - drain["time_left"]
         remedy = "the balancer cuts those; raise the deregistration delay, or the limit of the pacing"
         yield 2, f"the last session would be asked {late:.0f} s after the deadline", remedy
+    if shown["state"] == "drained" and sessions["open"]:
+        remedy = "see what their applications do; the balancer cuts them at the end of the delay"
+        yield 4, f"drained, and {sessions['open']} sessions are still open", remedy
+    if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
+        yield 5, f"all {held} sessions that are left are held", "see what the application holds them for"
+
+
+def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    blind = [each for each in shown["triggers"].values() if isinstance(each, Mapping) and each.get("watch") == "blind"]
+    if shown.get("watch") == "blind" and not blind:  # another worker watches
+        yield (
+            3,
+            "its sources see nothing",
+            "see its log for the remedy, or run 'starlette-drain doctor' in the container",
+        )
     for name, status in shown["triggers"].items():
         if not isinstance(status, Mapping):
             continue
@@ -144,11 +170,6 @@ def _of(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
             why = status.get("failed") or status.get("error") or status.get("last_error") or status.get("because")
             remedy = "see its log for the remedy, or run 'starlette-drain doctor' in the container"
             yield 3, f"{printable(name)} sees nothing: {printable(str(why))}", remedy
-    if shown["state"] == "drained" and sessions["open"]:
-        remedy = "see what their applications do; the balancer cuts them at the end of the delay"
-        yield 4, f"drained, and {sessions['open']} sessions are still open", remedy
-    if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
-        yield 5, f"all {held} sessions that are left are held", "see what the application holds them for"
 
 
 def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:

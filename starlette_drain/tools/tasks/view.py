@@ -15,7 +15,7 @@ from starlette_drain.tools.tasks.seen import Seen, lag_of, outcome, planned, pro
 
 __all__ = ["console", "is_lively", "line", "outcome_table", "print_out", "screen"]
 
-WIDTH = 100
+WIDTH = 140
 """Columns where the output is no terminal."""
 
 STYLES = {"draining": "yellow", "drained": "green", "gone": "dim", "not known": "bold red"}
@@ -130,7 +130,7 @@ def outcome_table(tasks: Sequence[Seen]) -> Table:
     )
     table.add_column("TASK", no_wrap=True)
     for _, title in columns:
-        table.add_column(title, justify="right", no_wrap=title != "OUTCOME")
+        table.add_column(title, justify="right", no_wrap=title == "OUTCOME", min_width=6 if title != "OUTCOME" else 10)
     for row in outcome(tasks):
         table.add_row(row["task"], *(_value(name, row[name]) for name, _ in columns))
     return table
