@@ -122,15 +122,15 @@ def line(tasks: Sequence[Seen]) -> str:
 
 def outcome_table(tasks: Sequence[Seen]) -> Table:
     """Return what came of each task; what is not known of one that is gone says so."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="")
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="")
     columns = (
-        *(("outcome", "OUTCOME"), ("sessions_at_start", "AT START"), ("shed", "ASKED"), ("left", "LEFT")),
-        *(("forced", "FORCED"), ("arrived", "ARRIVED"), ("still_open", "OPEN"), ("peak_rate", "PEAK/S")),
+        *(("outcome", "OUTCOME"), ("sessions_at_start", "START"), ("shed", "ASKED"), ("left", "LEFT")),
+        *(("forced", "FORCED"), ("arrived", "NEW"), ("still_open", "OPEN"), ("peak_rate", "PEAK/S")),
         *(("detection_lag", "LAG"), ("slack", "SLACK")),
     )
     table.add_column("TASK", no_wrap=True)
     for _, title in columns:
-        table.add_column(title, justify="right", no_wrap=title == "OUTCOME", min_width=6 if title != "OUTCOME" else 10)
+        table.add_column(title, justify="right", no_wrap=title == "OUTCOME")
     for row in outcome(tasks):
         table.add_row(row["task"], *(_value(name, row[name]) for name, _ in columns))
     return table
