@@ -90,9 +90,9 @@ async def test_the_socket_is_private_and_goes_with_the_server(start, command, di
     server.signal(signal.SIGTERM)
     server.wait()
     assert list(directory.iterdir()) == []
-    code, _, err = command("status")
+    code, _, err = command("status", "--pid", str(server.pid))
     assert code == 2
-    assert "no process here answers the command" in err
+    assert f"process {server.pid} does not answer the command here" in err
 
 
 async def test_where_a_worker_is_stuck(start, command):

@@ -125,7 +125,7 @@ def outcome_table(tasks: Sequence[Seen]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="")
     columns = (
         *(("outcome", "OUTCOME"), ("sessions_at_start", "START"), ("shed", "ASKED"), ("left", "LEFT")),
-        *(("forced", "FORCED"), ("arrived", "NEW"), ("still_open", "OPEN"), ("peak_rate", "PEAK/S")),
+        *(("forced", "FORCED"), ("arrived", "NEW"), ("still_open", "OPEN"), ("peak_rate", "PEAK")),
         *(("detection_lag", "LAG"), ("slack", "SLACK")),
     )
     table.add_column("TASK", no_wrap=True)
