@@ -39,8 +39,8 @@ help: ## say what can be made (the default)
 demo: $(VENV)/.demo ## a rolling deployment of 4 tasks and 2,000 clients, before and after, in about a minute and a half
 	$(RUN) example_app.rollout $(ARGS)
 
-demo-task: $(VENV)/.demo ## one task: 500 real WebSockets leave, watched from its inside, in about a minute
-	$(RUN) example_app.demo $(ARGS)
+demo-task: $(VENV)/.demo ## one task of the example leaves with 500 real WebSockets (starlette-drain rehearse), in about a minute
+	$(RUN) starlette_drain rehearse example_app.server:app --path '/devices/{n}' $(ARGS)
 
 test: lint types docs clients wheel-test coverage ## everything that must hold: lint, types, docs, all tests of the built wheel
 

@@ -1,4 +1,4 @@
-"""Ports for the servers of the demo and of the rollout lab."""
+"""Ports for the servers of the rollout lab."""
 
 import socket
 from random import Random

@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive the demo or the rollout lab."""
+"""Child processes that cannot outlive the rollout lab."""
 
 import asyncio
 import json

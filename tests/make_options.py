@@ -1,6 +1,8 @@
 """
 Make every list of the options from their declarations: the typed dictionary, the page, the table of the README.
 
+The reference of the command is made from its help.
+
 ``python tests/make_options.py`` writes them; a test fails where one differs.
 """
 
@@ -8,10 +10,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import click
+
 from starlette_drain import Settings
 from starlette_drain._core.declared import environment_name, options_of
 from starlette_drain._core.pacing import EvenPacing
 from starlette_drain._engine import options
+from starlette_drain.tools.commands import group
 
 __all__ = ["LISTS", "made"]
 
@@ -82,11 +87,24 @@ def table(*, expert: bool) -> str:
     return "\n".join(["| option | default | unit | variable | meaning |", "|---|---|---|---|---|", *rows])
 
 
+def commands() -> str:
+    """Return the help of the commands that have no page of their own."""
+    parts = []
+    for name, command in group.commands.items():
+        if name not in ("doctor", "plan"):
+            context = click.Context(
+                command, info_name=f"starlette-drain {name}", terminal_width=100, max_content_width=100
+            )
+            parts.append(f"### `{name}`\n\n```text\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
 LISTS = (
     (Path(options.__file__), None),
     (ROOT / "docs" / "settings.md", "main options"),
     (ROOT / "docs" / "settings.md", "expert options"),
     (ROOT / "README.md", "main options"),
+    (ROOT / "docs" / "command.md", "commands"),
 )
 """The files, and what stands there between two comments; ``None`` where the file is nothing else."""
 
@@ -98,7 +116,8 @@ def made(file: Path, part: str | None) -> str:
     begin, end = f"<!-- {part}: made by tests/make_options.py -->", f"<!-- end of {part} -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    return f"{before}{begin}\n\n{table(expert=part == 'expert options')}\n\n{end}{after}"
+    made = commands() if part == "commands" else table(expert=part == "expert options")
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def main() -> None:

@@ -50,7 +50,8 @@ LIBRARIES = {
     "opentelemetry": ("telemetry/otel", "aws"),
     "rich": ("tools",),
     "starlette": ("_asgi", "testing"),
-    "uvicorn": ("testing",),
+    "uvicorn": ("testing", "tools"),
+    "websockets": ("tools",),
 }
 """Where each library may be imported."""
 

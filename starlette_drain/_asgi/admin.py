@@ -40,6 +40,9 @@ SCHEMA = 1
 DRAIN = ("rate", "eta", "shed", "left", "refused", "forced", "return_rate")
 """What the workers of a task count together in a drain."""
 
+COMMAND = "command"
+"""What answers the command has a status like a trigger's."""
+
 MAX_WAIT = 3600.0
 """Seconds; the longest deregistration delay there is."""
 
@@ -210,7 +213,7 @@ def describe(drain: Drain) -> dict[str, Any]:
     now = engine.time() if engine else 0.0
     statuses = drain.host.statuses()
     task, off = dict(statuses.pop("workers")), statuses.pop(Announcement.name, {}).get("off", {})
-    process = dict(statuses.pop(ProcessCheck.name, {}))
+    process = {**statuses.pop(ProcessCheck.name, {}), **statuses.pop(COMMAND, {})}
     progress, report = _plain(drain.progress(), now) or {}, _plain(drain.report, now) or {}
     if engine and engine.workers > 1 and "pacing" in progress:
         progress["pacing"] += f" (in one of {engine.workers} workers)"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 from starlette_drain._asgi.announcement import Announcement
+from starlette_drain._asgi.command_socket import CommandSocket
 from starlette_drain._asgi.process import ProcessCheck
 from starlette_drain._engine.drain import Drain
 from starlette_drain._engine.max_age import MaxAge
@@ -34,6 +35,7 @@ def equip(drain: Drain) -> None:
             console = Console(lambda: _speaks(group), lambda: _origin(group))
         drain.host.add(Announcement(drain, group, console))
         drain.host.add(ProcessCheck(lambda: _speaks(group)))
+        drain.host.add(CommandSocket(drain))
 
 
 def _speaks(group: WorkerGroup) -> bool:

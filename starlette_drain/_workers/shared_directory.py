@@ -18,6 +18,7 @@ import errno
 import multiprocessing
 import os
 import re
+import socket
 import stat
 import tempfile
 import threading
@@ -31,7 +32,14 @@ from typing import TypeVar
 from starlette_drain._workers.command import Entry
 from starlette_drain._workers.heartbeat import Heartbeat
 
-__all__ = ["NoSharedDirectory", "SharedDirectory", "find_shared_directory", "find_supervisor"]
+__all__ = [
+    "NoSharedDirectory",
+    "SharedDirectory",
+    "find_shared_directory",
+    "find_sockets",
+    "find_supervisor",
+    "socket_file",
+]
 
 PROC = Path("/proc")
 
@@ -43,6 +51,7 @@ ABANDONED = 3600.0
 WORKER = re.compile(r"worker-(\d+)-(\d+)\.json")
 COMMAND = re.compile(r"command-(\d+)\.json")
 DRAFT = re.compile(r"\.(?:draft|spare)-(\d+)(-\d+)?")
+SOCKET = re.compile(r"socket-(\d+)")
 
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
@@ -117,6 +126,33 @@ def find_shared_directory(
     raise NoSharedDirectory(str(problem))
 
 
+def socket_file(directory: Path, pid: int) -> Path:
+    """Return where the process *pid* answers the command."""
+    return directory / f"socket-{pid}"
+
+
+def find_sockets(environ: Mapping[str, str] = os.environ) -> dict[int, list[Path]]:
+    """
+    Return the sockets on which processes of this user may answer, by the process that stands for the task.
+
+    That is the supervisor of its workers, or the only process. Root finds those of all users: it is who ECS Exec is.
+    """
+    own = os.geteuid()
+    for parent in dict.fromkeys((environ.get("TMPDIR"), MEMORY, tempfile.gettempdir())):
+        found: dict[int, list[Path]] = {}
+        for path in Path(parent).glob("starlette-drain-*-*-*") if parent else ():
+            uid, pid, birth = path.name.split("-")[2:5]
+            if not (uid.isdecimal() and pid.isdecimal()) or (own and int(uid) != own):
+                continue
+            with suppress(OSError):
+                if _is_private(path, int(uid)) and (_birth(int(pid)) or "0") == birth:
+                    sockets = sorted(each for each in path.iterdir() if SOCKET.fullmatch(each.name))
+                    found |= {int(pid): sockets} if sockets else {}
+        if found:
+            return found
+    return {}
+
+
 def _prefix() -> str:
     return f"starlette-drain-{os.geteuid()}-"
 
@@ -162,13 +198,21 @@ def _is_gone(pid: int) -> bool:
     return False
 
 
-def _is_private(path: Path) -> bool:
-    """Return whether *path* is a directory of this user alone; False where there is nothing."""
+def _is_listening(path: Path) -> bool:
+    """Return whether a process listens on a socket, be it in another container."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
+
+
+def _is_private(path: Path, uid: int | None = None) -> bool:
+    """Return whether *path* is a directory of this user, or of *uid*, alone; False where there is nothing."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    owner = os.geteuid() if uid is None else uid
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077
 
 
 def _enter(path: Path) -> Path:
@@ -398,10 +442,14 @@ class SharedDirectory:
             self.remove()
 
     def clear(self) -> None:
-        """Remove the files, but none that another worker is writing now."""
-        for kind in (COMMAND, WORKER, DRAFT):
+        """Remove the files, but none that another worker is writing now, or listens on."""
+        for kind in (COMMAND, WORKER, DRAFT, SOCKET):
             for match in self._files(kind):
-                if kind is not DRAFT or _birth(int(match[1])) is None:
+                pid = int(match[1])
+                is_in_use = (kind is DRAFT and _birth(pid) is not None) or (
+                    kind is SOCKET and pid != os.getpid() and _is_listening(self.path / match[0])
+                )
+                if not is_in_use:
                     (self.path / match[0]).unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -42,6 +42,9 @@ class AWSSession:
         wall_clock: Seconds since 1970, to compare with AWS's.
     """
 
+    make_clients: Callable[[], AwsClients] = Aioboto3Clients
+    """What makes the AWS clients where none are given."""
+
     def __init__(
         self,
         *,
@@ -69,7 +72,7 @@ class AWSSession:
         """Share what is open already, or open it; the last one to leave closes the clients."""
         shared = self._open
         if shared is None or shared.loop is not asyncio.get_running_loop():
-            shared = self._open = OpenSession(self, settings, self._clients or Aioboto3Clients(), self._fetch)
+            shared = self._open = OpenSession(self, settings, self._clients or self.make_clients(), self._fetch)
             if self._is_urgent:
                 shared.needed.set()
         shared.users += 1

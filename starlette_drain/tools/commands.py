@@ -9,6 +9,8 @@ import click
 from starlette_drain.tools.doctor.command import doctor
 from starlette_drain.tools.option_help import all_options
 from starlette_drain.tools.plan.command import plan
+from starlette_drain.tools.rehearse.command import rehearse
+from starlette_drain.tools.tasks.command import cancel, start, status, watch
 
 __all__ = ["run"]
 
@@ -27,11 +29,11 @@ class _Group(click.Group):
 @click.group(cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(sys.modules["starlette_drain"].__version__, prog_name="starlette-drain")
 def group() -> None:
-    """Look before you deploy."""
+    """Look at tasks that run, act on them, and look before you deploy."""
 
 
-group.add_command(doctor)
-group.add_command(plan)
+for each in (status, watch, start, cancel, rehearse, plan, doctor):
+    group.add_command(each)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

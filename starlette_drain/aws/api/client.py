@@ -70,9 +70,13 @@ class Aioboto3Clients:
     They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
     third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
     time limits and a single attempt are set: see `TIME_LIMITS`. They grow where calls time out.
+
+    Args:
+        **arguments: What each client is made with besides, such as ``endpoint_url``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **arguments: str) -> None:
+        self._arguments = arguments
         self._thread = LoopThread()
         self._session: Any = None
         self._config: Any = None
@@ -105,7 +109,7 @@ class Aioboto3Clients:
             self._session = session
         create = getattr(self._session, "client", None) or self._session.create_client
         config = self._config(**_stretched(TIME_LIMITS, self._stretch))
-        made = create(service, region_name=region_name, config=config)
+        made = create(service, region_name=region_name, config=config, **self._arguments)
         if not hasattr(made, "__aenter__"):
             stack.callback(made.close)
             return BlockingClient(_adapted(made))

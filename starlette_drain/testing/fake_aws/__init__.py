@@ -1,4 +1,4 @@
-"""A stand-in for AWS that shows a target's whole life, for tests and for the demo."""
+"""A stand-in for AWS that shows a target's whole life, for tests, rehearsals and the rollout lab."""
 
 from starlette_drain.testing.fake_aws.app import FakeAWS
 from starlette_drain.testing.fake_aws.cluster import (

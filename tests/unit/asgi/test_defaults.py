@@ -25,7 +25,7 @@ def names(**options):
 )
 def test_the_options_choose(options, chosen):
     """SIGTERM is always there; each option adds its own, and nothing else."""
-    assert names(**options) == ["sigterm", *chosen, "workers", "announcement", "process"]
+    assert names(**options) == ["sigterm", *chosen, "workers", "announcement", "process", "command"]
 
 
 @pytest.mark.parametrize(("option", "registers"), [(True, True), ("deregister", False)])
@@ -44,9 +44,9 @@ def test_from_the_environment(monkeypatch):
     monkeypatch.setenv("DRAIN_SOURCES", "task-state,service-deployment")
     monkeypatch.setenv("DRAIN_SELF_REGISTRATION", "1")
     chosen = ["task-state", "service-deployment", "self-registration"]
-    assert names() == ["sigterm", *chosen, "workers", "announcement", "process"]
+    assert names() == ["sigterm", *chosen, "workers", "announcement", "process", "command"]
 
 
 def test_triggers_that_are_given():
     """Who names the triggers gets these and no others, whatever the options say."""
-    assert names(triggers=[], self_registration=True) == ["workers", "announcement", "process"]
+    assert names(triggers=[], self_registration=True) == ["workers", "announcement", "process", "command"]

@@ -1,1 +1,0 @@
-"""One task leaves, on this machine and without AWS: ``python -m example_app.demo``."""

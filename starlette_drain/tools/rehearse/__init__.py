@@ -1,0 +1,1 @@
+"""``starlette-drain rehearse``: the user's own application leaves, as on ECS, on this machine."""

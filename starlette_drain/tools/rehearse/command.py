@@ -1,0 +1,208 @@
+"""``starlette-drain rehearse``: a task of the user's own application leaves, with a report, a picture and a verdict."""
+
+import asyncio
+import dataclasses
+import importlib
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from starlette_drain._core.printable import printable
+from starlette_drain.tools.rehearse.clients import event_stream, given, websocket
+from starlette_drain.tools.rehearse.run import CannotRehearse, Wanted, is_on_ecs, missing, play
+from starlette_drain.tools.rehearse.verdict import Rehearsal, bars, reasons
+from starlette_drain.tools.tasks.command import CannotRun
+from starlette_drain.tools.tasks.seen import Seen
+from starlette_drain.tools.tasks.view import is_lively, line, outcome_table, print_out
+from starlette_drain.tools.values import Number, WholeNumber
+
+__all__ = ["rehearse"]
+
+REAL = (
+    "AWS is played on this machine, for the drain only. Everything else that the application talks to is real: "
+    "{} clients are about to connect to it."
+)
+EVERY = 5.0
+SPARE_FILES = 200
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:APP")
+@click.option("--factory", is_flag=True, help="MODULE:APP is a function that returns the application.")
+@click.option(
+    "--sessions",
+    type=WholeNumber("count", least=1, unit="a whole number"),
+    default=500,
+    show_default=True,
+    help="Clients that connect.",
+)
+@click.option(
+    "--delay", type=Number(least=4, most=3600), default=60.0, show_default=True, help="Deregistration delay, seconds."
+)
+@click.option("--path", default="/ws", show_default=True, help="Where they connect; {n} is the number of the client.")
+@click.option("--header", multiple=True, metavar="NAME:VALUE", help="That they send; may be given again.")
+@click.option("--stream", is_flag=True, help="The path is an event stream, not a WebSocket.")
+@click.option(
+    "--client",
+    metavar="MODULE:COROUTINE",
+    help="A client of your own, such as one that signs in: called with the address and a number, it connects, stays "
+    "until the connection ends, and returns the close code.",
+)
+@click.option("--plot", metavar="FILE", help="Draw the picture into a file: .svg, .png or .pdf (needs matplotlib).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON at the end, and nothing else.")
+def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
+    """
+    Rehearse how a task of your application leaves, on this machine.
+
+    It is served as on ECS, by a uvicorn of its own, with an AWS that is played; clients connect, the target is
+    deregistered, SIGTERM comes after the delay, and the balancer cuts what is left. Exit code 0 where every client was
+    asked to leave and all ended cleanly; 1 where not, with the reasons.
+    """
+    if is_on_ecs():
+        msg = "this is a task on ECS, where the application's sessions are real: rehearse on your own machine"
+        raise CannotRun(msg)
+    if lacking := missing(("uvicorn", "websockets")):
+        msg = f"rehearse needs {' and '.join(lacking)}: pip install 'uvicorn[standard]'"
+        raise CannotRun(msg)
+    wanted = _wanted(app, asked)
+    _raise_file_limit(wanted.sessions)
+    screen = _Screen(is_silent=as_json)
+    screen.say(REAL.format(wanted.sessions))
+    try:
+        seen = asyncio.run(play(wanted, screen.say, screen.show))
+    except CannotRehearse as error:
+        screen.clear()
+        raise CannotRun(str(error)) from None
+    screen.clear()
+    wrong = reasons(seen)
+    if plot is not None:
+        _draw(seen, plot)
+    if as_json:
+        found = [{"reason": reason, "remedy": remedy} for reason, remedy in wrong]
+        click.echo(json.dumps({**dataclasses.asdict(seen), "is_good": not wrong, "reasons": found}))
+    else:
+        _report(seen, wrong)
+    return 1 if wrong else 0
+
+
+def _wanted(app: str, asked: dict[str, Any]) -> Wanted:
+    headers = {}
+    for each in asked["header"]:
+        name, colon, value = each.partition(":")
+        if not (colon and name.strip()):
+            msg = f"{each!r} is no header: give one such as 'Authorization: Bearer abc'"
+            raise click.BadParameter(msg, param_hint="--header")
+        headers[name.strip()] = value.strip()
+    if not asked["path"].startswith("/"):
+        msg = f"{asked['path']!r} is no path: begin it with '/'"
+        raise click.BadParameter(msg, param_hint="--path")
+    try:
+        client = (
+            given(asked["client"]) if asked["client"] else (event_stream if asked["stream"] else websocket)(headers)
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--client") from None
+    scheme = "http" if asked["stream"] else "ws"
+    return Wanted(app, asked["factory"], asked["sessions"], asked["delay"], client, scheme, asked["path"])
+
+
+def _raise_file_limit(sessions: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sessions + SPARE_FILES
+    if soft < wanted:
+        if 0 <= hard < wanted:
+            msg = f"this system allows a process {hard} files: give --sessions {max(1, hard - SPARE_FILES)} at the most"
+            raise CannotRun(msg)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class _Screen:
+    """Shows lines that stay, and how far it is: in place on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, is_silent: bool) -> None:
+        self._is_silent = is_silent
+        self._is_lively = is_lively()
+        self._next = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if not self._is_silent:
+            self.clear()
+            click.echo(printable(text))
+
+    def show(self, seen: Seen) -> None:
+        """Show how far it is."""
+        if self._is_silent:
+            return
+        if self._is_lively:
+            self.clear()
+            click.echo(line([seen]), nl=False)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY
+            click.echo(line([seen]))
+
+    def clear(self) -> None:
+        """Remove what is shown in place."""
+        if self._is_lively and not self._is_silent:
+            click.echo("\r\x1b[2K", nl=False)
+
+
+def _report(seen: Rehearsal, wrong: list[tuple[str, str]]) -> None:
+    click.echo("\nAs the clients saw it")
+    codes = Counter(seen.codes)
+    counted = ", ".join(f"{count} x {code}" for code, count in codes.most_common()) or "none"
+    click.echo(f"  closes by code     {counted}")
+    if seen.moments:
+        click.echo(f"  over {seen.delay:g} s".ljust(21) + bars(seen.moments, seen.delay, _steps()))
+        click.echo(f"  last one           {seen.delay - max(seen.moments):.1f} s before SIGTERM")
+    for error in seen.errors[:3]:
+        click.echo(f"  error              {printable(error)}")
+    if seen.shown.get("report"):
+        click.echo("\nAs the task saw it")
+        print_out(outcome_table([Seen("rehearsal", seen.shown)]))
+    if not wrong:
+        click.echo(f"\nGood: all {seen.sessions} clients were asked to leave, and none was cut.")
+        return
+    click.echo("\nNot good:")
+    for reason, remedy in wrong:
+        click.echo(f"  - {printable(reason)}\n    -> {remedy}")
+
+
+def _steps() -> str:
+    steps = " ▁▂▃▄▅▆▇█"
+    try:
+        steps.encode(sys.stdout.encoding)
+    except UnicodeError:
+        return " .:-=+*#@"
+    return steps
+
+
+def _draw(seen: Rehearsal, path: str) -> None:
+    """Draw how many clients are connected, against the even plan."""
+    try:
+        figure_class = importlib.import_module("matplotlib.figure").Figure
+    except ImportError:
+        msg = "--plot needs matplotlib: pip install matplotlib"
+        raise CannotRun(msg) from None
+    figure = figure_class(figsize=(9, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    moments = sorted(seen.moments)
+    left = [seen.sessions - number for number in range(len(moments) + 1)]
+    axes.step([0.0, *moments], left, where="post", label="connected clients")
+    axes.plot([0.0, seen.delay], [seen.sessions, 0], linestyle=":", label="evenly over the delay")
+    axes.axvline(seen.delay, linestyle="--", linewidth=1, label="SIGTERM")
+    axes.set_xlabel("seconds from the deregistration")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be drawn ({error}); name a file that ends in .svg, .png or .pdf"
+        raise CannotRun(msg) from None

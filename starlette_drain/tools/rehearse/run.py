@@ -1,0 +1,298 @@
+"""One rehearsal: the application is started, its clients connect, its target is deregistered, it is stopped and cut."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
+from starlette_drain.exceptions import DrainError
+from starlette_drain.testing import FakeAWS
+from starlette_drain.tools.rehearse.clients import Client, Clients
+from starlette_drain.tools.rehearse.server import FORCED
+from starlette_drain.tools.rehearse.verdict import Rehearsal
+from starlette_drain.tools.tasks.channel import Channel, Refused, Unreachable, find_channel
+from starlette_drain.tools.tasks.seen import Seen
+
+__all__ = ["CannotRehearse", "Wanted", "play"]
+
+HOST = "127.0.0.1"
+STARTS_WITHIN = 30.0
+CONNECTS_WITHIN = 30.0
+LONG_DELAY = 60.0
+"""Seconds; with a shorter delay the task looks at its target every second, and not every five."""
+
+CUT_AFTER = 8.0
+"""Seconds from SIGTERM until an ALB cuts what is left."""
+
+STOP_TIMEOUT = 30.0
+"""Seconds from SIGTERM until ECS sends SIGKILL."""
+
+LOOK = 0.5
+LINES_KEPT = 2000
+OURS = ("DRAIN_TARGET_", "DRAIN_ADMIN_")
+"""Variables that say who the real task is: they are not for the rehearsal."""
+
+
+class CannotRehearse(DrainError):
+    """The rehearsal cannot be played; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    What to rehearse.
+
+    Attributes:
+        app: As uvicorn takes it.
+        factory: Whether that is a function that returns the application.
+        sessions: How many clients.
+        delay: Of the deregistration, seconds.
+        client: What each client does.
+        scheme: ``"ws"`` or ``"http"``.
+        path: Where they connect.
+    """
+
+    app: str
+    factory: bool
+    sessions: int
+    delay: float
+    client: Client
+    scheme: str
+    path: str
+
+
+async def play(wanted: Wanted, say: Callable[[str], object], show: Callable[[Seen], object]) -> Rehearsal:
+    """
+    Play it all through.
+
+    Args:
+        wanted: What to rehearse.
+        say: Called with each line for the user.
+        show: Called with each look at the task.
+
+    Raises:
+        CannotRehearse: If the application does not start, or its clients cannot connect.
+    """
+    with socket.create_server((HOST, 0), backlog=2048) as listening:
+        port = listening.getsockname()[1]
+        fake = FakeAWS()
+        service = fake.add_service("rehearsal", delay=wanted.delay, port=port)
+        task = fake.add_task(service, addresses=(HOST,))
+        with fake.serve() as aws:
+            run = _Run(wanted, say, show)
+            try:
+                await run.start(listening, aws.environment(task))
+                await run.connect(port)
+                fake.deactivate(task)
+                return await run.leave()
+            finally:
+                await run.end()
+
+
+class _Run:
+    def __init__(self, wanted: Wanted, say: Callable[[str], object], show: Callable[[Seen], object]) -> None:
+        self._wanted = wanted
+        self._say, self._show = say, show
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._forced: list[str] = []
+        self._tracebacks: list[str] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._channel: Channel | None = None
+        self._clients: Clients | None = None
+        self._shown: dict[str, Any] = {}
+
+    async def start(self, listening: socket.socket, aws: Mapping[str, str]) -> None:
+        """Start the server, and wait until it watches its target."""
+        clients = {
+            "endpoint_url": aws["AWS_ENDPOINT_URL"],
+            "aws_access_key_id": aws["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": aws["AWS_SECRET_ACCESS_KEY"],
+        }
+        told = {
+            "app": self._wanted.app,
+            "factory": self._wanted.factory,
+            "descriptor": listening.fileno(),
+            "clients": clients,
+        }
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "starlette_drain.tools.rehearse.server", json.dumps(told)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environment(aws, self._wanted.delay),
+            pass_fds=(listening.fileno(),),
+            process_group=0,
+        )
+        self._reading = asyncio.create_task(self._read(self._process))
+        await self._until(self._is_up, STARTS_WITHIN, "the application does not start, or has no DrainMiddleware")
+        await self._until(self._is_watching, STARTS_WITHIN, "it does not see its target in service")
+
+    async def connect(self, port: int) -> None:
+        """Connect the clients."""
+        wanted = self._wanted
+        clients = self._clients = Clients(wanted.client, f"{wanted.scheme}://{HOST}:{port}", wanted.path)
+
+        async def wait_open(count: int) -> None:
+            async def are_open() -> bool:
+                if clients.ends.codes:
+                    why = next(iter(clients.ends.errors), f"it was closed with {clients.ends.codes[0]}")
+                    msg = f"a client could not stay connected to {wanted.path}: {why}"
+                    raise CannotRehearse(msg)
+                return bool((await self._look())["sessions"]["open"] >= count)
+
+            problem = (
+                f"{wanted.path} holds no session for each client: is it a WebSocket, or an event stream (--stream)?"
+            )
+            await self._until(are_open, CONNECTS_WITHIN, problem)
+
+        await clients.connect(wanted.sessions, wait_open)
+        self._say(f"{wanted.sessions} clients are connected")
+
+    async def leave(self) -> Rehearsal:
+        """Let the delay pass, stop the server, cut what is left; return what happened."""
+        assert self._clients is not None  # noqa: S101 - for the type checker
+        assert self._process is not None  # noqa: S101
+        began, ends = time.monotonic(), self._clients.ends
+        self._say(f"ECS deregisters the target: {self._wanted.delay:g} s until SIGTERM")
+        while (left := began + self._wanted.delay - time.monotonic()) > 0 and self._process.returncode is None:
+            with suppress(Unreachable):
+                self._show(Seen("rehearsal", await self._look()))
+            await asyncio.sleep(min(LOOK, max(left, 0.01)))
+        self._say(f"The delay is over: ECS sends SIGTERM. {self._clients.open} clients are still connected")
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        cut = await self._cut(self._process, self._clients)
+        status: int | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT - CUT_AFTER):
+                status = await self._process.wait()
+        return Rehearsal(
+            sessions=self._wanted.sessions,
+            delay=self._wanted.delay,
+            moments=[each - began for each in ends.moments],
+            codes=list(ends.codes),
+            cut=cut,
+            shown=self._shown,
+            forced=self._forced,
+            tracebacks=self._tracebacks,
+            status=status,
+            errors=list(ends.errors),
+        )
+
+    async def end(self) -> None:
+        """Leave nothing behind."""
+        if self._clients is not None:
+            await self._clients.cut()
+        if self._process is not None:
+            if self._process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        if self._reading is not None:
+            await asyncio.wait((self._reading,), timeout=1)
+            self._reading.cancel()
+
+    async def _cut(self, process: asyncio.subprocess.Process, clients: Clients) -> int:
+        until = time.monotonic() + CUT_AFTER
+        while clients.open and process.returncode is None and time.monotonic() < until:
+            with suppress(Unreachable, CannotRehearse):
+                self._show(Seen("rehearsal", await self._look()))
+            await asyncio.sleep(LOOK)
+        if process.returncode is not None:
+            await asyncio.sleep(0.2)  # the last closes are read
+        if clients.open:
+            self._say(f"The balancer cuts {clients.open} connections")
+        return await clients.cut()
+
+    async def _is_up(self) -> bool:
+        assert self._process is not None  # noqa: S101 - for the type checker
+        if self._channel is None:
+            with suppress(Unreachable):
+                self._channel = (await asyncio.to_thread(find_channel, None, self._process.pid))[1]
+        if self._channel is None:
+            return False
+        with suppress(Unreachable):
+            await self._look()
+            return True
+        return False
+
+    async def _is_watching(self) -> bool:
+        trigger = (await self._look())["triggers"].get("target-health")
+        return trigger is None or any(each["verdict"] == "serving" for each in trigger.get("target_groups", ()))
+
+    async def _look(self) -> dict[str, Any]:
+        assert self._channel is not None  # noqa: S101 - for the type checker
+        try:
+            self._shown = (await asyncio.to_thread(self._channel.ask, "GET"))[1]
+        except Refused as error:
+            raise CannotRehearse(str(error)) from None
+        return self._shown
+
+    async def _until(self, true: Callable[[], Any], within: float, otherwise: str) -> None:
+        until = time.monotonic() + within
+        while not await true():
+            ended = self._process.returncode if self._process is not None else None
+            if ended is not None or time.monotonic() > until:
+                why = otherwise if ended is None else f"the server ended with {ended}"
+                raise CannotRehearse("\n".join([f"{why}. It wrote:", *list(self._lines)[-30:]]))
+            await asyncio.sleep(0.1)
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Keep and show what the server writes, and take note of what is wrong with it."""
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        traceback: list[str] = []
+        async for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            if line.startswith(FORCED):
+                self._forced.append(line.removeprefix(FORCED))
+                continue
+            self._lines.append(line)
+            if traceback or line.startswith("Traceback (most recent call last)"):
+                traceback.append(line)
+                if len(traceback) == 1 or not line or line.startswith((" ", "\t")):
+                    continue
+                # A server logs one for each session: once is enough.
+                shown, traceback = [] if line in self._tracebacks else traceback, []
+                self._tracebacks.append(line)
+            else:
+                shown = [line]
+            for each in shown:
+                self._say(f"  server | {each}")
+
+
+def _environment(aws: Mapping[str, str], delay: float) -> dict[str, str]:
+    """
+    Return the environment of the server: the application's own, with a task's metadata endpoint.
+
+    Neither the endpoint nor the credentials of the stand-in are in it: the application has AWS clients of its own.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    kept[METADATA_VARIABLE] = aws[METADATA_VARIABLE]
+    kept["PYTHONUNBUFFERED"] = "1"
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = ",".join(filter(None, (kept.get(name), HOST)))
+    if delay < LONG_DELAY:
+        kept.setdefault("DRAIN_POLL_INTERVAL", "1")
+    return kept
+
+
+def is_on_ecs(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this is a task of ECS, where there is nothing to play."""
+    return METADATA_VARIABLE in environ or environ.get("AWS_EXECUTION_ENV", "").startswith("AWS_ECS")
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """Return which of the libraries are not installed."""
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    return [name for name in names if find_spec(name) is None]

@@ -1,0 +1,121 @@
+"""What came of a rehearsal, and why it is good or not: pure."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette_drain.tools.rehearse.clients import CUT
+
+__all__ = ["Rehearsal", "bars", "reasons"]
+
+BURST = 3.0
+"""How many times the mean rate a single second may have, and not be a burst; a few sessions are never one."""
+
+FEW = 10
+
+LONGEST_BARS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """
+    What happened. Moments are seconds since the deregistration.
+
+    Attributes:
+        sessions: How many clients connected.
+        delay: Of the deregistration.
+        moments: When the clients lost their connections.
+        codes: With which close codes.
+        cut: How many were left when the balancer cut.
+        shown: What the process told last at ``/drain``.
+        forced: The endpoints that had to be cancelled, one for each time.
+        tracebacks: The last line of each that was logged.
+        status: The exit status of the server; ``None`` where it had to be killed.
+        errors: Of the clients.
+    """
+
+    sessions: int
+    delay: float
+    moments: Sequence[float]
+    codes: Sequence[int]
+    cut: int
+    shown: dict[str, Any]
+    forced: Sequence[str]
+    tracebacks: Sequence[str]
+    status: int | None
+    errors: Sequence[str]
+
+
+def reasons(seen: Rehearsal) -> list[tuple[str, str]]:
+    """Return why it is not good, each with what to do; nothing where all is well."""
+    return [*_of_clients(seen), *_of_drain(seen), *_of_application(seen)]
+
+
+def _of_clients(seen: Rehearsal) -> Iterator[tuple[str, str]]:
+    if cut := Counter(seen.codes)[CUT]:
+        yield (
+            f"{cut} of {seen.sessions} clients were cut without a goodbye",
+            "see below what kept them; where nothing did, the delay is too short for the window and the margin",
+        )
+    if (peak := _peak(seen.moments)) > max(FEW, BURST * _mean(seen.moments)):
+        yield f"{peak} clients left within one second", "see that nothing else ends them, and that the pacing is even"
+
+
+def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
+    report = seen.shown.get("report")
+    if report is None:
+        yield (
+            "it did not finish draining before SIGTERM",
+            "see its log: did it watch its target? 'starlette-drain doctor' examines a set-up on AWS",
+        )
+    elif report["outcome"] != "drained":
+        yield (
+            f"the drain ended {report['outcome']}",
+            "give it more time: a longer delay, or a pacing that is not limited",
+        )
+    if seen.status is None:
+        yield "the server did not end within 30 s of SIGTERM", "see what its shutdown waits for; ECS sends SIGKILL then"
+    elif seen.status not in (0, -15):
+        yield f"the server ended with {seen.status}", "see its log"
+
+
+def _of_application(seen: Rehearsal) -> Iterator[tuple[str, str]]:
+    for path, count in Counter(re.sub(r"\d+", "{n}", each) for each in seen.forced).most_common():
+        yield (
+            f"the endpoint {path} had to be cancelled {count} times: it did not return after the disconnect",
+            "let it return when receive() says so, or raise DRAIN_GRACE where it needs longer",
+        )
+    if working := seen.shown.get("working"):
+        yield (
+            f"{working} applications were still at work when the server stopped, and were cancelled",
+            "let them end in time, or give them longer: --timeout-graceful-shutdown, and stopTimeout on ECS",
+        )
+    if failed := seen.shown.get("failed_hooks"):
+        yield (
+            f"{failed} calls of close hooks failed or took too long",
+            "see the first in the log; all hooks together have 2 s for each session",
+        )
+    for line, count in Counter(seen.tracebacks).most_common():
+        yield (
+            f"a traceback was logged {count} times: {line}",
+            "see the log: an endpoint that is told to leave should return, not raise",
+        )
+
+
+def bars(moments: Sequence[float], delay: float, steps: str = " ▁▂▃▄▅▆▇█") -> str:
+    """Draw the closes over the delay, a character for each second, or for several."""
+    width = max(1, -(-int(delay + 1) // LONGEST_BARS))
+    counts = Counter(int(max(0.0, each)) // width for each in moments)
+    top = max(counts.values(), default=1)
+    last = max([int(delay) // width, *counts])
+    return "".join(steps[-(-(len(steps) - 1) * counts[each] // top)] for each in range(last + 1))
+
+
+def _peak(moments: Sequence[float]) -> int:
+    return max(Counter(int(each) for each in moments).values(), default=0)
+
+
+def _mean(moments: Sequence[float]) -> float:
+    return len(moments) / max(1.0, max(moments) - min(moments)) if moments else 0.0

@@ -1,0 +1,217 @@
+"""How a process is asked what the admin route tells: on its socket in this container, or over HTTP."""
+
+import http.client
+import json
+import os
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from starlette_drain._workers.shared_directory import find_sockets
+
+__all__ = ["TOKEN", "Channel", "HttpChannel", "Refused", "SocketChannel", "Unreachable", "find_channel", "shown_in"]
+
+PATIENCE = 5.0
+"""Seconds that a process has to answer. A command may wait 2 s for a slow file system."""
+
+PROBE = 2.0
+"""The same for a look: a worker that takes longer is stuck, and another one is asked."""
+
+LONGEST = 4 * 1024 * 1024
+"""Bytes of an answer."""
+
+TOKEN = "DRAIN_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
+
+
+class Unreachable(Exception):
+    """A process does not answer; the message says why, and what to do."""
+
+
+class Refused(Exception):
+    """
+    The process answered that it will not.
+
+    Attributes:
+        status: The code, as of HTTP.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Channel(Protocol):
+    """A way to one task."""
+
+    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """
+        Return the code of an answer, and the answer.
+
+        Raises:
+            Unreachable: If there is none.
+            Refused: If it is an error.
+        """
+
+
+class SocketChannel:
+    """
+    To a process of this user in this container, without a token.
+
+    Args:
+        sockets: Of the workers of one task, any of which answers for all.
+    """
+
+    def __init__(self, sockets: Sequence[Path]) -> None:
+        self._sockets = list(sockets)
+
+    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Ask the first worker that answers: one that is stuck would obey a command whenever it wakes up."""
+        reasons: dict[str, None] = {}
+        for path in list(self._sockets):
+            try:
+                answer = _ask_socket(path, {"method": "GET"}, PROBE)
+                if method != "GET":
+                    answer = _ask_socket(path, {"method": method, "body": body}, PATIENCE)
+            except (OSError, ValueError) as error:
+                reasons[f"process {path.name.rpartition('-')[2]}: {_why(error)}"] = None
+                self._sockets.remove(path)  # it is asked last from now on
+                self._sockets.append(path)
+                continue
+            return _judged(int(answer.get("status") or 0), answer.get("body"))
+        raise Unreachable("no process of the task answers (" + "; ".join(reasons) + ")")
+
+
+class HttpChannel:
+    """
+    To the admin route at an address.
+
+    Args:
+        url: Of the admin route, or of the server.
+        token: The admin token.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            msg = f"{url!r} is no address: give one such as http://10.0.3.17:8000/drain"
+            raise Unreachable(msg)
+        self._url = url if parts.path.strip("/") else urllib.parse.urljoin(url, "/drain")
+        self._token = token
+        # Through no proxy, and on to no other address: the token is for this one.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+
+    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Ask over HTTP."""
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(self._url, data, headers, method=method)  # noqa: S310 - checked above
+        try:
+            with self._opener.open(request, timeout=PATIENCE) as response:
+                return _judged(response.status, json.loads(response.read(LONGEST)))
+        except urllib.error.HTTPError as error:
+            with error, suppress(ValueError):
+                return _judged(error.code, json.loads(error.read(LONGEST)))
+            raise Refused(error.code, f"{self._url} answers {error.code}{_meaning(error.code)}") from None
+        except (OSError, http.client.HTTPException) as error:
+            msg = f"{self._url} does not answer: {_why(getattr(error, 'reason', error))}"
+            raise Unreachable(msg) from None
+        except ValueError:
+            msg = f"{self._url} does not answer as starlette_drain does: give the address of the admin route"
+            raise Unreachable(msg) from None
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        """Follow nothing."""
+
+
+def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = os.environ) -> tuple[str, Channel]:
+    """
+    Return the name of a task and the way to it.
+
+    Args:
+        url: Of its admin route; by default it is the task in this container.
+        pid: Of a process in this container; by default the only one.
+        environ: The environment.
+
+    Raises:
+        Unreachable: If there is no way, or there are several.
+    """
+    if url is not None:
+        token = environ.get(TOKEN)
+        if not token:
+            msg = f"--url needs the admin token in {TOKEN}"
+            raise Unreachable(msg)
+        return urllib.parse.urlsplit(url).netloc or url, HttpChannel(url, token)
+    found = find_sockets(environ)
+    if pid is not None:
+        found = {main: paths for main, paths in found.items() if pid in (main, *map(_pid_of, paths))}
+    if not found:
+        msg = (
+            f"process {pid} does not answer the command here" if pid else "no process here answers the command"
+        ) + "; run it in the container of the server and as its user, or give --url"
+        raise Unreachable(msg)
+    if len(found) > 1:
+        msg = f"several servers run here: give --pid {' or --pid '.join(map(str, sorted(found)))}"
+        raise Unreachable(msg)
+    ((main, paths),) = found.items()
+    return f"process {main}", SocketChannel(paths)
+
+
+def shown_in(body: Any) -> dict[str, Any]:
+    """
+    Return an answer of ``GET /drain``.
+
+    Raises:
+        Unreachable: If *body* is none.
+    """
+    if not isinstance(body, dict) or not {"state", "sessions", "triggers"} <= body.keys():
+        msg = "that is not the answer of starlette_drain: give the address of the admin route"
+        raise Unreachable(msg)
+    return body
+
+
+def _ask_socket(path: Path, request: Mapping[str, Any], patience: float) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(patience)
+        connection.connect(str(path))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as answer:
+            line = answer.readline(LONGEST)
+    if not line:
+        msg = "it has ended"
+        raise ConnectionError(msg)
+    answered = json.loads(line)
+    if not isinstance(answered, dict):
+        msg = "that is no answer"
+        raise ValueError(msg)  # noqa: TRY004 - it is what was read, not what was given
+    return answered
+
+
+def _judged(status: int, body: Any) -> tuple[int, dict[str, Any]]:
+    if status >= 400:
+        raise Refused(status, str(body.get("error") if isinstance(body, dict) else f"it answers {status}"))
+    return status, shown_in(body)
+
+
+def _pid_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _why(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _meaning(status: int) -> str:
+    if status in (301, 302, 303, 307, 308):
+        return ": it sends elsewhere, and the token is for no other address"
+    return {401: ": the process has another token", 404: ": there is no admin route"}.get(status, "")

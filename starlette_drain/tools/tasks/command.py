@@ -1,0 +1,372 @@
+"""``starlette-drain status | watch | start | cancel``: look at tasks that run, and act on one of them."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import click
+from rich.live import Live
+
+from starlette_drain.tools.tasks.channel import TOKEN, Channel, Refused, Unreachable, find_channel
+from starlette_drain.tools.tasks.seen import Seen, as_json, outcome, problems
+from starlette_drain.tools.tasks.service import ServiceTasks, place_of
+from starlette_drain.tools.tasks.view import console, is_lively, line, outcome_table, print_out, screen
+from starlette_drain.tools.values import Number
+
+__all__ = ["cancel", "start", "status", "watch"]
+
+LOOK = 0.5
+"""Seconds between two looks at a task."""
+
+EVERY = 10.0
+"""Seconds between two lines where nothing can be redrawn and nothing changes."""
+
+LOST = 3
+"""Looks in a row that must fail until a process that drained counts as gone."""
+
+LONGEST = 3600.0
+"""Seconds; the longest deregistration delay there is."""
+
+BEGAN = 202
+"""The task answers that it has begun to drain."""
+
+CONFLICT = 409
+"""The task answers that there is nothing to cancel, or that it is too late."""
+
+
+class CannotRun(click.ClickException):
+    """The command cannot run; the message says why."""
+
+    exit_code = 2
+
+
+class Source(Protocol):
+    """What is looked at: one task, or all of a service."""
+
+    def look(self) -> Sequence[Seen]:
+        """Return the tasks as they are now."""
+
+    def is_over(self, tasks: Sequence[Seen]) -> bool:
+        """Tell whether there is nothing more to watch."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class OneTask:
+    """
+    One task that is asked directly.
+
+    Args:
+        name: Of it.
+        channel: The way to it.
+    """
+
+    def __init__(self, name: str, channel: Channel) -> None:
+        self._last = Seen(name)
+        self._channel = channel
+        self._failures = 0
+        self._has_drained = False
+
+    def look(self) -> Sequence[Seen]:
+        """Return the task as it is now; one that has drained and does not answer any more is gone."""
+        try:
+            shown = self._channel.ask("GET")[1]
+        except (Unreachable, Refused) as error:
+            self._failures += isinstance(error, Unreachable)
+            is_gone = self._has_drained and self._failures >= LOST
+            return [replace(self._last, why_not=str(error), is_gone=is_gone)]
+        self._failures = 0
+        self._has_drained = self._has_drained or shown["state"] != "serving"
+        self._last = Seen(self._last.task, shown)
+        return [self._last]
+
+    def close(self) -> None:
+        """Close nothing: each look is a connection of its own."""
+
+    def is_over(self, tasks: Sequence[Seen]) -> bool:
+        """Tell whether its drain has come to an end: drained, cancelled, or gone."""
+        (task,) = tasks
+        return task.is_gone or (self._has_drained and task.state in ("drained", "serving"))
+
+
+def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declare the options that say which task, or tasks."""
+    options = (
+        click.option(
+            "--url",
+            metavar="URL",
+            help="Its admin route, asked with the token in DRAIN_ADMIN_TOKEN; by default the task is the one in this "
+            "container, which needs no token.",
+        ),
+        click.option("--pid", type=int, metavar="PID", help="Of the server, where several run here."),
+        click.option("--cluster", metavar="NAME", help="Of ECS; the ARN of a service or task names it."),
+        click.option("--service", metavar="NAME", help="All tasks of a service on ECS."),
+        click.option("--task", metavar="ID", help="One task on ECS."),
+        click.option("--port", type=int, metavar="PORT", help="Where the tasks listen; that of the target group."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+as_json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+timeout_option = click.option(
+    "--timeout", type=Number(most=86_400), default=None, help="Give up after so many seconds, with exit code 1."
+)
+
+
+@click.command()
+@which_task
+@as_json_option
+def status(*, as_json_: bool, **which: Any) -> int:
+    """Show how a task stands, or all of a service: one look. Exit code 1 where something is wrong."""
+    with _source(which) as source:
+        tasks = _look(source)
+    if all(each.shown is None for each in tasks) and len(tasks) == 1:
+        raise CannotRun(tasks[0].why_not)
+    if as_json_:
+        click.echo(json.dumps(as_json(tasks)))
+    else:
+        print_out(screen(tasks))
+        if any((each.shown or {}).get("report") for each in tasks):
+            click.echo()
+            print_out(outcome_table(tasks))
+    return 1 if problems(tasks) else 0
+
+
+@click.command()
+@which_task
+@timeout_option
+@as_json_option
+def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
+    """
+    Follow a drain until it is over, and print its report.
+
+    With --service it follows all tasks, until no deployment is under way and no task leaves. Exit code 0 where all
+    sessions left in time.
+    """
+    with _source(which) as source:
+        return follow(source, timeout, as_json=as_json_)
+
+
+@click.command()
+@which_task
+@click.option("--window", type=Number(most=LONGEST), help="Seconds over which the sessions are asked to leave.")
+@click.option("--age", type=Number(most=LONGEST), help="Seconds since what this is about has happened.")
+@click.option("--reason", help="For the log and the report.")
+@click.option("--taken-out", is_flag=True, help="The balancer sends nothing new here any more: refuse late arrivals.")
+@click.option("--wait", is_flag=True, help="Return when the drain is over.")
+@timeout_option
+@as_json_option
+def start(
+    *,
+    wait: bool,
+    timeout: float | None,
+    as_json_: bool,
+    window: float | None,
+    age: float | None,
+    reason: str | None,
+    taken_out: bool,
+    **which: Any,
+) -> int:
+    """
+    Start the drain of one task, or join the one that runs.
+
+    With --wait the exit code is 0 where all sessions left in time: it is what a preStop hook or a pipeline calls.
+    """
+    if which["service"] and not which["task"]:
+        msg = "start takes one --task: to drain all tasks of a service at once is an outage"
+        raise click.UsageError(msg)
+    order = {"window": window, "age": age, "taken_out": taken_out}
+    body: dict[str, Any] = {field: value for field, value in order.items() if value not in (None, False)}
+    body["reason"] = reason or "asked for by the starlette-drain command"
+    with _channels(which) as channels:
+        ((name, channel),) = channels.items()
+        code, shown = _ask(channel, "POST", body)
+        if not wait:
+            _tell(as_json_, shown, _started(name, shown, is_new=code == BEGAN))
+            return 0
+        if not as_json_:
+            click.echo(_started(name, shown, is_new=code == BEGAN))
+        return follow(OneTask(name, channel), timeout, as_json=as_json_)
+
+
+@click.command()
+@which_task
+@as_json_option
+def cancel(*, as_json_: bool, **which: Any) -> int:
+    """
+    Cancel the drain of a task, or of all tasks of a service: they serve again.
+
+    Exit code 1 where there is none, or it is too late.
+    """
+    with _channels(which) as channels:
+        if len(channels) == 1:
+            ((name, channel),) = channels.items()
+            _, shown = _ask(channel, "DELETE")
+            _tell(as_json_, shown, _cancelled(name, shown))
+            return 0
+        outcomes: dict[str, Any] = {}
+        for name, channel in channels.items():
+            try:
+                outcomes[name] = channel.ask("DELETE")[1]
+            except (Unreachable, Refused) as error:
+                outcomes[name] = {"error": str(error), "is_refusal": isinstance(error, Refused)}
+    for name, shown in outcomes.items():
+        if not as_json_:
+            click.echo(f"{name}: {shown['error']}" if "error" in shown else _cancelled(name, shown))
+    if as_json_:
+        click.echo(json.dumps(outcomes))
+    # Tasks that do not drain are no failure, unless none does.
+    is_reached = all(each.get("is_refusal", True) for each in outcomes.values())
+    return 0 if is_reached and any("error" not in each for each in outcomes.values()) else 1
+
+
+def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
+    """Watch until it is over, show the report, and return the exit code."""
+    until = None if timeout is None else time.monotonic() + timeout
+    tasks = _look(source)
+    if all(each.shown is None for each in tasks):
+        raise CannotRun("\n".join(f"{each.task}: {each.why_not}" for each in tasks) or "there is no task")
+    show = _json_lines if as_json else (None if is_lively() else _Lines().show)
+    if show is None:
+        with Live(screen(tasks), console=console(), auto_refresh=False) as live:
+            tasks = _until_over(source, tasks, until, lambda seen: live.update(screen(seen), refresh=True))
+    else:
+        show(tasks)
+        tasks = _until_over(source, tasks, until, show)
+    rows = outcome(tasks)
+    is_over = source.is_over(tasks)
+    if as_json:
+        click.echo(json.dumps({"is_over": is_over, "report": rows}))
+    elif rows:
+        click.echo()
+        print_out(outcome_table(tasks))
+    if not is_over:
+        click.echo(f"It is not over after {timeout:g} s.", err=True)
+    return 0 if is_over and all(_is_good(row) for row in rows) else 1
+
+
+def _until_over(
+    source: Source, tasks: Sequence[Seen], until: float | None, show: Callable[[Sequence[Seen]], object]
+) -> Sequence[Seen]:
+    while not source.is_over(tasks) and (until is None or time.monotonic() < until):
+        time.sleep(LOOK)
+        tasks = _look(source)
+        show(tasks)
+    return tasks
+
+
+def _is_good(row: dict[str, Any]) -> bool:
+    """Tell whether a task let all its sessions leave; of one that is gone, as far as was seen."""
+    if row["outcome"] is not None:
+        return bool(row["outcome"] == "drained" and not row["still_open"])
+    return bool(row["is_gone"] and not row["last_seen_open"])
+
+
+class _Lines:
+    """Prints a line when the state or a problem changes, and now and then meanwhile."""
+
+    def __init__(self) -> None:
+        self._known: object = None
+        self._next = 0.0
+
+    def show(self, tasks: Sequence[Seen]) -> None:
+        """Print what is new."""
+        wrong = problems(tasks)
+        known = [each.state for each in tasks], [(each.task, each.remedy) for each in wrong]
+        if known == self._known and time.monotonic() < self._next:
+            return
+        for each in wrong:
+            if self._known is None or known[1] != self._known[1]:  # type: ignore[index]
+                click.echo(f"PROBLEM {each.task}: {each.problem}\n  -> {each.remedy}")
+        self._known, self._next = known, time.monotonic() + EVERY
+        click.echo(line(tasks))
+
+
+def _json_lines(tasks: Sequence[Seen]) -> None:
+    click.echo(json.dumps(as_json(tasks)))
+
+
+@contextlib.contextmanager
+def _source(which: dict[str, Any]) -> Iterator[Source]:
+    """Give what is to be looked at."""
+    try:
+        source = _service(which) or OneTask(*find_channel(which["url"], which["pid"]))
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+    with contextlib.closing(source):
+        yield source
+
+
+@contextlib.contextmanager
+def _channels(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
+    """Give the ways to the tasks that are to be told, by their names."""
+    try:
+        service = _service(which)
+        if service is None:
+            yield dict([find_channel(which["url"], which["pid"])])
+            return
+        with contextlib.closing(service):
+            yield service.channels()
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+
+
+def _service(which: dict[str, Any]) -> ServiceTasks | None:
+    """Return the tasks on ECS that were asked for, if any were."""
+    service, task = which["service"], which["task"]
+    cluster = place_of(which["cluster"], service, task)
+    if not (cluster or service or task):
+        return None
+    if which["url"] or which["pid"]:
+        msg = (
+            "--url and --pid are for one task that is asked directly, and go with none of --cluster, --service, --task"
+        )
+        raise click.UsageError(msg)
+    if not cluster or not (service or task):
+        msg = "give --cluster with --service or --task"
+        raise click.UsageError(msg)
+    return ServiceTasks(cluster, service, task=task, token=os.environ.get(TOKEN), port=which["port"])
+
+
+def _look(source: Source) -> Sequence[Seen]:
+    try:
+        return source.look()
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+
+
+def _ask(channel: Channel, method: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    try:
+        return channel.ask(method, body)
+    except Unreachable as error:
+        raise CannotRun(str(error)) from None
+    except Refused as error:
+        raise (click.ClickException if error.status == CONFLICT else CannotRun)(str(error)) from None
+
+
+def _tell(as_json: bool, shown: dict[str, Any], words: str) -> None:  # noqa: FBT001
+    click.echo(json.dumps(shown) if as_json else words)
+    if not as_json and (note := shown.get("note")):
+        click.echo(f"note: {note}")
+
+
+def _cancelled(name: str, shown: dict[str, Any]) -> str:
+    still = shown["sessions"]["leaving"]
+    rest = f"; {still} sessions that were asked to leave still do" if still else ""
+    return f"{name} serves again, with {shown['sessions']['open']} sessions{rest}."
+
+
+def _started(name: str, shown: dict[str, Any], *, is_new: bool) -> str:
+    drain, open_ = shown.get("drain"), shown["sessions"]["open"]
+    if not drain:
+        return f"{name} is {shown['state']}; {open_} sessions are open."
+    how = "starts to drain" if is_new else "was draining already"
+    left = f"{drain['time_left']:.0f} s remain" if "time_left" in drain else "its workers begin"
+    return f"{name} {how}: {open_} sessions, {drain['rate']:.1f}/s, {left}."

@@ -1,0 +1,212 @@
+"""What was seen of tasks, what is wrong with them, and what came of a deployment: pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from starlette_drain._core.printable import printable
+
+__all__ = ["Problem", "Seen", "Totals", "lag_of", "outcome", "planned", "problems", "totals"]
+
+TOLERANCE = 1.0
+"""Seconds by which the last session may be asked after the deadline before that is a problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """
+    One look at a task.
+
+    Attributes:
+        task: Its name.
+        shown: What it told at ``/drain``; of one that does not answer what it told last, if it ever did.
+        why_not: Why it does not answer.
+        remedy: What to do about that, where more is known than in general.
+        is_gone: Whether it has ended, as far as ECS or the kernel knows.
+    """
+
+    task: str
+    shown: Mapping[str, Any] | None = None
+    why_not: str = ""
+    remedy: str = ""
+    is_gone: bool = False
+
+    @property
+    def state(self) -> str:
+        """Of the task, in a word."""
+        if self.is_gone:
+            return "gone"
+        return str((self.shown or {}).get("state", "")) if not self.why_not else "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """
+    Something that does not go as it should.
+
+    Attributes:
+        task: Which one.
+        problem: What it is.
+        remedy: What to do about it.
+    """
+
+    task: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """
+    All tasks together.
+
+    Attributes:
+        tasks: How many there are.
+        draining: How many of them drain.
+        open: Open sessions.
+        planned: How many of those of tasks that drain would still be open by an even plan.
+        rate: Sessions that are asked to leave per second.
+    """
+
+    tasks: int
+    draining: int
+    open: int
+    planned: int
+    rate: float
+
+
+def planned(shown: Mapping[str, Any]) -> int | None:
+    """Return how many sessions an even drain would have left by now; ``None`` where none runs."""
+    drain = shown.get("drain") or {}
+    if not drain.get("window"):
+        return None
+    at_start: float = shown["sessions"]["open"] + drain.get("shed", 0) + drain.get("left", 0)
+    at_start -= shown["sessions"].get("leaving", 0)  # which are counted as shed too
+    return int(at_start * max(0.0, min(1.0, drain.get("time_left", 0.0) / drain["window"])) + 0.5)
+
+
+def lag_of(shown: Mapping[str, Any]) -> float | None:
+    """Return how late the drain was noticed, at most; ``None`` where that is not known."""
+    lag = (shown.get("report") or {}).get("detection_lag")
+    lags = [each.get("detection_lag") for each in shown["triggers"].values() if isinstance(each, Mapping)]
+    known = [each for each in (lag, *lags) if isinstance(each, int | float)]
+    return max(known) if known and shown.get("state") != "serving" else None
+
+
+def totals(tasks: Iterable[Seen]) -> Totals:
+    """Return all tasks that can be seen together."""
+    shown = [each.shown for each in tasks if each.shown and not each.is_gone]
+    return Totals(
+        tasks=len(shown),
+        draining=sum(each["state"] == "draining" for each in shown),
+        open=sum(each["sessions"]["open"] for each in shown),
+        planned=sum(each["sessions"]["open"] if (even := planned(each)) is None else even for each in shown),
+        rate=round(sum((each.get("drain") or {}).get("rate", 0.0) for each in shown), 3),
+    )
+
+
+def problems(tasks: Iterable[Seen]) -> list[Problem]:
+    """Return what is wrong, the worst first."""
+    return [problem for _, problem in sorted(_ranked(tasks), key=lambda each: each[0])]
+
+
+def _ranked(tasks: Iterable[Seen]) -> Iterator[tuple[int, Problem]]:
+    for each in tasks:
+        if each.is_gone:
+            continue
+        if each.why_not:
+            remedy = "see whether it runs, and what its log says; until it answers nothing is known of its sessions"
+            yield 1, Problem(each.task, each.why_not, each.remedy or remedy)
+        elif each.shown is not None:
+            for rank, problem, remedy in _of(each.shown):
+                yield rank, Problem(each.task, problem, remedy)
+
+
+def _of(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    yield from _of_workers(shown)
+    yield from _of_drain(shown)
+    yield from _of_sources(shown)
+
+
+def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    for worker in shown.get("workers", ()):
+        if worker.get("silent"):
+            pid, of_it = worker["pid"], worker["sessions"]["open"]
+            problem = f"worker {pid} is stuck: it has said nothing for {worker['seconds_ago']:.0f} s"
+            if of_it:
+                problem += f", and its {of_it} sessions are not asked to leave"
+            remedy = (
+                f"see what blocks its event loop ('py-spy dump --pid {pid}'); if it does not come back, "
+                f"'kill -KILL {pid}' cuts its sessions now, while the others still leave evenly"
+            )
+            yield 0, problem, remedy
+
+
+def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    drain, sessions = shown.get("drain") or {}, shown["sessions"]
+    if drain and drain.get("eta", 0.0) > drain.get("time_left", 0.0) + TOLERANCE:
+        late = drain["eta"] - drain["time_left"]
+        remedy = "the balancer cuts those; raise the deregistration delay, or the limit of the pacing"
+        yield 2, f"the last session would be asked {late:.0f} s after the deadline", remedy
+    if shown["state"] == "drained" and sessions["open"]:
+        remedy = "see what their applications do; the balancer cuts them at the end of the delay"
+        yield 4, f"drained, and {sessions['open']} sessions are still open", remedy
+    if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
+        yield 5, f"all {held} sessions that are left are held", "see what the application holds them for"
+
+
+def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    blind = [each for each in shown["triggers"].values() if isinstance(each, Mapping) and each.get("watch") == "blind"]
+    if shown.get("watch") == "blind" and not blind:  # another worker watches
+        yield (
+            3,
+            "its sources see nothing",
+            "see its log for the remedy, or run 'starlette-drain doctor' in the container",
+        )
+    for name, status in shown["triggers"].items():
+        if not isinstance(status, Mapping):
+            continue
+        if status.get("watch") == "blind" or status.get("failed") or status.get("error"):
+            why = status.get("failed") or status.get("error") or status.get("last_error") or status.get("because")
+            remedy = "see its log for the remedy, or run 'starlette-drain doctor' in the container"
+            yield 3, f"{printable(name)} sees nothing: {printable(str(why))}", remedy
+
+
+def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
+    """
+    Return what came of each task that drained.
+
+    Of a task that is gone before it told its report only what was seen last is known; the rest is ``None``.
+    """
+    rows = []
+    for each in tasks:
+        shown = each.shown or {}
+        report, drain = shown.get("report"), shown.get("drain") or {}
+        if not report and not drain:
+            continue
+        source = report or drain
+        rows.append(
+            {
+                "task": each.task,
+                "outcome": (report or {}).get("outcome"),
+                "sessions_at_start": (report or {}).get("sessions_at_start"),
+                **{name: source.get(name) for name in ("shed", "left", "refused", "forced")},
+                "arrived": (report or {}).get("arrived"),
+                "still_open": (report or {}).get("still_open") if report else None,
+                "last_seen_open": shown["sessions"]["open"],
+                "peak_rate": (report or {}).get("peak_rate"),
+                "detection_lag": lag_of(shown),
+                "slack": (report or {}).get("slack"),
+                "is_gone": each.is_gone,
+            }
+        )
+    return rows
+
+
+def as_json(tasks: Sequence[Seen]) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    return {
+        "tasks": [asdict(each) for each in tasks],
+        "sum": asdict(totals(tasks)),
+        "problems": [asdict(each) for each in problems(tasks)],
+    }

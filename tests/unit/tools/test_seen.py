@@ -1,0 +1,97 @@
+"""What is wrong with tasks, how far they are against their plan, and what came of them."""
+
+from itertools import pairwise
+
+import pytest
+
+from starlette_drain.tools.tasks.seen import Seen, lag_of, outcome, planned, problems, totals
+
+
+def shown(state="draining", sessions=None, drain=None, **more):
+    """Return an answer of ``GET /drain``."""
+    counted = {"open": 40, "waiting": 40, "held": 0, "leaving": 0, "opened": 100, "closed": 60, **(sessions or {})}
+    answer = {"state": state, "sessions": counted, "workers": [], "triggers": {}, **more}
+    if state == "draining":
+        plan = {"window": 100.0, "time_left": 40.0, "rate": 1.0, "eta": 39.0, "shed": 50, "left": 10, "refused": 0}
+        answer["drain"] = {**plan, "forced": 0, **(drain or {})}
+    return answer
+
+
+STUCK = {"pid": 34, "silent": True, "seconds_ago": 12.3, "sessions": {"open": 206}}
+BLIND = {"watch": "blind", "last_error": "AccessDenied\x1b[2J", "because": "denied"}
+
+
+def test_a_stuck_worker_comes_first():
+    """Whatever else is wrong with other tasks: it names the worker, its sessions, and what to do."""
+    late, silent = shown(drain={"eta": 60.0}), Seen("b", why_not="no answer in time")
+    found = problems([Seen("a", late), silent, Seen("c", shown(workers=[STUCK]))])
+    assert [each.task for each in found] == ["c", "b", "a"]
+    assert found[0].problem == (
+        "worker 34 is stuck: it has said nothing for 12 s, and its 206 sessions are not asked to leave"
+    )
+    assert "py-spy dump --pid 34" in found[0].remedy
+    assert "kill -KILL 34" in found[0].remedy
+    assert found[2].problem == "the last session would be asked 20 s after the deadline"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
+        (shown("serving", triggers={"own": {"failed": "OSError; it watches again within 2 s"}}), "own sees nothing"),
+        (shown("drained"), "drained, and 40 sessions are still open"),
+        (shown(sessions={"held": 40, "waiting": 0}), "all 40 sessions that are left are held"),
+    ],
+)
+def test_other_problems(answer, words):
+    """Each is found, says what to do, and lets nothing from outside through to the terminal."""
+    (problem,) = problems([Seen("a", answer)])
+    assert words in problem.problem
+    assert problem.problem.isprintable()
+    assert problem.remedy
+
+
+def test_nothing_is_wrong():
+    """Neither with a task that serves, nor with one that drains as planned, nor with one that is gone."""
+    assert (
+        problems([Seen("a", shown("serving")), Seen("b", shown()), Seen("c", shown("drained"), "", is_gone=True)]) == []
+    )
+
+
+def test_against_the_plan():
+    """An even drain of 100 sessions has 40 left after 60 of 100 seconds. The sum counts those that serve as open."""
+    assert planned(shown()) == 40
+    assert planned(shown(sessions={"open": 42, "leaving": 2}, drain={"shed": 50})) == 40
+    assert planned(shown("serving")) is None
+    seen = [Seen("a", shown()), Seen("b", shown("serving")), Seen("c", shown(), is_gone=True)]
+    every = totals(seen)
+    assert (every.tasks, every.draining, every.open, every.planned, every.rate) == (2, 1, 80, 80, 1.0)
+
+
+def test_the_plan_falls_evenly():
+    """Whatever leaves by itself, what is planned never rises."""
+    moments = [
+        planned(shown(sessions={"open": left}, drain={"shed": 100 - left, "left": 0, "time_left": left}))
+        for left in range(100, -1, -5)
+    ]
+    assert all(later <= earlier for earlier, later in pairwise(moments))
+    assert moments[-1] == 0
+
+
+def test_the_lag():
+    """It is the latest notice that is known of a drain, and none while serving."""
+    assert lag_of(shown(triggers={"target-health": {"detection_lag": 2.5}, "workers": {}})) == 2.5
+    assert lag_of(shown("drained", report={"detection_lag": 4.0})) == 4.0
+    assert lag_of(shown("serving", triggers={"target-health": {"detection_lag": 2.5}})) is None
+
+
+def test_what_is_not_known_of_a_task_that_is_gone():
+    """Its last look stands; the report that it did not live to give is not made up."""
+    done = shown(
+        "drained", sessions={"open": 0}, report={"outcome": "drained", "shed": 90, "slack": 1.5, "still_open": 0}
+    )
+    rows = outcome([Seen("a", shown(), is_gone=True), Seen("b", done), Seen("c", shown("serving"))])
+    assert [each["task"] for each in rows] == ["a", "b"]
+    assert (rows[0]["shed"], rows[0]["last_seen_open"]) == (50, 40)
+    assert [rows[0][name] for name in ("outcome", "slack", "still_open", "peak_rate")] == [None] * 4
+    assert (rows[1]["outcome"], rows[1]["slack"]) == ("drained", 1.5)

@@ -1,0 +1,55 @@
+"""Why a rehearsal is good, or is not."""
+
+from dataclasses import replace
+
+import pytest
+
+from starlette_drain.tools.rehearse.verdict import Rehearsal, bars, reasons
+
+GOOD = Rehearsal(
+    sessions=40,
+    delay=60.0,
+    moments=[float(second) for second in range(2, 42)],
+    codes=[1012] * 40,
+    cut=0,
+    shown={"report": {"outcome": "drained"}, "failed_hooks": 0, "working": 0},
+    forced=(),
+    tracebacks=(),
+    status=-15,
+    errors=(),
+)
+
+
+def test_all_is_well():
+    """Nothing is said where nothing is wrong."""
+    assert reasons(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"codes": [1012] * 38 + [1006] * 2}, "2 of 40 clients were cut without a goodbye"),
+        ({"shown": {}}, "it did not finish draining before SIGTERM"),
+        ({"shown": {"report": {"outcome": "incomplete"}}}, "the drain ended incomplete"),
+        ({"forced": ["/a/1", "/a/22"]}, "the endpoint /a/{n} had to be cancelled 2 times"),
+        ({"shown": {**GOOD.shown, "failed_hooks": 3}}, "3 calls of close hooks failed or took too long"),
+        ({"shown": {**GOOD.shown, "working": 4}}, "4 applications were still at work"),
+        ({"tracebacks": ["OSError: x"] * 2}, "a traceback was logged 2 times: OSError: x"),
+        ({"moments": [2.0] * 20 + GOOD.moments[:20]}, "21 clients left within one second"),
+        ({"status": None}, "the server did not end within 30 s of SIGTERM"),
+        ({"status": 3}, "the server ended with 3"),
+    ],
+)
+def test_what_is_not(change, reason):
+    """Each has a reason of its own, and a remedy."""
+    ((found, remedy),) = reasons(replace(GOOD, **change))
+    assert found.startswith(reason)
+    assert remedy
+
+
+def test_the_picture():
+    """A character for each second up to the end of the delay, or for several of a long one, as high as its closes."""
+    assert bars([0.5, 1.5, 1.7, 3.2], 4, steps=" ab") == "ab a "
+    assert len(bars([1.0], 3600)) <= 101
+    assert bars([7.0], 4, steps=" ab") == "       b"
+    assert bars([], 2) == "   "
