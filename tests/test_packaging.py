@@ -96,6 +96,17 @@ def test_public_name_is_documented(name):
     assert any(code.search(page.read_text(encoding="utf-8")) for page in PAGES), f"document {name} in docs/"
 
 
+def test_every_public_name_is_in_the_reference_of_the_api():
+    """docs/api.md is made from the docstrings, of these names and no others."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    modules = (starlette_drain, starlette_drain.telemetry, starlette_drain.testing)
+    names = [f"{module.__name__}.{name}" for module in modules for name in module.__all__]
+    again = [f"starlette_drain.telemetry.{name}" for name in starlette_drain.telemetry.__all__]
+    expected = {name for name in names if name not in again or name.rpartition(".")[2] not in starlette_drain.__all__}
+    elsewhere = {"starlette_drain.Settings"}  # docs/settings.md
+    assert expected - elsewhere == set(re.findall(r"^::: (\S+)$", page, re.MULTILINE))
+
+
 def test_names_of_the_reference_are_where_it_says():
     """Whoever imports a name from the module that the reference tells, gets it."""
     page = (DOCS / "reference.md").read_text(encoding="utf-8")
