@@ -1,4 +1,4 @@
-# The temporary directory is anybody's: a name there may be a link, or a file that somebody else has put there to
+# The temporary directory is shared: a name there may be a link, or a file that another user has put there to
 # mislead us. What is not a plain file that only this user can write is left alone.
 """Small files that the processes of one container share, in a directory that is anybody's."""
 

@@ -41,7 +41,7 @@ class AwsClients(Protocol):
 
 
 class GivenClients:
-    """Clients that somebody else opened, and will close: ``GivenClients(elbv2=..., ecs=...)``."""
+    """Clients that the caller opened, and will close: ``GivenClients(elbv2=..., ecs=...)``."""
 
     def __init__(self, **clients: Any) -> None:
         self._clients = clients
