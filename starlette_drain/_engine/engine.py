@@ -480,8 +480,11 @@ class Engine:
         left_over = former.waiting if former and former.rotation.trigger == rotation.trigger == REBALANCE else {}
         others = [each for each in sessions if each not in left_over]
         self.rng.shuffle(others)
-        chosen = [*left_over, *others[: int(rotation.share * len(others) + self.rng.random())]]
+        picked = others[: int(rotation.share * len(others) + self.rng.random())]
+        chosen = [*left_over, *picked]
         self.rng.shuffle(chosen)
+        if left_over:  # at the pace that was asked for
+            rotation = replace(rotation, window=rotation.window * len(chosen) / max(1, len(picked)))
         self._end_rotation("replaced")
         self._turnover.rotate(rotation, chosen, now)
         self._events.put(events.RotationStarted(now, rotation, len(chosen)))

@@ -193,7 +193,8 @@ async def test_a_second_scale_out_takes_over_those_who_were_left_of_the_first(dr
     assert drain.rotation().asked == pytest.approx(200, abs=1)
     engine.rotate(Rotation(engine.time(), 400, 1 / 4, REBALANCE))
     assert drain.rotation().remaining == pytest.approx(200 + 800 / 4, abs=2)
-    await asyncio.sleep(401)
+    assert drain.rotation().window == pytest.approx(800, rel=0.02)
+    await asyncio.sleep(801)
     assert drain.statistics().open == pytest.approx(600, abs=2)
     assert [each.outcome for each in recording.of(RotationEnded)] == ["replaced", "complete"]
 
