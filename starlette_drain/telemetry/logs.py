@@ -209,7 +209,7 @@ class LogObserver:
                     causes=f"{rotation.trigger} ({_clause(rotation.reason)})",
                     trigger=rotation.trigger,
                     sessions=event.sessions,
-                    window=rotation.window,
+                    window=rotation.at + rotation.window - event.at,
                 )
             case RotationProgressed():
                 self._say(

@@ -40,6 +40,9 @@ ASK_AGAIN = 60.0
 PATIENCE = 5.0
 """Seconds that one question may take."""
 
+HEADROOM = 0.9
+"""Of the fleet's budget, that is used: tasks and clients keep no common time, and nothing presses."""
+
 ALGORITHM = "load_balancing.algorithm.type"
 FITTING = "least_outstanding_requests"
 """The only one that sends those who come back to the tasks that have the fewest."""
@@ -133,7 +136,7 @@ class Rebalance:
 
     def _rotate(self, growth: Growth) -> None:
         control, share = self._control, 1.0 - growth.before / growth.now
-        part = (control.settings.fleet_rate or 0.0) / growth.before if growth.before else 0.0
+        part = HEADROOM * (control.settings.fleet_rate or 0.0) / growth.before if growth.before else 0.0
         if part:
             window = max(1.0, share * control.open_sessions() / part)
             reason = f"a scale-out from {growth.before} to {growth.now} healthy targets"

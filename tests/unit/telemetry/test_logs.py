@@ -185,7 +185,7 @@ LINES = [
         "starlette_drain watches nothing, so a drain starts only by hand: it has no triggers",
     ),
     (
-        RotationStarted(0.0, ROTATION, 1200),
+        RotationStarted(1100.0, ROTATION, 1200),
         "INFO",
         (
             "Rotation starts, caused by rotation (the DNS has changed): 1200 sessions are asked to leave over "
