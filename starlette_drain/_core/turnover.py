@@ -7,8 +7,8 @@
 # Neither an age nor the end of a rotation is a deadline, so three rules come first:
 #
 #   - A limit in sessions per second holds whatever the moments say. Those that wait for it grow older.
-#   - When none could be asked for a while (a drain ran, the process stalled), all moments move by as much: what was
-#     missed does not become a burst.
+#   - When none could be asked for a while (a drain ran, the process stalled), all moments move by as much, and so does
+#     the end of a rotation: what was missed does not become a burst.
 #   - A session that is held when its moment comes gets another, at random in the second half of the time that is left.
 """When sessions leave although there is no drain: by age, or in a rotation. It reads no clock."""
 
@@ -41,8 +41,8 @@ REBALANCE = "rebalance"
 LAST_PART = 0.2
 """The part of the age, at its end, in which sessions leave."""
 
-PAUSE = 10.0
-"""Seconds of lateness from which on what was missed is put off, not made up for."""
+CATCH_UP = 0.25
+"""Seconds of lateness that are made up for at once; more is put off."""
 
 PUT_OFF = 0.1, 600.0
 """Over what part of its window, and over how many seconds at most, a rotation goes on for those held at its end."""
@@ -215,7 +215,7 @@ class TurnoverPlan:
             most: How many to return at the most.
             limit: Sessions per second that may leave.
         """
-        if self.ask_at is not None and (late := now - self.ask_at) > PAUSE:
+        if self.ask_at is not None and (late := now - self.ask_at) > CATCH_UP:
             self._shift += late
             if self.tally:
                 self.tally.end += late

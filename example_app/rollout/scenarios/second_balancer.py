@@ -28,6 +28,10 @@ async def _change(cluster: "Cluster", rotated: "list[Task]", tasks: "list[Task]"
         if await task.post("/drain/rotation", {"window": window, "reason": "second balancer"}) is None:
             cluster.events.note("fault", f"{task.name} does not rotate")
     await asyncio.sleep(window + 1.0)
+    for task in rotated:
+        # A machine that stalls makes a rotation longer.
+        while (await task.get("/drain/rotation") or {}).get("state") == "rotating":  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
     for task in tasks:
         await former.cut(task.target)
         cluster.events.note("cut", task.name)

@@ -190,6 +190,22 @@ def test_a_pause_moves_the_end_of_a_rotation():
     assert crowd.busiest() <= 2000 / 500 + 2
 
 
+@pytest.mark.parametrize("age", [None, 3000.0])
+def test_stalls_make_a_rotation_longer_and_no_burst(age):
+    """A process that stalls two seconds in five goes on as if it had not: nothing presses."""
+    crowd = Crowd(age=age)
+    sessions = [Session("/", START) for _ in range(2000)]
+    for session in sessions:
+        crowd.plan.add(session, START)
+    crowd.rotate(sessions, 500.0)
+    for _ in range(90):
+        crowd.pass_time(6.0)
+        crowd.now += 4.0
+    assert len(crowd.asked) == 2000
+    assert crowd.triggers == [ROTATION] * 2000
+    assert crowd.busiest() <= 2000 / 500 * 1.5 + 2
+
+
 def test_those_held_in_a_rotation_leave_in_the_time_that_is_left():
     """All of them released at once do not leave at once, also at the very end."""
     crowd, sessions = rotated()
