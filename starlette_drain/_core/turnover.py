@@ -184,12 +184,21 @@ class TurnoverPlan:
 
     def rotate(self, rotation: Rotation, sessions: list[Session], now: float) -> None:
         """Let *sessions* leave evenly until the end of *rotation*."""
-        self.tally = RotationTally(rotation, sessions, now)
-        slot = (self.tally.end - now) / max(1, len(sessions))
-        moments = {number: moment for moment, number in self._heap}
+        self.tally = tally = RotationTally(rotation, sessions, now)
+        slot, shift, draw = (tally.end - now) / max(1, len(sessions)), self._shift, self._rng.random
+        by_number = {number: moment for moment, number in self._heap}
+        # All at once: tens of thousands would be held up by a call for each.
         for place, session in enumerate(sessions):
-            by_age = moments.get(self.numbers.get(session, -1), math.inf) + self._shift
-            self._put(session, min(by_age, now + slot * (place + self._rng.random())))
+            moment = now + slot * (place + draw()) - shift
+            if (former := self.numbers.get(session)) is not None:
+                moment = min(moment, by_number[former])
+                del self._sessions[former]
+            self._next_number = number = self._next_number + 1
+            self._sessions[number] = session
+            self.numbers[session] = number
+            self._heap.append((moment, number))
+        heapq.heapify(self._heap)
+        self._tidy()
 
     def stop_rotating(self, now: float) -> None:
         """Let those of the rotation stay that were not asked; they go on ageing."""
@@ -254,6 +263,10 @@ class TurnoverPlan:
         if (number := self.numbers.pop(session, None)) is None:
             return
         del self._sessions[number]
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop what the heap has of sessions that have gone, where it is much or comes first."""
         if len(self._heap) > 2 * len(self._sessions) + DEAD:
             self._heap = [each for each in self._heap if each[1] in self._sessions]
             heapq.heapify(self._heap)

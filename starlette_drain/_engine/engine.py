@@ -478,13 +478,14 @@ class Engine:
         sessions, now = self._registry.open_before(rotation.at), self.time()
         former = self._turnover.tally
         left_over = former.waiting if former and former.rotation.trigger == rotation.trigger == REBALANCE else {}
-        others = [each for each in sessions if each not in left_over]
+        others = [each for each in sessions if each not in left_over] if left_over else sessions
         self.rng.shuffle(others)
-        picked = others[: int(rotation.share * len(others) + self.rng.random())]
-        chosen = [*left_over, *picked]
-        self.rng.shuffle(chosen)
+        chosen = others[: int(rotation.share * len(others) + self.rng.random())]
         if left_over:  # at the pace that was asked for
-            rotation = replace(rotation, window=rotation.window * len(chosen) / max(1, len(picked)))
+            longer = (len(chosen) + len(left_over)) / max(1, len(chosen))
+            rotation = replace(rotation, window=rotation.window * longer)
+            chosen += left_over
+            self.rng.shuffle(chosen)
         self._end_rotation("replaced")
         self._turnover.rotate(rotation, chosen, now)
         self._events.put(events.RotationStarted(now, rotation, len(chosen)))
