@@ -10,6 +10,7 @@ from starlette_drain._core.report import DrainReport
 from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.session import RegistryStatistics, Session
 from starlette_drain._core.state import DrainState
+from starlette_drain._core.turnover import Rotation, RotationProgress
 from starlette_drain._engine.drain import Drain
 from starlette_drain.aws.options import AwsSettings as Settings
 from starlette_drain.exceptions import (
@@ -46,6 +47,8 @@ __all__ = [
     "Pacing",
     "RateCapPacing",
     "RegistryStatistics",
+    "Rotation",
+    "RotationProgress",
     "Session",
     "Settings",
     "SettingsError",

@@ -7,6 +7,7 @@ from pathlib import Path
 from example_app.ports import find_port
 from example_app.processes import Children
 from example_app.rollout.balancer import Balancer
+from example_app.rollout.balancer.routing import Rule
 from example_app.rollout.events import Events
 from example_app.rollout.scenarios import Scenario
 from example_app.rollout.tasks import ADMIN_TOKEN, Task, uvicorn_command
@@ -14,6 +15,12 @@ from example_app.rollout.times import Times
 from starlette_drain.testing import FakeAWS, FakeEndpoint
 
 __all__ = ["Cluster"]
+
+ALGORITHMS: dict[Rule, str] = {
+    "round-robin": "round_robin",
+    "least-connections": "least_outstanding_requests",
+}
+"""What an ALB calls the rules of the balancers."""
 
 FOLLOW_EVERY = 0.05
 """Seconds between two looks of the balancer at the target group."""
@@ -41,11 +48,12 @@ class Cluster:
         children: Children,
         events: Events,
         results: Path,
+        routing: Rule = "round-robin",
     ) -> None:
         self.scenario = scenario
         self.times = times
         self.aws = aws
-        self.balancer = balancer
+        self.balancer = self._first_balancer = balancer
         self.events = events
         self.tasks: list[Task] = []
         self._endpoint = endpoint
@@ -59,6 +67,7 @@ class Cluster:
             "devices", delay=times.delay, target_type="instance", initial=times.initial, port=8000
         )
         self._group = self._service.registrations[0].group
+        self._group.attributes["load_balancing.algorithm.type"] = ALGORITHMS[routing]
 
     async def follow(self) -> None:
         """
@@ -129,12 +138,30 @@ class Cluster:
 
     async def close(self) -> None:
         """End what is left, without ceremony."""
+        if self.balancer is not self._first_balancer:
+            await self.balancer.stop()
         for watching in self._watching:
             watching.cancel()
         for task in self.tasks:
             task.child.kill()
         for task in self.tasks:
             await task.child.wait(5)
+
+    async def change_balancer(self) -> Balancer:
+        """Let new clients come by a second balancer; return the former one, which keeps those that it has."""
+        former = self.balancer
+        second = former.successor()
+        await second.start()
+        await second.route_to(self._routed)
+        await former.retire()
+        self.balancer = second
+        return former
+
+    async def count_sessions(self) -> None:
+        """Note how many sessions each task has that tells."""
+        for task in self.tasks:
+            if task.child.is_alive and (answer := await task.get("/drain")):
+                self.events.note("sessions", f"{task.name}: {answer['sessions']['open']}")
 
     def tracebacks(self) -> int:
         """Return how many tracebacks all tasks have logged."""

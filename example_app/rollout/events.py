@@ -10,7 +10,7 @@ __all__ = ["Event", "Events", "Kind"]
 
 Kind = Literal[
     "started", "registered", "healthy", "deregistered", "draining seen", "drained", "SIGTERM", "cut", "SIGKILL",
-    "exited", "fault", "deployment began", "deployment ended",
+    "exited", "fault", "sessions", "deployment began", "deployment ended",
 ]  # fmt: skip
 
 
@@ -34,6 +34,11 @@ class Events:
         """Take note that something happened, now or some seconds ago."""
         self.all.append(Event(self.clock() - ago, kind, what))
         self._news.set()
+
+    @property
+    def zero(self) -> float:
+        """When the first target was deregistered, or where none was, when the deployment began."""
+        return next(iter(self.times("deregistered") or self.times("deployment began")), 0.0)
 
     async def wait_for(self, kind: Kind, what: str | None = None) -> None:
         """Wait until an event of that kind has happened, to *what* or to anything."""

@@ -24,7 +24,7 @@ class Figures:
         peak_opened: WebSockets established in the busiest second, as fast as the servers can.
         mean: New connections per second if they were spread evenly over the windows.
         windows: Seconds in which sessions could leave in good order: from each deregistration to the end of its delay
-            less the margin, put together where they overlap.
+            less the margin, put together where they overlap; all of it where no target was deregistered.
         new_connections: TCP connections that clients made during the deployment.
         codes: Connections that ended, by close code; 1006 is none.
         cut: Connections that ended without a close frame.
@@ -68,7 +68,7 @@ def measure(records: Records, events: Events, times: Times) -> Figures:
     losses = [each for each in records.losses if each.lost >= began]
     without = sorted(each.back - each.lost for each in losses if each.back is not None)
     codes = Counter(each.code for each in losses)
-    total = sum(end - start for start, end in windows(events.times("deregistered"), times))
+    total = sum(end - start for start, end in windows(events.times("deregistered"), times)) or ended - began
     return Figures(
         peak=busiest_second(connected),
         peak_opened=busiest_second(opened),

@@ -56,7 +56,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     figure.text(
         LEFT / WIDTH,
         1 - 0.64 / height,
-        _subtitle(plan, crashes=all(each.scenario.crashes for each in outcomes)),
+        _subtitle(plan, deploys=_deploys(outcomes)),
         fontsize=9.5,
         color=GREY,
         va="top",
@@ -73,7 +73,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
         axis.set_xlim(-LEAD * plan.times.delay, last)
         axis.set_ylim(0, top * ROOM)
         _graph(axis, outcome, opened[place], closed[place], plan=plan, top=top)
-    axis.set_xlabel(_time_axis(plan), color=GREY, labelpad=6)
+    axis.set_xlabel(_time_axis(plan, outcomes), color=GREY, labelpad=6)
     paths = [plan.results / f"rollout.{kind}" for kind in ("png", "svg")]
     for path in paths:
         figure.savefig(path)
@@ -173,15 +173,21 @@ def _verdict(outcome: Outcome) -> str:
     return "  ·  ".join(parts)
 
 
+def _deploys(outcomes: Sequence[Outcome]) -> bool:
+    return not all(each.scenario.crashes or each.scenario.course for each in outcomes)
+
+
 def _headline(outcomes: Sequence[Outcome], plan: Plan) -> str:
-    what = "Killing one of" if all(each.scenario.crashes for each in outcomes) else "Deploying"
-    return f"{what} {plan.tasks} tasks with {plan.fleet.clients:,} open WebSockets: new connections per second"
+    what = f"{plan.tasks} tasks with {plan.fleet.clients:,} open WebSockets: new connections per second"
+    if all(each.scenario.crashes for each in outcomes):
+        return f"Killing one of {what}"
+    return f"Deploying {what}" if _deploys(outcomes) else what
 
 
-def _subtitle(plan: Plan, *, crashes: bool = False) -> str:
+def _subtitle(plan: Plan, *, deploys: bool = True) -> str:
     times = plan.times
     words = f"Clients reconnect {BEHAVIOURS[plan.fleet.reconnect].words}. "
-    if crashes:
+    if not deploys:
         return f"{words}\nColour: new connections. Grey: connections closed."
     replayed = "" if times.scale == 1 else f" ({times.ecs_delay:g} s, replayed in {times.delay:g} s)"
     return (
@@ -190,20 +196,21 @@ def _subtitle(plan: Plan, *, crashes: bool = False) -> str:
     )
 
 
-def _time_axis(plan: Plan) -> str:
+def _time_axis(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     scaled = "" if plan.times.scale == 1 else f"; 1 s here stands for {1 / plan.times.scale:g} s on ECS"
-    return f"seconds since the first target was deregistered{scaled}"
+    began = "the first target was deregistered" if _deploys(outcomes) else "it began"
+    return f"seconds since {began}{scaled}"
 
 
 def _moment(events: Events, kind: Kind) -> float | None:
     """Return when it happened, at the median of the tasks, in seconds since the first deregistration."""
     times = events.times(kind)
-    return median(times) - events.times("deregistered")[0] if times else None
+    return median(times) - events.zero if times else None
 
 
 def _rate(outcome: Outcome, moments: Iterable[float]) -> Rate:
     """Return how many of the *moments* are in the second before each tenth of a second of the deployment."""
-    zero = outcome.events.times("deregistered")[0]
+    zero = outcome.events.zero
     began = outcome.events.times("deployment began")[0]
     moments = sorted(moment - zero for moment in moments if moment >= began)
     if not moments:

@@ -43,6 +43,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("deployment, seconds", [f"{each.duration:.0f}" for each in figures]),
         ("tracebacks in the tasks' logs", [f"{each.tracebacks:,}" for each in outcomes]),
     ]
+    if any(each.events.times("sessions") for each in outcomes):
+        rows.append(("fullest ÷ emptiest task", [_balance(each) for each in outcomes]))
     if any(each.deaf for each in figures):
         rows.append(("what the deaf found in the end", [_counts(each.deaf) for each in figures]))
     if any(each.survivors for each in outcomes):
@@ -74,7 +76,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    zero = next(iter(outcome.events.times("deregistered")), 0.0)
+    zero = outcome.events.zero
     return {
         "scenario": outcome.scenario.name,
         "figures": dataclasses.asdict(outcome.figures) | {"ratio": outcome.figures.ratio},
@@ -91,6 +93,13 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 def _by_second(moments: Iterable[float], zero: float) -> dict[str, int]:
     counts = Counter(int((each - zero) // 1) for each in moments)
     return {str(second): count for second, count in sorted(counts.items())}
+
+
+def _balance(outcome: Outcome) -> str:
+    """Return how many times as many sessions the fullest task had in the end as the emptiest."""
+    last = dict(each.what.split(": ") for each in outcome.events.all if each.kind == "sessions")
+    numbers = [int(each) for each in last.values()]
+    return f"{max(numbers) / max(1, min(numbers)):.2f}" if numbers else ""
 
 
 def _counts(counts: Mapping[Any, int]) -> str:

@@ -92,6 +92,7 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
                 children=children,
                 events=events,
                 results=results,
+                routing=plan.routing,
             )
             fleet = Fleet(plan.fleet, children, results)
             situation = Situation(scenario, fleet, events)
@@ -133,10 +134,16 @@ async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation
         survivors = await crash(cluster, tasks, lambda: _wait_back(fleet, plan))
     else:
         situation.phase = "deploying"
-        await _deploy(cluster, tasks, plan)
+        if cluster.scenario.course is None:
+            await _deploy(cluster, tasks, plan)
+        else:
+            cluster.events.note("deployment began")
+            await cluster.scenario.course(cluster, tasks)
+            cluster.events.note("deployment ended")
         situation.phase = "waiting for the last clients"
         await _wait_back(fleet, plan)
     await asyncio.sleep(1.0)
+    await cluster.count_sessions()
     situation.phase = "collecting records"
     return await fleet.finish(), survivors
 

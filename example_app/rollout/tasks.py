@@ -51,8 +51,16 @@ class Task:
 
     async def get(self, path: str, *, within: float = 2.0) -> dict[str, Any] | None:
         """Return the JSON object at *path*; ``None`` where there is none to be had."""
+        return await self._ask(f"GET {path}", "", within)
+
+    async def post(self, path: str, order: Mapping[str, Any], *, within: float = 10.0) -> dict[str, Any] | None:
+        """Send a JSON object to *path*, and return that which answers; ``None`` where it was refused."""
+        return await self._ask(f"POST {path}", json.dumps(order), within)
+
+    async def _ask(self, what: str, body: str, within: float) -> dict[str, Any] | None:
         request = (
-            f"GET {path} HTTP/1.1\r\nHost: task\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n\r\n"
+            f"{what} HTTP/1.1\r\nHost: task\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         )
         try:
             async with asyncio.timeout(within):
@@ -62,10 +70,10 @@ class Task:
                 writer.close()
         except (OSError, TimeoutError):
             return None
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+        head, _, content = answer.partition(b"\r\n\r\n")
+        if head.split(b" ", 2)[1:2] not in ([b"200"], [b"202"]):
             return None
-        found = json.loads(body)
+        found = json.loads(content)
         return found if isinstance(found, dict) else None
 
     def terminate(self) -> None:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette_drain._asgi.announcement import Announcement
 from starlette_drain._asgi.page import accepts, make_page, wants_page
 from starlette_drain._asgi.process import ProcessCheck
+from starlette_drain._asgi.rotation import ROTATION_PATH, answer_rotation, describe_rotation
 from starlette_drain._asgi.status_stream import StatusStreams
 from starlette_drain._asgi.waiting import first, wait_gone
 from starlette_drain._core.cause import DrainCause
@@ -87,7 +88,7 @@ class AdminRoute:
 
     def matches(self, scope: Scope) -> bool:
         """Tell whether a request is for this route."""
-        return is_for(self._path, scope)
+        return is_for(self._path, scope) or is_for(self._path + ROTATION_PATH, scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -109,6 +110,8 @@ class AdminRoute:
         if not is_proxied and wants_page(request):
             return make_page()
         self._authorize(request, is_proxied=is_proxied)
+        if is_for(self._path + ROTATION_PATH, request.scope):
+            return await answer_rotation(self._drain, request.method, lambda: self._read_rotation(request))
         match request.method:
             case "GET" if accepts(request, "text/event-stream"):
                 if self._streams.is_full:
@@ -189,6 +192,10 @@ class AdminRoute:
         engine = self._drain.host.engine
         return engine is not None and engine.state is DrainState.DRAINED and not engine.is_revocable
 
+    async def _read_rotation(self, request: Request) -> dict[str, Any]:
+        order = _read_object(await self._read(request), "window", "share", "reason")
+        return {**order, "reason": _read_reason(order)}
+
     async def _wait_stopping(self) -> bool:
         while self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110 - the server sends no event
             await asyncio.sleep(LOOK)
@@ -234,6 +241,8 @@ def describe(drain: Drain) -> dict[str, Any]:
         answer["report"] = {**report, **task["report"]}
     if process:
         answer["process"] = process
+    if rotation := describe_rotation(drain, task):
+        answer["rotation"] = rotation
     answer["workers"] = task["workers"]
     answer["triggers"] = {
         name: _status({**status, "why": off[name]} if name in off else dict(status))
@@ -314,27 +323,38 @@ async def _read_body(request: Request) -> bytes:
 
 def _read_order(body: bytes) -> dict[str, Any]:
     """Return the arguments of `Drain.start` that a body gives."""
+    order = _read_object(body, "window", "age", "reason", "taken_out")
+    for name in ("window", "age"):
+        seconds = order.get(name)
+        if seconds is not None and not (_is_number(seconds) and 0 <= seconds <= MAX_WAIT):
+            raise _Refusal(400, f"{name}={seconds!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field=name)
+    reason = _read_reason(order)
+    taken_out = order.get("taken_out", False)
+    if not isinstance(taken_out, bool):
+        remedy = f"taken_out={taken_out!r:.80} cannot work: give true where the balancer has taken the target out"
+        raise _Refusal(400, remedy, field="taken_out")
+    return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason, "taken_out": taken_out}
+
+
+def _read_object(body: bytes, *names: str) -> dict[str, Any]:
+    """Return the JSON object that a body is, with no other fields than these."""
     try:
         order = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         raise _Refusal(400, 'the body is not JSON; send an object such as {"window": 60}') from None
     if not isinstance(order, dict):
         raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
-    for name in order.keys() - {"window", "age", "reason", "taken_out"}:
-        remedy = f"{name!r:.80} means nothing here: give 'window', 'age', 'reason' or 'taken_out'"
-        raise _Refusal(400, remedy, field=f"{name!r:.80}"[1:-1])
-    for name in ("window", "age"):
-        seconds = order.get(name)
-        if seconds is not None and not (_is_number(seconds) and 0 <= seconds <= MAX_WAIT):
-            raise _Refusal(400, f"{name}={seconds!r:.80} cannot work: give seconds from 0 to {MAX_WAIT:g}", field=name)
+    for name in order.keys() - set(names):
+        known = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
+        raise _Refusal(400, f"{name!r:.80} means nothing here: give {known}", field=f"{name!r:.80}"[1:-1])
+    return order
+
+
+def _read_reason(order: dict[str, Any]) -> str:
     reason = order.get("reason", "asked for on the admin route")
     if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
         raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
-    taken_out = order.get("taken_out", False)
-    if not isinstance(taken_out, bool):
-        remedy = f"taken_out={taken_out!r:.80} cannot work: give true where the balancer has taken the target out"
-        raise _Refusal(400, remedy, field="taken_out")
-    return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason, "taken_out": taken_out}
+    return reason
 
 
 def _is_number(value: Any) -> bool:

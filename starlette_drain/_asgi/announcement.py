@@ -21,7 +21,7 @@ from starlette_drain.triggers.base import Control
 
 __all__ = ["Announcement"]
 
-OTHERS = ("announcement", "command", "max-age", "process", "self-registration", "task-protection", "workers")
+OTHERS = ("announcement", "command", "process", "self-registration", "task-protection", "workers")
 """What has a status like a trigger's, and starts no drain."""
 
 SETTLING = 0.1

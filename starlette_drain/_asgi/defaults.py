@@ -7,7 +7,6 @@ from starlette_drain._asgi.announcement import Announcement
 from starlette_drain._asgi.command_socket import CommandSocket
 from starlette_drain._asgi.process import ProcessCheck
 from starlette_drain._engine.drain import Drain
-from starlette_drain._engine.max_age import MaxAge
 from starlette_drain._workers.group import WorkerGroup
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.telemetry.base import Observer
@@ -28,8 +27,6 @@ def equip(drain: Drain) -> None:
         group = WorkerGroup()
         drain.host.coordinate(lambda life: group.join(life, lambda: drain.host.triggers), group.lead)
         drain.host.add(group)
-        if (age := settings.max_session_age) is not None and settings.mode == "drain":
-            drain.host.add(MaxAge(drain.host, age))
         console: AbstractContextManager[object] = nullcontext()
         if settings.log:
             console = Console(lambda: _speaks(group), lambda: _origin(group))

@@ -10,6 +10,7 @@ from starlette_drain._core.admission import Storm
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Outcome, Session
+from starlette_drain._core.turnover import Rotation
 
 __all__ = [
     "DrainCancelled",
@@ -19,6 +20,9 @@ __all__ = [
     "DrainStarted",
     "Event",
     "PaceChanged",
+    "RotationEnded",
+    "RotationProgressed",
+    "RotationStarted",
     "SessionClosed",
     "SessionOpened",
     "SessionRefused",
@@ -102,6 +106,37 @@ class DrainFinished(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RotationStarted(Event):
+    """The process began to ask *sessions* to leave while it goes on serving, as *rotation* says."""
+
+    rotation: Rotation
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationProgressed(Event):
+    """A quarter of a rotation is done: *asked* to leave, *left* without, still to be asked (*remaining*)."""
+
+    trigger: str
+    percent: int
+    asked: int
+    left: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationEnded(Event):
+    """A rotation is over after *seconds*; *outcome* is ``"complete"``, ``"cancelled"`` or ``"replaced"``."""
+
+    trigger: str
+    outcome: str
+    seconds: float
+    asked: int
+    left: int
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened(Event):
     """A session is open: its handshake is complete."""
 
@@ -110,9 +145,10 @@ class SessionOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionShed(Event):
-    """A session was asked to leave."""
+    """A session was asked to leave: by a drain, or by what *trigger* names while none runs."""
 
     session: Session
+    trigger: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,10 @@ class SessionRegistry:
         self._closed += 1
         return True
 
+    def open_before(self, moment: float) -> list[Session]:
+        """Return the sessions that were asked for until *moment*, are open, and have not been asked to leave."""
+        return [each for each in (*self._waiting, *self._held) if each.is_open and each.opened_at <= moment]
+
     def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:
         """
         Return a session that has not been asked to leave, marked as leaving; ``None`` when there is none.

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import Event
 from starlette_drain._core.settings import Settings
+from starlette_drain._core.turnover import Rotation
 from starlette_drain._engine.engine import Engine
 from starlette_drain._engine.lifetime import Lifetime
+from starlette_drain.exceptions import IllegalTransition
 from starlette_drain.triggers.base import Trigger
 
 __all__ = ["LocalControl"]
@@ -75,6 +77,14 @@ class LocalControl:
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """Take note how many targets drain and are healthy, and whether this task's is *counted* among the former."""
         self.engine.note_fleet(draining, healthy, counted=counted)
+
+    def rotate(self, rotation: Rotation) -> bool:
+        """Ask sessions that are open now to leave once; return whether that began, which it does not in a drain."""
+        try:
+            self.engine.rotate(rotation)
+        except IllegalTransition:
+            return False
+        return True
 
     def emit(self, event: Event) -> None:
         """Send *event* to the observers."""

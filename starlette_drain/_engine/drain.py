@@ -10,11 +10,13 @@ from typing import ClassVar, TypeVar, Unpack
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.claims import BY_HAND
 from starlette_drain._core.declared import is_number
+from starlette_drain._core.pacing import SHORTEST_WINDOW
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.run import DrainProgress
 from starlette_drain._core.session import RegistryStatistics
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainState
+from starlette_drain._core.turnover import LONGEST_ROTATION, Rotation, RotationProgress
 from starlette_drain._engine.close_hooks import CloseHook
 from starlette_drain._engine.host import DrainHost
 from starlette_drain._engine.options import DrainOptions
@@ -135,6 +137,48 @@ class Drain:
             raise IllegalTransition(str(error)) from None
         control.cancel()
         await control.publish()
+
+    async def rotate(
+        self, *, window: float = 86_400.0, share: float = 1.0, reason: str = "asked for by the application"
+    ) -> None:
+        """
+        Ask every session that is open now to leave once, evenly over the window, while the process goes on serving.
+
+        They leave as in a drain, and all who come are let in. A drain pauses it, and the end of the process ends it.
+
+        Args:
+            window: Seconds over which they leave.
+            share: The part of them that leaves, picked at random.
+            reason: One sentence for logs and answers.
+
+        Raises:
+            SettingsError: If *window* or *share* cannot work.
+            IllegalTransition: If the process drains, only observes or ends, or rotates already.
+            DrainInUse: If the drain already runs on another event loop.
+            DrainEnded: If the application has ended, or is about to.
+        """
+        if not (is_number(window) and SHORTEST_WINDOW <= window <= LONGEST_ROTATION):
+            raise SettingsError("window", window, f"give seconds from {SHORTEST_WINDOW:g} to {LONGEST_ROTATION:g}")
+        if not (is_number(share) and 0 < share <= 1):
+            raise SettingsError("share", share, "give a part, more than 0 and at most 1")
+        engine = self.host.control().engine
+        engine.rotate(Rotation(engine.time(), window, share, reason=reason))
+
+    async def stop_rotating(self) -> None:
+        """
+        Let those stay that the rotation has not asked to leave.
+
+        Raises:
+            IllegalTransition: If none runs.
+        """
+        if self.host.engine is None:
+            msg = "no rotation runs; there is nothing to cancel"
+            raise IllegalTransition(msg)
+        self.host.engine.stop_rotating()
+
+    def rotation(self) -> RotationProgress | None:
+        """Return how far the rotation of this process is; ``None`` where none runs."""
+        return self.host.engine.rotation() if self.host.engine else None
 
     async def wait_drained(self) -> bool:
         """

@@ -14,11 +14,12 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from random import Random
+from typing import Any
 
 from starlette_drain._core import events
 from starlette_drain._core.cause import DrainCause
@@ -26,7 +27,7 @@ from starlette_drain._core.claims import Claims
 from starlette_drain._core.declared import is_number, is_whole
 from starlette_drain._core.fleet_pacing import FleetView
 from starlette_drain._core.observed import ObservedSessions
-from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
+from starlette_drain._core.pacing import SHORTEST_WINDOW, RateCapPacing, burst_warning
 from starlette_drain._core.precedence import find_precedence
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.return_plan import ReturnPlan
@@ -35,6 +36,7 @@ from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatisti
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
 from starlette_drain._core.streams import Streams
+from starlette_drain._core.turnover import REBALANCE, Rotation, RotationProgress, TurnoverPlan
 from starlette_drain._engine.admission import Admission
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
@@ -100,6 +102,8 @@ class Engine:
         """Seconds that a drain may take here, as far as a trigger has found out."""
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
+        self.rotating_elsewhere = 0
+        """How many of them a rotation is still to ask to leave."""
         self.group: str | None = None
         """What names the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
@@ -107,8 +111,6 @@ class Engine:
         """How many sessions are open, by kind."""
         observers.open_sessions.by_kind = self._open
         self._events = EventQueue(observers)
-        self._asked: list[Session] = []
-        """Those that are due although no drain wants them to leave."""
         self._timer = Timer(partial(close_due, self))
         self._share = 1
         self._has_warned = False
@@ -129,6 +131,9 @@ class Engine:
         self._report: DrainReport | None = None
         self._pace = Pace(self.settings)
         self._stance: str | None = None
+        self._turnover = TurnoverPlan(None if self.observes_only else self.settings.max_session_age, self.rng)
+        self.rotation_order: Mapping[str, Any] | None = None
+        """The rotation that was asked for last, in JSON values; ``None`` where it was cancelled."""
         self._outcome = outcome or self.loop.create_future()
         self._has_ended = False
         self._drained_at = 0.0
@@ -330,6 +335,9 @@ class Engine:
         self._open[session.kind] = self._open.get(session.kind, 0) + 1
         if self.admission is not None:
             self.admission.finish(session)
+        if self._turnover.age is not None and session.shed_at is None:
+            self._turnover.add(session, self.time())
+            self._await_turnover()
         if self.observers.wants(events.SessionOpened):
             self.emit(events.SessionOpened(self.time(), session))
 
@@ -355,6 +363,8 @@ class Engine:
         if not self._registry.discard(session):
             return False
         was_shed = session.shed_at is not None
+        if self._turnover.numbers and not was_shed:
+            self._forget_moment(session, self.time())
         if session.is_open:
             self._open[session.kind] = self._open.get(session.kind, 0) - 1
             if self.observers.wants(events.SessionClosed):
@@ -392,29 +402,139 @@ class Engine:
 
     def collect(self) -> list[Session]:
         """Return the sessions to close now, marked as leaving. Call it when the timer is due."""
-        asked, self._asked = self._asked, []
-        run = self._run
+        run, now = self._run, self.time()
         if run is None:
-            return asked
-        now = self.time()
+            return self._collect_turnover(now)
         due = run.plan.due(now, SLICE)
         for place, session in enumerate(due, 1):
             run.tally.count_shed(now)
             if not self.observes_only:
                 self._mark(session, now, run.reconnect_delay(now, len(due) - place))
+                self._forget_moment(session, now)
         if self._state is DrainState.DRAINING and (percent := run.milestone()):
             self._events.put(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
         self._schedule(run)
         self._events.deliver()
-        return asked if self.observes_only else [*asked, *due]
+        return [] if self.observes_only else due
 
-    def close(self, session: Session) -> None:
-        """Hand out *session* next, although there is no drain."""
-        self._registry.take(session)
-        self._mark(session, self.time(), 0.0)
-        self._asked.append(session)
-        self._timer.set(self.loop, self.time())
+    # Sessions that leave although there is no drain
+
+    def rotation(self) -> RotationProgress | None:
+        """Return how far the rotation is that runs; ``None`` where none does."""
+        tally = self._turnover.tally
+        return None if tally is None else tally.progress(self.time(), is_paused=self._run is not None)
+
+    def rotate(self, rotation: Rotation) -> None:
+        """
+        Ask sessions that are open now to leave once, while the process goes on serving.
+
+        After a scale-out those that are left of the one before go with them.
+
+        Raises:
+            IllegalTransition: If the process drains, only observes or ends, or a rotation by hand runs.
+        """
+        tally = self._turnover.tally
+        problem = (
+            "the application ends"
+            if self._has_ended
+            else "it only observes"
+            if self.observes_only
+            else "it drains, and all leave"
+            if self._run
+            else "a rotation runs already; cancel it first, or let it end"
+            if self.rotating_elsewhere or tally
+            else None
+        )
+        if problem and not (tally and tally.rotation.trigger == REBALANCE and self._run is None):
+            msg = f"the process cannot rotate its sessions: {problem}"
+            raise IllegalTransition(msg)
+        self.rotation_order = asdict(rotation)
+        self._rotate(rotation)
+
+    def stop_rotating(self) -> None:
+        """
+        Let those stay that the rotation has not asked to leave.
+
+        Raises:
+            IllegalTransition: If none runs, here or in another worker.
+        """
+        if not (self._turnover.tally or self.rotating_elsewhere):
+            msg = "no rotation runs; there is nothing to cancel"
+            raise IllegalTransition(msg)
+        self.follow_rotation(None)
+
+    def follow_rotation(self, order: Mapping[str, Any] | None) -> None:
+        """Rotate as *order* says, which was given to another worker; ``None`` stops."""
+        self.rotation_order = order
+        if order is None:
+            self._end_rotation("cancelled")
+        elif not (self.observes_only or self._has_ended):
+            rotation = Rotation(**order)
+            if self.time() < rotation.at + rotation.window:
+                self._rotate(rotation)
         self._events.deliver()
+
+    def _rotate(self, rotation: Rotation) -> None:
+        sessions, now = self._registry.open_before(rotation.at), self.time()
+        former = self._turnover.tally
+        left_over = former.waiting if former and former.rotation.trigger == rotation.trigger == REBALANCE else {}
+        others = [each for each in sessions if each not in left_over] if left_over else sessions
+        self.rng.shuffle(others)
+        chosen = others[: int(rotation.share * len(others) + self.rng.random())]
+        if left_over:  # at the pace that was asked for
+            longer = (len(chosen) + len(left_over)) / max(1, len(chosen))
+            rotation = replace(rotation, window=rotation.window * longer)
+            chosen += left_over
+            self.rng.shuffle(chosen)
+        self._end_rotation("replaced")
+        self._turnover.rotate(rotation, chosen, now)
+        self._events.put(events.RotationStarted(now, rotation, len(chosen)))
+        self._mind_rotation(now)
+        self._await_turnover()
+        self._events.deliver()
+
+    def _collect_turnover(self, now: float) -> list[Session]:
+        due = [] if self._has_ended else self._turnover.due(now, SLICE, self._limit())
+        for session, trigger in due:
+            self._registry.take(session)
+            self._mark(session, now, 0.0, trigger)
+        self._mind_rotation(now)
+        self._await_turnover()
+        self._events.deliver()
+        return [session for session, _ in due]
+
+    def _limit(self) -> float:
+        """Return the sessions per second that the options allow in this process."""
+        pacing, fleet_rate = self.settings.pacing, self.settings.fleet_rate
+        limit = pacing.limit if isinstance(pacing, RateCapPacing) else fleet_rate
+        return math.inf if limit is None else limit / self._share
+
+    def _await_turnover(self) -> None:
+        """Set the timer for the next session that is to leave although there is no drain."""
+        moment = self._turnover.ask_at
+        if moment is not None and self._run is None and not self._has_ended:
+            self._timer.set(self.loop, moment)
+
+    def _forget_moment(self, session: Session, now: float) -> None:
+        self._turnover.discard(session)
+        self._mind_rotation(now)
+
+    def _mind_rotation(self, now: float) -> None:
+        """Say how far the rotation is, and end it when all have been asked or have gone."""
+        if (tally := self._turnover.tally) is None:
+            return
+        if percent := tally.milestone():
+            figures = tally.asked, tally.left, len(tally.waiting)
+            self._events.put(events.RotationProgressed(now, tally.rotation.trigger, percent, *figures))
+        if not tally.waiting:
+            self._end_rotation("complete")
+
+    def _end_rotation(self, outcome: str) -> None:
+        if tally := self._turnover.tally:
+            now = self.time()
+            figures = now - tally.began, tally.asked, tally.left, len(tally.waiting)
+            self._events.put(events.RotationEnded(now, tally.rotation.trigger, outcome, *figures))
+            self._turnover.stop_rotating(now)
 
     # Events
 
@@ -434,9 +554,10 @@ class Engine:
         self._has_ended = True
         if self._run and self._state is DrainState.DRAINING:
             self._finish(self._run)
+        self._end_rotation("interrupted")
         if not self._outcome.done():
             self._outcome.set_result(False)
-        self._stop_timer()
+        self._timer.stop()
         self._events.deliver()
 
     # The works
@@ -527,6 +648,7 @@ class Engine:
             self._outcome.set_result(False)
         self._outcome = self.loop.create_future()
         self._events.put(events.DrainCancelled(now, run.drain_id, self._report))
+        self._await_turnover()
 
     def _finish(self, run: DrainRun) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
@@ -540,14 +662,9 @@ class Engine:
     def _leave(self, run: DrainRun) -> None:
         """Tidy up after a run."""
         self._log_failure(run)
-        self._stop_timer()
+        self._timer.stop()
         self._registry.unrank()
         self._pace.end()
-
-    def _stop_timer(self) -> None:
-        self._timer.stop()
-        if self._asked:
-            self._timer.set(self.loop, self.time())
 
     def _recount(self, run: DrainRun, now: float) -> None:
         run.plan.recount(now)
@@ -574,13 +691,13 @@ class Engine:
             self._stance = stance
             self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
 
-    def _mark(self, session: Session, now: float, reconnect_delay: float) -> None:
+    def _mark(self, session: Session, now: float, reconnect_delay: float, trigger: str | None = None) -> None:
         session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
         self.returns.note(now, session.reconnect_after)
         self._count_returns()
         if self.observers.wants(events.SessionShed):
-            self._events.put(events.SessionShed(now, session))
+            self._events.put(events.SessionShed(now, session, trigger))
 
     def _count_returns(self) -> None:
         if (run := self._run) is not None:

@@ -38,3 +38,4 @@ class DrainOptions(TypedDict, total=False):
     deregistration_delay: float | None
     poll_interval: float
     poll_share: float
+    rebalance: bool

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from starlette_drain._core.state import DrainState
+from starlette_drain._core.turnover import Rotation
 from starlette_drain._engine.engine import Engine
 from starlette_drain._workers import file_format
 
@@ -18,7 +19,7 @@ SILENCE = 20.0
 """Seconds without a heartbeat after which a worker is taken to hang."""
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
-UNDER_WAY = ("answers", "working", "failed_hooks")
+UNDER_WAY = ("answers", "working", "failed_hooks", "rotated", "rotating")
 PROGRESS = ("shed", "left", "refused", "forced", "return_rate")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
@@ -42,8 +43,8 @@ class Heartbeat:
         applied: The number of the last command that it has applied.
         state: Its `DrainState`.
         sessions: How many sessions it has, by how they stand.
-        counts: Answers and work under way, close hooks that have failed, the tally of its drain, and the rate and the
-            eta of its plan.
+        counts: Answers and work under way, close hooks that have failed, the sessions that a rotation has asked to
+            leave and those that it is still to ask, the tally of its drain, and the rate and the eta of its plan.
         report: The numbers and the outcome of its last report, if there was one.
         failures: How often triggers of which one runs per task have failed in it, by their names.
         window: What it knows of the window that a drain may take, as `Latest`.
@@ -53,6 +54,7 @@ class Heartbeat:
         is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
         sights: How its triggers see their sources: ``watching``, ``not yet`` or ``blind``, since when, and why.
         admission: The figures of its limit on handshakes in progress, if it has one.
+        rotation: The rotation that was asked for last, as `Latest`.
     """
 
     at: float
@@ -70,6 +72,7 @@ class Heartbeat:
     is_told_to_stop: bool | None = None
     sights: dict[str, tuple[str, float, str]] = field(default_factory=dict)
     admission: dict[str, float] | None = None
+    rotation: tuple[float, Any] = (0.0, None)
 
     def dump(self) -> str:
         """Return the heartbeat as JSON."""
@@ -86,7 +89,9 @@ class Heartbeat:
         content = file_format.load(text)
         try:
             heartbeat = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
-            (_, _), (_, _) = heartbeat.window, heartbeat.fleet
+            (_, _), (_, _), (_, rotation) = heartbeat.window, heartbeat.fleet, heartbeat.rotation
+            if rotation is not None:
+                Rotation(**rotation)
             float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied), sum(heartbeat.failures.values())
             frozenset(heartbeat.holds or ())
             sights = {str(name): _sight(*each) for name, each in heartbeat.sights.items()}
@@ -129,7 +134,9 @@ def count(engine: Engine) -> tuple[dict[str, int], dict[str, float]]:
     tally = {name: getattr(progress, name) if progress else 0 for name in PROGRESS}
     plan = progress if engine.state is DrainState.DRAINING else None
     pace = {name: round(getattr(plan, name), 3) if plan else 0.0 for name in PLAN}
-    under_way = len(engine.answers), statistics.working, engine.close_hooks.failures
+    rotation = engine.rotation()
+    rotated = (rotation.asked, rotation.remaining) if rotation else (0, 0)
+    under_way = len(engine.answers), statistics.working, engine.close_hooks.failures, *rotated
     return sessions, {**dict(zip(UNDER_WAY, under_way, strict=True)), **tally, **pace}
 
 

@@ -121,6 +121,7 @@ class Member:
         self._window = Latest(engine.note_window)
         self._fleet = Latest(lambda seen: engine.note_fleet(**seen))
         self._sights: dict[str, tuple[str, float, str]] = {}
+        self._rotation = Latest(engine.follow_rotation)
         self._own = self._heartbeat()
         self._under_way: asyncio.Future[Any] | None = None
         self._publishing: asyncio.Future[Any] | None = None
@@ -385,7 +386,9 @@ class Member:
             # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
             self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))
             self._engine.open_elsewhere = sum(each.sessions["open"] for each in self._others.values())
+            self._engine.rotating_elsewhere = int(sum(each.counts["rotating"] for each in self._others.values()))
             for each in self._others.values():
+                self._rotation.learn(each.rotation)
                 self._window.learn(each.window)
                 self._fleet.learn(each.fleet)
 
@@ -425,6 +428,7 @@ class Member:
         now, seen = engine.time(), engine.fleet_seen
         self._window.note(now, engine.advised_window)
         self._fleet.note(now, seen and seen._asdict())
+        self._rotation.note(now, engine.rotation_order)
         sessions, counts = count(engine)
         return Heartbeat(
             at=now,
@@ -442,6 +446,7 @@ class Member:
             is_told_to_stop=not engine.is_revocable,
             sights=dict(self._sights),
             admission=engine.admission.status() if engine.admission is not None else None,
+            rotation=self._rotation.found,
         )
 
     def _agree(self) -> bool:

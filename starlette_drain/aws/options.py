@@ -3,8 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from starlette_drain._core.declared import is_number, is_whole, names_in, option, or_yes_or_no
+from starlette_drain._core.declared import is_number, is_whole, names_in, option, or_yes_or_no, switch
 from starlette_drain._core.settings import Settings
+from starlette_drain.exceptions import SettingsError
 
 __all__ = ["AwsSettings"]
 
@@ -98,6 +99,20 @@ class AwsSettings(Settings):
         is_valid=lambda value: is_number(value) and 0 < value <= 1,
         remedy="give a part of the budget, more than 0 and at most 1, such as 0.2",
     )
+
+    rebalance: bool = switch(
+        False,
+        "Whether tasks move sessions to new ones after a scale-out, within the budget of the fleet; needs "
+        '`pacing="fleet:500"` or the like, and least outstanding requests as the algorithm of the target group.',
+        expert=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every option, and what one needs of another."""
+        Settings.__post_init__(self)
+        if self.rebalance and self.fleet_rate is None:
+            remedy = "give pacing='fleet:500' with it, the reconnects per second that the whole service can take"
+            raise SettingsError("rebalance", self.rebalance, remedy)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

@@ -14,6 +14,9 @@ from starlette_drain._core.events import (
     DrainStarted,
     Event,
     PaceChanged,
+    RotationEnded,
+    RotationProgressed,
+    RotationStarted,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -65,6 +68,24 @@ WINDOW_TOO_LONG = (
     "Remedy: raise deregistration_delay.timeout_seconds, lower the window (DRAIN_WINDOW), or set no window and let it "
     "follow the delay"
 )
+ROTATES = (
+    "Rotation starts, caused by %(drain_causes)s: %(drain_sessions)d sessions are asked to leave over "
+    "%(drain_window).1f s while the process goes on serving"
+)
+ROTATED = (
+    "Rotation is %(drain_percent)d%% done: %(drain_shed)d sessions were asked to leave, %(drain_left)d left on their "
+    "own, %(drain_sessions_waiting)d are still to be asked"
+)
+ROTATION_ENDED = (
+    "Rotation {what} after %(drain_duration).1f s: %(drain_shed)d sessions were asked to leave, %(drain_left)d left on "
+    "their own, %(drain_sessions_waiting)d were not asked"
+)
+ENDINGS = {
+    "complete": "is complete",
+    "cancelled": "was cancelled",
+    "replaced": "gave way to another",
+    "interrupted": "was interrupted by the end of the application",
+}
 IMPAIRED = "Trigger %(drain_trigger)s does not work for now: %(drain_problem)s. Remedy: %(drain_remedy)s"
 RESTORED = "Trigger %(drain_trigger)s works again after %(drain_impaired_for).1f s"
 WATCHES = "starlette_drain watches %(drain_watched)s"
@@ -133,6 +154,8 @@ class LogObserver:
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
             case StormBegan() | StormProgressed() | StormEnded():
                 self._tell_of_storm(event)
+            case RotationStarted() | RotationProgressed() | RotationEnded():
+                self._tell_of_rotation(event)
             case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
                 self._tell_of_plan(event)
             case _:
@@ -176,6 +199,39 @@ class LogObserver:
                 self._say(logging.INFO, PACED, id=event.drain_id, pacing=event.pacing)
             case WindowTooLong():
                 self._say(logging.WARNING, WINDOW_TOO_LONG, window=event.window, fits=event.fits, delay=event.delay)
+
+    def _tell_of_rotation(self, event: Event) -> None:
+        match event:
+            case RotationStarted(rotation=rotation):
+                self._say(
+                    logging.INFO,
+                    ROTATES,
+                    causes=f"{rotation.trigger} ({_clause(rotation.reason)})",
+                    trigger=rotation.trigger,
+                    sessions=event.sessions,
+                    window=rotation.at + rotation.window - event.at,
+                )
+            case RotationProgressed():
+                self._say(
+                    logging.INFO,
+                    ROTATED,
+                    trigger=event.trigger,
+                    percent=event.percent,
+                    shed=event.asked,
+                    left=event.left,
+                    sessions_waiting=event.remaining,
+                )
+            case RotationEnded():
+                self._say(
+                    logging.INFO,
+                    ROTATION_ENDED.format(what=ENDINGS[event.outcome]),
+                    trigger=event.trigger,
+                    outcome=event.outcome,
+                    duration=event.seconds,
+                    shed=event.asked,
+                    left=event.left,
+                    sessions_waiting=event.remaining,
+                )
 
     def _finish(self, report: DrainReport) -> None:
         again, self._ended = report.drain_id == self._ended, report.drain_id

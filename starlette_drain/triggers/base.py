@@ -7,6 +7,7 @@ from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.declared import members
 from starlette_drain._core.events import Event
 from starlette_drain._core.settings import Settings
+from starlette_drain._core.turnover import Rotation
 
 __all__ = ["Control", "Trigger", "check_triggers"]
 
@@ -49,6 +50,9 @@ class Control(Protocol):
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """Make known how many targets drain and are healthy, and whether this task's is *counted* among the former."""
+
+    def rotate(self, rotation: Rotation) -> bool:
+        """Ask sessions that are open now to leave once; return whether that began, which it does not in a drain."""
 
     def emit(self, event: Event) -> None:
         """Send *event* to the observers."""

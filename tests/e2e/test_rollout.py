@@ -164,3 +164,24 @@ def test_a_lab_that_is_stopped_leaves_nothing_behind(tmp_path, signum):
     assert lab.returncode == 128 + signum
     assert "every process has been ended" in output
     assert processes_marked(mark) == []
+
+
+@pytest.mark.parametrize("balancer", [(), HAPROXY])
+def test_a_rotation_moves_all_clients_to_a_second_balancer(tmp_path, balancer):
+    """Before the first one is switched off each has moved once, and none was refused or cut."""
+    _, scenarios = roll(tmp_path, "--scenario", "second-balancer-alone", "--scenario", "second-balancer", *balancer)
+    alone, rotated = (scenarios[name]["figures"] for name in ("second-balancer-alone", "second-balancer"))
+    assert alone["cut"] == 60
+    assert (rotated["cut"], rotated["codes"], rotated["hops"]) == (0, {"1012": 60}, 1.0)
+    assert (rotated["never_back"], rotated["failures"]) == (0, {})
+
+
+def test_after_a_scale_out_the_old_tasks_give_the_new_one_its_share(tmp_path):
+    """Each client moves at most once, and no task has many more than another in the end."""
+    options = ("--scenario", "scale-out", "--routing", "least-connections", "--scale", "0.03")
+    _, scenarios = roll(tmp_path, *options)
+    last = [event["what"] for event in scenarios["scale-out"]["events"] if event["kind"] == "sessions"][-3:]
+    numbers = [int(each.split(": ")[1]) for each in last]
+    assert sum(numbers) == 60
+    assert max(numbers) <= 1.3 * min(numbers)
+    assert scenarios["scale-out"]["figures"]["hops"] == 1.0

@@ -4,6 +4,7 @@ import math
 import socket
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Self
 
 from example_app.limits import raise_file_limit
 from example_app.ports import find_port
@@ -26,11 +27,15 @@ class Balancer(ABC):
         clients: How many connections it must hold, each of which takes two open files.
         targets: How many targets it must know, from the first to the last.
         rule: Which target gets the next one.
+        port: Where it listens, beside another that has the port; one of its own by default.
     """
 
     name: str
 
-    def __init__(self, children: Children, results: Path, *, clients: int, targets: int, rule: Rule) -> None:
+    def __init__(
+        self, children: Children, results: Path, *, clients: int, targets: int, rule: Rule, port: int | None = None
+    ) -> None:
+        self.clients = clients
         self.children = children
         self.results = results
         self.targets = targets
@@ -38,8 +43,8 @@ class Balancer(ABC):
         # One in four to spare: a client may be back before its former connection is gone.
         self.number_of_nodes = max(1, math.ceil(clients * 2 * 1.25 / raise_file_limit()))
         # Bound for as long as the lab lives, so that a second lab on this machine takes another one.
-        self._claim = _claim_port()
-        self.port: int = self._claim.getsockname()[1]
+        self._claim = _claim_port() if port is None else None
+        self.port: int = self._claim.getsockname()[1] if self._claim else port or 0
         self.nodes: list[Child] = []
 
     @abstractmethod
@@ -70,7 +75,20 @@ class Balancer(ABC):
             node.kill()
         for node in self.nodes:
             await node.wait(5)
-        self._claim.close()
+        if self._claim:
+            self._claim.close()
+
+    @abstractmethod
+    async def retire(self) -> None:
+        """Accept nothing more, and keep the connections there are."""
+
+    def successor(self) -> Self:
+        """Return another balancer on the same port, as behind a name that leads elsewhere from now on."""
+        results = self.results / "second-balancer"
+        results.mkdir(exist_ok=True)
+        return type(self)(
+            self.children, results, clients=self.clients, targets=self.targets, rule=self.rule, port=self.port
+        )
 
 
 def not_started(node: Child) -> RuntimeError:

@@ -108,6 +108,10 @@ class HAProxyBalancer(Balancer):
         """Shut down the sessions of the server."""
         await self._command(f"shutdown sessions server tasks/task{self._slots[target]}")
 
+    async def retire(self) -> None:
+        """Let the frontend listen no more."""
+        await self._command("disable frontend clients")
+
     def _socket(self, number: int) -> Path:
         return Path(self._private.name, f"{number}.sock")
 

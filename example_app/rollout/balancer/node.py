@@ -27,6 +27,8 @@ async def serve(port: int, rule: Rule) -> None:
         elif "cut" in order:
             host, target_port = order["cut"]
             splices.cut((host, target_port))
+        elif "retire" in order:
+            server.close()
 
     await listen_to_orders(obey)
     server.close()

@@ -37,6 +37,11 @@ class TCPBalancer(Balancer):
         for node in self.nodes:
             node.emit({"cut": target})
 
+    async def retire(self) -> None:
+        """Tell every node."""
+        for node in self.nodes:
+            node.emit({"retire": True})
+
 
 async def _wait_listening(node: Child) -> None:
     with suppress(TimeoutError):

@@ -3,9 +3,13 @@
 from example_app.rollout.scenarios.base import Scenario
 from example_app.rollout.scenarios.crash import CRASHES
 from example_app.rollout.scenarios.drain import DRAIN
+from example_app.rollout.scenarios.scale_out import SCALE_OUTS
+from example_app.rollout.scenarios.second_balancer import SECOND_BALANCERS
 from example_app.rollout.scenarios.seed import SEED
 from example_app.rollout.scenarios.sigterm_only import SIGTERM_ONLY
 
 __all__ = ["SCENARIOS", "Scenario"]
 
-SCENARIOS: dict[str, Scenario] = {each.name: each for each in (SIGTERM_ONLY, SEED, DRAIN, *CRASHES)}
+SCENARIOS: dict[str, Scenario] = {
+    each.name: each for each in (SIGTERM_ONLY, SEED, DRAIN, *CRASHES, *SCALE_OUTS, *SECOND_BALANCERS)
+}

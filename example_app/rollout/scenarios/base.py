@@ -1,7 +1,8 @@
 """What a scenario is, and the example app without the package, on which those before ours stand."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
@@ -24,6 +25,7 @@ class Scenario:
         drains: Whether the task has the package's admin route, and the lab asks it how far it is.
         crashes: Whether one task is killed, in place of a deployment; the application then tells ``/watch``.
         environment: What its tasks are told besides.
+        course: What happens in place of a deployment, given the cluster and its tasks.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Scenario:
     drains: bool = False
     crashes: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    course: Callable[[Any, Any], Awaitable[None]] | None = None
 
 
 def plain_app(lifespan: Lifespan[Starlette] | None = None) -> Starlette:

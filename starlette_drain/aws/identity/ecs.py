@@ -151,10 +151,10 @@ class EcsRecords:
         record = _only(answer, "containerInstances", "DescribeContainerInstances", instance)
         return str(record.get("ec2InstanceId") or "")
 
-    async def service(self, name: str) -> Mapping[str, Any]:
-        """Return the service with that *name* as DescribeServices shows it."""
+    async def service(self, name: str, *, anew: bool = False) -> Mapping[str, Any]:
+        """Return the service with that *name* as DescribeServices shows it; *anew* where it may have changed."""
         async with self._asking:
-            if name in self._services:
+            if name in self._services and not anew:
                 return self._services[name]
             answer = await self._calls.call("ecs", "DescribeServices", cluster=self.metadata.cluster, services=[name])
             self._services[name] = _only(answer, "services", "DescribeServices", name)

@@ -25,6 +25,7 @@ from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.group import TargetGroup, is_wanted
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.polls import Polls
+from starlette_drain.aws.sources.rebalance import Rebalance
 from starlette_drain.aws.sources.service_events import deregistrations
 from starlette_drain.aws.sources.source import AwsSource
 from starlette_drain.aws.sources.task_state import judge
@@ -81,6 +82,7 @@ class TargetHealthTrigger(AwsSource):
         self._advised: float | None = None
         self._slowness: Impairment | None = None
         self._absence: Impairment | None = None
+        self._rebalance: Rebalance | None = None
         self._began = 0.0
         self._lag = 0.0
         self._claim_delay = 0.0
@@ -124,6 +126,7 @@ class TargetHealthTrigger(AwsSource):
                 elif group.is_in_service:
                     self._claim = None
                     control.withdraw(self.name)
+                    await self._mind_the_balance(group, aws)
 
     async def _ask(self, group: TargetGroup, aws: OpenSession) -> Reading:
         """Ask once, and return what the answer says."""
@@ -232,6 +235,10 @@ class TargetHealthTrigger(AwsSource):
             )
             for target in identity.targets
         )
+        self._rebalance = None
+        if settings.rebalance:
+            voice = Impairment(self.name, control, patience=1)
+            self._rebalance = Rebalance(control, voice, is_on_ecs=self._session.is_on_ecs)
         self._advise(control)
         self._state = "watching"
 
@@ -314,6 +321,12 @@ class TargetHealthTrigger(AwsSource):
         where = "; ".join(absent(each) for each in self._groups)
         problem = f"{passed / 60:.0f} min after the start the target is not registered: {where}"
         self._absence.on_error("absence", problem, REGISTER)
+
+    async def _mind_the_balance(self, group: TargetGroup, aws: OpenSession) -> None:
+        """See whether there are more targets than before, once for all groups that the task is in service in."""
+        serving = [each for each in self._groups if each.is_in_service]
+        if self._rebalance is not None and group is serving[0]:
+            await self._rebalance.look(serving, aws)
 
     # What it watches
 

@@ -12,6 +12,8 @@ from starlette_drain._core.events import (
     DrainFinished,
     DrainStarted,
     Event,
+    RotationEnded,
+    RotationStarted,
     SessionClosed,
     SessionRefused,
     SessionShed,
@@ -50,6 +52,7 @@ class Instruments:
         self.state = SERVING
         self.shown: WeakSet[OpenSessions] = WeakSet()
         """The drains whose open sessions are shown, which one observer may share."""
+        self.rotates = False
         self.watch: dict[str, int] = {}
         """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
         self.handshakes: tuple[int, int, int] | None = None
@@ -77,13 +80,20 @@ class Instruments:
             case SessionClosed():
                 self._close(event)
             case SessionShed():
-                self._shed.add(1, self._asking)
+                self._shed.add(1, self._asking if event.trigger is None else {"drain.trigger": event.trigger})
             case SessionRefused():
                 self._refused.add(1, {**self._of_kind(event.kind), "drain.refusal.reason": event.because})
             case TriggerPolled():
                 asked = {"drain.trigger": event.trigger, "drain.poll.outcome": event.outcome}
                 self._polls.add(1, asked)
                 self._poll_duration.record(event.seconds, asked)
+            case WatchReported() | TriggerStoodDown():
+                self._watch(event)
+            case _:
+                self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        match event:
             case DrainStarted():
                 self.state = DRAINING
                 self._asking = {"drain.trigger": event.cause.trigger}
@@ -92,19 +102,14 @@ class Instruments:
             case DrainCancelled():
                 self.state = SERVING
                 self._asking = {}
-            case _:
-                self._notice(event)
-
-    def _notice(self, event: Event) -> None:
-        match event:
+            case RotationStarted() | RotationEnded():
+                self.rotates = isinstance(event, RotationStarted)
             case StormBegan():
                 self.handshakes = event.limit, event.in_progress, 0
             case StormProgressed():
                 self.handshakes = event.limit, event.in_progress, event.held
             case StormEnded():
                 self.handshakes = event.limit, 0, 0
-            case WatchReported() | TriggerStoodDown():
-                self._watch(event)
 
     def _watch(self, event: WatchReported | TriggerStoodDown) -> None:
         watch = {name: each for name, each in self.watch.items() if name != event.trigger}
@@ -165,6 +170,9 @@ class _Gauges:
                     "In a storm: the limit on handshakes in progress, how many are, and how many wait.",
                 ),
                 meter.create_observable_gauge(
+                    "drain.rotation", [self._rotation], "1", "1 while a rotation runs, otherwise 0."
+                ),
+                meter.create_observable_gauge(
                     "drain.watch",
                     [self._watch],
                     "1",
@@ -181,6 +189,10 @@ class _Gauges:
         if states := {one.state for one in self._there()}:
             # A process with two drains is drained when both are, and drains as soon as one of them does.
             yield Observation(states.pop() if len(states) == 1 else DRAINING)
+
+    def _rotation(self, _: CallbackOptions) -> Iterator[Observation]:
+        if there := self._there():
+            yield Observation(int(any(one.rotates for one in there)))
 
     def _watch(self, _: CallbackOptions) -> Iterator[Observation]:
         seen: dict[str, int] = {}

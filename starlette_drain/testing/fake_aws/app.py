@@ -94,6 +94,7 @@ class FakeAWS:
         arn = f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:targetgroup/{name}/{number:016x}"
         attributes = {
             "deregistration_delay.timeout_seconds": f"{delay:g}",
+            **({"load_balancing.algorithm.type": "round_robin"} if protocol == "HTTP" else {}),
             "stickiness.enabled": "false",
             "stickiness.type": "lb_cookie" if protocol == "HTTP" else "source_ip",
         }

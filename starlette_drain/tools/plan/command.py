@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from starlette_drain._core.fleet_pacing import FleetPacing
-from starlette_drain._core.pacing import EvenPacing, burst_warning
+from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warning
+from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
+from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import PlotNotPossible, draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
 from starlette_drain.tools.plan.strategy import STRATEGIES, Strategy
@@ -45,6 +47,25 @@ PERCENT = WholeNumber("percent", least=0, most=100, unit="a whole number")
 COUNT = WholeNumber("count", least=1, unit="a whole number")
 MINUTES = Number("minutes", most=20_160)
 ANY = AwsSettings()
+
+NAMES = {
+    "sessions": "sessions that move",
+    "window": "spread over",
+    "rate": "reconnects",
+    "peak": "peak of closes",
+    "each_task": "of each task",
+    "share": "share of each task",
+    "in_each_task": "then in each task",
+    "by_round_robin": "by round robin",
+}
+UNITS = dict.fromkeys(("rate", "peak", "each_task"), "/s") | {
+    "sessions": "",
+    "window": " s",
+    "share": "",
+    "in_each_task": "",
+    "by_round_robin": " times as many in an old task as in a new one, so nothing moves there",
+}
+"""What `moves` tells, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +126,21 @@ class Asked:
 @option_of("start_delay")
 @option_of("poll_interval")
 @option_of("poll_share")
+@click.option(
+    "--rotate",
+    type=Number(least=SHORTEST_WINDOW, most=LONGEST_ROTATION),
+    help="In place of a deployment: a rotation of all tasks over so many seconds.",
+)
+@click.option(
+    "--scale-out", type=COUNT, help="In place of a deployment: the rebalance after a scale-out to so many tasks."
+)
 @click.option("--seed", type=int, default=7, show_default=True, help="Of the randomness.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib.")
 def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     """Work out what a deployment will do to the clients, without AWS."""
+    if (move := _move(given)) is not None:
+        return _tell(move, as_json=as_json)
     asked = _asked(given)
     fleet = asked.fleet
     if not fleet.deployment.can_begin:
@@ -138,6 +169,36 @@ def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
         except PlotNotPossible as problem:
             raise click.UsageError(str(problem)) from None
     return 1 if troubles else 0
+
+
+def _move(given: dict[str, Any]) -> Move | None:
+    """Return what moves sessions in place of a deployment, if that was asked for."""
+    tasks, sessions = given["tasks"], given["sessions"]
+    how = {"pacing": given["pacing"] or ANY.pacing, "wish": given["wish"], "seed": given["seed"]}
+    if given["rotate"] is not None:
+        return rotation(tasks, sessions, given["rotate"], **how)
+    if given["scale_out"] is None:
+        return None
+    if given["scale_out"] <= tasks:
+        msg = f"--scale-out {given['scale_out']} is no scale-out of {tasks} tasks: give more"
+        raise click.UsageError(msg)
+    return scale_out(tasks, given["scale_out"], sessions, **how)
+
+
+def _tell(move: Move, *, as_json: bool) -> int:
+    rows = {
+        "sessions": move.sessions,
+        "window": round(move.window, 3) if math.isfinite(move.window) else None,
+        "rate": round(move.rate, 3),
+        "peak": round(move.peak, 3),
+        **move.facts,
+    }
+    if as_json:
+        click.echo(json.dumps({**rows, "troubles": list(move.troubles)}))
+    else:
+        lines = [f"{NAMES[name]:<20} {each:,g}{UNITS[name]}" for name, each in rows.items() if each is not None]
+        click.echo("\n".join([*lines, "", *(move.troubles or ["All will be well."])]))
+    return 1 if move.troubles else 0
 
 
 def _asked(given: dict[str, Any]) -> Asked:

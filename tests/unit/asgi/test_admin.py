@@ -273,7 +273,17 @@ async def test_get_while_serving():
         "working": 0,
         "failed_hooks": 0,
     }
-    drain = {"shed": 0, "left": 0, "refused": 0, "forced": 0, "return_rate": 0, "rate": 0.0, "eta": 0.0}
+    drain = {
+        "rotated": 0,
+        "rotating": 0,
+        "shed": 0,
+        "left": 0,
+        "refused": 0,
+        "forced": 0,
+        "return_rate": 0,
+        "rate": 0.0,
+        "eta": 0.0,
+    }
     assert answer.json() == {
         "schema": 1,
         "scope": "task",
@@ -839,3 +849,93 @@ async def test_connections_end_with_the_answer_while_draining(version, expected)
     await house.open(10)
     await house.drain.start(window=100)
     assert expected == (await house.ask(http_version=version)).headers.get("connection")
+
+
+# --- Rotation ---
+
+ROTATION = "/drain/rotation"
+
+
+async def test_a_rotation_by_the_route():
+    """POST begins it, GET shows it, also below the drain, and DELETE ends it; those who come meanwhile are let in."""
+    house = House()
+    await house.open(100)
+    assert (await house.ask(path=ROTATION)).json() == {"state": "none"}
+    began = await house.ask("POST", ROTATION, JSON, b'{"window": 1000, "share": 0.5, "reason": "a second balancer"}')
+    assert began.status == 202
+    assert began.json() == {
+        "state": "rotating",
+        "trigger": "rotation",
+        "reason": "a second balancer",
+        "window": 1000,
+        "share": 0.5,
+        "time_left": 1000.0,
+        "rate": 0.05,
+        "asked": 0,
+        "remaining": 50,
+    }
+    await asyncio.sleep(500)
+    await house.open(10)
+    shown = (await house.ask()).json()
+    assert shown["state"] == "serving"
+    assert shown["rotation"] == (await house.ask(path=ROTATION)).json()
+    assert shown["rotation"]["asked"] == 25
+    assert (await house.ask("DELETE")).status == 409  # there is no drain to cancel
+    assert (await house.ask("POST", ROTATION, JSON, b'{"window": 10}')).status == 409
+    assert (await house.ask("DELETE", ROTATION)).json() == {"state": "none"}
+    assert (await house.ask("DELETE", ROTATION)).status == 409
+    await asyncio.sleep(1000)
+    assert house.drain.statistics().open == 85
+
+
+async def test_a_rotation_is_not_part_of_the_drain():
+    """A drain that is begun and cancelled meanwhile leaves the rotation as it was, but for the time it took."""
+    house = House()
+    await house.open(100)
+    await house.ask("POST", ROTATION, JSON, b'{"window": 1000}')
+    await asyncio.sleep(200)
+    await house.ask("POST", body=b'{"window": 3000}', headers=JSON)
+    await asyncio.sleep(100)
+    shown = (await house.ask()).json()
+    assert shown["rotation"]["state"] == "paused"
+    assert shown["rotation"]["rate"] == 0
+    assert (await house.ask("DELETE")).status == 200
+    assert (await house.ask()).json()["rotation"]["state"] == "rotating"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"window": 0}', "window"),
+        (b'{"window": "1 d"}', "window"),
+        (b'{"window": 1e9}', "window"),
+        (b'{"window": null}', "window"),
+        (b'{"share": 0}', "share"),
+        (b'{"share": 1.1}', "share"),
+        (b'{"share": true}', "share"),
+        (b'{"reason": ""}', "reason"),
+        (b'{"age": 3}', "age"),
+    ],
+)
+async def test_a_rotation_that_cannot_work(body, field):
+    """400, with the field and the remedy."""
+    house = House()
+    await house.open(3)
+    answer = await house.ask("POST", ROTATION, JSON, body)
+    assert answer.status == 400
+    assert answer.json()["field"] == field
+    assert house.drain.rotation() is None
+
+
+async def test_a_rotation_begins_only_where_the_process_serves():
+    """409 while a drain runs; 405 for other methods; and the token is needed here too."""
+    house = House()
+    await house.open(3)
+    await house.ask("POST")
+    assert (await house.ask("POST", ROTATION)).status == 409
+    assert (await house.ask("PUT", ROTATION)).status == 405
+    assert (await house.ask(path=ROTATION, headers={})).status == 401
+    assert (await House(admin_token=None).ask(path=ROTATION)).status == 418
+    observing = House(mode="observe")
+    await observing.open(3)
+    assert (await observing.ask("POST", ROTATION)).status == 409

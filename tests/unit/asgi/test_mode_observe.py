@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from starlette_drain import Drain, DrainMiddleware, DrainState, Session
+from starlette_drain import Drain, DrainState, Session
 from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted, SessionShed, TriggerStoodDown
 from starlette_drain.telemetry.logs import LogObserver
 from starlette_drain.testing import RecordingObserver
@@ -93,10 +93,3 @@ async def test_the_log_says_that_nothing_is_closed(caplog):
     lines = [record.getMessage() for record in caplog.records if "Drain " in record.getMessage()]
     assert len(lines) >= 3
     assert all(line.startswith("Only observed, nothing is closed: Drain ") for line in lines)
-
-
-async def test_the_defaults_keep_out_what_closes_or_takes_out():
-    """Sessions do not age in this mode."""
-    drain = Drain(mode="observe", max_session_age=60)
-    DrainMiddleware(None, drain=drain)
-    assert "max-age" not in [each.name for each in drain.host.triggers]

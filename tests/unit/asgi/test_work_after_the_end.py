@@ -15,6 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from starlette_drain import Drain, DrainMiddleware, DrainState, session_of
 from starlette_drain._core.events import SessionClosed
 from starlette_drain._core.session import Outcome
+from starlette_drain._core.turnover import Rotation
 from starlette_drain.testing.recording import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -208,9 +209,9 @@ async def by_closing(receive, send):
 
 
 @pytest.mark.parametrize("notice", [by_receiving, by_sending, by_a_child, by_closing], ids=lambda each: each.__name__)
-@pytest.mark.parametrize("how", ["drain", "age"])
+@pytest.mark.parametrize("how", ["drain", "rotation"])
 async def test_an_application_that_has_noticed_our_close_may_take_its_time(notice, how):
-    """After our close too: what an application does that knows of the end is never cancelled, also not by its age."""
+    """After our close too: what an application does that knows of the end is never cancelled, also in a rotation."""
     notes = Notes()
 
     async def app(scope, receive, send):
@@ -227,7 +228,8 @@ async def test_an_application_that_has_noticed_our_close_may_take_its_time(notic
     if how == "drain":
         await house.shed()
     else:
-        house.drain.host.engine.close(session_of(server.scope))
+        engine = house.drain.host.engine
+        engine.rotate(Rotation(engine.time(), window=0.001))
     await asyncio.sleep(3)
     assert house.counts() == (0, 1)
     assert house.outcomes() == [Outcome.SHED]

@@ -51,6 +51,7 @@ SOUND = {
     "deregistration_delay": [None, 0, 3600],
     "poll_interval": [1, 60.5],
     "poll_share": [1, 0.01],
+    "rebalance": [False],
 }
 
 UNSOUND = {
@@ -80,6 +81,7 @@ UNSOUND = {
     "deregistration_delay": [-1, 3601, math.nan, "300", True],
     "poll_interval": [0.99, 0, *NOT_SECONDS],
     "poll_share": [0, 1.01, *NOT_SECONDS],
+    "rebalance": [0, "yes", None],
 }
 
 FROM_ENVIRONMENT = {
@@ -109,6 +111,7 @@ FROM_ENVIRONMENT = {
     "deregistration_delay": ("300", 300.0),
     "poll_interval": ("10", 10.0),
     "poll_share": ("0.5", 0.5),
+    "rebalance": ("off", False),
 }
 
 BAD_ENVIRONMENT = {
@@ -308,6 +311,14 @@ def test_options_are_few():
     """A list that a person can read: what one object needs goes into its constructor."""
     assert len(NAMES) <= 30
     assert sum(not declared.expert for _, declared in options_of(Settings).values()) <= 13
+
+
+@pytest.mark.parametrize("pacing", ["even", "rate:50"])
+def test_rebalance_needs_the_budget_of_the_fleet(pacing):
+    """A scale-out is seen by all tasks at once: without a budget they would all move at their own pace."""
+    with pytest.raises(SettingsError, match="fleet:500"):
+        Settings(rebalance=True, pacing=pacing)
+    assert Settings(rebalance=True, pacing="fleet:5").rebalance
 
 
 # The lists

@@ -210,11 +210,12 @@ async def test_late_arrivals_after_the_deadline_are_in_no_drain():
 
 
 async def test_a_session_of_no_kind_is_closed_by_nobody(caplog):
-    """What cannot be closed is logged and stays open, also where its age is the cause."""
+    """What cannot be closed is logged and stays open, also in a rotation."""
     drain = Drain(triggers=[], observers=[])
     async with drain.run():
         drain.host.engine.track(session := Session("/\n", 0.0))
-        drain.host.engine.close(session)
+        drain.host.engine.opened(session)
+        await drain.rotate(window=1)
         await asyncio.sleep(1)
         assert "could not be closed" in caplog.text
 

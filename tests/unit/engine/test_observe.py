@@ -10,7 +10,6 @@ from starlette_drain import Drain, DrainCause, DrainState
 from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted, SessionShed
 from starlette_drain._core.observed import ObservedSessions
 from starlette_drain._core.session import SessionRegistry
-from starlette_drain._engine.max_age import MaxAge
 from starlette_drain.testing import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -94,13 +93,11 @@ async def test_arrivals_when_it_is_over_are_watched_too(house):
 
 async def test_ages_close_nobody_either():
     """``max_session_age`` is a close too."""
-    drain = Drain(triggers=[], observers=[], mode="observe")
-    drain.host.add(ageing := MaxAge(drain.host, 100.0))
+    drain = Drain(triggers=[], observers=[], mode="observe", max_session_age=100)
     async with drain.run():
         guests = open_guests(drain, 10, Stubborn)
         await asyncio.sleep(1000)
         assert not any(guest.asked_at for guest in guests)
-        assert ageing.status(0)["shed"] == 0
 
 
 def test_nobody_is_left_to_be_picked():

@@ -10,6 +10,9 @@ from starlette_drain._core.events import (
     DrainStarted,
     Event,
     PaceChanged,
+    RotationEnded,
+    RotationProgressed,
+    RotationStarted,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -28,6 +31,7 @@ from starlette_drain._core.events import (
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Outcome, Session
+from starlette_drain._core.turnover import Rotation
 
 
 class WebSocketLike(Session):
@@ -84,6 +88,8 @@ def finished(*, still_open: int = 0, slack: float = 12.5) -> DrainFinished:
     return DrainFinished(2107.5, "d-1", report(still_open=still_open, slack=slack))
 
 
+ROTATION = Rotation(1100.0, 86400.0, reason="the DNS has changed.")
+
 CANCELLED = DrainCancelled(2107.5, "d-1", report(still_open=600))
 
 
@@ -114,6 +120,9 @@ def story() -> list[Event]:
         TriggerActed(1017.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
         SessionOpened(1000.0, one),
         SessionOpened(1000.0, two),
+        RotationStarted(1100.0, ROTATION, 2),
+        RotationProgressed(1500.0, "rotation", 25, asked=1, left=0, remaining=1),
+        RotationEnded(1600.0, "rotation", "cancelled", 500.0, asked=1, left=0, remaining=1),
         STORM_BEGAN,
         STORM_PROGRESSED,
         STORM_ENDED,

@@ -9,7 +9,7 @@ import pytest
 from telemetry_samples import JOINED, OFF, finished, story
 
 import starlette_drain
-from starlette_drain._core.events import WatchChanged, WatchReported
+from starlette_drain._core.events import RotationEnded, WatchChanged, WatchReported
 from starlette_drain.telemetry.logs import LogObserver
 
 PACKAGE = Path(starlette_drain.__file__).parent
@@ -67,6 +67,7 @@ def told(caplog):
         *story(),
         finished(slack=-5.0),
         finished(still_open=3),
+        *(RotationEnded(0.0, "rotation", each, 9.0, 1, 0, 1) for each in ("complete", "replaced", "interrupted")),
         finished(),
     ):
         observer.notify(event)

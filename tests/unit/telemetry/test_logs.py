@@ -10,6 +10,7 @@ from telemetry_samples import (
     OFF,
     PACED,
     PROGRESSED,
+    ROTATION,
     SHORTENED,
     STARTED,
     STORM_BEGAN,
@@ -23,6 +24,9 @@ from telemetry_samples import (
 from starlette_drain._core import events
 from starlette_drain._core.events import (
     Event,
+    RotationEnded,
+    RotationProgressed,
+    RotationStarted,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -179,6 +183,27 @@ LINES = [
         WatchChanged(0.0, (), (), is_alarm=False),
         "INFO",
         "starlette_drain watches nothing, so a drain starts only by hand: it has no triggers",
+    ),
+    (
+        RotationStarted(1100.0, ROTATION, 1200),
+        "INFO",
+        (
+            "Rotation starts, caused by rotation (the DNS has changed): 1200 sessions are asked to leave over "
+            "86400.0 s while the process goes on serving"
+        ),
+    ),
+    (
+        RotationProgressed(0.0, "rotation", 25, asked=290, left=10, remaining=900),
+        "INFO",
+        "Rotation is 25% done: 290 sessions were asked to leave, 10 left on their own, 900 are still to be asked",
+    ),
+    (
+        RotationEnded(0.0, "rotation", "cancelled", 500.0, asked=290, left=10, remaining=900),
+        "INFO",
+        (
+            "Rotation was cancelled after 500.0 s: 290 sessions were asked to leave, 10 left on their own, "
+            "900 were not asked"
+        ),
     ),
     (
         TriggerPolled(0.0, "target-health", "healthy", 0.0042),

@@ -21,6 +21,7 @@ from telemetry_samples import (
     CANCELLED,
     JOINED,
     PROGRESSED,
+    ROTATION,
     SHORTENED,
     STARTED,
     STORM_BEGAN,
@@ -34,6 +35,8 @@ from telemetry_samples import (
 from starlette_drain import Drain
 from starlette_drain._core.events import (
     Event,
+    RotationEnded,
+    RotationStarted,
     SessionClosed,
     SessionOpened,
     SessionRefused,
@@ -276,14 +279,24 @@ def test_the_life_of_sessions_in_metrics(telemetry):
     assert telemetry.values("drain.session.duration") == [(shed, (1, 1001.0)), (forced, (1, 1005.0)), (left, (1, 10.0))]
 
 
-def test_a_session_that_leaves_for_its_age_is_of_no_trigger(telemetry):
-    """Neither before a drain nor after one that was cancelled."""
+def test_a_session_that_leaves_without_a_drain_says_for_what(telemetry):
+    """Its age or a rotation, neither before a drain nor after one that was cancelled the drain's trigger."""
     for before in ((), (STARTED, SessionShed(2001.0, session()), CANCELLED)):
-        telemetry.emit(*before, SessionShed(2200.0, session()))
+        telemetry.emit(*before, SessionShed(2200.0, session(), "max-age"), SessionShed(2200.0, session(), "rotation"))
     assert sorted(telemetry.values("drain.sessions.shed"), key=str) == [
+        ({"drain.trigger": "max-age"}, 2),
+        ({"drain.trigger": "rotation"}, 2),
         ({"drain.trigger": "target-health"}, 1),
-        ({}, 2),
     ]
+
+
+def test_whether_a_rotation_runs(telemetry):
+    """A gauge says so from its start to its end."""
+    assert telemetry.values("drain.rotation") == [({}, 0)]
+    telemetry.emit(RotationStarted(0.0, ROTATION, 2))
+    assert telemetry.values("drain.rotation") == [({}, 1)]
+    telemetry.emit(RotationEnded(9.0, "rotation", "complete", 9.0, 2, 0, 0))
+    assert telemetry.values("drain.rotation") == [({}, 0)]
 
 
 def test_polls_in_metrics(telemetry):
@@ -331,6 +344,7 @@ def test_every_metric_has_its_kind_and_unit(telemetry):
         "drain.session.duration": ("Histogram", "s"),
         "drain.trigger.polls": ("Sum", "{poll}"),
         "drain.trigger.poll.duration": ("Histogram", "s"),
+        "drain.rotation": ("Gauge", "1"),
         "drain.watch": ("Gauge", "1"),
         "drain.handshakes": ("Gauge", "{handshake}"),
     }

@@ -6,7 +6,7 @@ import os
 import pytest
 from worker_crowd import Guest, Watcher, deadline, hang, soon, states
 
-from starlette_drain import Drain, DrainCause, DrainState, RateCapPacing, TooLateToCancel
+from starlette_drain import Drain, DrainCause, DrainState, IllegalTransition, RateCapPacing, TooLateToCancel
 from starlette_drain._asgi.defaults import equip
 from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, TriggerImpaired, TriggerRestored
 from starlette_drain._workers.heartbeat import task_state
@@ -588,3 +588,43 @@ async def test_the_report_is_that_of_all_workers(crowd):
         assert report["duration"] == pytest.approx(max(each.drain.report.duration for each in workers), abs=0.001)
         assert report["slack"] == pytest.approx(min(each.drain.report.slack for each in workers), abs=0.001)
         assert report["mean_rate"] == pytest.approx(sum(each.drain.report.mean_rate for each in workers), abs=0.01)
+
+
+# --- Rotations ---
+
+
+async def test_a_rotation_asked_of_one_worker_is_one_of_the_task(crowd):
+    """All rotate over the same time; the numbers are sums, and a worker that comes later rotates no session."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers:
+        worker.seat(100)
+    await soon()
+    await workers[1].drain.rotate(window=1000)
+    await asyncio.sleep(2)
+    late = crowd.hire()
+    late.seat(10)
+    await asyncio.sleep(500)
+    assert [worker.drain.rotation().window for worker in workers] == [1000] * 3
+    assert workers[2].status()["rotated"] == pytest.approx(150, abs=6)
+    assert workers[2].status()["rotating"] == pytest.approx(150, abs=6)
+    assert late.drain.rotation() is None
+    with pytest.raises(IllegalTransition):
+        await late.drain.rotate(window=10)
+    await asyncio.sleep(500)
+    assert [worker.drain.statistics().open for worker in crowd.everyone] == [0, 0, 0, 10]
+    await workers[0].drain.rotate(window=10)  # the first is over
+
+
+async def test_a_rotation_cancelled_in_any_worker_is_cancelled_in_all(crowd):
+    """Also by one that has no session to rotate."""
+    workers = [crowd.hire() for _ in range(3)]
+    for worker in workers[:2]:
+        worker.seat(100)
+    await soon()
+    await workers[0].drain.rotate(window=1000)
+    await asyncio.sleep(2)
+    await workers[2].drain.stop_rotating()
+    await asyncio.sleep(3)
+    assert [worker.drain.rotation() for worker in workers] == [None] * 3
+    with pytest.raises(IllegalTransition):
+        await workers[1].drain.stop_rotating()

@@ -12,7 +12,7 @@ import pytest
 from starlette_drain import DrainCause
 from starlette_drain._workers import shared_directory
 from starlette_drain._workers.command import Cancel, Claim, Entry
-from starlette_drain._workers.heartbeat import PLAN, PROGRESS, SESSIONS, Heartbeat
+from starlette_drain._workers.heartbeat import PLAN, PROGRESS, SESSIONS, UNDER_WAY, Heartbeat
 from starlette_drain._workers.shared_directory import (
     NoSharedDirectory,
     SharedDirectory,
@@ -27,12 +27,13 @@ HEARTBEAT = Heartbeat(
     applied=0,
     state="serving",
     sessions=dict.fromkeys(SESSIONS, 1),
-    counts=dict.fromkeys(("answers", "working", "failed_hooks", *PROGRESS, *PLAN), 0),
+    counts=dict.fromkeys((*UNDER_WAY, *PROGRESS, *PLAN), 0),
     report=None,
     failures={},
     window=[0.0, None],
     fleet=[0.0, None],
     is_done=False,
+    rotation=[0.0, None],
 )
 
 

@@ -9,9 +9,8 @@ import pytest
 from guests import Guest
 
 from starlette_drain import Drain
-from starlette_drain._core.age_plan import LAST_PART
 from starlette_drain._core.events import SessionShed
-from starlette_drain._engine.max_age import MaxAge
+from starlette_drain._core.turnover import LAST_PART
 from starlette_drain.testing.recording import RecordingObserver
 
 pytestmark = pytest.mark.anyio
@@ -30,10 +29,9 @@ class House:
 
     def __init__(self, **options) -> None:
         self.recording = RecordingObserver()
+        options = {"max_session_age": AGE} | options
         self.drain = Drain(triggers=[], observers=[self.recording], rng=Random(7), **options)
         self.drain.host.equip(triggers=tuple, observers=tuple)
-        self.ageing = MaxAge(self.drain.host, AGE)
-        self.drain.host.add(self.ageing)
         self.drain.host.begin()
         self.began = self.drain.host.engine.time()
 
@@ -62,7 +60,6 @@ async def test_each_leaves_at_the_age_or_up_to_a_fifth_earlier():
     tenth = [sum((0.8 + part * 0.02) * AGE <= at < (0.82 + part * 0.02) * AGE for at in sheds) for part in range(10)]
     assert max(tenth) <= 43
     assert min(tenth) >= 37
-    assert house.ageing.status(house.drain.host.engine.time()) == {"max_session_age": AGE, "shed": 400, "waiting": 0}
     assert house.drain.report is None
 
 
@@ -115,7 +112,6 @@ async def test_during_a_drain_ageing_asks_nobody():
     await asyncio.sleep(0.79 * AGE)
     await house.drain.start(window=1000)
     await asyncio.sleep(0.25 * AGE)
-    assert house.ageing.status(0)["shed"] == 0
     assert 22 <= len(house.sheds()) <= 28
 
 
@@ -147,7 +143,7 @@ async def test_a_limit_holds_however_many_came_together():
     house = House(pacing="rate:5")
     house.seat(3000)
     await asyncio.sleep(AGE)
-    assert house.ageing.status(0)["waiting"] == pytest.approx(3000 - 5 * LAST_PART * AGE, abs=5)
+    assert len(house.sheds()) == pytest.approx(5 * LAST_PART * AGE, abs=5)
     await asyncio.sleep(AGE)
     sheds = house.sheds()
     assert len(sheds) == 3000
@@ -178,4 +174,5 @@ async def test_one_timer_for_all():
     await asyncio.sleep(1)
     before = len(loop._scheduled)
     house.seat(1000)
-    assert len(loop._scheduled) <= before + 1
+    assert len([each for each in loop._scheduled if not each.cancelled()]) <= before + 1
+    assert len(loop._scheduled) <= before + 20

@@ -1,0 +1,59 @@
+"""The route of rotations, below that of the drain: look at one, start it, cancel it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from starlette_drain._engine.drain import Drain
+from starlette_drain.exceptions import DrainEnded, IllegalTransition, SettingsError
+
+__all__ = ["ROTATION_PATH", "answer_rotation", "describe_rotation"]
+
+ROTATION_PATH = "/rotation"
+
+NONE = {"state": "none"}
+
+
+async def answer_rotation(drain: Drain, method: str, read: Callable[[], Awaitable[Mapping[str, Any]]]) -> Response:
+    """Answer one request, whose body *read* returns."""
+    status = 200
+    try:
+        match method:
+            case "GET" | "HEAD":
+                pass
+            case "POST":
+                await drain.rotate(**await read())
+                status = 202
+            case "DELETE":
+                await drain.stop_rotating()
+            case _:
+                headers = {"allow": "GET, HEAD, POST, DELETE"}
+                return JSONResponse({"error": f"{method} means nothing here"}, 405, headers)
+    except SettingsError as error:
+        remedy = f"{error.option}={error.value!r:.80} cannot work: {error.remedy}"
+        return JSONResponse({"error": remedy, "field": error.option}, 400)
+    except IllegalTransition as error:
+        return JSONResponse({"error": str(error)}, 409)
+    except DrainEnded as error:
+        return JSONResponse({"error": str(error)}, 503)
+    return JSONResponse(describe_rotation(drain, drain.host.statuses()["workers"]) or NONE, status)
+
+
+def describe_rotation(drain: Drain, task: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how far the rotation is of the *task* that *drain* is one worker of, in JSON values."""
+    engine, remaining = drain.host.engine, int(task["rotating"])
+    if engine is None or engine.rotation_order is None or not remaining:
+        return None
+    order, progress = engine.rotation_order, engine.rotation()
+    # A worker that has asked all of its own sessions knows the end from the order.
+    time_left = progress.time_left if progress else max(0.0, order["at"] + order["window"] - engine.time())
+    is_paused = progress is not None and progress.state == "paused"
+    return {
+        "state": "paused" if is_paused else "rotating",
+        **{name: order[name] for name in ("trigger", "reason", "window", "share")},
+        "time_left": round(time_left, 3),
+        "rate": round(remaining / time_left, 3) if time_left and not is_paused else 0.0,
+        "asked": int(task["rotated"]),
+        "remaining": remaining,
+    }
