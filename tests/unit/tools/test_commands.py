@@ -44,6 +44,34 @@ def test_a_wrong_usage(given, words, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_completion(monkeypatch, capsys):
+    """A shell is told the commands that begin alike."""
+    monkeypatch.setenv("_STARLETTE_DRAIN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "starlette-drain st")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == ["plain,start", "plain,status"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["start", "--cluster", "main", "--service", "web"], "an outage"),
+        (["status", "--service", "web"], "give --cluster with --service or --task"),
+        (["status", "--cluster", "main", "--service", "web", "--pid", "3"], "go with none of --cluster"),
+        (["start", "--window", "-1"], "'--window': '-1' cannot be"),
+        (["rehearse", "app:app", "--delay", "1"], "'--delay': '1' cannot be"),
+        (["rehearse"], "Missing argument 'MODULE:APP'"),
+    ],
+)
+def test_a_wrong_usage_of_the_commands_for_tasks(given, words, capsys):
+    """It is refused before anything is asked, with exit code 2."""
+    assert main(given) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_libraries(missing, capsys, monkeypatch):
     """One line says what to install."""
