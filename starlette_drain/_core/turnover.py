@@ -14,11 +14,12 @@
 
 import heapq
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from random import Random
-from typing import Literal
+from typing import Any, Literal, Self
 
+from starlette_drain._core.declared import is_number
 from starlette_drain._core.session import Session
 
 __all__ = [
@@ -74,6 +75,21 @@ class Rotation:
     share: float = 1.0
     trigger: str = ROTATION
     reason: str = "asked for by the application"
+
+    @classmethod
+    def load(cls, order: Mapping[str, Any]) -> Self:
+        """
+        Return the rotation that *order* describes, in JSON values; a later version may describe more.
+
+        Raises:
+            TypeError, ValueError: If it describes none.
+        """
+        rotation = cls(**{each.name: order[each.name] for each in fields(cls) if each.name in order})
+        for number in (rotation.at, rotation.window, rotation.share):
+            if not is_number(number):
+                msg = f"{number!r} is no number"
+                raise ValueError(msg)
+        return rotation
 
 
 @dataclass(frozen=True, slots=True)

@@ -433,19 +433,7 @@ class Engine:
         Raises:
             IllegalTransition: If the process drains, only observes or ends, or a rotation by hand runs.
         """
-        tally = self._turnover.tally
-        problem = (
-            "the application ends"
-            if self._has_ended
-            else "it only observes"
-            if self.observes_only
-            else "it drains, and all leave"
-            if self._run
-            else "a rotation runs already; cancel it first, or let it end"
-            if self.rotating_elsewhere or tally
-            else None
-        )
-        if problem and not (tally and tally.rotation.trigger == REBALANCE and self._run is None):
+        if problem := self._why_not_rotate():
             msg = f"the process cannot rotate its sessions: {problem}"
             raise IllegalTransition(msg)
         self.rotation_order = asdict(rotation)
@@ -469,10 +457,22 @@ class Engine:
         if order is None:
             self._end_rotation("cancelled")
         elif not (self.observes_only or self._has_ended):
-            rotation = Rotation(**order)
+            rotation = Rotation.load(order)
             if self.time() < rotation.at + rotation.window:
                 self._rotate(rotation)
         self._events.deliver()
+
+    def _why_not_rotate(self) -> str | None:
+        if self._has_ended:
+            return "the application ends"
+        if self.observes_only:
+            return "it only observes"
+        if self._run:
+            return "it drains, and all leave"
+        tally = self._turnover.tally
+        if tally is not None and tally.rotation.trigger == REBALANCE:
+            return None
+        return "a rotation runs already; cancel it first, or let it end" if tally or self.rotating_elsewhere else None
 
     def _rotate(self, rotation: Rotation) -> None:
         sessions, now = self._registry.open_before(rotation.at), self.time()

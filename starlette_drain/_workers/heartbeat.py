@@ -91,7 +91,7 @@ class Heartbeat:
             heartbeat = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
             (_, _), (_, _), (_, rotation) = heartbeat.window, heartbeat.fleet, heartbeat.rotation
             if rotation is not None:
-                Rotation(**rotation)
+                Rotation.load(rotation)
             float(heartbeat.at), float(heartbeat.since), int(heartbeat.applied), sum(heartbeat.failures.values())
             frozenset(heartbeat.holds or ())
             sights = {str(name): _sight(*each) for name, each in heartbeat.sights.items()}

@@ -135,12 +135,13 @@ class Rebalance:
                 self._rotate(growth)
 
     def _rotate(self, growth: Growth) -> None:
-        control, share = self._control, 1.0 - growth.before / growth.now
-        part = HEADROOM * (control.settings.fleet_rate or 0.0) / growth.before if growth.before else 0.0
-        if part:
-            window = max(1.0, share * control.open_sessions() / part)
-            reason = f"a scale-out from {growth.before} to {growth.now} healthy targets"
-            control.rotate(Rotation(growth.seen, control.time() - growth.seen + window, share, REBALANCE, reason))
+        control, fleet_rate = self._control, self._control.settings.fleet_rate
+        if fleet_rate is None or not growth.before:  # from no healthy target to some is no scale-out
+            return
+        share, part = 1.0 - growth.before / growth.now, HEADROOM * fleet_rate / growth.before
+        window = max(1.0, share * control.open_sessions() / part)
+        reason = f"a scale-out from {growth.before} to {growth.now} healthy targets"
+        control.rotate(Rotation(growth.seen, control.time() - growth.seen + window, share, REBALANCE, reason))
 
     async def _fits(self, groups: Iterable[TargetGroup], aws: OpenSession) -> bool:
         arns = [each.target.target_group_arn for each in groups]

@@ -939,3 +939,11 @@ async def test_a_rotation_begins_only_where_the_process_serves():
     observing = House(mode="observe")
     await observing.open(3)
     assert (await observing.ask("POST", ROTATION)).status == 409
+
+
+async def test_a_rotation_after_the_end_is_refused():
+    """503, as for a drain."""
+    house = House()
+    await house.open(3)
+    await house.drain.host.end()
+    assert (await house.ask("POST", ROTATION)).status == 503

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from random import Random
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf
@@ -91,7 +93,8 @@ def add_task(fake, service):
 class Scene:
     """A task of eight behind one target group, each with as many sessions."""
 
-    def __init__(self, stage, service, group, drain, recording):
+    def __init__(self, stage, service, group, *, drain, recording, trigger):
+        self.trigger = trigger
         self.fake, self.clients, self.service, self.group = stage.fake, stage.clients, service, group
         self.drain, self.recording = drain, recording
 
@@ -99,6 +102,10 @@ class Scene:
         """Let the service have more *tasks*."""
         for _ in range(tasks):
             add_task(self.fake, self.service)
+
+    def forget_service(self):
+        """Let the task be one that was started on its own."""
+        self.trigger._session._open.service = SimpleNamespace(get=AsyncMock(return_value=None))
 
     @property
     def rotations(self):
@@ -128,7 +135,7 @@ async def serving(stage, *, algorithm="least_outstanding_requests", environ=ON_E
         await asyncio.sleep(30)
         for _ in range(sessions):
             Guest(drain)
-        yield Scene(stage, service, group, drain, recording)
+        yield Scene(stage, service, group, drain=drain, recording=recording, trigger=trigger)
 
 
 @pytest.mark.anyio
@@ -218,6 +225,29 @@ async def test_what_cannot_be_found_out_is_asked_again_and_spoils_no_poll(stage,
         assert scene.rotations == []
         assert {each.outcome for each in scene.recording.of(TriggerPolled)} == {"serving"}
         del scene.clients.failures[operation]
+        await asyncio.sleep(100)
+        assert len(scene.rotations) == 1
+
+
+@pytest.mark.anyio
+async def test_targets_that_become_healthy_again_are_no_scale_out(stage):
+    """From none to eight: the balancer sent to all of them meanwhile."""
+    async with serving(stage, sessions=0) as scene:
+        for number in range(8):
+            scene.group.show(f"10.0.0.{5 + number}", "initial")
+        await asyncio.sleep(2 * LOWER_AFTER)
+        for number in range(8):
+            scene.group.show(f"10.0.0.{5 + number}", None)
+        await asyncio.sleep(300)
+        assert scene.rotations == []
+
+
+@pytest.mark.anyio
+async def test_a_task_of_no_service_knows_no_deployment(stage):
+    """It was started by hand, and its target group may grow all the same."""
+    async with serving(stage) as scene:
+        scene.forget_service()
+        scene.add(4)
         await asyncio.sleep(100)
         assert len(scene.rotations) == 1
 

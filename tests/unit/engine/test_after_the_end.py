@@ -233,18 +233,6 @@ async def test_what_is_due_while_serving_is_nobody():
         assert guest.asked_at == []
 
 
-async def test_what_was_asked_for_by_itself_leaves_although_a_drain_is_cancelled():
-    """The end of a drain stops its timer, not that of a session which is closed for another reason."""
-    drain = Drain(triggers=[], observers=[])
-    async with drain.run():
-        first, _ = open_guests(drain, 2)
-        await drain.start(window=100)
-        drain.host.engine.close(first)
-        await drain.cancel()
-        await asyncio.sleep(1)
-        assert len(first.asked_at) == 1
-
-
 async def test_workers_that_come_and_go_divide_the_pace():
     """What the pacing promises holds for the sum of all processes, from the moment on at which there are more."""
     drain = Drain(triggers=[], observers=[], pacing="rate:40")

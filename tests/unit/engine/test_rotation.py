@@ -209,3 +209,28 @@ async def test_a_scale_out_gives_way_to_a_rotation_by_hand(drain):
     assert drain.rotation().remaining == 100
     assert not control.rotate(Rotation(engine.time(), 100, 0.5, REBALANCE))
     assert drain.rotation().trigger == "rotation"
+
+
+async def test_what_another_worker_was_asked_for_is_followed_where_that_makes_sense(drain):
+    """Not when its time is over, in a process that only observes, or after the end; and more fields do no harm."""
+    engine = drain.host.engine
+    open_guests(drain, 10)
+    order = {"at": engine.time(), "window": 100, "share": 1.0, "trigger": "rotation", "reason": "x"}
+    engine.follow_rotation({**order, "at": engine.time() - 200})
+    assert drain.rotation() is None
+    engine.follow_rotation({**order, "colour": "blue"})
+    assert drain.rotation().remaining == 10
+    observing = Drain(triggers=[], observers=[], mode="observe")
+    async with observing.run():
+        open_guests(observing, 10)
+        observing.host.engine.follow_rotation(order)
+        assert observing.rotation() is None
+    with pytest.raises(IllegalTransition, match="ends"):
+        observing.host.engine.rotate(Rotation(0.0, 1.0))
+
+
+@pytest.mark.parametrize("order", [{}, {"at": "x", "window": 1}, {"at": 1, "window": None}, {"at": True, "window": 1}])
+def test_an_order_that_is_none_is_refused(order):
+    """What stands in a file may be anything."""
+    with pytest.raises((TypeError, ValueError)):
+        Rotation.load(order)

@@ -79,9 +79,9 @@ def test_the_cut_is_marked_only_where_it_met_somebody(outcomes, plan, code):
 
 
 @pytest.mark.slow
-def test_the_picture_says_how_the_clients_come_back_and_how_fast_time_goes(plan, outcomes):
+def test_the_picture_says_how_the_clients_come_back_and_how_fast_time_goes(plan):
     """In words that need nothing else."""
     picture = pytest.importorskip("example_app.rollout.picture", reason="matplotlib is not installed")
-    subtitle = picture._subtitle(plan, outcomes)
+    subtitle = picture._subtitle(plan)
     assert "(300 s, replayed in 30 s)" in subtitle
     assert "Clients reconnect the way phoenix.js does (after 10 ms, then 50 …)." in subtitle

@@ -515,7 +515,7 @@ def test_meters_and_instruments_are_held():
     provider = Forgetful([InMemoryMetricReader()], shutdown_on_exit=False)
     observer = OpenTelemetryObserver(meter_provider=provider)
     gc.collect()
-    assert len(held) == 12
+    assert len(held) == 13
     assert all(each() for each in held)
     del observer
 

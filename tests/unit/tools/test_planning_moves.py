@@ -85,3 +85,10 @@ def test_on_a_terminal_it_is_a_table(capsys):
 def test_few_sessions_are_a_rate_too():
     """Where fewer than one would be played, the sums do."""
     assert moves.rotation(30_000, 1, 60.0, pacing=RateCapPacing(5), wish=None, seed=7).peak == 500
+
+
+def test_a_rotation_that_takes_longer_than_one_may(ask):
+    """A limit that is too low for the sessions is named."""
+    code, told = ask("--sessions", "1000000", "--rotate", "86400", "--pacing", "rate:0.1")
+    assert code == 1
+    assert "at the most" in told["troubles"][-1]
