@@ -90,7 +90,7 @@ async def test_what_the_middleware_brings_is_watched_although_the_drain_has_begu
         DrainMiddleware(answer, drain=drain)
         await asyncio.sleep(1)
         states = {name: status.get("state", "watching") for name, status in drain.host.statuses().items()}
-        assert states.keys() == {"sigterm", "target-health", "workers", "announcement", "process"}
+        assert states.keys() == {"sigterm", "target-health", "workers", "announcement", "process", "command"}
         assert "not started" not in states.values()
 
 
