@@ -1,10 +1,11 @@
-"""Prints the figures of docs/fleet.md: ``python -m simulations [polling|budget]``."""
+"""Prints the figures of docs/fleet.md and others: ``python -m simulations [polling|budget|events]``."""
 
 import argparse
 from typing import Any
 
 from simulations.clock import in_virtual_time
 from simulations.fleet import simulate_fleet
+from simulations.forwarder import simulate_forwarder
 from simulations.polling import simulate_polling
 
 BUDGETS: list[tuple[str, dict[str, Any]]] = [
@@ -29,6 +30,28 @@ FLEETS: list[tuple[str, dict[str, Any]]] = [
     ("200, all in both of two groups", {"tasks": 200, "layout": "both"}),
     ("200, the group given by hand", {"tasks": 200, "by_hand": True}),
 ]
+
+
+EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ("100", {"tasks": 100}),
+    ("1000", {"tasks": 1000}),
+    ("4000", {"tasks": 4000}),
+    ("4000, ECS asked about each", {"tasks": 4000, "looks": True}),
+    ("4000, likewise, its records 3 s late", {"tasks": 4000, "looks": True, "lag": 3.0}),
+    ("4000, of which 40 do not answer", {"tasks": 4000, "dark": 40}),
+]
+
+
+def show_events() -> None:
+    """Print what the Lambda function makes of a deployment."""
+    print("| tasks | calls | throttled | told after, median | at last | the other tool's calls that go through |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, given in EVENTS:
+        each = simulate_forwarder(**given)
+        print(
+            f"| {name} | {each.calls} | {each.throttled} | {each.median:.1f} s | {each.last:.1f} s "
+            f"| {each.outsider:.0%} |"
+        )
 
 
 def show_polling() -> None:
@@ -59,9 +82,9 @@ def show_budget() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["polling", "budget"], help="only this table")
+    tables = {"polling": show_polling, "budget": show_budget, "events": show_events}
+    parser.add_argument("what", nargs="?", choices=tables, help="only this table")
     what = parser.parse_args().what
-    if what != "budget":
-        show_polling()
-    if what != "polling":
-        show_budget()
+    for name, show in tables.items():
+        if what in (None, name):
+            show()
