@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
-from starlette_drain.aws.api.budget import REFILL, fleet_interval, start_spread
+from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, start_spread
 from starlette_drain.aws.api.calls import AwsCalls, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import Incomplete
@@ -110,6 +110,12 @@ class OpenSession:
         """How many tasks the service has, as ECS told at the start."""
         self.listed = 0
         """How many tasks the target groups list, as last seen."""
+        self.balancers = Bucket()
+        """The budget of Describe calls of Elastic Load Balancing."""
+        self.tasks = Bucket(ECS_REFILL)
+        """That of DescribeTasks."""
+        self.deployments = Bucket(ECS_REFILL)
+        """That of the calls about service deployments."""
         self.task = Once(self._read_task, session.rng)
         """What the metadata endpoint tells of this task."""
         self.service = Once(self._find_service, session.rng)
@@ -140,10 +146,11 @@ class OpenSession:
             self._records = self._records or EcsRecords(self.calls, task)
         return self._records
 
-    def interval(self, shortest: float, things: int = 1, *, refill: float = REFILL) -> float:
+    def interval(self, shortest: float, bucket: Bucket, things: int = 1, *, longest: float = 60.0) -> float:
         """Return the seconds between two questions about each of so many *things*, as all tasks together may ask."""
         tasks = self.listed or self.size
-        return fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=refill)
+        alone = fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=bucket.refill)
+        return bucket.stretched(alone, max(1, tasks) * things, longest)
 
     async def close(self) -> None:
         """Close the clients."""
