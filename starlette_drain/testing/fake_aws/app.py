@@ -25,7 +25,7 @@ from starlette_drain.testing.fake_aws.faults import (
     Fault,
     FaultKind,
     Faults,
-    TokenBucket,
+    Throttle,
     as_error,
     distorted,
 )
@@ -60,7 +60,8 @@ class FakeAWS:
 
     Args:
         clock: Seconds, for the delays.
-        budget: Whether Describe calls of ELBv2 are throttled as AWS throttles an account in one Region.
+        budget: Whether calls are throttled as AWS throttles an account in one Region: a bucket for each kind of call,
+            which all services share.
         wall_clock: Seconds since 1970, for the events of services.
     """
 
@@ -83,7 +84,7 @@ class FakeAWS:
         self._faults = Faults(clock)
         self._former: dict[str, dict[str, Any]] = {}
         """The last answer to each request that was neither old nor distorted."""
-        self._bucket = TokenBucket(clock) if budget else None
+        self._throttle = Throttle(clock) if budget else None
         self._lock = threading.RLock()
 
     def add_target_group(
@@ -324,8 +325,9 @@ class FakeAWS:
         key = f"{action} {sorted(request.items(), key=str)}"
         if distortion == "stale" and key in self._former:
             return self._former[key]
+        if self._throttle and not self._throttle.take(action):
+            raise ApiError("ThrottlingException", "Rate exceeded")
         if api == "elbv2":
-            self._spend(action)
             result = elbv2.answer(request, self.groups)
         elif api == "secretsmanager":
             result = secrets.answer(action, request, self.secrets)
@@ -341,10 +343,6 @@ class FakeAWS:
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:
         if fault and fault.kind != "slow" and fault.kind not in DISTORTING:
             raise as_error(fault, action, is_json=is_json)
-
-    def _spend(self, action: str) -> None:
-        if self._bucket and action.startswith("Describe") and not self._bucket.take():
-            raise ApiError("ThrottlingException", "Rate exceeded")
 
     def _answer_task(self, method: str, path: str, body: bytes) -> tuple[Answer | None, float]:
         _, kind, task_id, *rest = path.split("/")

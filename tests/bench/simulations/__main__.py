@@ -58,8 +58,9 @@ def show_services() -> None:
     for services, tasks in SERVICES:
         each = in_virtual_time(simulate_services(services, tasks))
         print(
-            f"| {services} | {tasks} | {each.calls:.1f} | {each.share:.0%} | {each.throttled:.1%} | {each.outsider:.1%} "
-            f"| {each.outsider_at_first:.1%} | {each.interval:.0f} s | {each.median_lag:.0f} s | {each.p99_lag:.0f} s |",
+            f"| {services} | {tasks} | {each.calls:.1f} | {each.share:.0%} | {each.throttled:.1%} "
+            f"| {each.outsider:.1%} | {each.outsider_at_first:.1%} "
+            f"| {each.interval:.0f} s | {each.median_lag:.0f} s | {each.p99_lag:.0f} s |",
             flush=True,
         )
 

@@ -140,8 +140,8 @@ def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks, layout, int
     Whatever its size a fleet takes a fifth of the refill, is never throttled, and notices within one interval.
 
     So it does with two target groups, whether all tasks are in both, in one half of a pair, or half of them in each;
-    and while it starts it is not throttled either, and takes no more than twice its share. To read the delays again
-    takes a fortieth of it more, and one call of each task that is taken out.
+    and while it starts it is not throttled either, and takes no more than half of the budget and its share. To read
+    the delays again takes a fortieth of it more, and one call of each task that is taken out.
     """
     figures = in_virtual_time(simulate_polling(tasks, layout=layout, intervals=2))
     assert figures.interval == pytest.approx(interval)
