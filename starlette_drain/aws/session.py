@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, start_spread
-from starlette_drain.aws.api.calls import AwsCalls, region_of, unobserved
+from starlette_drain.aws.api.calls import AwsCalls, Record, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.api.once import Once
@@ -40,6 +40,7 @@ class AWSSession:
         rng: The source of randomness.
         fetch: Who gets a JSON document from the task metadata endpoint; a thread by default.
         wall_clock: Seconds since 1970, to compare with AWS's.
+        record: Who writes down what AWS answers.
     """
 
     make_clients: Callable[[], AwsClients] = Aioboto3Clients
@@ -53,12 +54,14 @@ class AWSSession:
         rng: Random | None = None,
         fetch: Fetch = fetch_json,
         wall_clock: Callable[[], float] = time.time,
+        record: Record | None = None,
     ) -> None:
         self.environ = os.environ if environ is None else environ
         self.rng = rng or Random()
         self.wall_clock = wall_clock
+        self.record = record
         self._clients = clients
-        self._fetch = fetch
+        self._fetch = fetch if record is None else _recorded(fetch, record)
         self._open: OpenSession | None = None
         self._is_urgent = False
 
@@ -127,7 +130,7 @@ class OpenSession:
         self._session = session
         self._settings = settings
         self._fetch = fetch
-        self.calls = AwsCalls(clients)
+        self.calls = AwsCalls(clients, record=session.record)
         """The way to AWS."""
         for arn in settings.target_group_arn[:1]:
             self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
@@ -197,3 +200,14 @@ class OpenSession:
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()
         self._limit.reschedule(self.loop.time() + left)
+
+
+def _recorded(fetch: Fetch, record: Record) -> Fetch:
+    """Return *fetch*, and let what it gets be written down."""
+
+    async def fetch_and_record(url: str) -> Mapping[str, Any]:
+        answer = await fetch(url)
+        record.answer("metadata", {}, answer)
+        return answer
+
+    return fetch_and_record

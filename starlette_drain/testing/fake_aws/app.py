@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from os import PathLike
+from typing import Any, Self
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
 from starlette_drain.testing.fake_aws.cluster import (
@@ -29,6 +30,7 @@ from starlette_drain.testing.fake_aws.faults import (
     as_error,
     distorted,
 )
+from starlette_drain.testing.fake_aws.replay import Replay, read_recording
 from starlette_drain.testing.fake_aws.rollout import FakeRollout
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
@@ -86,6 +88,22 @@ class FakeAWS:
         """The last answer to each request that was neither old nor distorted."""
         self._throttle = Throttle(clock) if budget else None
         self._lock = threading.RLock()
+        self._replay: Replay | None = None
+
+    @classmethod
+    def replay(cls, file: str | PathLike[str], **options: Any) -> Self:
+        """
+        Return a FakeAWS in which what was recorded happens again, from the first time that it is asked something.
+
+        It has one task, that of the recording, and shows of its target groups what the recording shows. *options* are
+        those of `FakeAWS`.
+
+        Raises:
+            ValueError: If the file is no recording.
+        """
+        fake = cls(**options)
+        fake._replay = Replay(fake, read_recording(file))
+        return fake
 
     def add_target_group(
         self, name: str, *, delay: float = 300.0, port: int = 8000, protocol: str = "HTTP", **options: Any
@@ -228,8 +246,10 @@ class FakeAWS:
         return rollout
 
     def advance(self) -> None:
-        """Let the deployments go on to where the clock is."""
+        """Let the deployments, or the recording, go on to where the clock is."""
         with self._lock:
+            if self._replay:
+                self._replay.advance()
             for each in self._rollouts:
                 each.advance()
 
