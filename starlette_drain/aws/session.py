@@ -190,12 +190,12 @@ class OpenSession:
                 problem=problem, remedy="it is tried again; see why AWS's APIs answer so slowly"
             ) from error
 
-    async def _wait_turn(self, tasks: int, groups: int) -> None:
+    async def _wait_turn(self, tasks: int, groups: int, brief: bool) -> None:  # noqa: FBT001
         """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
         self.size = tasks
         left = (self._limit.when() or self.loop.time()) - self.loop.time()
         self._limit.reschedule(None)
-        if seconds := start_spread(tasks, groups, self._settings.poll_share):
+        if seconds := start_spread(tasks, groups, self._settings.poll_share, brief=brief):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()

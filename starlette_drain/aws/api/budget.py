@@ -16,7 +16,8 @@
 # is in both, and 2N where it is in one. Until it is listed it takes the larger number.
 #
 # No task knows how many other services there are, and the bucket is theirs too. What tells is that AWS throttles: each
-# throttled poll doubles the interval of its task, each answered one shortens it by a little, down to what the sum above
+# throttled poll doubles the interval of its task (one that follows another makes it four times as long, for then there
+# are far too many), each answered one shortens it by a little, down to what the sum above
 # says. A part p of the polls is throttled where p x ln 2 = (1 - p) x RECOVERY: 1.4 %, for any number of services and
 # tasks, and of the calls of others as many. A service that is so small that it takes next to nothing is never stretched
 # so far that it would sleep through a deregistration.
@@ -101,6 +102,7 @@ class Bucket:
         self.stretch = 1.0
         """How many times as long the intervals are as this service alone would need."""
         self._most = MOST
+        self._in_a_row = 0
 
     def stretched(self, interval: float, calls: float, longest: float) -> float:
         """
@@ -118,11 +120,14 @@ class Bucket:
 
     def throttled(self) -> float:
         """Take note that AWS has throttled a poll; return how many times as long the interval becomes."""
-        before, self.stretch = self.stretch, min(self._most, self.stretch * 2)
+        self._in_a_row += 1
+        before = self.stretch
+        self.stretch = min(self._most, before * (2 if self._in_a_row == 1 else 4))
         return self.stretch / before
 
     def answered(self) -> None:
         """Take note that a poll was answered."""
+        self._in_a_row = 0
         self.stretch = max(1.0, self.stretch * (1 - RECOVERY))
 
 
@@ -151,7 +156,7 @@ def fleet_interval(poll_interval: float, tasks: int, groups: int, share: float, 
     return max(poll_interval, tasks * groups / (refill * share))
 
 
-def start_spread(tasks: int, groups: int, share: float) -> float:
+def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False) -> float:
     """
     Return over how many seconds tasks that start together have to spread their first questions; 0 where they are few.
 
@@ -159,11 +164,12 @@ def start_spread(tasks: int, groups: int, share: float) -> float:
         tasks: How many there are.
         groups: Target groups that each of them asks about.
         share: Part of the budget that all of them together may use.
+        brief: Whether they look for the first time before they ask anything else.
     """
     if not groups:
         return 0.0
     calls = 1 + 2 * groups  # the kind of all groups; the attributes and the first poll of each
-    if tasks > FEW:
+    if brief:
         calls, share = groups, max(share, START_SHARE)  # the first poll of each alone
     return max(0.0, tasks * calls - BURST * share) / (REFILL * share)
 

@@ -22,8 +22,11 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "canonical_id", "discover"]
 
-Turn = Callable[[int, int], Awaitable[None]]
-"""Waits before ELBv2 is asked for the first time, told how many tasks the service has, and in how many groups."""
+Turn = Callable[[int, int, bool], Awaitable[None]]
+"""Waits before ELBv2 is asked for the first time.
+
+It is told how many tasks the service has, in how many groups, and whether they look before they ask anything else.
+"""
 
 DEFAULT_DELAY = 300.0
 """Seconds: the deregistration delay of a target group where none is set."""
@@ -146,7 +149,7 @@ class _Discovery:
             arns, size = {each.target_group_arn for each in registrations}, await self.records.size(self.service)
             in_awsvpc = self.task is not None and self.task.is_awsvpc
             self.is_brief = size > FEW and len(arns) == 1 and in_awsvpc and not self.settings.self_registration
-            await self.wait_turn(size, len(arns))
+            await self.wait_turn(size, len(arns), self.is_brief)
         groups = await self._groups(registrations)
         targets: dict[str, OwnTarget] = {}
         for each in registrations:
