@@ -1,25 +1,33 @@
 """
-An AWS Lambda function that tells a task to leave, as soon as ECS has decided so.
+An AWS Lambda function that tells tasks to leave, as soon as ECS has decided so.
 
-EventBridge hands it each "ECS Task State Change" of a service. It asks ECS whether that is still so, finds the task's
-address and posts to its ``/drain``. Standard library only, but for the two reads from AWS (DescribeTasks and
-GetSecretValue): those take boto3, which every Python runtime of Lambda has.
+EventBridge puts each "ECS Task State Change" of a service into a queue, and Lambda hands them over in batches. An
+event that EventBridge itself hands over is taken too. For each the function finds the task's address and posts to its
+``/drain``. Standard library only, but for the two reads from AWS (DescribeTasks and GetSecretValue): those take boto3,
+which every Python runtime of Lambda has.
 
-An event is a hint, and the answer of DescribeTasks is what counts. So events that are repeated, late or out of order do
-no harm: a task that is asked twice answers 200, and one that is gone is left alone, also when another task has its
-address by now. What may be over soon (throttling, a task that does not answer) raises, and Lambda tries again.
+Addresses come from ECS alone. Only AWS can write an event whose source is ``aws.ecs``, so a fresh one is believed. For
+any other the answer of DescribeTasks counts, one call for up to 100 tasks. So events that are repeated, late or out of
+order do no harm: a task that is asked twice answers 200, and one that is gone is left alone, also when another task has
+its address by now. DescribeTasks may lag: where the event is newer than the record, it is tried again. What may be over
+soon (that, throttling, a task that does not answer) raises, or is reported in a batch, and comes again.
 
 Environment: ``TOKEN_SECRET`` (name or ARN; the token as it is, or ``{"token": ...}``), ``DRAIN_PORT`` (8000),
 ``DRAIN_PATH`` (/drain), ``DRAIN_WINDOW`` (seconds that are left when ECS decides; by default the task's own). The task
-is told how long ago that was, and takes it off.
+is told how long ago that was, and takes it off. ``DRAIN_SCHEME`` (http, or https: then ``DRAIN_TLS_NAME`` is the name
+in the tasks' certificate, by default the address, and ``DRAIN_CA`` a file with the certificates to trust).
 """
 
 import http.client
 import importlib
 import json
 import os
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -29,36 +37,120 @@ __all__ = ["handler"]
 SPOT_CODES = ("SpotInterruption", "TerminationNotice")
 SPOT_WINDOW = 105.0
 """Seconds of the two minutes that Fargate Spot gives, less 15 for the last farewells."""
+FRESH = 20.0
+"""Seconds for which an event of ECS is believed without a look: no task is gone so soon, and its address another's."""
+KNOWN_AFTER = 300.0
+"""Seconds after which a task that DescribeTasks does not know has been forgotten; before, it is not known yet.
+
+ECS shows a stopped task for about an hour.
+"""
 KEEP_TOKEN = 300.0
 """Seconds for which the token is kept, so that a rotated one is soon found."""
 TIME_LIMIT = 5.0
 """Seconds that a task may take to answer."""
+AT_ONCE = 50
+"""Tasks that are asked at the same time."""
+A_CALL = 100
+"""Tasks that one call of DescribeTasks can ask about."""
+
+Outcome = dict[str, Any] | Exception
 
 _clients: dict[str, Any] = {}
 _token: tuple[float, str] | None = None
+_reading = threading.Lock()
 
 
 class NotAskedYet(Exception):
-    """The task could not be asked to leave; Lambda tries again, and in the end keeps the event in the dead letters."""
+    """The task could not be asked to leave; it is tried again, and in the end the event is kept in the dead letters."""
 
 
 def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
-    """Handle one event; return what became of it."""
-    detail: Mapping[str, Any] = event.get("detail") or {}
-    arn, cluster = str(detail.get("taskArn") or ""), str(detail.get("clusterArn") or "")
-    if event.get("detail-type") != "ECS Task State Change" or not arn or not _is_leaving(detail):
-        return _told(arn, "ignored")
-    if (task := _find_leaving(cluster, arn)) is None:
-        return _told(arn, "gone")
-    if (address := _address(task) or _address(detail)) is None:
-        return _told(arn, "no address of its own: only tasks in awsvpc mode can be asked")
-    try:
-        return _told(arn, "asked", _post(address, _order(event, task)))
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if _find_leaving(cluster, arn) is None:  # it has ended between the look and the question
-            return _told(arn, "gone")
-        message = f"{arn} at {address} was not asked to leave: {error}"
-        raise NotAskedYet(message) from error
+    """Handle one event and return what became of it, or a batch from a queue and return what has to come again."""
+    if "Records" not in event:
+        (outcome,) = _handle([event])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+    readable, failed = [], []
+    for message in event["Records"]:
+        try:
+            readable.append((message["messageId"], _read_event(message)))
+        except ValueError as error:
+            failed.append(_failed(message["messageId"], error))
+    for (name, _), outcome in zip(readable, _handle([each for _, each in readable]), strict=True):
+        if isinstance(outcome, Exception):
+            failed.append(_failed(name, outcome))
+    return {"batchItemFailures": failed}
+
+
+def _read_event(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    event = json.loads(message["body"])
+    if not isinstance(event, dict):
+        text = "the message holds no event"
+        raise ValueError(text)  # noqa: TRY004 - as JSON that cannot be read
+    return event
+
+
+def _failed(name: str, error: Exception) -> dict[str, str]:
+    print(json.dumps({"message": name, "error": f"{type(error).__name__}: {error}"}))
+    return {"itemIdentifier": name}
+
+
+def _handle(events: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """Return of each event what became of it, or why it has to come again."""
+    outcomes, leaving = _sort(events)
+    failed: dict[int, Exception] = {}
+    for number, done in _ask_all(events, leaving).items():
+        if isinstance(done, Exception):
+            failed[number] = done
+        else:
+            outcomes[number] = _told(_arn(events[number]), "asked", done)
+    for number, found in _look(events, list(failed)).items():  # some have ended between the look and the question
+        arn, error = _arn(events[number]), failed[number]
+        outcomes[number] = _told(arn, "gone") if found is None else _not_asked(arn, leaving[number], error)
+    return [outcomes[number] for number in range(len(events))]
+
+
+def _sort(events: Sequence[Mapping[str, Any]]) -> tuple[dict[int, Outcome], dict[int, Mapping[str, Any]]]:
+    """Return of each event what became of it, or else the task that is to be asked."""
+    outcomes: dict[int, Outcome] = {}
+    leaving: dict[int, Mapping[str, Any]] = {}
+    unsure: list[int] = []
+    for number, event in enumerate(events):
+        detail = _detail(event)
+        if event.get("detail-type") != "ECS Task State Change" or not _arn(event) or not _is_leaving(detail):
+            outcomes[number] = _told(_arn(event), "ignored")
+        elif _is_certain(event) and _addresses(detail):
+            leaving[number] = detail
+        else:
+            unsure.append(number)
+    for number, found in _look(events, unsure).items():
+        arn = _arn(events[number])
+        if isinstance(found, Exception):
+            outcomes[number] = found
+        elif found is None:
+            outcomes[number] = _told(arn, "gone")
+        elif _addresses(found):
+            leaving[number] = found
+        else:
+            outcomes[number] = _told(arn, "no address of its own: only tasks in awsvpc mode can be asked")
+    return outcomes, leaving
+
+
+def _not_asked(arn: str, task: Mapping[str, Any], error: Exception) -> NotAskedYet:
+    if isinstance(error, NotAskedYet):
+        return error
+    raised = NotAskedYet(f"{arn} at {' and '.join(_addresses(task))} was not asked to leave: {error}")
+    raised.__cause__ = error
+    return raised
+
+
+def _detail(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return event.get("detail") or {}
+
+
+def _arn(event: Mapping[str, Any]) -> str:
+    return str(_detail(event).get("taskArn") or "")
 
 
 def _is_leaving(task: Mapping[str, Any]) -> bool:
@@ -67,23 +159,70 @@ def _is_leaving(task: Mapping[str, Any]) -> bool:
     return last == "DEACTIVATING" or (last in ("ACTIVATING", "RUNNING") and desired == "STOPPED")
 
 
-def _find_leaving(cluster: str, arn: str) -> Mapping[str, Any] | None:
-    """Return the task, if ECS knows it and wants its end."""
-    tasks = _client("ecs").describe_tasks(cluster=cluster, tasks=[arn]).get("tasks") or []
-    return next(filter(_is_leaving, tasks), None)
+def _is_certain(event: Mapping[str, Any]) -> bool:
+    """Tell whether an event is ECS's own and fresh: PutEvents refuses everybody else a source that begins with aws."""
+    age = _seconds_since(event)
+    return event.get("source") == "aws.ecs" and age is not None and abs(age) < FRESH
 
 
-def _address(task: Mapping[str, Any]) -> str | None:
-    """Return the address of the task's network interface: containers name it, attachments too in other words."""
+def _look(
+    events: Sequence[Mapping[str, Any]], numbers: Sequence[int]
+) -> dict[int, Mapping[str, Any] | Exception | None]:
+    """Return the task of each of these events, ``None`` where ECS does not want its end, or why that is not known."""
+    found: dict[int, Mapping[str, Any] | Exception | None] = {}
+    clusters: dict[str, dict[str, None]] = {}
+    for number in numbers:
+        clusters.setdefault(str(_detail(events[number]).get("clusterArn") or ""), {})[_arn(events[number])] = None
+    records: dict[str, Mapping[str, Any]] = {}
+    errors: dict[str, Exception] = {}
+    for cluster, arns in clusters.items():
+        for begin in range(0, len(arns), A_CALL):
+            part = list(arns)[begin : begin + A_CALL]
+            try:
+                answer = _client("ecs").describe_tasks(cluster=cluster, tasks=part)
+            except Exception as error:  # noqa: BLE001 - what was not described comes again, the rest of the batch does not
+                errors |= dict.fromkeys(part, error)
+            else:
+                records |= {each["taskArn"]: each for each in answer.get("tasks") or () if "taskArn" in each}
+    for number in numbers:
+        arn = _arn(events[number])
+        found[number] = errors.get(arn) or _judge(events[number], records.get(arn))
+    return found
+
+
+def _judge(event: Mapping[str, Any], record: Mapping[str, Any] | None) -> Mapping[str, Any] | Exception | None:
+    """Return the *record* where ECS wants the end of its task, or an error where the event is the newer of the two."""
+    if record is None:
+        age = _seconds_since(event)
+        if age is not None and age < KNOWN_AFTER:
+            return NotAskedYet(f"ECS does not know {_arn(event)} yet")
+        return None
+    if _is_leaving(record):
+        return record
+    has_begun_to_end = record.get("lastStatus") not in ("PROVISIONING", "PENDING", "ACTIVATING", "RUNNING")
+    if not has_begun_to_end and _version(_detail(event)) > _version(record):
+        return NotAskedYet(f"the record of {_arn(event)} is older than the event")
+    return None
+
+
+def _version(task: Mapping[str, Any]) -> int:
+    try:
+        return int(task["version"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _addresses(task: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of the task's network interface: containers name it, attachments too in other words."""
     named: dict[str, str] = {}
     for container in task.get("containers") or ():
         for interface in container.get("networkInterfaces") or ():
             named |= {key.lower(): value for key, value in interface.items() if value}
     for attachment in task.get("attachments") or ():
         for each in attachment.get("details") or ():
-            named.setdefault(str(each.get("name")).lower(), str(each.get("value")))
-    ipv6 = named.get("ipv6address")
-    return named.get("privateipv4address") or (f"[{ipv6}]" if ipv6 else None)
+            if each.get("value"):
+                named.setdefault(str(each.get("name")).lower(), str(each["value"]))
+    return [named[kind] for kind in ("privateipv4address", "ipv6address") if kind in named]
 
 
 def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,26 +231,48 @@ def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     if task.get("stopCode") in SPOT_CODES:
         windows.append(SPOT_WINDOW)
     why = str(task.get("stopCode") or "no stop code")
-    order = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})", "age": _age(event)}
+    age = min(max(0.0, round(_seconds_since(event) or 0.0, 1)), 3600.0)  # the task takes no more than that
+    order = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})", "age": age}
     return order | {"taken_out": True} | ({"window": min(windows)} if windows else {})
 
 
-def _age(event: Mapping[str, Any]) -> float:
-    """Return how many seconds ago it happened, as far as the event tells; the task takes 3600 at the most."""
+def _seconds_since(event: Mapping[str, Any]) -> float | None:
+    """Return how many seconds ago it happened, where the event tells."""
     try:
-        at = datetime.fromisoformat(str(event["time"]))
-    except (KeyError, ValueError):
-        return 0.0
-    return min(max(0.0, round((datetime.now(UTC) - at).total_seconds(), 1)), 3600.0)
+        return (datetime.now(UTC) - datetime.fromisoformat(str(event["time"]))).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _ask_all(
+    events: Sequence[Mapping[str, Any]], leaving: Mapping[int, Mapping[str, Any]]
+) -> dict[int, int | Exception]:
+    """Ask all of these tasks, many at a time; return of each the status, or why it was not asked."""
+
+    def ask(number: int) -> int | Exception:
+        task, problem = leaving[number], OSError("it has no address")
+        for address in _addresses(task):
+            try:
+                return _post(address, _order(events[number], task))
+            except OSError as error:
+                problem = error
+            except Exception as error:  # noqa: BLE001 - whatever one task answers is no reason to leave out the next
+                return error
+        return problem
+
+    if len(leaving) < 2:
+        return {number: ask(number) for number in leaving}
+    with ThreadPoolExecutor(min(AT_ONCE, len(leaving))) as pool:
+        return dict(zip(leaving, pool.map(ask, leaving), strict=True))
 
 
 def _post(address: str, order: Mapping[str, Any]) -> int:
     """Post to ``/drain`` and return the status; with a fresh token once more where the one at hand is refused."""
-    port, path, status = int(os.environ.get("DRAIN_PORT", "8000")), os.environ.get("DRAIN_PATH", "/drain"), 401
-    for fresh in (False, True):
-        headers = {"Authorization": f"Bearer {_read_token(fresh=fresh)}", "Content-Type": "application/json"}
-        # Not urllib: that follows redirects, with the token, to any host. No proxy either: the task is in the same VPC.
-        with closing(http.client.HTTPConnection(address, port, timeout=TIME_LIMIT)) as connection:
+    path, status, token = os.environ.get("DRAIN_PATH", "/drain"), 401, ""
+    for _ in range(2):
+        token = _read_token(refused=token)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        with closing(_connection(address)) as connection:
             connection.request("POST", path, json.dumps(order).encode(), headers)
             answer = connection.getresponse()
             status, text = answer.status, answer.read()
@@ -124,16 +285,35 @@ def _post(address: str, order: Mapping[str, Any]) -> int:
     raise OSError(message)
 
 
-def _read_token(*, fresh: bool) -> str:
+def _connection(address: str) -> http.client.HTTPConnection:
+    # Not urllib: that follows redirects, with the token, to any host. No proxy either: the task is in the same VPC.
+    port = int(os.environ.get("DRAIN_PORT", "8000"))
+    if os.environ.get("DRAIN_SCHEME", "http") == "http":
+        return http.client.HTTPConnection(address, port, timeout=TIME_LIMIT)
+    name = os.environ.get("DRAIN_TLS_NAME") or address
+    context = ssl.create_default_context(cafile=os.environ.get("DRAIN_CA") or None)
+    connection = http.client.HTTPSConnection(address, port, timeout=TIME_LIMIT, context=context)
+    plain = socket.create_connection((address, port), TIME_LIMIT)
+    try:
+        connection.sock = context.wrap_socket(plain, server_hostname=name)
+    except OSError:
+        plain.close()
+        raise
+    return connection
+
+
+def _read_token(*, refused: str) -> str:
     global _token  # noqa: PLW0603 - what outlives one call of a function in Lambda is global
-    if _token is None or fresh or time.monotonic() - _token[0] > KEEP_TOKEN:
-        text = _client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])["SecretString"].strip()
-        token = str(json.loads(text)["token"]).strip() if text.startswith("{") else text
-        if not (token and all("!" <= each <= "~" for each in token)):
-            message = "the secret holds no token that a header can carry"  # whose error would show it in the log
-            raise NotAskedYet(message)
-        _token = time.monotonic(), token
-    return _token[1]
+    with _reading:  # of many tasks that refuse it one reads it again
+        if _token is None or _token[1] == refused or time.monotonic() - _token[0] > KEEP_TOKEN:
+            secret = _client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])
+            text = secret["SecretString"].strip()
+            token = str(json.loads(text)["token"]).strip() if text.startswith("{") else text
+            if not (token and all("!" <= each <= "~" for each in token)):
+                message = "the secret holds no token that a header can carry"  # whose error would show it in the log
+                raise NotAskedYet(message)
+            _token = time.monotonic(), token
+        return _token[1]
 
 
 def _client(service: str) -> Any:

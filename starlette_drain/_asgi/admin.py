@@ -54,8 +54,18 @@ STILL_IN_SERVICE = (
     "arrivals are let in up to the deadline, unless late_arrivals is 'refuse'"
 )
 
-PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "forwarded")
-"""What tells that a request did not come straight. An ALB can be set to leave the first one out, but not the others."""
+PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "forwarded")
+"""What tells that a request did not come straight. An ALB can be set to leave the first one out, but not the second."""
+
+OWN_PROXY_HEADERS = ("x-request-id", "x-envoy-")
+"""What a task's own Envoy adds to X-Forwarded-Proto, as that of Service Connect: it leads to this task and no other."""
+
+
+def _came_through_a_balancer(headers: Mapping[str, str]) -> bool:
+    """Tell whether something that chooses among tasks has passed a request on."""
+    if any(name in headers for name in PROXY_HEADERS):
+        return True
+    return "x-forwarded-proto" in headers and not any(name.startswith(OWN_PROXY_HEADERS) for name in headers)
 
 
 class _Refusal(Exception):
@@ -106,7 +116,7 @@ class AdminRoute:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        is_proxied = any(name in request.headers for name in PROXY_HEADERS)
+        is_proxied = _came_through_a_balancer(request.headers)
         if not is_proxied and wants_page(request):
             return make_page()
         self._authorize(request, is_proxied=is_proxied)

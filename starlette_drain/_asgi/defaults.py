@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from starlette_drain._asgi.announcement import Announcement
 from starlette_drain._asgi.command_socket import CommandSocket
@@ -13,6 +14,9 @@ from starlette_drain.telemetry.base import Observer
 from starlette_drain.telemetry.console import Console
 from starlette_drain.triggers.base import Trigger
 
+if TYPE_CHECKING:
+    from starlette_drain.telemetry.recorder import Recorder
+
 __all__ = ["equip"]
 
 
@@ -23,7 +27,10 @@ Drain.settings_type = AwsSettings
 def equip(drain: Drain) -> None:
     """Give *drain* the usual triggers and observers where the user chose none."""
     settings = AwsSettings.of(drain.settings)
-    if drain.host.equip(triggers=lambda: _triggers(settings), observers=lambda: _observers(settings)):
+    recorder = _recorder(settings)
+    if drain.host.equip(
+        triggers=lambda: _triggers(settings, recorder), observers=lambda: _observers(settings, recorder)
+    ):
         group = WorkerGroup()
         drain.host.coordinate(lambda life: group.join(life, lambda: drain.host.triggers), group.lead)
         drain.host.add(group)
@@ -46,21 +53,29 @@ def _origin(group: WorkerGroup) -> str:
     return f"worker {member.pid}, one of {member.workers}" if member is not None and member.workers > 1 else ""
 
 
-def _triggers(settings: AwsSettings) -> Iterable[Trigger]:
+def _recorder(settings: AwsSettings) -> "Recorder | None":
+    if not settings.record:
+        return None
+    from starlette_drain.telemetry.recorder import Recorder  # noqa: PLC0415
+
+    return Recorder(settings)
+
+
+def _triggers(settings: AwsSettings, recorder: "Recorder | None") -> Iterable[Trigger]:
     # Each in its own file, and imported only where it is wanted.
     from starlette_drain.triggers.sigterm import SigtermTrigger  # noqa: PLC0415
 
     yield SigtermTrigger()
-    yield from _aws(settings)
+    yield from _aws(settings, recorder)
 
 
-def _aws(settings: AwsSettings) -> Iterable[Trigger]:
+def _aws(settings: AwsSettings, recorder: "Recorder | None") -> Iterable[Trigger]:
     is_wanted = settings.sources or settings.self_registration
     if not is_wanted:
         return
     from starlette_drain.aws.session import AWSSession  # noqa: PLC0415
 
-    session = AWSSession()
+    session = AWSSession(record=recorder)
     if "target-health" in settings.sources:
         from starlette_drain.aws.sources.target_health import TargetHealthTrigger  # noqa: PLC0415
 
@@ -79,8 +94,9 @@ def _aws(settings: AwsSettings) -> Iterable[Trigger]:
         yield SelfRegistration(session, registers=settings.self_registration is True)
 
 
-def _observers(settings: AwsSettings) -> Iterable[Observer]:
+def _observers(settings: AwsSettings, recorder: "Recorder | None") -> Iterable[Observer]:
     from starlette_drain.telemetry.logs import LogObserver  # noqa: PLC0415
     from starlette_drain.telemetry.otel import OpenTelemetryObserver  # noqa: PLC0415
 
-    return LogObserver(observes_only=settings.mode == "observe"), OpenTelemetryObserver()
+    log, otel = LogObserver(observes_only=settings.mode == "observe"), OpenTelemetryObserver()
+    return (log, otel, recorder) if recorder else (log, otel)

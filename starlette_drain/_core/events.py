@@ -27,6 +27,7 @@ __all__ = [
     "SessionOpened",
     "SessionRefused",
     "SessionShed",
+    "SignalReceived",
     "StormBegan",
     "StormEnded",
     "StormProgressed",
@@ -193,6 +194,13 @@ class StormEnded(Event):
     storm: Storm
     limit: int
     observes_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceived(Event):
+    """The process was told to stop, by the signal of this name."""
+
+    signal: str
 
 
 @dataclass(frozen=True, slots=True)

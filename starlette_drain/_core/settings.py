@@ -166,6 +166,12 @@ class Settings:
         True,
         "Whether the log is shown in the server's own format where the application has configured no logging.",
     )
+    record: bool = switch(
+        False,
+        "Whether what is seen of a deployment is written to the log as JSON lines, with pseudonyms for all names, for "
+        "`starlette-drain record`.",
+        expert=True,
+    )
 
     @classmethod
     def load(cls, options: Mapping[str, Any], environ: Mapping[str, str]) -> Self:

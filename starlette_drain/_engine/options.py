@@ -30,6 +30,7 @@ class DrainOptions(TypedDict, total=False):
     exit_when_drained: bool
     admin_token: str | None
     log: bool
+    record: bool
     sources: str | tuple[str, ...]
     self_registration: Literal["deregister"] | bool
     target_group_arn: str | tuple[str, ...]

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
-from starlette_drain.aws.api.budget import REFILL, fleet_interval, start_spread
-from starlette_drain.aws.api.calls import AwsCalls, region_of, unobserved
+from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, start_spread
+from starlette_drain.aws.api.calls import AwsCalls, Record, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.api.once import Once
@@ -40,6 +40,7 @@ class AWSSession:
         rng: The source of randomness.
         fetch: Who gets a JSON document from the task metadata endpoint; a thread by default.
         wall_clock: Seconds since 1970, to compare with AWS's.
+        record: Who writes down what AWS answers.
     """
 
     make_clients: Callable[[], AwsClients] = Aioboto3Clients
@@ -53,12 +54,14 @@ class AWSSession:
         rng: Random | None = None,
         fetch: Fetch = fetch_json,
         wall_clock: Callable[[], float] = time.time,
+        record: Record | None = None,
     ) -> None:
         self.environ = os.environ if environ is None else environ
         self.rng = rng or Random()
         self.wall_clock = wall_clock
+        self.record = record
         self._clients = clients
-        self._fetch = fetch
+        self._fetch = fetch if record is None else _recorded(fetch, record)
         self._open: OpenSession | None = None
         self._is_urgent = False
 
@@ -110,6 +113,12 @@ class OpenSession:
         """How many tasks the service has, as ECS told at the start."""
         self.listed = 0
         """How many tasks the target groups list, as last seen."""
+        self.balancers = Bucket()
+        """The budget of Describe calls of Elastic Load Balancing."""
+        self.tasks = Bucket(ECS_REFILL)
+        """That of DescribeTasks."""
+        self.deployments = Bucket(ECS_REFILL)
+        """That of the calls about service deployments."""
         self.task = Once(self._read_task, session.rng)
         """What the metadata endpoint tells of this task."""
         self.service = Once(self._find_service, session.rng)
@@ -121,7 +130,7 @@ class OpenSession:
         self._session = session
         self._settings = settings
         self._fetch = fetch
-        self.calls = AwsCalls(clients)
+        self.calls = AwsCalls(clients, record=session.record)
         """The way to AWS."""
         for arn in settings.target_group_arn[:1]:
             self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
@@ -140,10 +149,11 @@ class OpenSession:
             self._records = self._records or EcsRecords(self.calls, task)
         return self._records
 
-    def interval(self, shortest: float, things: int = 1, *, refill: float = REFILL) -> float:
+    def interval(self, shortest: float, bucket: Bucket, things: int = 1, *, longest: float = 60.0) -> float:
         """Return the seconds between two questions about each of so many *things*, as all tasks together may ask."""
         tasks = self.listed or self.size
-        return fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=refill)
+        alone = fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=bucket.refill)
+        return bucket.stretched(alone, max(1, tasks) * things, longest)
 
     async def close(self) -> None:
         """Close the clients."""
@@ -180,13 +190,24 @@ class OpenSession:
                 problem=problem, remedy="it is tried again; see why AWS's APIs answer so slowly"
             ) from error
 
-    async def _wait_turn(self, tasks: int, groups: int) -> None:
+    async def _wait_turn(self, tasks: int, groups: int, brief: bool) -> None:  # noqa: FBT001
         """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
         self.size = tasks
         left = (self._limit.when() or self.loop.time()) - self.loop.time()
         self._limit.reschedule(None)
-        if seconds := start_spread(tasks, groups, self._settings.poll_share):
+        if seconds := start_spread(tasks, groups, self._settings.poll_share, brief=brief):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()
         self._limit.reschedule(self.loop.time() + left)
+
+
+def _recorded(fetch: Fetch, record: Record) -> Fetch:
+    """Return *fetch*, and let what it gets be written down."""
+
+    async def fetch_and_record(url: str) -> Mapping[str, Any]:
+        answer = await fetch(url)
+        record.answer("metadata", {}, answer)
+        return answer
+
+    return fetch_and_record

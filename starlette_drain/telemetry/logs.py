@@ -21,6 +21,7 @@ from starlette_drain._core.events import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    SignalReceived,
     StormBegan,
     StormEnded,
     StormProgressed,
@@ -98,6 +99,7 @@ SEES = {
     "blind": "Trigger %(drain_trigger)s sees nothing of %(drain_what)s: %(drain_because)s",
 }
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
+RECEIVED = "The process was told to stop, by %(drain_signal)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 
 OPENED = "A %(drain_session_kind)s session opened on %(drain_session_path)s"
@@ -275,6 +277,8 @@ class LogObserver:
                 )
             case TriggerRestored():
                 self._say(logging.INFO, RESTORED, trigger=event.trigger, impaired_for=event.seconds)
+            case SignalReceived():
+                self._say(logging.DEBUG, RECEIVED, signal=event.signal)
             case TriggerActed():
                 self._say(logging.INFO, ACTED, trigger=event.trigger, deed=_clause(event.deed))
             case WatchChanged():

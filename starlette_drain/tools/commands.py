@@ -9,6 +9,7 @@ import click
 from starlette_drain.tools.doctor.command import doctor
 from starlette_drain.tools.option_help import all_options
 from starlette_drain.tools.plan.command import plan
+from starlette_drain.tools.recording import record
 from starlette_drain.tools.rehearse.command import rehearse
 from starlette_drain.tools.tasks.command import cancel, start, status, watch
 
@@ -32,7 +33,7 @@ def group() -> None:
     """Look at tasks that run, act on them, and look before you deploy."""
 
 
-for each in (status, watch, start, cancel, rehearse, plan, doctor):
+for each in (status, watch, start, cancel, rehearse, plan, doctor, record):
     group.add_command(each)
 
 

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.events import TriggerImpaired, TriggerStoodDown
+from starlette_drain._core.events import SignalReceived, TriggerImpaired, TriggerStoodDown
 from starlette_drain.triggers.base import Control
 
 __all__ = ["SigtermTrigger"]
@@ -71,6 +71,7 @@ class SigtermTrigger:
         try:
             await self._wait(came, handler, control)
             self._state, self._received = "received", signal.Signals(handler.received).name
+            control.emit(SignalReceived(control.time(), self._received))
             try:
                 await self._drain(control, self._received)
             except Exception:

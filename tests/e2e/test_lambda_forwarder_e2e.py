@@ -4,6 +4,8 @@ import contextlib
 import copy
 import json
 import logging
+import socket
+import ssl
 import threading
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,8 @@ from starlette_drain.testing import FakeAWS
 
 EVENTS = Path(__file__).parent / "ecs_events"
 """In the shape of the samples in AWS's documentation of ECS task state change events."""
+
+OPTIONS = ("WINDOW", "PATH", "PORT", "SCHEME", "TLS_NAME", "CA")
 
 NOT_LEAVING = [
     ("PROVISIONING", "RUNNING"),
@@ -59,8 +63,9 @@ def cold(fake, monkeypatch):
     """Return the handler in the environment of a cold start, for a port that a test has to set."""
     monkeypatch.setattr(lambda_forwarder, "_clients", {})
     monkeypatch.setattr(lambda_forwarder, "_token", None)
+    monkeypatch.setattr(lambda_forwarder, "FRESH", 0.0)  # so that ECS is asked about all of them
     monkeypatch.setenv("TOKEN_SECRET", "drain-token")
-    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "DRAIN_WINDOW", "DRAIN_PATH", "DRAIN_PORT"):
+    for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", *(f"DRAIN_{each}" for each in OPTIONS)):
         monkeypatch.delenv(variable, raising=False)
     with fake.serve() as endpoint:
         for variable, value in endpoint.environment().items():
@@ -172,6 +177,7 @@ def test_late_events(fake, server, function, event, end):
     if end == "stopped":
         fake.tasks[0].last_status = fake.tasks[0].desired_status = "STOPPED"
     else:
+        event["time"] = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
         fake.add_task(fake.services[0], addresses=("127.0.0.1",))
         del fake.tasks[0]
     assert function(event)["outcome"] == "gone"
@@ -179,7 +185,8 @@ def test_late_events(fake, server, function, event, end):
 
 
 def test_a_task_that_serves_on(server, function, event):
-    """What counts is the answer of ECS: a task that shall run is not drained, whatever an event says."""
+    """A record that is as new as the event counts: a task that is to run is not drained, whatever an event says."""
+    event["detail"]["version"] = 3
     assert function(event)["outcome"] == "gone"
     assert state_of(server)["state"] == "serving"
 
@@ -253,10 +260,15 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def a_stranger(*answer):
+def a_stranger(*answer, at="127.0.0.1", tls=None):
     """Let a stranger answer; yields its port and what it is asked."""
     kind = type("Stranger", (Stranger,), {"asked": [], "answer": answer})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as http:
+    family = socket.AF_INET6 if ":" in at else socket.AF_INET
+    with type("Server", (ThreadingHTTPServer,), {"address_family": family})((at, 0), kind) as http:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            http.socket = context.wrap_socket(http.socket, server_side=True)
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
         try:
@@ -334,15 +346,69 @@ def test_a_secret_that_is_no_token(fake, cold, event, capsys, secret):
     assert not any(part in logged for part in secret.split())
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    """Return a file with a key and its self-signed certificate, which names task.internal and no address."""
+    pytest.importorskip("cryptography")
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "task.internal")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(1))
+        .not_valid_after(now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("task.internal")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    file = tmp_path / "task.pem"
+    file.write_bytes(pem + made.public_bytes(serialization.Encoding.PEM))
+    return file
+
+
+@pytest.mark.parametrize("name", ["task.internal", "other.internal", None])
+def test_https_to_the_task(fake, cold, event, certificate, monkeypatch, name):  # noqa: PLR0917
+    """The token is sent where the certificate is trusted and names the task as it is set, and nowhere else."""
+    fake.deactivate(fake.tasks[0])
+    monkeypatch.setenv("DRAIN_SCHEME", "https")
+    monkeypatch.setenv("DRAIN_CA", str(certificate))
+    if name:
+        monkeypatch.setenv("DRAIN_TLS_NAME", name)
+    with a_stranger(202, {}, b'{"state": "draining"}', tls=certificate) as (port, asked):
+        monkeypatch.setenv("DRAIN_PORT", str(port))
+        if name == "task.internal":
+            assert cold(event)["status"] == 202
+            assert asked == [f"Bearer {TOKEN}"]
+        else:
+            with pytest.raises(lambda_forwarder.NotAskedYet, match="certificate"):
+                cold(event)
+            assert asked == []
+
+
+def test_a_task_without_an_ipv4_address(fake, cold, event, monkeypatch):
+    """In an IPv6-only subnet the task is told at its IPv6 address."""
+    task = fake.tasks[0]
+    task.addresses, task.ipv6_addresses = (), ("::1",)
+    fake.deactivate(task)
+    with a_stranger(202, {}, b'{"state": "draining"}', at="::1") as (port, asked):
+        monkeypatch.setenv("DRAIN_PORT", str(port))
+        assert cold(event)["status"] == 202
+        assert asked == [f"Bearer {TOKEN}"]
+
+
 def test_addresses():
-    """Containers name the address, attachments name it too, IPv6 gets its brackets, and bridge mode has none."""
+    """Containers name the addresses, attachments name them too, IPv4 comes first, and bridge mode has none."""
     ipv4 = {"containers": [{"networkInterfaces": [{"privateIpv4Address": "10.0.0.5", "ipv6Address": "2001:db8::5"}]}]}
     eni = {"attachments": [{"type": "eni", "details": [{"name": "privateIPv4Address", "value": "10.0.0.6"}]}]}
     ipv6 = {"containers": [{"networkInterfaces": [{"ipv6Address": "2001:db8::5"}]}]}
-    assert lambda_forwarder._address(ipv4) == "10.0.0.5"
-    assert lambda_forwarder._address(eni) == "10.0.0.6"
-    assert lambda_forwarder._address(ipv6) == "[2001:db8::5]"
-    assert lambda_forwarder._address({"containers": [{"networkBindings": []}]}) is None
+    assert lambda_forwarder._addresses(ipv4) == ["10.0.0.5", "2001:db8::5"]
+    assert lambda_forwarder._addresses(eni) == ["10.0.0.6"]
+    assert lambda_forwarder._addresses(ipv6) == ["2001:db8::5"]
+    assert lambda_forwarder._addresses({"containers": [{"networkBindings": []}]}) == []
 
 
 def test_a_task_in_bridge_mode(fake, function, event):
@@ -382,8 +448,9 @@ def test_with_moto(server, event, monkeypatch):
         run = ecs.run_task(cluster="main", taskDefinition="app", launchType="FARGATE", networkConfiguration=network)
         task = run["tasks"][0]
         event["detail"] |= {"taskArn": task["taskArn"], "clusterArn": task["clusterArn"]}
-        assert lambda_forwarder._address(task)
-        monkeypatch.setattr(lambda_forwarder, "_address", lambda _task: "127.0.0.1")
+        assert lambda_forwarder._addresses(task)
+        monkeypatch.setattr(lambda_forwarder, "FRESH", 0.0)
+        monkeypatch.setattr(lambda_forwarder, "_addresses", lambda _task: ["127.0.0.1"])
         # Each look at a task moves it on in moto: DEACTIVATING, STOPPING, DEPROVISIONING, STOPPED.
         assert lambda_forwarder.handler(event)["status"] == 202
         assert lambda_forwarder.handler(event)["outcome"] == "gone"

@@ -15,8 +15,17 @@
 # all that the groups list, and divides by how often it is listed itself: N in each of two groups are N tasks where it
 # is in both, and 2N where it is in one. Until it is listed it takes the larger number.
 #
-# Tasks that are started together would ask together, for themselves (two Describe calls) and about each group. ECS,
-# whose budget is another, tells how many there are, so each draws its moment from the time in which all may ask.
+# No task knows how many other services there are, and the bucket is theirs too. What tells is that AWS throttles: each
+# throttled poll doubles the interval of its task (one that follows another makes it four times as long, for then there
+# are far too many), each answered one shortens it by a little, down to what the sum above
+# says. A part p of the polls is throttled where p x ln 2 = (1 - p) x RECOVERY: 1.4 %, for any number of services and
+# tasks, and of the calls of others as many. A service that is so small that it takes next to nothing is never stretched
+# so far that it would sleep through a deregistration.
+#
+# Tasks that are started together would ask together. ECS, whose budget is another, tells how many there are, so each
+# draws its moment from the time in which all may ask. In a small service a task finds out first what its groups are and
+# what their delay is. In a large one that has to wait: the first look alone is one call for each task and group, and
+# takes a larger part of the budget, for once.
 #
 # The price is the detection lag. A deregistration is noticed up to one interval late, and the deadline counts from the
 # last answer before it, so that each second of the interval is one less to shed in. Past a quarter of the delay that is
@@ -29,7 +38,10 @@ __all__ = [
     "ADD_A_SOURCE",
     "BURST",
     "ECS_REFILL",
+    "FEW",
     "REFILL",
+    "START",
+    "Bucket",
     "fleet_interval",
     "is_too_slow",
     "share_used",
@@ -49,6 +61,24 @@ ECS_REFILL = 20.0
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
 """
 
+RECOVERY = 0.01
+"""By which part an answered poll shortens an interval that has been stretched: back from a doubling after 70."""
+
+MOST = 32.0
+"""How many times as long an interval becomes at the most."""
+
+NOTHING = 0.01
+"""Part of the refill that a service may always use, however others throttle it."""
+
+FEW = 20
+"""Tasks up to which a service is small: it finds out all about its target groups before it looks for the first time."""
+
+START_SHARE = 0.5
+"""Part of the budget that the first looks of a larger one may use."""
+
+START = 60.0
+"""Seconds in which a fleet that starts together looks for the first time, up to 300 tasks."""
+
 SLOWEST = 0.25
 """Part of the delay that may pass before a deregistration is noticed."""
 
@@ -57,6 +87,48 @@ ADD_A_SOURCE = (
     "or DRAIN_POLL_SHARE if little else in the account makes such calls"
 )
 """What to do where polling is too slow."""
+
+
+class Bucket:
+    """
+    One of the account's buckets of calls, as far as this task knows it.
+
+    Args:
+        refill: Calls per second that the account gets back.
+    """
+
+    def __init__(self, refill: float = REFILL) -> None:
+        self.refill = refill
+        self.stretch = 1.0
+        """How many times as long the intervals are as this service alone would need."""
+        self._most = MOST
+        self._in_a_row = 0
+
+    def stretched(self, interval: float, calls: float, longest: float) -> float:
+        """
+        Return the *interval* that a service keeps, as AWS throttles.
+
+        Args:
+            interval: Seconds, as the service alone would need.
+            calls: How many calls the service makes in one interval.
+            longest: Seconds that the interval should not exceed where so few calls do not matter.
+        """
+        longest = max(longest, interval)
+        self._most = longest / interval if calls / longest <= NOTHING * self.refill else MOST
+        self.stretch = min(self.stretch, self._most)
+        return interval * self.stretch
+
+    def throttled(self) -> float:
+        """Take note that AWS has throttled a poll; return how many times as long the interval becomes."""
+        self._in_a_row += 1
+        before = self.stretch
+        self.stretch = min(self._most, before * (2 if self._in_a_row == 1 else 4))
+        return self.stretch / before
+
+    def answered(self) -> None:
+        """Take note that a poll was answered."""
+        self._in_a_row = 0
+        self.stretch = max(1.0, self.stretch * (1 - RECOVERY))
 
 
 def tasks_listed(targets: int, own: int) -> int:
@@ -84,7 +156,7 @@ def fleet_interval(poll_interval: float, tasks: int, groups: int, share: float, 
     return max(poll_interval, tasks * groups / (refill * share))
 
 
-def start_spread(tasks: int, groups: int, share: float) -> float:
+def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False) -> float:
     """
     Return over how many seconds tasks that start together have to spread their first questions; 0 where they are few.
 
@@ -92,8 +164,13 @@ def start_spread(tasks: int, groups: int, share: float) -> float:
         tasks: How many there are.
         groups: Target groups that each of them asks about.
         share: Part of the budget that all of them together may use.
+        brief: Whether they look for the first time before they ask anything else.
     """
-    calls = 1 + 2 * groups if groups else 0  # the kind of all groups; the attributes and the first poll of each
+    if not groups:
+        return 0.0
+    calls = 1 + 2 * groups  # the kind of all groups; the attributes and the first poll of each
+    if brief:
+        calls, share = groups, max(share, START_SHARE)  # the first poll of each alone
     return max(0.0, tasks * calls - BURST * share) / (REFILL * share)
 
 

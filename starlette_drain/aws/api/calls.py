@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from opentelemetry import context as otel
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
@@ -14,13 +14,23 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from starlette_drain.aws.api.client import AwsClients
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind, classify
 
-__all__ = ["AwsCalls", "region_of", "unobserved"]
+__all__ = ["AwsCalls", "Record", "region_of", "unobserved"]
 
 TIME_LIMIT = 10.0
 """Seconds a call may take at the most, opening its client included: clients handed in may know no time limits."""
 
 OPEN_ANEW = frozenset({TroubleKind.NO_CREDENTIALS, TroubleKind.SLOW})
 """After which a client is made anew: with credentials, where there are some by then; and with longer time limits."""
+
+
+class Record(Protocol):
+    """Who writes down what AWS answers."""
+
+    def answer(self, operation: str, parameters: Mapping[str, Any], answer: object) -> None:
+        """Write down an answer."""
+
+    def failure(self, operation: str, kind: str) -> None:
+        """Write down that there was none."""
 
 
 class AwsCalls:
@@ -30,10 +40,12 @@ class AwsCalls:
     Args:
         clients: Who makes the clients.
         region: The region to call; ``None`` leaves it to the clients' own configuration.
+        record: Who writes down what is answered.
     """
 
-    def __init__(self, clients: AwsClients, region: str | None = None) -> None:
+    def __init__(self, clients: AwsClients, region: str | None = None, *, record: Record | None = None) -> None:
         self._clients = clients
+        self._record = record
         self.region = region
         self.regions: dict[str, str | None] = {}
         """The region of each service that is called in another."""
@@ -66,16 +78,20 @@ class AwsCalls:
                 with unobserved():
                     client = await self._client(service)
                     answer: Mapping[str, Any] = await getattr(client, _snake(operation))(**parameters)
-                    return answer
         except AwsCallFailed:
             raise
         except Exception as error:
             trouble = classify(error, service, operation)
+            if self._record:
+                self._record.failure(operation, trouble.kind.value)
             if trouble.kind is TroubleKind.SLOW and hasattr(self._clients, "be_patient"):
                 self._clients.be_patient()
             if trouble.kind in OPEN_ANEW:
                 await self._close(service, client)
             raise AwsCallFailed(trouble) from error
+        if self._record:
+            self._record.answer(operation, parameters, answer)
+        return answer
 
     async def _client(self, service: str) -> Any:
         async with self._opening:

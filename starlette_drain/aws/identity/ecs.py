@@ -22,6 +22,8 @@ class EcsRecords:
         """What the metadata endpoint tells."""
         self.asked = -math.inf
         """When the present record of the task was asked for, on the event loop's clock."""
+        self.is_denied = False
+        """Whether the role may not ask for the record of the task."""
         self._calls = calls
         self._record: Mapping[str, Any] | None = None
         self._services: dict[str, Mapping[str, Any]] = {}
@@ -55,6 +57,7 @@ class EcsRecords:
             return str((await self.task()).get("startedBy") or "")
         except AwsCallFailed as failed:
             if failed.trouble.kind is TroubleKind.DENIED:
+                self.is_denied = True
                 return ""
             raise
 

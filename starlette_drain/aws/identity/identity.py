@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette_drain.aws.api import elbv2
+from starlette_drain.aws.api.budget import FEW
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.aws.identity.balancers import (
@@ -21,8 +22,11 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "canonical_id", "discover"]
 
-Turn = Callable[[int, int], Awaitable[None]]
-"""Waits before ELBv2 is asked for the first time, told how many tasks the service has, and in how many groups."""
+Turn = Callable[[int, int, bool], Awaitable[None]]
+"""Waits before ELBv2 is asked for the first time.
+
+It is told how many tasks the service has, in how many groups, and whether they look before they ask anything else.
+"""
 
 DEFAULT_DELAY = 300.0
 """Seconds: the deregistration delay of a target group where none is set."""
@@ -49,6 +53,7 @@ class OwnTarget:
         ports: The ports; none stands for every port.
         delay: Deregistration delay in seconds.
         delay_known: Whether the delay was looked up or given, rather than assumed.
+        delay_pending: Whether it has yet to be looked up, for the first look at the target comes first.
         target_type: ``"ip"`` or ``"instance"``; empty where it was not looked up.
         connection_termination: Whether an NLB cuts connections when the delay ends; ``None`` where not looked up.
     """
@@ -58,6 +63,7 @@ class OwnTarget:
     ports: frozenset[int]
     delay: float
     delay_known: bool = True
+    delay_pending: bool = False
     target_type: str = ""
     connection_termination: bool | None = None
 
@@ -110,7 +116,8 @@ async def discover(
         calls: The way to AWS.
         settings: What is given by hand.
         task: What the metadata endpoint tells; ``None`` off ECS.
-        wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked.
+        wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked. In a large service
+            what is not needed for the first look at the target is then left for later.
         records: What ECS knows of *task*, where that is shared with others.
 
     Raises:
@@ -131,14 +138,18 @@ class _Discovery:
     service: str | None = None
     troubles: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_brief: bool = False
+    """Whether only what the first look needs is asked: the service is large, and AWS's budget the whole account's."""
 
     async def run(self) -> TaskIdentity:
         if self.task and self.records is None:
             self.records = EcsRecords(self.calls, self.task)
         registrations = await self._registrations()
         if self.wait_turn and self.service and self.records:
-            arns = {each.target_group_arn for each in registrations}
-            await self.wait_turn(await self.records.size(self.service), len(arns))
+            arns, size = {each.target_group_arn for each in registrations}, await self.records.size(self.service)
+            in_awsvpc = self.task is not None and self.task.is_awsvpc
+            self.is_brief = size > FEW and len(arns) == 1 and in_awsvpc and not self.settings.self_registration
+            await self.wait_turn(size, len(arns), self.is_brief)
         groups = await self._groups(registrations)
         targets: dict[str, OwnTarget] = {}
         for each in registrations:
@@ -205,6 +216,8 @@ class _Discovery:
         arns = list(dict.fromkeys(each.target_group_arn for each in registrations))
         if not arns or (self.settings.target_id and self.settings.target_port):
             return {arn: {} for arn in arns}
+        if self.is_brief:
+            return {arn: {"TargetType": "ip"} for arn in arns}  # there is no other kind for a task in awsvpc mode
         try:
             return await elbv2.describe_groups(self.calls, arns)
         except AwsCallFailed as failed:
@@ -237,8 +250,12 @@ class _Discovery:
             )
         ids = await self._ids(target_type)
         ports = await self._ports(registration, target_type, protocol)
-        delay, known, termination = await self._delay(registration.target_group_arn)
-        return OwnTarget(registration.target_group_arn, ids, ports, delay, known, target_type, termination)
+        if is_pending := self.is_brief and self.settings.deregistration_delay is None:
+            delay, known, termination = DEFAULT_DELAY, False, None
+        else:
+            delay, known, termination = await self._delay(registration.target_group_arn)
+        arn = registration.target_group_arn
+        return OwnTarget(arn, ids, ports, delay, known, is_pending, target_type, termination)
 
     async def _ids(self, target_type: str) -> frozenset[str]:
         if self.settings.target_id:
@@ -314,6 +331,7 @@ def _merged(one: OwnTarget, other: OwnTarget) -> OwnTarget:
         ports,
         one.delay,
         one.delay_known,
+        one.delay_pending,
         one.target_type,
         one.connection_termination,
     )

@@ -63,7 +63,7 @@ class TargetGroup:
         self._entries: deque[int] = deque(maxlen=REMEMBERED)
         self._rng = rng
         self.delay_due = self._next_delay(polls.began, polls.interval) if follows_delay else math.inf
-        """When the delay is to be read again."""
+        """When the delay is to be read again, or for the first time."""
 
     @property
     def is_in_service(self) -> bool:
@@ -102,7 +102,8 @@ class TargetGroup:
         if reading.own:
             self._entries.append(reading.own)
         if reading.verdict.leaving:
-            if not self.is_leaving and reading.verdict is Verdict.DRAINING and self.delay_due < math.inf:
+            is_open = reading.verdict is Verdict.DRAINING or self.target.delay_pending
+            if not self.is_leaving and is_open and self.delay_due < math.inf:
                 self.delay_due = asked
             self.is_leaving = True
         elif self.is_in_service:
@@ -117,9 +118,13 @@ class TargetGroup:
             self.delay_due = now + DELAY_RETRY
             return False
         self.delay_due = self._next_delay(now, interval)
-        has_changed = delay != self.target.delay
-        self.target = replace(self.target, delay=delay, delay_known=True)
+        has_changed = delay != self.target.delay or self.target.delay_pending
+        self.target = replace(self.target, delay=delay, delay_known=True, delay_pending=False)
         return has_changed
+
+    def give_up_delay(self) -> None:
+        """Take note that the delay may not be read: what was assumed stands."""
+        self.target, self.delay_due = replace(self.target, delay_pending=False), math.inf
 
     def _next_delay(self, now: float, interval: float) -> float:
         return now + max(DELAY_AGE, DELAY_INTERVALS * interval) * self._rng.uniform(0.75, 1.0)

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from starlette_drain._core.events import TriggerPolled
 from starlette_drain.aws.api.backoff import Backoff
+from starlette_drain.aws.api.budget import Bucket
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind, classify
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.triggers.base import Control
@@ -46,6 +47,7 @@ class Polls:
         rng: The source of randomness.
         interval: Seconds between two looks.
         longest: Seconds between two looks at the most, however long AWS throttles.
+        bucket: The budget that the questions come out of.
         source: What is asked, where a trigger asks several.
         impairment: Who tells that it fails, where several share one voice.
         after_look: Called after every look, whether it was answered or not.
@@ -59,6 +61,7 @@ class Polls:
         *,
         interval: float,
         longest: float = 60.0,
+        bucket: Bucket | None = None,
         source: str | None = None,
         impairment: Impairment | None = None,
         after_look: Callable[[], None] = lambda: None,
@@ -68,6 +71,7 @@ class Polls:
         self.source = source or trigger
         self.impairment = impairment or Impairment(trigger, control)
         self.backoff = Backoff(interval, longest, rng)
+        self.bucket = bucket or Bucket()
         self.answered: float | None = None
         """When the last question that was answered was asked."""
         self.last_error: str | None = None
@@ -150,6 +154,7 @@ class Look:
             self._tell(self.outcome)
             polls.impairment.worked(polls.source)
             polls.backoff.reset()
+            polls.bucket.answered()
             polls.answered, polls.last_error = self.asked, None
             polls._after_look()
             return False
@@ -170,6 +175,8 @@ class Look:
         self._tell(trouble.kind.value)
         polls.last_error = trouble.problem
         polls.impairment.failed(polls.source, trouble)
+        if trouble.kind is TroubleKind.THROTTLED:
+            polls.pace(polls._pace * polls.bucket.throttled())
         if trouble.kind in SLOW_DOWN:
             polls.backoff.grow()
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.deadline import deadline
-from starlette_drain.aws.api.budget import ECS_REFILL
 from starlette_drain.aws.identity.deployment import Deployments, RevisionVerdict, bake_time, judge
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession, OpenSession
@@ -66,6 +65,7 @@ class ServiceDeploymentTrigger(AwsSource):
             control,
             self._session.rng,
             interval=slow,
+            bucket=aws.deployments,
             after_look=lambda: self._report_sight(
                 control,
                 self._watch_of(self._polls, control.time()),
@@ -86,7 +86,7 @@ class ServiceDeploymentTrigger(AwsSource):
                     if self._claim:
                         control.claim(self._claim)
                 # After a rollback the traffic comes back to tasks that turn it away: not for longer than need be.
-                polls.pace(aws.interval(settings.poll_interval if self._claim else slow, refill=ECS_REFILL))
+                polls.pace(aws.interval(settings.poll_interval if self._claim else slow, aws.deployments))
 
     async def _ask(self, deployments: Deployments) -> RevisionVerdict:
         """Ask once, and return what the answer means for our revision."""

@@ -1,6 +1,7 @@
 """The trigger that watches what the load balancer does with this task's target."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,8 +18,8 @@ from starlette_drain._core.events import (
     WindowTooLong,
 )
 from starlette_drain.aws.api import elbv2
-from starlette_drain.aws.api.budget import ADD_A_SOURCE, is_too_slow, share_used, tasks_listed
-from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
+from starlette_drain.aws.api.budget import ADD_A_SOURCE, START, is_too_slow, share_used, tasks_listed
+from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.aws.identity.identity import TaskIdentity
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession, OpenSession
@@ -85,6 +86,8 @@ class TargetHealthTrigger(AwsSource):
         self._rebalance: Rebalance | None = None
         self._began = 0.0
         self._lag = 0.0
+        self._may_not_ask_ecs = False
+        """Whether ECS denies what says that a target that drains when it is first seen is ours."""
         self._claim_delay = 0.0
         """The delay by which the present claim was made."""
 
@@ -97,11 +100,12 @@ class TargetHealthTrigger(AwsSource):
         self._groups, self._began = tuple[TargetGroup, ...](), control.time()
         async with self._session.open(settings) as aws:
             self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
+            self._may_not_ask_ecs = self._session.is_on_ecs and (await aws.records()).is_denied
             self._warn_of_gaps(self.identity, control)
             if not self.identity.targets:
                 self._stand_down(control, "; ".join(self.identity.notes), is_alarm=self.identity.service is not None)
                 return
-            self._begin_polling(self.identity, control)
+            self._begin_polling(self.identity, aws, control)
             async with asyncio.TaskGroup() as polling:
                 for group in self._groups:
                     poll = self._poll(group, aws, control)
@@ -163,10 +167,16 @@ class TargetHealthTrigger(AwsSource):
     async def _follow_delay(self, group: TargetGroup, aws: OpenSession, control: Control) -> None:
         """Read the delay again, and use what it is now; where that fails what is known stands."""
         delay: float | None = None
-        with suppress(AwsCallFailed, KeyError, TimeoutError, TypeError, ValueError):
+        try:
             async with asyncio.timeout(PATIENCE):
                 attributes = await elbv2.describe_attributes(aws.calls, group.target.target_group_arn)
                 delay = float(attributes["deregistration_delay.timeout_seconds"])
+        except AwsCallFailed as failed:
+            if group.target.delay_pending and failed.trouble.kind is TroubleKind.DENIED:
+                self._do_without_delay(group, failed.trouble, control)
+                return
+        except (KeyError, TimeoutError, TypeError, ValueError):
+            pass
         if not group.take_delay(delay, control.time(), self._lag):
             return
         if self._claim and self._claim.deadline is not None:
@@ -174,6 +184,16 @@ class TargetHealthTrigger(AwsSource):
             self._claim = replace(self._claim, deadline=max(control.time(), ends))
         self._pace_polls()
         self._advise(control)
+        self._report(control)
+
+    def _do_without_delay(self, group: TargetGroup, trouble: Trouble, control: Control) -> None:
+        """Go on with the delay that was assumed, and tell that it may not be read."""
+        group.give_up_delay()
+        note = f"a deregistration delay of {group.target.delay:g} s is assumed, the default"
+        control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
+        if self.identity:
+            troubles, notes = (*self.identity.troubles, trouble), (*self.identity.notes, note)
+            self.identity = replace(self.identity, troubles=troubles, notes=notes)
         self._report(control)
 
     def status(self, now: float) -> Mapping[str, Any]:
@@ -212,7 +232,7 @@ class TargetHealthTrigger(AwsSource):
         if identity.service and not identity.targets:
             control.emit(TriggerImpaired(now, self.name, identity.notes[-1], NO_GROUP))
 
-    def _begin_polling(self, identity: TaskIdentity, control: Control) -> None:
+    def _begin_polling(self, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
         settings = AwsSettings.of(control.settings)
         self._lag = settings.poll_interval
         impairment = Impairment(self.name, control)
@@ -226,12 +246,13 @@ class TargetHealthTrigger(AwsSource):
                     self._session.rng,
                     interval=self._lag,
                     longest=longest_wait(target.delay),
+                    bucket=aws.balancers,
                     source=target.target_group_arn,
                     impairment=impairment,
                     after_look=partial(self._report, control),
                 ),
                 self._session.rng,
-                follows_delay=settings.deregistration_delay is None and target.delay_known,
+                follows_delay=settings.deregistration_delay is None and (target.delay_known or target.delay_pending),
             )
             for target in identity.targets
         )
@@ -239,6 +260,11 @@ class TargetHealthTrigger(AwsSource):
         if settings.rebalance:
             voice = Impairment(self.name, control, patience=1)
             self._rebalance = Rebalance(control, voice, is_on_ecs=self._session.is_on_ecs)
+        for each in self._groups:
+            if each.target.delay_pending:
+                # The first looks of the fleet come first, and then as many polls as it makes in one interval.
+                wait = aws.interval(self._lag, aws.balancers)
+                each.delay_due = control.time() + START + wait * self._session.rng.random()
         self._advise(control)
         self._state = "watching"
 
@@ -256,7 +282,8 @@ class TargetHealthTrigger(AwsSource):
         settings = AwsSettings.of(control.settings)
         aws.listed = self._tasks
         # Each task asks about every group, whether it is in it or not.
-        self._lag = aws.interval(settings.poll_interval, len(self._groups))
+        longest = longest_wait(self._shortest_delay)
+        self._lag = aws.interval(settings.poll_interval, aws.balancers, len(self._groups), longest=longest)
         if self._tasks > OUT_OF_LINE * max(1, aws.size) and not all(each.is_confirmed for each in self._groups):
             # One answer alone must not put off the next for long, where ECS knows of far fewer tasks.
             self._lag = min(self._lag, max(settings.poll_interval, FLOOR * self._shortest_delay))
@@ -278,7 +305,7 @@ class TargetHealthTrigger(AwsSource):
         fits = fitting_window(delay, lag, settings.margin)
         # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
         advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
-        if advice == self._advised:
+        if advice == self._advised or any(each.target.delay_pending for each in self._groups):
             return
         was_told, self._advised = self._advised is not None, advice
         if advice > 0:
@@ -361,11 +388,14 @@ class TargetHealthTrigger(AwsSource):
         window = max(0.0, self._shortest_delay - settings.poll_interval - effective_margin(settings.margin, delays[0]))
         if settings.window is not None:
             window = min(window, settings.window)
+        pending = " until it is read" if any(each.target.delay_pending for each in self._groups) else ""
         missing = [each.action for each in self.identity.troubles] if self.identity else []
+        if self._may_not_ask_ecs:
+            missing.append("ecs:DescribeTasks (a deregistration before the first look is left to SIGTERM)")
         return ", ".join(
             (
                 groups,
-                f"delay {' and '.join(f'{each:g}' for each in delays)} s",
+                f"delay {' and '.join(f'{each:g}' for each in delays)} s{pending}",
                 f"window {window:g} s",
                 f"every {settings.poll_interval:g} s or less often in a large fleet",
                 *((f"without {' and '.join(missing)}",) if missing else ()),
@@ -389,6 +419,7 @@ class TargetHealthTrigger(AwsSource):
             is_assumed=assumed,
             is_draining=self._is_draining,
             told=told,
+            started=self._began,
         )
 
     async def _ask_events(self, group: TargetGroup, aws: OpenSession, now: float) -> tuple[float, ...]:
@@ -443,6 +474,7 @@ def cause_of(
     is_assumed: bool = False,
     is_draining: bool = False,
     told: tuple[float, ...] = (),
+    started: float = -math.inf,
 ) -> DrainCause:
     """
     Return why, and until when, a target that *group* takes out wants a drain.
@@ -456,13 +488,18 @@ def cause_of(
         is_assumed: Whether it was assumed.
         is_draining: Whether a drain is under way already.
         told: When the service took targets out, by its events, where polls had failed for long.
+        started: When the watch began: a target that it has not seen otherwise is taken out since then at the earliest.
     """
     verdict = group.reading.verdict
-    began = group.clear if group.clear is not None else now - lag
+    if group.clear is not None:
+        began = group.clear
+    else:
+        # Since the start at the earliest, but for a container that was restarted meanwhile.
+        began = max(min(started, now - settings.poll_interval), now - max(lag, FLOOR * delay))
     what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
     reason = f"the target {group.target} is {what} the target group {group.target.group}"
     if group.clear is None:
-        reason += "; since when is unknown, and taken to be one poll interval"
+        reason += f"; since when is unknown, and taken to be {now - began:.0f} s"
     is_late = is_too_slow(now - began, delay) and verdict is Verdict.DRAINING
     cause_here = partial(DrainCause, TargetHealthTrigger.name, at=now, lag=now - began, taken_out=True)
     if is_draining and is_late:

@@ -17,14 +17,17 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.deadline import deadline, fitting_window
-from starlette_drain.aws.api.budget import ADD_A_SOURCE, ECS_REFILL, is_too_slow
+from starlette_drain.aws.api import elbv2
+from starlette_drain.aws.api.budget import ADD_A_SOURCE, START, is_too_slow
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, TroubleKind
+from starlette_drain.aws.identity.identity import TaskIdentity
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession, OpenSession
 from starlette_drain.aws.sources.impairment import Impairment
@@ -176,6 +179,7 @@ class EcsTaskTrigger(AwsSource):
             control,
             self._session.rng,
             interval=settings.poll_interval,
+            bucket=aws.tasks,
             after_look=lambda: self._report_sight(
                 control,
                 self._watch_of(self._polls, control.time()),
@@ -186,7 +190,7 @@ class EcsTaskTrigger(AwsSource):
             with look:
                 # What discovery has just been told need not be asked again.
                 record = await records.task(since=look.asked if polls.answered is not None else began)
-                polls.pace(aws.interval(settings.poll_interval, refill=ECS_REFILL))
+                polls.pace(aws.interval(settings.poll_interval, aws.tasks))
                 verdict = judge(record)
                 look.outcome = verdict.value
                 self._note(record, verdict, records.asked, control)
@@ -225,10 +229,10 @@ class EcsTaskTrigger(AwsSource):
                 if isinstance(missing, AwsCallFailed) and missing.trouble.kind is TroubleKind.DENIED:
                     return
                 continue
-            if not identity.targets or not all(each.delay_known for each in identity.targets):
+            self._delay = await self._delay_of(identity, aws)
+            if self._delay is None:
                 return
-            self._delay = identity.shortest_delay
-        lag = aws.interval(settings.poll_interval, refill=ECS_REFILL)
+        lag = aws.interval(settings.poll_interval, aws.tasks)
         fits = fitting_window(self._delay, lag, settings.margin)
         if fits > 0:
             control.note_window(fits)
@@ -237,6 +241,19 @@ class EcsTaskTrigger(AwsSource):
             Impairment(self.name, control, patience=1).on_error("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
         if self._end:
             control.claim(cause_of(self._end, self._delay, settings))
+
+    async def _delay_of(self, identity: TaskIdentity, aws: OpenSession) -> float | None:
+        """Return the shortest delay of all groups, ``None`` where one is not known."""
+        delays = [each.delay for each in identity.targets if each.delay_known]
+        for each in identity.targets:
+            if each.delay_pending:  # a large service: it is read when the fleet has started, or a drain needs it
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(START + aws.interval(1.0, aws.balancers) * self._session.rng.random()):
+                        await aws.needed.wait()
+                with suppress(AwsCallFailed, KeyError, TypeError, ValueError):
+                    attributes = await elbv2.describe_attributes(aws.calls, each.target_group_arn)
+                    delays.append(float(attributes["deregistration_delay.timeout_seconds"]))
+        return min(delays) if delays and len(delays) == len(identity.targets) else None
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return the state, the verdict, and the deregistration delay as far as it is known."""

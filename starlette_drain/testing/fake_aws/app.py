@@ -6,7 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from os import PathLike
+from typing import Any, Self
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
 from starlette_drain.testing.fake_aws.cluster import (
@@ -25,10 +26,11 @@ from starlette_drain.testing.fake_aws.faults import (
     Fault,
     FaultKind,
     Faults,
-    TokenBucket,
+    Throttle,
     as_error,
     distorted,
 )
+from starlette_drain.testing.fake_aws.replay import Replay, read_recording
 from starlette_drain.testing.fake_aws.rollout import FakeRollout
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
@@ -60,7 +62,8 @@ class FakeAWS:
 
     Args:
         clock: Seconds, for the delays.
-        budget: Whether Describe calls of ELBv2 are throttled as AWS throttles an account in one Region.
+        budget: Whether calls are throttled as AWS throttles an account in one Region: a bucket for each kind of call,
+            which all services share.
         wall_clock: Seconds since 1970, for the events of services.
     """
 
@@ -83,8 +86,24 @@ class FakeAWS:
         self._faults = Faults(clock)
         self._former: dict[str, dict[str, Any]] = {}
         """The last answer to each request that was neither old nor distorted."""
-        self._bucket = TokenBucket(clock) if budget else None
+        self._throttle = Throttle(clock) if budget else None
         self._lock = threading.RLock()
+        self._replay: Replay | None = None
+
+    @classmethod
+    def replay(cls, file: str | PathLike[str], **options: Any) -> Self:
+        """
+        Return a FakeAWS in which what was recorded happens again, from the first time that it is asked something.
+
+        It has one task, that of the recording, and shows of its target groups what the recording shows. *options* are
+        those of `FakeAWS`.
+
+        Raises:
+            ValueError: If the file is no recording.
+        """
+        fake = cls(**options)
+        fake._replay = Replay(fake, read_recording(file))
+        return fake
 
     def add_target_group(
         self, name: str, *, delay: float = 300.0, port: int = 8000, protocol: str = "HTTP", **options: Any
@@ -227,8 +246,10 @@ class FakeAWS:
         return rollout
 
     def advance(self) -> None:
-        """Let the deployments go on to where the clock is."""
+        """Let the deployments, or the recording, go on to where the clock is."""
         with self._lock:
+            if self._replay:
+                self._replay.advance()
             for each in self._rollouts:
                 each.advance()
 
@@ -324,8 +345,9 @@ class FakeAWS:
         key = f"{action} {sorted(request.items(), key=str)}"
         if distortion == "stale" and key in self._former:
             return self._former[key]
+        if self._throttle and not self._throttle.take(action):
+            raise ApiError("ThrottlingException", "Rate exceeded")
         if api == "elbv2":
-            self._spend(action)
             result = elbv2.answer(request, self.groups)
         elif api == "secretsmanager":
             result = secrets.answer(action, request, self.secrets)
@@ -341,10 +363,6 @@ class FakeAWS:
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:
         if fault and fault.kind != "slow" and fault.kind not in DISTORTING:
             raise as_error(fault, action, is_json=is_json)
-
-    def _spend(self, action: str) -> None:
-        if self._bucket and action.startswith("Describe") and not self._bucket.take():
-            raise ApiError("ThrottlingException", "Rate exceeded")
 
     def _answer_task(self, method: str, path: str, body: bytes) -> tuple[Answer | None, float]:
         _, kind, task_id, *rest = path.split("/")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ApiError", "Fault", "FaultKind", "Faults", "TokenBucket", "as_error", "distorted"]
+__all__ = ["ApiError", "Fault", "FaultKind", "Faults", "Throttle", "TokenBucket", "as_error", "distorted"]
 
 FaultKind = Literal["throttle", "deny", "error", "hang", "slow", "stale", "partial", "empty"]
 
@@ -53,10 +53,12 @@ class Fault:
 @dataclass(slots=True)
 class TokenBucket:
     """
-    The budget of Describe calls: one bucket for the account and Region.
+    A budget of calls; by default that of the Describe calls of ELBv2.
 
-    https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html names 40 tokens, and 10
-    more per second.
+    Attributes:
+        clock: Seconds.
+        capacity: Calls at once, at the most.
+        refill: Calls that it gets back per second.
     """
 
     clock: Callable[[], float]
@@ -78,6 +80,50 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+
+class Throttle:
+    """
+    The buckets of an account in one Region, whichever of its services and tools call.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._buckets = {name: TokenBucket(clock, *size) for name, size in BUCKETS.items()}
+
+    def take(self, action: str) -> bool:
+        """Take a call out of its bucket; return whether there was one left."""
+        name = _bucket_of(action)
+        return name is None or self._buckets[name].take()
+
+
+BUCKETS = {
+    # https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html
+    "balancers": (40.0, 10.0),
+    "targets": (20.0, 4.0),
+    # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
+    "tasks": (100.0, 20.0),
+    "deployments": (50.0, 20.0),
+    "services": (100.0, 20.0),
+}
+"""Of each bucket, how many calls at once, and how many per second. That of ``"services"`` is assumed."""
+
+OF_TASKS = ("DescribeTasks", "ListTasks", "DescribeContainerInstances", "ListContainerInstances", "ListAttributes")
+
+
+def _bucket_of(action: str) -> str | None:
+    """Return which bucket a call comes out of; ``None`` where it has so many that no task runs out of them."""
+    if action in OF_TASKS:
+        return "tasks"
+    if action in ("RegisterTargets", "DeregisterTargets"):
+        return "targets"
+    if "ServiceDeployment" in action or "ServiceRevision" in action:
+        return "deployments"
+    if action in ("DescribeServices", "ListServices", "DescribeTaskDefinition"):
+        return "services"
+    return "balancers" if action.startswith("Describe") else None
 
 
 class Faults:

@@ -1,11 +1,13 @@
-"""Prints the figures of docs/fleet.md: ``python -m simulations [polling|budget]``."""
+"""Prints the figures of docs/fleet.md and others: ``python -m simulations [polling|budget|services|events]``."""
 
 import argparse
 from typing import Any
 
 from simulations.clock import in_virtual_time
 from simulations.fleet import simulate_fleet
+from simulations.forwarder import simulate_forwarder
 from simulations.polling import simulate_polling
+from simulations.services import simulate_services
 
 BUDGETS: list[tuple[str, dict[str, Any]]] = [
     ("one task", {"tasks": 1}),
@@ -23,7 +25,9 @@ BUDGETS: list[tuple[str, dict[str, Any]]] = [
 FLEETS: list[tuple[str, dict[str, Any]]] = [
     ("10", {"tasks": 10}),
     ("200", {"tasks": 200}),
-    ("2000", {"tasks": 2000, "intervals": 2}),
+    ("300", {"tasks": 300}),
+    ("1000", {"tasks": 1000, "intervals": 2}),
+    ("4000", {"tasks": 4000, "intervals": 2}),
     ("200, all in one half of a blue/green pair", {"tasks": 200, "layout": "pair"}),
     ("200, half of them in each half of a pair", {"tasks": 200, "layout": "shifting pair"}),
     ("200, all in both of two groups", {"tasks": 200, "layout": "both"}),
@@ -31,17 +35,59 @@ FLEETS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ("100", {"tasks": 100}),
+    ("1000", {"tasks": 1000}),
+    ("4000", {"tasks": 4000}),
+    ("4000, ECS asked about each", {"tasks": 4000, "looks": True}),
+    ("4000, likewise, its records 3 s late", {"tasks": 4000, "looks": True, "lag": 3.0}),
+    ("4000, of which 40 do not answer", {"tasks": 4000, "dark": 40}),
+]
+
+
+SERVICES = [(1, 5), (10, 20), (20, 5), (40, 5), (40, 20), (10, 200), (40, 200)]
+
+
+def show_services() -> None:
+    """Print what several services in one account do to each other, and to somebody else."""
+    print(
+        "| services | tasks each | calls/s | of the budget | throttled | the outsider's calls that go through ", end=""
+    )
+    print("| of those of the first 15 min | interval, median | lag, median | lag, p99 |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for services, tasks in SERVICES:
+        each = in_virtual_time(simulate_services(services, tasks))
+        print(
+            f"| {services} | {tasks} | {each.calls:.1f} | {each.share:.0%} | {each.throttled:.1%} "
+            f"| {each.outsider:.1%} | {each.outsider_at_first:.1%} "
+            f"| {each.interval:.0f} s | {each.median_lag:.0f} s | {each.p99_lag:.0f} s |",
+            flush=True,
+        )
+
+
+def show_events() -> None:
+    """Print what the Lambda function makes of a deployment."""
+    print("| tasks | calls | throttled | told after, median | at last | the other tool's calls that go through |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, given in EVENTS:
+        each = simulate_forwarder(**given)
+        print(
+            f"| {name} | {each.calls} | {each.throttled} | {each.median:.1f} s | {each.last:.1f} s "
+            f"| {each.outsider:.0%} |"
+        )
+
+
 def show_polling() -> None:
     """Print what fleets take of the Describe budget."""
     print("| tasks | interval | calls/s | of the budget | throttled | lag, mean | lag, worst ", end="")
-    print("| at the start: of the budget | throttled | all know after |")
+    print("| at the start: of the budget | throttled | first look after |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, given in FLEETS:
         each = in_virtual_time(simulate_polling(**given))
         print(
             f"| {name} | {each.interval:.0f} s | {each.calls:.2f} | {each.share:.1%} | {each.throttled:.1%} "
             f"| {each.mean_lag:.1f} s | {each.worst_lag:.1f} s "
-            f"| {each.share_at_start:.0%} | {each.throttled_at_start:.0%} | {each.armed:.0f} s |"
+            f"| {each.share_at_start:.0%} | {each.throttled_at_start:.0%} | {each.first_look:.0f} s |"
         )
 
 
@@ -59,9 +105,9 @@ def show_budget() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["polling", "budget"], help="only this table")
+    tables = {"polling": show_polling, "budget": show_budget, "services": show_services, "events": show_events}
+    parser.add_argument("what", nargs="?", choices=tables, help="only this table")
     what = parser.parse_args().what
-    if what != "budget":
-        show_polling()
-    if what != "polling":
-        show_budget()
+    for name, show in tables.items():
+        if what in (None, name):
+            show()

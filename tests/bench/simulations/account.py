@@ -32,10 +32,11 @@ class Account:
     Args:
         tasks: How many the service is to have.
         layout: Which groups list them, a key of `GROUPS`.
+        bucket: Shared with other services of the account; a bucket of its own by default.
     """
 
-    def __init__(self, tasks: int, layout: str) -> None:
-        self.bucket = TokenBucket(asyncio.get_running_loop().time)
+    def __init__(self, tasks: int, layout: str, bucket: TokenBucket | None = None) -> None:
+        self.bucket = bucket or TokenBucket(asyncio.get_running_loop().time)
         self.arns = tuple(f"{PREFIX}/group{number}/0123456789abcdef" for number in range(GROUPS[layout]))
         self.registered = 0
         self.asked: list[float] = []

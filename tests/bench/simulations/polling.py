@@ -9,14 +9,14 @@ from typing import Any
 
 from simulations.account import Account
 from starlette_drain._core.cause import DrainCause
-from starlette_drain._core.events import Event
+from starlette_drain._core.events import Event, TriggerPolled
 from starlette_drain.aws.api.budget import REFILL, fleet_interval
 from starlette_drain.aws.api.client import GivenClients
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
-__all__ = ["PollingFigures", "simulate_polling"]
+__all__ = ["PolledTask", "PollingFigures", "simulate_polling"]
 
 LAUNCHES = 500 / 60
 """Tasks that ECS starts for one service in a second, on Fargate: a quota of 500 a minute."""
@@ -39,6 +39,7 @@ class PollingFigures:
         share_at_start: Part of the refill that they used while the fleet started, discovery included, in the busiest
             minute.
         throttled_at_start: Part of the calls that were throttled meanwhile.
+        first_look: Seconds from the start of a task until it has looked for the first time, the longest of them.
         armed: Seconds from the start of the first task until every one had seen its own target.
         mean_lag: Seconds from a deregistration until its task noticed, on average.
         worst_lag: The longest of them.
@@ -52,6 +53,7 @@ class PollingFigures:
     throttled: float
     share_at_start: float
     throttled_at_start: float
+    first_look: float
     armed: float
     mean_lag: float
     worst_lag: float
@@ -65,6 +67,7 @@ class _Control:
     def __init__(self, settings: AwsSettings) -> None:
         self.settings = settings
         self.noticed: float | None = None
+        self.looked: float | None = None
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
@@ -82,7 +85,9 @@ class _Control:
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None: ...
 
-    def emit(self, event: Event) -> None: ...
+    def emit(self, event: Event) -> None:
+        if isinstance(event, TriggerPolled):
+            self.looked = self.looked or event.at
 
     async def wait_drained(self) -> bool:
         return True
@@ -90,16 +95,18 @@ class _Control:
     async def flush(self) -> None: ...
 
 
-class _Task:
+class PolledTask:
     """One task of the fleet, with the package's own trigger."""
 
-    def __init__(self, number: int, account: Account, settings: AwsSettings) -> None:
+    def __init__(self, number: int, account: Account, settings: AwsSettings, *, seed: int | None = None) -> None:
         async def fetch(_: str) -> Mapping[str, Any]:
             return account.metadata(number)
 
         clients = GivenClients(elbv2=account, ecs=account)
         self.control = _Control(settings)
-        self.trigger = TargetHealthTrigger(clients=clients, environ=ENVIRON, rng=Random(number), fetch=fetch)
+        self.trigger = TargetHealthTrigger(
+            clients=clients, environ=ENVIRON, rng=Random(number if seed is None else seed), fetch=fetch
+        )
 
     def interval(self) -> float | None:
         """Return the seconds between two polls, once its own target was seen."""
@@ -125,9 +132,10 @@ async def simulate_polling(
     rng, loop = Random(seed), asyncio.get_running_loop()
     account = Account(tasks, layout)
     settings = AwsSettings(target_group_arn=account.arns if by_hand else ())
-    fleet = [_Task(number, account, settings) for number in range(tasks)]
-    running = []
+    fleet = [PolledTask(number, account, settings) for number in range(tasks)]
+    running, started = [], []
     for each in fleet:
+        started.append(loop.time())
         account.registered += 1
         running.append(asyncio.create_task(each.trigger.watch(each.control)))
         await asyncio.sleep(1 / LAUNCHES)
@@ -161,6 +169,7 @@ async def simulate_polling(
         throttled=account.part_throttled(begin, end),
         share_at_start=max(minutes.values()) / 60 / REFILL,
         throttled_at_start=account.part_throttled(0, begin),
+        first_look=max((each.control.looked or end) - at for each, at in zip(fleet, started, strict=True)),
         armed=armed,
         mean_lag=sum(lags) / len(lags),
         worst_lag=max(lags),

@@ -251,13 +251,20 @@ def test_the_endpoints_of_a_task(fake, task, endpoint):
 
 
 async def test_the_budget_of_the_account(fake, endpoint, clients):
-    """With the real token bucket the 41st Describe call in a row is throttled."""
+    """Each kind of call has a bucket, which all services share: ELBv2 gives 40 in a row, ECS 100 about tasks."""
     limited = type(fake)(clock=lambda: 0.0, budget=True)
-    fake._bucket = limited._bucket
+    fake._throttle = limited._throttle
+    services = [fake.add_service(f"service-{number}") for number in range(2)]
+    tasks = [fake.add_task(each) for each in services]
     async with AwsCalls(clients, "eu-central-1") as calls:
-        for _ in range(40):
-            await calls.call("elbv2", "DescribeTargetGroups")
-        with pytest.raises(AwsCallFailed) as failed:
-            await calls.call("elbv2", "DescribeTargetGroups")
-
-    assert TroubleKind.THROTTLED is failed.value.trouble.kind
+        for service, operation, given, allowed in (
+            ("elbv2", "DescribeTargetHealth", [{"TargetGroupArn": arn} for arn in fake.groups], 40),
+            ("ecs", "DescribeTasks", [{"cluster": "main", "tasks": [each.arn]} for each in tasks], 100),
+            ("ecs", "DescribeServices", [{"cluster": "main", "services": [each.arn]} for each in services], 100),
+        ):
+            for number in range(allowed):
+                await calls.call(service, operation, **given[number % len(given)])
+            for parameters in given:
+                with pytest.raises(AwsCallFailed) as failed:
+                    await calls.call(service, operation, **parameters)
+                assert TroubleKind.THROTTLED is failed.value.trouble.kind

@@ -182,6 +182,24 @@ async def test_a_request_through_a_balancer_is_forbidden(method, header):
     assert house.drain.state is DrainState.SERVING
 
 
+ENVOY = {"x-forwarded-proto": "http", "x-request-id": "62ebccc2", "x-envoy-expected-rq-timeout-ms": "15000"}
+
+
+@pytest.mark.parametrize("left_out", [None, "x-request-id", "x-envoy-expected-rq-timeout-ms"])
+async def test_the_proxy_of_the_task_itself_is_no_balancer(left_out):
+    """Service Connect's Envoy adds headers of its own and leads to this task alone: what comes through is obeyed."""
+    house = House()
+    headers = {name: value for name, value in ENVOY.items() if name != left_out}
+    assert (await house.ask("GET", headers={**BEARER, **headers})).status == 200
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-forwarded-port", "forwarded"])
+async def test_a_balancer_in_front_of_that_proxy_is_one(header):
+    """What a load balancer has sent through the task's Envoy is refused, whichever of its headers is left."""
+    house = House()
+    assert (await house.ask("GET", headers={**BEARER, **ENVOY, header: "198.51.100.1"})).status == 403
+
+
 async def test_a_stranger_does_not_learn_that_proxied_requests_are_forbidden():
     """Without the token a proxied request is a 401 like any other."""
     assert (await House().ask(headers={"x-forwarded-for": "198.51.100.1"})).status == 401

@@ -155,6 +155,7 @@ class ScriptedClient:
 
     def _answer(self, operation, parameters):
         fake = self._owner.fake
+        fake.advance()
         try:
             if "ServiceDeployments" in operation or "ServiceRevisions" in operation:
                 return deployments.answer(operation, parameters, fake.deployments, fake.services)

@@ -7,11 +7,20 @@ import pytest
 from aws_fakes import ON_ECS, ClientError, MetadataOf
 from simulations.clock import in_virtual_time
 from simulations.polling import simulate_polling
+from simulations.services import simulate_services
 
 from starlette_drain import Drain, Session
-from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored
+from starlette_drain._core.events import DrainStarted, TriggerImpaired, TriggerRestored, WatchReported
 from starlette_drain.aws.api.backoff import Backoff
-from starlette_drain.aws.api.budget import fleet_interval, is_too_slow, share_used, start_spread, tasks_listed
+from starlette_drain.aws.api.budget import (
+    MOST,
+    Bucket,
+    fleet_interval,
+    is_too_slow,
+    share_used,
+    start_spread,
+    tasks_listed,
+)
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 
 
@@ -53,27 +62,51 @@ def test_every_task_is_listed_as_often_as_this_one(targets, own, tasks):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "groups", "share", "seconds"),
+    ("tasks", "groups", "share", "brief", "seconds"),
     [
-        (1, 1, 0.2, 0),
-        (2, 1, 0.2, 0),
-        (4, 1, 0.2, 2),
-        (200, 1, 0.2, 296),
-        (200, 2, 0.2, 496),
-        (8, 1, 1.0, 0),
-        (0, 1, 0.2, 0),
-        (200, 0, 0.2, 0),
+        (1, 1, 0.2, False, 0),
+        (2, 1, 0.2, False, 0),
+        (4, 1, 0.2, False, 2),
+        (200, 1, 0.2, False, 296),
+        (200, 2, 0.2, False, 496),
+        (200, 1, 0.2, True, 36),
+        (300, 1, 0.2, True, 56),
+        (300, 1, 1.0, True, 26),
+        (8, 1, 1.0, False, 0),
+        (0, 1, 0.2, False, 0),
+        (200, 0, 0.2, False, 0),
     ],
 )
-def test_a_start_is_spread_so_that_it_keeps_to_the_share(tasks, groups, share, seconds):
-    """Two questions about each group and one more, by every task: the burst's share at once, the rest at the pace."""
-    assert start_spread(tasks, groups, share) == pytest.approx(seconds)
+def test_a_start_is_spread_so_that_it_keeps_to_the_share(tasks, groups, share, brief, seconds):
+    """
+    The burst's share at once, the rest at the pace: two questions about each group and one more, by every task.
+
+    Where the first look comes first it is one about each group, at half of the budget: 300 tasks look within a minute.
+    """
+    assert start_spread(tasks, groups, share, brief=brief) == pytest.approx(seconds)
 
 
 def test_a_quarter_of_the_delay_is_too_late():
     """Up to a quarter of the delay may be lost to the lag."""
     assert not is_too_slow(75, 300)
     assert is_too_slow(76, 300)
+
+
+def test_a_bucket_that_throttles_is_asked_half_as_often():
+    """Halved at once, back slowly; a small service keeps a hundredth of the budget, a large one gives way further."""
+    large, small = Bucket(), Bucket()
+    for _ in range(10):
+        assert large.throttled() in (1, 2, 4)
+        small.throttled()
+    assert large.stretched(100, 200, 75) == 100 * MOST
+    assert small.stretched(5, 5, 75) == 75
+    for _ in range(70):
+        large.answered()
+    assert large.stretched(100, 200, 75) == pytest.approx(100 * MOST / 2, rel=0.02)
+    for _ in range(1000):
+        large.answered()
+    assert large.stretched(100, 200, 75) == 100
+    assert Bucket().stretched(5, 5, 0) == 5
 
 
 def test_another_base_keeps_a_wait_that_has_grown():
@@ -106,17 +139,36 @@ def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks, layout, int
     Whatever its size a fleet takes a fifth of the refill, is never throttled, and notices within one interval.
 
     So it does with two target groups, whether all tasks are in both, in one half of a pair, or half of them in each;
-    and while it starts it is not throttled either, and takes no more than twice its share. To read the delays again
-    takes a fortieth of it more, and one call of each task that is taken out.
+    and while it starts it is not throttled either, and takes no more than half of the budget and its share. To read
+    the delays again takes a fortieth of it more, and one call of each task that is taken out.
     """
     figures = in_virtual_time(simulate_polling(tasks, layout=layout, intervals=2))
     assert figures.interval == pytest.approx(interval)
     assert figures.share <= 0.2 * 1.05
     assert figures.throttled == figures.throttled_at_start == 0
-    assert figures.share_at_start <= 2 * 0.2 * 1.25
+    assert figures.share_at_start <= 0.7 * 1.1
     assert figures.worst_lag <= figures.interval + 0.1
     if layout != "both":  # where the first of two groups that says so decides
         assert figures.mean_lag == pytest.approx(figures.interval / 2, rel=0.3)
+
+
+@pytest.mark.slow
+def test_three_hundred_tasks_that_start_together_look_within_a_minute():
+    """None of them is throttled, and an outsider would not be either."""
+    figures = in_virtual_time(simulate_polling(300, intervals=2, samples=20))
+    assert figures.first_look <= 60
+    assert figures.throttled_at_start == 0
+    assert figures.share_at_start <= 0.75
+
+
+@pytest.mark.slow
+def test_services_that_throttle_each_other_leave_room():
+    """Twenty services of five tasks would take twice the budget: they give way to each other and to an outsider."""
+    figures = in_virtual_time(simulate_services(20, 5, settle=2400.0, seconds=1200.0, samples=40))
+    assert figures.outsider >= 0.95
+    assert figures.throttled <= 0.03
+    assert 0.6 <= figures.share <= 0.9
+    assert figures.p99_lag <= 75
 
 
 @pytest.mark.slow
@@ -136,12 +188,106 @@ async def test_a_task_among_many_waits_for_its_turn_and_no_longer_than_needed(st
     service.desired = 200
     task = stage.fake.add_task(service)
     async with stage.watching(task) as control:
-        await asyncio.sleep(30)
+        await asyncio.sleep(5)
         assert set(stage.clients.opened) == {"ecs"}
         stage.trigger.notify(DrainStarted(control.time(), "d-1", None, 0.0, 10, "evenly"))
         await asyncio.sleep(1)
-        assert control.advice == [280]
         assert stage.clients.times("DescribeTargetHealth")
+        assert "DescribeTargetGroups" not in stage.clients.operations()
+
+
+@pytest.mark.anyio
+async def test_a_task_among_many_reads_the_delay_later(stage):
+    """The first look comes first. The delay is read minutes later, or as soon as the target is taken out."""
+    service = stage.fake.add_service(delay=120)
+    service.desired = 200
+    task = stage.fake.add_task(service)
+    for number in range(199):
+        service.registrations[0].group.register(f"10.1.0.{number}")
+    async with stage.watching(task) as control:
+        await asyncio.sleep(60)
+        assert stage.clients.times("DescribeTargetHealth")
+        assert control.advice == []
+        (group,) = stage.trigger.status(control.time())["target_groups"]
+        assert not group["delay_known"]
+        assert not stage.clients.times("DescribeTargetGroupAttributes")
+        service.registrations[0].group.deregister("10.0.0.5")
+        await asyncio.sleep(110)
+        assert len(control.causes) == 1
+        (group,) = stage.trigger.status(control.time())["target_groups"]
+        assert (group["delay"], group["delay_known"]) == (120, True)
+        assert control.advice[-1] == 105
+
+
+@pytest.mark.anyio
+async def test_a_task_among_many_that_may_not_read_the_delay(stage):
+    """The default is assumed, and one warning says so, as in a small service."""
+    service = stage.fake.add_service(delay=120)
+    service.desired = 30
+    task = stage.fake.add_task(service)
+    stage.clients.failures["DescribeTargetGroupAttributes"] = ClientError("AccessDenied")
+    async with stage.watching(task) as control:
+        await asyncio.sleep(1000)
+        (impaired,) = control.told(TriggerImpaired)
+        assert "a deregistration delay of 300 s is assumed" in impaired.problem
+        assert len(stage.clients.times("DescribeTargetGroupAttributes")) == 1
+        assert control.advice == [280]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("denied", [False, True])
+async def test_a_rollback_before_the_first_look(stage, denied):
+    """Where ECS may be asked the drain begins then, and its deadline counts from the start; else SIGTERM ends it."""
+    service = stage.fake.add_service(delay=300)
+    service.desired = 300
+    task = stage.fake.add_task(service)
+    for number in range(299):
+        service.registrations[0].group.register(f"10.1.{number // 250}.{number % 250}")
+    if denied:
+        stage.clients.failures["DescribeTasks"] = ClientError("AccessDeniedException")
+    async with stage.watching(task, seed=5) as control:
+        stage.metadata.shown = task.metadata() | {"ServiceName": "web"}
+        await asyncio.sleep(1)
+        stage.fake.deactivate(task)
+        await asyncio.sleep(65)
+        assert stage.clients.times("DescribeTargetHealth")[0] > 5
+        reported = [each.what for each in control.told(WatchReported)]
+        if denied:
+            assert control.causes == []
+            assert "left to SIGTERM" in reported[-1]
+        else:
+            (cause,) = control.causes
+            assert cause.deadline <= 1000 + 1 + 300 - 15
+            assert cause.deadline >= 1000 + 300 - 15 - 1
+            assert "SIGTERM" not in reported[-1]
+
+
+async def until_polled(stage):
+    """Wait until the next poll."""
+    polled = len(stage.clients.times("DescribeTargetHealth"))
+    while len(stage.clients.times("DescribeTargetHealth")) == polled:  # noqa: ASYNC110 - virtual time
+        await asyncio.sleep(1)
+
+
+@pytest.mark.anyio
+async def test_an_account_that_is_throttled(stage):
+    """Each throttled poll doubles the interval of a large service, also past what its delay would need."""
+    service = stage.fake.add_service(delay=300)
+    task = stage.fake.add_task(service)
+    for number in range(49):
+        service.registrations[0].group.register(f"10.1.0.{number}")
+    async with stage.watching(task) as control:
+        await asyncio.sleep(100)
+        assert stage.trigger.status(control.time())["detection_lag"] == 25
+        for expected in (50, 100, 200):
+            stage.clients.failures["DescribeTargetHealth"] = ClientError("ThrottlingException")
+            await until_polled(stage)
+            stage.clients.failures.clear()
+            await until_polled(stage)
+            assert stage.trigger.status(control.time())["detection_lag"] == pytest.approx(expected, rel=0.05)
+        assert any("noticed as late" in each.problem for each in control.told(TriggerImpaired))
+        await asyncio.sleep(40_000)
+        assert stage.trigger.status(control.time())["detection_lag"] == 25
 
 
 @pytest.mark.anyio

@@ -31,6 +31,7 @@ from starlette_drain._core.events import (
     SessionOpened,
     SessionRefused,
     SessionShed,
+    SignalReceived,
     TriggerActed,
     TriggerImpaired,
     TriggerPolled,
@@ -133,6 +134,7 @@ LINES = [
         "INFO",
         "Trigger self-registration has registered 10.0.0.5 (8000) with the group web",
     ),
+    (SignalReceived(0.0, "SIGTERM"), "DEBUG", "The process was told to stop, by SIGTERM"),
     (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again after 10.0 s"),
     (
         TriggerStoodDown(0.0, "sigterm", "the server is not uvicorn."),
