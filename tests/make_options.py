@@ -93,7 +93,11 @@ def commands() -> str:
     for name, command in group.commands.items():
         if name not in ("doctor", "plan"):
             context = click.Context(
-                command, info_name=f"starlette-drain {name}", terminal_width=100, max_content_width=100
+                command,
+                info_name=f"starlette-drain {name}",
+                terminal_width=100,
+                max_content_width=100,
+                help_option_names=["-h", "--help"],  # as the command has them; click keeps what it made first
             )
             parts.append(f"### `{name}`\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts)

@@ -115,9 +115,9 @@ class OpenSession:
         """How many tasks the target groups list, as last seen."""
         self.balancers = Bucket()
         """The budget of Describe calls of Elastic Load Balancing."""
-        self.tasks = Bucket(ECS_REFILL)
+        self.tasks = Bucket("ecs", ECS_REFILL)
         """That of DescribeTasks."""
-        self.deployments = Bucket(ECS_REFILL)
+        self.deployments = Bucket("ecs", ECS_REFILL)
         """That of the calls about service deployments."""
         self.task = Once(self._read_task, session.rng)
         """What the metadata endpoint tells of this task."""

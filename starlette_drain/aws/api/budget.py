@@ -94,10 +94,12 @@ class Bucket:
     One of the account's buckets of calls, as far as this task knows it.
 
     Args:
+        service: Whose calls, as botocore names it.
         refill: Calls per second that the account gets back.
     """
 
-    def __init__(self, refill: float = REFILL) -> None:
+    def __init__(self, service: str = "elbv2", refill: float = REFILL) -> None:
+        self.service = service
         self.refill = refill
         self.stretch = 1.0
         """How many times as long the intervals are as this service alone would need."""

@@ -175,7 +175,7 @@ class Look:
         self._tell(trouble.kind.value)
         polls.last_error = trouble.problem
         polls.impairment.failed(polls.source, trouble)
-        if trouble.kind is TroubleKind.THROTTLED:
+        if trouble.kind is TroubleKind.THROTTLED and trouble.service == polls.bucket.service:
             polls.pace(polls._pace * polls.bucket.throttled())
         if trouble.kind in SLOW_DOWN:
             polls.backoff.grow()
