@@ -78,7 +78,8 @@ wheel: $(VENV)/.made
 	$(RUN) pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 # The tests are copied away from the sources, so that `import starlette_drain` can only find the wheel, in the tests and
-# in every process that they start. What is about the sources themselves finds them by STARLETTE_DRAIN_SOURCES.
+# in every process that they start. What is about the sources themselves finds them by STARLETTE_DRAIN_SOURCES. A run
+# takes a few minutes; what holds one up for longer (pytest-xdist may wait for a worker that crashed) ends it.
 wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, install it, run all tests against it (ARGS goes to pytest)
 	@$(WHEEL_VENV)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
 	@root=$$PWD; python="$$root/$(WHEEL_VENV)/bin/python"; apart=$$(mktemp -d); trap 'rm -rf "$$apart"' EXIT; \
@@ -87,7 +88,7 @@ wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, ins
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
 	STARLETTE_DRAIN_SOURCES="$$root" COVERAGE_FILE="$$root/.coverage.wheel" \
-	"$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
+	timeout --kill-after=10 1500 "$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
 
 # Measured in the processes of the tests only: the servers that they start are ended by signals, as in production.
 coverage: ## the branch coverage of the last `make wheel-test`, and that it is high enough

@@ -128,7 +128,7 @@ def test_another_base_keeps_a_wait_that_has_grown():
     [
         (10, "one", 5),
         (200, "one", 100),
-        (2000, "one", 1000),
+        (1000, "one", 500),
         (200, "pair", 200),
         (200, "shifting pair", 200),
         (200, "both", 200),
@@ -152,6 +152,7 @@ def test_fleet_keeps_to_its_share_and_the_lag_is_the_interval(tasks, layout, int
         assert figures.mean_lag == pytest.approx(figures.interval / 2, rel=0.3)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_three_hundred_tasks_that_start_together_look_within_a_minute():
     """None of them is throttled, and an outsider would not be either."""
@@ -161,6 +162,7 @@ def test_three_hundred_tasks_that_start_together_look_within_a_minute():
     assert figures.share_at_start <= 0.75
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_services_that_throttle_each_other_leave_room():
     """Twenty services of five tasks would take twice the budget: they give way to each other and to an outsider."""
@@ -171,6 +173,7 @@ def test_services_that_throttle_each_other_leave_room():
     assert figures.p99_lag <= 75
 
 
+@pytest.mark.unmeasured
 @pytest.mark.slow
 def test_a_fleet_that_knows_nothing_of_its_size_spreads_once_it_is_throttled():
     """With the target groups given by hand a start is throttled, a quarter of it, and learns all the same."""
