@@ -174,14 +174,3 @@ def test_a_rotation_moves_all_clients_to_a_second_balancer(tmp_path, balancer):
     assert alone["cut"] == 60
     assert (rotated["cut"], rotated["codes"], rotated["hops"]) == (0, {"1012": 60}, 1.0)
     assert (rotated["never_back"], rotated["failures"]) == (0, {})
-
-
-def test_after_a_scale_out_the_old_tasks_give_the_new_one_its_share(tmp_path):
-    """Each client moves at most once, and no task has many more than another in the end."""
-    options = ("--scenario", "scale-out", "--routing", "least-connections", "--scale", "0.03")
-    _, scenarios = roll(tmp_path, *options)
-    last = [event["what"] for event in scenarios["scale-out"]["events"] if event["kind"] == "sessions"][-3:]
-    numbers = [int(each.split(": ")[1]) for each in last]
-    assert sum(numbers) == 60
-    assert max(numbers) <= 1.3 * min(numbers)
-    assert scenarios["scale-out"]["figures"]["hops"] == 1.0
