@@ -94,7 +94,7 @@ wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, ins
 coverage: ## the branch coverage of the last `make wheel-test`, and that it is high enough
 	@$(WHEEL_VENV)/bin/python -m coverage combine --quiet --keep .coverage.wheel
 	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=95
-	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=100 \
+	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=99 \
 	  --include='starlette_drain/_core/*,starlette_drain/_engine/*'
 
 dist: $(VENV)/.made ## what is published: the wheel and the sources, in dist/
