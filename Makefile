@@ -88,7 +88,7 @@ wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, ins
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
 	STARLETTE_DRAIN_SOURCES="$$root" COVERAGE_FILE="$$root/.coverage.wheel" \
-	timeout --kill-after=10 1500 "$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
+	timeout --kill-after=10 3000 "$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
 
 # Measured in the processes of the tests only: the servers that they start are ended by signals, as in production.
 coverage: ## the branch coverage of the last `make wheel-test`, and that it is high enough
