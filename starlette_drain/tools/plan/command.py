@@ -13,11 +13,12 @@ from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warning
 from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.aws.options import AwsSettings
+from starlette_drain.tools.drawing import PlotNotPossible
 from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
-from starlette_drain.tools.plan.plot import PlotNotPossible, draw
+from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
 from starlette_drain.tools.plan.strategy import STRATEGIES, Strategy
 from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import importlib
 import json
 import resource
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from starlette_drain._core.printable import printable
+from starlette_drain.tools.drawing import PlotNotPossible, drawing
 from starlette_drain.tools.rehearse.clients import event_stream, given, websocket
 from starlette_drain.tools.rehearse.run import CannotRehearse, Wanted, is_on_ecs, missing, play
 from starlette_drain.tools.rehearse.verdict import Rehearsal, bars, reasons
@@ -81,13 +81,16 @@ def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
         raise CannotRun(str(error)) from None
     screen.clear()
     wrong = reasons(seen)
-    if plot is not None:
-        _draw(seen, plot)
     if as_json:
         found = [{"reason": reason, "remedy": remedy} for reason, remedy in wrong]
         click.echo(json.dumps({**dataclasses.asdict(seen), "is_good": not wrong, "reasons": found}))
     else:
         _report(seen, wrong)
+    if plot is not None:
+        try:
+            _draw(seen, plot)
+        except PlotNotPossible as problem:  # not before: what took minutes to find out is told in any case
+            raise CannotRun(str(problem)) from None
     return 1 if wrong else 0
 
 
@@ -186,23 +189,10 @@ def _steps() -> str:
 
 def _draw(seen: Rehearsal, path: str) -> None:
     """Draw how many clients are connected, against the even plan."""
-    try:
-        figure_class = importlib.import_module("matplotlib.figure").Figure
-    except ImportError:
-        msg = "--plot needs matplotlib: pip install matplotlib"
-        raise CannotRun(msg) from None
-    figure = figure_class(figsize=(9, 4.5), layout="constrained")
-    axes = figure.add_subplot()
     moments = sorted(seen.moments)
     left = [seen.sessions - number for number in range(len(moments) + 1)]
-    axes.step([0.0, *moments], left, where="post", label="connected clients")
-    axes.plot([0.0, seen.delay], [seen.sessions, 0], linestyle=":", label="evenly over the delay")
-    axes.axvline(seen.delay, linestyle="--", linewidth=1, label="SIGTERM")
-    axes.set_xlabel("seconds from the deregistration")
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        msg = f"{path} cannot be drawn ({error}); name a file that ends in .svg, .png or .pdf"
-        raise CannotRun(msg) from None
+    with drawing(path) as axes:
+        axes.step([0.0, *moments], left, where="post", label="connected clients")
+        axes.plot([0.0, seen.delay], [seen.sessions, 0], linestyle=":", label="evenly over the delay")
+        axes.axvline(seen.delay, linestyle="--", linewidth=1, label="SIGTERM")
+        axes.set_xlabel("seconds from the deregistration")
