@@ -67,6 +67,7 @@ async def _board(clients: list[Client], ramp: float) -> None:
     for place, client in enumerate(clients):
         client.connect()
         await asyncio.sleep(1 / ramp)
+        # A few of them may stay out; there is no one event to wait for.
         while sum(not each.is_open for each in clients[max(0, place - LOOK_BACK) : place + 1]) > AT_ONCE:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
