@@ -1,9 +1,6 @@
 """What can be seen from inside a container: what the process itself tells at ``/drain``, else the process table."""
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +9,9 @@ from typing import Any
 
 from starlette_drain._asgi.process import PROC, SERVERS, ancestors, program_of, words_of
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
+from starlette_drain.tools.tasks.channel import HttpChannel, Refused, Unreachable
 
 __all__ = ["Answer", "ask_process", "command_of_server"]
-
-PATIENCE = 3.0
-"""Seconds; the process answers from this machine, at once or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +35,11 @@ async def ask_process(urls: Iterable[str], token: str | None) -> Answer:
     reasons: dict[str, None] = {}
     for url in urls:
         try:
-            return Answer(await asyncio.to_thread(_get, url, token))
-        except urllib.error.HTTPError as error:
-            with error:
-                reasons[f"{url} answers {error.code}{_meaning(error.code)}"] = None
-        except (OSError, ValueError) as error:
-            reasons[f"{url} does not answer ({getattr(error, 'reason', error)})"] = None
+            _, shown = await asyncio.to_thread(HttpChannel(url, token).ask, "GET")
+        except (Unreachable, Refused) as problem:
+            reasons[str(problem)] = None
+        else:
+            return Answer(shown)
     return Answer(why_not="; ".join(reasons) or "it is not known where it listens; give --url")
 
 
@@ -67,29 +61,6 @@ def command_of_server(environ: Mapping[str, str], proc: Path = PROC) -> tuple[st
             outer = next((words_of(each, proc) for each in above), ())
             return outer or words
     return first
-
-
-def _get(url: str, token: str) -> Mapping[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        msg = "give a URL that begins with http:// or https://"
-        raise ValueError(msg)
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - checked above
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=PATIENCE) as response:
-        shown = json.load(response)
-    if not isinstance(shown, dict) or "triggers" not in shown:
-        msg = "that is not the answer of starlette_drain"
-        raise ValueError(msg)
-    return shown
-
-
-def _meaning(code: int) -> str:
-    match code:
-        case 401:
-            return ": the process has another token"
-        case 404:
-            return ": there is no admin route"
-    return ""
 
 
 def _is_server(words: tuple[str, ...]) -> bool:
