@@ -1,0 +1,57 @@
+"""The way over HTTP that the commands take to a task, with real sockets."""
+
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from starlette_drain.tools.doctor.inside import ask_process
+from starlette_drain.tools.tasks.channel import HttpChannel, Refused
+
+TOKEN = "a-token-of-the-tests"
+
+
+@contextmanager
+def listening(location=None):
+    """Serve what notes the tokens that it is shown, and sends on to *location*."""
+    tokens = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            tokens.append(self.headers["Authorization"])
+            self.send_response(302 if location else 404)
+            if location:
+                self.send_header("Location", location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/drain", tokens
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_token_is_taken_to_no_other_address():
+    """An answer that sends elsewhere is told, and not followed."""
+    with listening() as (elsewhere, shown), listening(elsewhere) as (url, tokens):
+        with pytest.raises(Refused, match="302: it sends elsewhere"):
+            HttpChannel(url, TOKEN).ask("GET")
+        assert tokens == [f"Bearer {TOKEN}"]
+        assert shown == []
+
+
+@pytest.mark.anyio
+async def test_nor_does_the_doctor_take_it_there():
+    """It asks as the other commands do."""
+    with listening() as (elsewhere, shown), listening(elsewhere) as (url, _):
+        answer = await ask_process([url], TOKEN)
+        assert "sends elsewhere" in answer.why_not
+        assert shown == []
