@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,29 @@ def crowd(server, number):
             process.kill()
 
 
+@contextmanager
+def crowd_on_all(server, workers, number):
+    """Connect *number* clients, as many to each worker: the kernel alone may give all of them to one."""
+    with ExitStack() as crowds:
+        ends = []
+        for pid in workers:
+            with stopped(set(workers) - {pid}):
+                ends.append(crowds.enter_context(crowd(server, number // len(workers))))
+        yield lambda: sorted((end for each in ends for end in each()), key=lambda end: end[2])
+
+
+@contextmanager
+def stopped(pids):
+    """Let these processes do nothing for a while."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def deviation(moments, began, window, number):
     """Return how many sessions *moments* are off the straight line at the most."""
     return max(
@@ -72,11 +95,20 @@ def deviation(moments, began, window, number):
 
 
 def settled(server, workers):
-    """Wait until every worker knows of every other."""
-    eventually(
-        lambda: len(workers_of(server).get("workers", ())) == workers,
-        "the workers do not find each other",
-    )
+    """Wait until a worker knows of every other; return their process ids."""
+    found = []
+
+    def is_complete():
+        found[:] = [each["pid"] for each in workers_of(server).get("workers", ())]
+        return len(found) == workers
+
+    eventually(is_complete, "the workers do not find each other")
+    return found
+
+
+def open_sessions(server):
+    """Return how many sessions each worker has, as far as the one that answers knows."""
+    return [each["sessions"]["open"] for each in workers_of(server).get("workers", ())]
 
 
 def workers_of(server):
@@ -87,12 +119,10 @@ def workers_of(server):
 def test_one_post_drains_four_workers_on_one_even_line(start, shared_directory):
     """All sessions of all workers see 1012, the sum falls evenly, and ?wait answers when the last worker is empty."""
     server = start()
-    settled(server, 4)
-    with crowd(server, SESSIONS) as ends:
+    workers = settled(server, 4)
+    with crowd_on_all(server, workers, SESSIONS) as ends:
         # What a worker knows of the others may be a quarter of a second old.
-        eventually(lambda: workers_of(server).get("sessions", {}).get("open") == SESSIONS, "not all sessions are shown")
-        status = workers_of(server)
-        assert sum(each["sessions"]["open"] > 0 for each in status["workers"]) > 1
+        eventually(lambda: open_sessions(server) == [SESSIONS / 4] * 4, "not all sessions are shown")
         began = time.monotonic()
         code, shown = server.drain("POST", "?wait=60", window=WINDOW)
         waited = time.monotonic() - began
@@ -128,9 +158,9 @@ def test_one_post_drains_four_workers_on_one_even_line(start, shared_directory):
 def test_a_worker_killed_half_way_does_not_disturb_the_rest(start):
     """The others keep to their line; the worker that takes its place joins the drain and admits nobody."""
     server = start()
-    settled(server, 4)
+    workers = settled(server, 4)
     number = SESSIONS // 2
-    with crowd(server, number) as ends:
+    with crowd_on_all(server, workers, number) as ends:
         began = time.monotonic()
         server.drain("POST", window=WINDOW)
         time.sleep(WINDOW / 2)
@@ -218,8 +248,8 @@ def test_under_gunicorn_too(start):
     """Gunicorn with uvicorn-worker: one request drains both workers."""
     pytest.importorskip("uvicorn_worker")
     server = start("-w", "2", "--log-level", "warning", workers=2, command=GUNICORN)
-    settled(server, 2)
-    with crowd(server, 100) as ends:
+    workers = settled(server, 2)
+    with crowd_on_all(server, workers, 100) as ends:
         server.drain("POST", "?wait=30", window=4)
         told = ends()
     assert Counter(code for code, _, _ in told) == {1012: 100}

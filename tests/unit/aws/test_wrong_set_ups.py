@@ -10,6 +10,7 @@ from aws_fakes import ON_ECS, ClientError, MetadataOf
 from plain_uvicorn import plain_uvicorn
 
 from starlette_drain import Drain, DrainMiddleware
+from starlette_drain._asgi import process
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeRegistration
 
@@ -18,6 +19,12 @@ pytestmark = pytest.mark.anyio
 MINUTES = 5
 POLL, ATTRIBUTES, TASKS = "DescribeTargetHealth", "DescribeTargetGroupAttributes", "DescribeTasks"
 ROLE = "User: arn:aws:sts::123456789012:assumed-role/streams-task/0123456789abcdef is not authorized to perform: x"
+
+
+@pytest.fixture(autouse=True)
+def first_process(monkeypatch):
+    """Let this be a container's first process: what stands above the tests says nothing of a set-up."""
+    monkeypatch.setattr(process, "look_at_self", lambda: process.Process(1, is_whole=True))
 
 
 def denied(why=""):
