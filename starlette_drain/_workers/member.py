@@ -124,6 +124,8 @@ class Member:
         self._rotation = Latest(engine.follow_rotation)
         self._own = self._heartbeat()
         self._under_way: asyncio.Future[Any] | None = None
+        self._hangs = False
+        """Whether the exchange under way is one that takes longer than any file system should."""
         self._publishing: asyncio.Future[Any] | None = None
         self._has_settled = False
         self._next: asyncio.Future[None] = engine.loop.create_future()
@@ -306,10 +308,10 @@ class Member:
     async def _meet(self) -> None:
         """Have one exchange, and do what follows from it."""
         if self._exchange is not None:
-            if not self._hangs:
+            if self._under_way is None or self._under_way.done():
                 self._under_way = self._begin_exchange(self._exchange)
-            if self._under_way is not None:
-                await asyncio.wait((self._under_way,), timeout=SLOW)
+            await asyncio.wait((self._under_way,), timeout=SLOW)
+            self._hangs = not self._under_way.done()
             if self._hangs:
                 self._impair(HANGS)
                 self._own = self._heartbeat()
@@ -324,10 +326,6 @@ class Member:
         if self._impaired_at is not None or any(each.state != DrainState.SERVING.value for each in workers):
             return INTERVAL
         return CALM if any(each.sessions["open"] for each in workers) else IDLE
-
-    @property
-    def _hangs(self) -> bool:
-        return self._under_way is not None and not self._under_way.done()
 
     def _begin_exchange(self, exchange: Exchange) -> asyncio.Future[Received]:
         self._submit()

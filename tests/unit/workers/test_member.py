@@ -120,6 +120,30 @@ async def test_a_command_by_hand_has_one_exchange(crowd, monkeypatch):
     assert len(met) == 2
 
 
+async def test_a_command_in_the_middle_of_an_exchange_waits_for_it(crowd, monkeypatch):
+    """It hears what the others have published since that one read, and what it did itself can be read when it is done."""
+    one, other = await two(crowd)
+    go_on = threading.Event()
+    meet = other.member._exchange.meet
+
+    def meet_slowly(heartbeat):
+        received = meet(heartbeat)
+        go_on.wait()
+        return received
+
+    monkeypatch.setattr(other.member._exchange, "meet", meet_slowly)
+    under_way = asyncio.ensure_future(other.member._meet())
+    await asyncio.sleep(0)
+    await asyncio.to_thread(time.sleep, 0.05)
+    await one.drain.start(window=60)
+    threading.Timer(0.05, go_on.set).start()
+    await other.drain.cancel()
+    await under_way
+    assert other.drain.state is SERVING
+    await one.member.refresh()
+    assert one.drain.state is SERVING
+
+
 # --- The order of the log ---
 
 
