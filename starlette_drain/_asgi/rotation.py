@@ -43,9 +43,9 @@ async def answer_rotation(drain: Drain, method: str, read: Callable[[], Awaitabl
 def describe_rotation(drain: Drain, task: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return how far the rotation is of the *task* that *drain* is one worker of, in JSON values."""
     engine, remaining = drain.host.engine, int(task["rotating"])
-    if engine is None or engine.rotation_order is None or not remaining:
+    if engine is None or engine.turnover.order is None or not remaining:
         return None
-    order, progress = engine.rotation_order, engine.rotation()
+    order, progress = engine.turnover.order, engine.rotation()
     # A worker that has asked all of its own sessions knows the end from the order.
     time_left = progress.time_left if progress else max(0.0, order["at"] + order["window"] - engine.time())
     is_paused = progress is not None and progress.state == "paused"

@@ -16,7 +16,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Context
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -36,13 +36,14 @@ from starlette_drain._core.session import ClosePolicy, Outcome, RegistryStatisti
 from starlette_drain._core.settings import Settings
 from starlette_drain._core.state import DrainEvent, DrainState, advance
 from starlette_drain._core.streams import Streams
-from starlette_drain._core.turnover import REBALANCE, Rotation, RotationProgress, TurnoverPlan
+from starlette_drain._core.turnover import Rotation, RotationProgress
 from starlette_drain._engine.admission import Admission
 from starlette_drain._engine.answers import Answers
 from starlette_drain._engine.close_hooks import CloseHooks
 from starlette_drain._engine.event_queue import EventQueue
 from starlette_drain._engine.pace import Pace
 from starlette_drain._engine.timer import Timer
+from starlette_drain._engine.turnover import Turnover
 from starlette_drain.exceptions import IllegalTransition, TooLateToCancel
 from starlette_drain.telemetry.base import Observers
 
@@ -102,8 +103,6 @@ class Engine:
         """Seconds that a drain may take here, as far as a trigger has found out."""
         self.open_elsewhere = 0
         """How many sessions are open in the other workers of the task."""
-        self.rotating_elsewhere = 0
-        """How many of them a rotation is still to ask to leave."""
         self.group: str | None = None
         """What names the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
@@ -131,9 +130,8 @@ class Engine:
         self._report: DrainReport | None = None
         self._pace = Pace(self.settings)
         self._stance: str | None = None
-        self._turnover = TurnoverPlan(None if self.observes_only else self.settings.max_session_age, self.rng)
-        self.rotation_order: Mapping[str, Any] | None = None
-        """The rotation that was asked for last, in JSON values; ``None`` where it was cancelled."""
+        self.turnover = Turnover(self.settings, self._registry, self._events, self.rng)
+        """Who leaves although there is no drain."""
         self._outcome = outcome or self.loop.create_future()
         self._has_ended = False
         self._drained_at = 0.0
@@ -335,8 +333,8 @@ class Engine:
         self._open[session.kind] = self._open.get(session.kind, 0) + 1
         if self.admission is not None:
             self.admission.finish(session)
-        if self._turnover.age is not None and session.shed_at is None:
-            self._turnover.add(session, self.time())
+        if self.turnover.ages and session.shed_at is None:
+            self.turnover.age(session, self.time())
             self._await_turnover()
         if self.observers.wants(events.SessionOpened):
             self.emit(events.SessionOpened(self.time(), session))
@@ -363,8 +361,8 @@ class Engine:
         if not self._registry.discard(session):
             return False
         was_shed = session.shed_at is not None
-        if self._turnover.numbers and not was_shed:
-            self._forget_moment(session, self.time())
+        if not was_shed:
+            self.turnover.discard(session, self.time())
         if session.is_open:
             self._open[session.kind] = self._open.get(session.kind, 0) - 1
             if self.observers.wants(events.SessionClosed):
@@ -410,7 +408,7 @@ class Engine:
             run.tally.count_shed(now)
             if not self.observes_only:
                 self._mark(session, now, run.reconnect_delay(now, len(due) - place))
-                self._forget_moment(session, now)
+                self.turnover.discard(session, now)
         if self._state is DrainState.DRAINING and (percent := run.milestone()):
             self._events.put(events.DrainProgressed(now, run.drain_id, percent, run.tally.shed, run.remaining))
         self._schedule(run)
@@ -421,14 +419,11 @@ class Engine:
 
     def rotation(self) -> RotationProgress | None:
         """Return how far the rotation is that runs; ``None`` where none does."""
-        tally = self._turnover.tally
-        return None if tally is None else tally.progress(self.time(), is_paused=self._run is not None)
+        return self.turnover.progress(self.time(), is_paused=self._run is not None)
 
     def rotate(self, rotation: Rotation) -> None:
         """
         Ask sessions that are open now to leave once, while the process goes on serving.
-
-        After a scale-out those that are left of the one before go with them.
 
         Raises:
             IllegalTransition: If the process drains, only observes or ends, or a rotation by hand runs.
@@ -436,8 +431,16 @@ class Engine:
         if problem := self._why_not_rotate():
             msg = f"the process cannot rotate its sessions: {problem}"
             raise IllegalTransition(msg)
-        self.rotation_order = asdict(rotation)
-        self._rotate(rotation)
+        self.turnover.rotate(rotation, self.time())
+        self._await_turnover()
+        self._events.deliver()
+
+    def follow_rotation(self, order: Mapping[str, Any] | None) -> None:
+        """Rotate as *order* says, which was given to another worker; ``None`` stops."""
+        if order is None or not (self.observes_only or self._has_ended):
+            self.turnover.follow(order, self.time())
+            self._await_turnover()
+            self._events.deliver()
 
     def stop_rotating(self) -> None:
         """
@@ -446,20 +449,7 @@ class Engine:
         Raises:
             IllegalTransition: If none runs, here or in another worker.
         """
-        if not (self._turnover.tally or self.rotating_elsewhere):
-            msg = "no rotation runs; there is nothing to cancel"
-            raise IllegalTransition(msg)
-        self.follow_rotation(None)
-
-    def follow_rotation(self, order: Mapping[str, Any] | None) -> None:
-        """Rotate as *order* says, which was given to another worker; ``None`` stops."""
-        self.rotation_order = order
-        if order is None:
-            self._end_rotation("cancelled")
-        elif not (self.observes_only or self._has_ended):
-            rotation = Rotation.load(order)
-            if self.time() < rotation.at + rotation.window:
-                self._rotate(rotation)
+        self.turnover.stop(self.time())
         self._events.deliver()
 
     def _why_not_rotate(self) -> str | None:
@@ -467,38 +457,12 @@ class Engine:
             return "the application ends"
         if self.observes_only:
             return "it only observes"
-        if self._run:
-            return "it drains, and all leave"
-        tally = self._turnover.tally
-        if tally is not None and tally.rotation.trigger == REBALANCE:
-            return None
-        return "a rotation runs already; cancel it first, or let it end" if tally or self.rotating_elsewhere else None
-
-    def _rotate(self, rotation: Rotation) -> None:
-        sessions, now = self._registry.open_before(rotation.at), self.time()
-        former = self._turnover.tally
-        left_over = former.waiting if former and former.rotation.trigger == rotation.trigger == REBALANCE else {}
-        others = [each for each in sessions if each not in left_over] if left_over else sessions
-        self.rng.shuffle(others)
-        chosen = others[: int(rotation.share * len(others) + self.rng.random())]
-        if left_over:  # at the pace that was asked for
-            longer = (len(chosen) + len(left_over)) / max(1, len(chosen))
-            rotation = replace(rotation, window=rotation.window * longer)
-            chosen += left_over
-            self.rng.shuffle(chosen)
-        self._end_rotation("replaced")
-        self._turnover.rotate(rotation, chosen, now)
-        self._events.put(events.RotationStarted(now, rotation, len(chosen)))
-        self._mind_rotation(now)
-        self._await_turnover()
-        self._events.deliver()
+        return "it drains, and all leave" if self._run else None
 
     def _collect_turnover(self, now: float) -> list[Session]:
-        due = [] if self._has_ended else self._turnover.due(now, SLICE, self._limit())
+        due = [] if self._has_ended else self.turnover.collect(now, SLICE, self._limit())
         for session, trigger in due:
-            self._registry.take(session)
             self._mark(session, now, 0.0, trigger)
-        self._mind_rotation(now)
         self._await_turnover()
         self._events.deliver()
         return [session for session, _ in due]
@@ -511,30 +475,9 @@ class Engine:
 
     def _await_turnover(self) -> None:
         """Set the timer for the next session that is to leave although there is no drain."""
-        moment = self._turnover.ask_at
+        moment = self.turnover.ask_at
         if moment is not None and self._run is None and not self._has_ended:
             self._timer.set(self.loop, moment)
-
-    def _forget_moment(self, session: Session, now: float) -> None:
-        self._turnover.discard(session)
-        self._mind_rotation(now)
-
-    def _mind_rotation(self, now: float) -> None:
-        """Say how far the rotation is, and end it when all have been asked or have gone."""
-        if (tally := self._turnover.tally) is None:
-            return
-        if percent := tally.milestone():
-            figures = tally.asked, tally.left, len(tally.waiting)
-            self._events.put(events.RotationProgressed(now, tally.rotation.trigger, percent, *figures))
-        if not tally.waiting:
-            self._end_rotation("complete")
-
-    def _end_rotation(self, outcome: str) -> None:
-        if tally := self._turnover.tally:
-            now = self.time()
-            figures = now - tally.began, tally.asked, tally.left, len(tally.waiting)
-            self._events.put(events.RotationEnded(now, tally.rotation.trigger, outcome, *figures))
-            self._turnover.stop_rotating(now)
 
     # Events
 
@@ -554,7 +497,7 @@ class Engine:
         self._has_ended = True
         if self._run and self._state is DrainState.DRAINING:
             self._finish(self._run)
-        self._end_rotation("interrupted")
+        self.turnover.interrupt(self.time())
         if not self._outcome.done():
             self._outcome.set_result(False)
         self._timer.stop()

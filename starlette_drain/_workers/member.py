@@ -384,7 +384,7 @@ class Member:
             # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
             self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))
             self._engine.open_elsewhere = sum(each.sessions["open"] for each in self._others.values())
-            self._engine.rotating_elsewhere = int(sum(each.counts["rotating"] for each in self._others.values()))
+            self._engine.turnover.elsewhere = int(sum(each.counts["rotating"] for each in self._others.values()))
             for each in self._others.values():
                 self._rotation.learn(each.rotation)
                 self._window.learn(each.window)
@@ -426,7 +426,7 @@ class Member:
         now, seen = engine.time(), engine.fleet_seen
         self._window.note(now, engine.advised_window)
         self._fleet.note(now, seen and seen._asdict())
-        self._rotation.note(now, engine.rotation_order)
+        self._rotation.note(now, engine.turnover.order)
         sessions, counts = count(engine)
         return Heartbeat(
             at=now,

@@ -121,7 +121,7 @@ async def test_a_command_by_hand_has_one_exchange(crowd, monkeypatch):
 
 
 async def test_a_command_in_the_middle_of_an_exchange_waits_for_it(crowd, monkeypatch):
-    """It hears what the others have published since that one read, and what it did itself can be read when it is done."""
+    """It hears what was published since that one read, and what it did itself can be read when it is done."""
     one, other = await two(crowd)
     go_on = threading.Event()
     meet = other.member._exchange.meet
