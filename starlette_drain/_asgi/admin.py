@@ -203,7 +203,7 @@ class AdminRoute:
         return engine is not None and engine.state is DrainState.DRAINED and not engine.is_revocable
 
     async def _read_rotation(self, request: Request) -> dict[str, Any]:
-        order = _read_object(await self._read(request), "window", "share", "reason")
+        order = _read_object(await self._read(request), "window", "share", "age", "reason")
         return {**order, "reason": _read_reason(order)}
 
     async def _wait_stopping(self) -> bool:

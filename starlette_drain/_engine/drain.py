@@ -139,7 +139,12 @@ class Drain:
         await control.publish()
 
     async def rotate(
-        self, *, window: float = 86_400.0, share: float = 1.0, reason: str = "asked for by the application"
+        self,
+        *,
+        window: float = 86_400.0,
+        share: float = 1.0,
+        age: float = 0.0,
+        reason: str = "asked for by the application",
     ) -> None:
         """
         Ask every session that is open now to leave once, evenly over the window, while the process goes on serving.
@@ -149,10 +154,12 @@ class Drain:
         Args:
             window: Seconds over which they leave.
             share: The part of them that leaves, picked at random.
+            age: Seconds since the order was given. Sessions that have opened since then stay: give it where several
+                tasks get one order in turn, or a client that moves from one to the next is asked to leave twice.
             reason: One sentence for logs and answers.
 
         Raises:
-            SettingsError: If *window* or *share* cannot work.
+            SettingsError: If *window*, *share* or *age* cannot work.
             IllegalTransition: If the process drains, only observes or ends, or rotates already.
             DrainInUse: If the drain already runs on another event loop.
             DrainEnded: If the application has ended, or is about to.
@@ -161,8 +168,10 @@ class Drain:
             raise SettingsError("window", window, f"give seconds from {SHORTEST_WINDOW:g} to {LONGEST_ROTATION:g}")
         if not (is_number(share) and 0 < share <= 1):
             raise SettingsError("share", share, "give a part, more than 0 and at most 1")
+        if not (is_number(age) and 0 <= age < window):
+            raise SettingsError("age", age, f"give seconds from 0 to less than the window, {window:g}")
         engine = self.host.control().engine
-        engine.rotate(Rotation(engine.time(), window, share, reason=reason))
+        engine.rotate(Rotation(engine.time() - age, window, share, reason=reason))
 
     async def stop_rotating(self) -> None:
         """

@@ -24,8 +24,11 @@ async def rotate(cluster: "Cluster", tasks: "list[Task]") -> None:
 
 async def _change(cluster: "Cluster", rotated: "list[Task]", tasks: "list[Task]") -> None:
     former, window = await cluster.change_balancer(), cluster.times.delay
+    loop = asyncio.get_running_loop()
+    ordered_at = loop.time()
     for task in rotated:
-        if await task.post("/drain/rotation", {"window": window, "reason": "second balancer"}) is None:
+        order = {"window": window, "age": loop.time() - ordered_at, "reason": "second balancer"}
+        if await task.post("/drain/rotation", order) is None:
             cluster.events.note("fault", f"{task.name} does not rotate")
     await asyncio.sleep(window + 1.0)
     for task in rotated:

@@ -932,7 +932,8 @@ async def test_a_rotation_is_not_part_of_the_drain():
         (b'{"share": 1.1}', "share"),
         (b'{"share": true}', "share"),
         (b'{"reason": ""}', "reason"),
-        (b'{"age": 3}', "age"),
+        (b'{"window": 60, "age": 60}', "age"),
+        (b'{"colour": "blue"}', "colour"),
     ],
 )
 async def test_a_rotation_that_cannot_work(body, field):

@@ -80,6 +80,16 @@ async def test_a_share_of_them(drain):
     assert max(asked) > 60
 
 
+async def test_those_that_opened_since_the_order_was_given_stay(drain):
+    """A client that one task has asked to leave, and that comes to the next before the order does, moves once."""
+    there = open_guests(drain, 10)
+    await asyncio.sleep(5)
+    moved = open_guests(drain, 10)
+    await drain.rotate(window=100, age=3)
+    await asyncio.sleep(97)
+    assert [len(guest.asked_at) for guest in (*there, *moved)] == [1] * 10 + [0] * 10
+
+
 async def test_a_session_in_its_handshake_is_no_part_of_it(drain):
     """To close it would refuse it, and it comes by the new way already."""
     guest = Guest(drain)
