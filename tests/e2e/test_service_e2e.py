@@ -192,8 +192,8 @@ def test_one_task_is_started_and_all_are_cancelled(lab, command):
     assert "starts to drain: 20 sessions" in out
     code, out, _ = command("status", *WEB, "--json")
     assert [each["shown"]["state"] for each in json.loads(out)["tasks"]] == ["draining", "serving", "serving"]
-    code, out, _ = command("cancel", *WEB)
-    assert code == 0, out
+    code, out, err = command("cancel", *WEB)
+    assert code == 0, out + err
     assert "serves again" in out.splitlines()[0]
     code, out, err = command("status", *WEB, "--port", "9", PATH=str(Path(tempfile.gettempdir()) / "nowhere"))
     assert code == 1, out + err

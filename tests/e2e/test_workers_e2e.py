@@ -46,7 +46,9 @@ def start(serve, shared_directory):
     def start(*arguments, workers=4, **options):
         environment = {"DRAIN_ADMIN_TOKEN": TOKEN, "TMPDIR": str(shared_directory)}
         environment |= options.pop("env", {})
-        arguments = arguments or ("--workers", str(workers), "--log-level", "warning")
+        # Its supervisor ends a worker that answers no ping, such as one that is stopped on a busy machine.
+        patience = "--timeout-worker-healthcheck", "120"
+        arguments = arguments or ("--workers", str(workers), "--log-level", "warning", *patience)
         return serve("one_line:app", *arguments, env=environment, **options)
 
     return start

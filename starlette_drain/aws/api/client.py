@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from starlette_drain.aws.api.as_sent import AS_SENT
 from starlette_drain.aws.api.blocking import BlockingClient
@@ -81,6 +81,13 @@ class Aioboto3Clients:
         self._session: Any = None
         self._config: Any = None
         self._stretch = 1.0
+
+    @classmethod
+    def patient(cls) -> Self:
+        """Return clients for a command, which asks once and has no drain to be late for: they wait the longest."""
+        clients = cls()
+        clients._stretch = MOST_PATIENT
+        return clients
 
     def be_patient(self) -> None:
         """Let clients that are opened from now on wait longer: a call has timed out."""

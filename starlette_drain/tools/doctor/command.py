@@ -53,9 +53,9 @@ def doctor(*, wait: float | None, as_json: bool, **given: Any) -> int:
     """Look at a set-up on AWS and say what will go wrong: inside a task, or anywhere with credentials."""
     asked = _asked(given)
     if wait is None:
-        findings = examine(asyncio.run(look(asked, Aioboto3Clients(), os.environ)))
+        findings = examine(asyncio.run(look(asked, Aioboto3Clients.patient(), os.environ)))
     else:
-        findings = asyncio.run(wait_watched(asked, Aioboto3Clients(), os.environ, wait))
+        findings = asyncio.run(wait_watched(asked, Aioboto3Clients.patient(), os.environ, wait))
     unsafe = sum(each.level == "unsafe" for each in findings)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in findings]))

@@ -147,7 +147,7 @@ class ServiceTasks:
         self._by_exec = by_exec
         region = next(filter(None, map(region_of, (service or "", cluster, task or ""))), None)
         self._runner = asyncio.Runner()
-        self._calls = AwsCalls(clients or Aioboto3Clients(), region)
+        self._calls = AwsCalls(clients or Aioboto3Clients.patient(), region)
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._tasks: dict[str, EcsTask] = {}
         self._seen: dict[str, Seen] = {}

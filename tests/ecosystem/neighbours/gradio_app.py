@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from threading import Barrier
 from time import sleep
 from typing import Any
 
@@ -16,9 +17,14 @@ def app() -> Any:
     import gradio  # noqa: PLC0415 - it takes seconds, and the client does without
     from fastapi import FastAPI  # noqa: PLC0415
 
+    # The long jobs begin to count together, so that neither is over before the drain begins, however busy the machine.
+    together = Barrier(2)
+
     def count(to: float) -> Iterator[str]:
         for number in range(int(to)):
             yield f"at {number}"
+            if to > 1 and number == 0:
+                together.wait(timeout=60)
             sleep(0.25)
         yield f"counted to {int(to)}"
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from starlette_drain.aws.api import calls, client
 from starlette_drain.aws.api.client import Aioboto3Clients
 from starlette_drain.testing import FakeAWS
 
@@ -10,6 +11,15 @@ from starlette_drain.testing import FakeAWS
 def anyio_backend():
     """Take a real loop: the answers come from another thread, over a socket."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def patience(request, monkeypatch):
+    """Wait longer for answers: a busy machine may take seconds to make a client, or to answer from another thread."""
+    if request.node.get_closest_marker("time_limits"):
+        return
+    monkeypatch.setattr(client, "TIME_LIMITS", client._stretched(client.TIME_LIMITS, 10))
+    monkeypatch.setattr(calls, "TIME_LIMIT", 60.0)
 
 
 @pytest.fixture

@@ -131,7 +131,13 @@ async def test_throttled_then_back(fake, task, endpoint):
             "DescribeTargetHealth",
             TroubleKind.NO_CREDENTIALS,
         ),
-        ({"kind": "hang"}, "elbv2", "DescribeTargetHealth", TroubleKind.SLOW),
+        pytest.param(
+            {"kind": "hang"},
+            "elbv2",
+            "DescribeTargetHealth",
+            TroubleKind.SLOW,
+            marks=pytest.mark.time_limits,
+        ),
     ],
 )
 async def test_errors_of_the_real_client(fake, task, clients, fault, service, operation, kind):  # noqa: PLR0917

@@ -42,6 +42,7 @@ async def test_what_is_in_between(endpoint, clients, monkeypatch, variables, kin
     assert "secret" not in str(failed.value)
 
 
+@pytest.mark.time_limits
 async def test_a_slow_answer_is_waited_for_in_the_end(fake, endpoint, clients, monkeypatch):
     """Calls that time out are given more and more time, until an answer that is slow is an answer."""
     monkeypatch.setitem(TIME_LIMITS, "read_timeout", 0.2)

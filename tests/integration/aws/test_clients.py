@@ -71,6 +71,7 @@ async def test_errors_are_told_alike(fake, endpoint, library, how, kind):
             assert fake.calls[operation] == 1
 
 
+@pytest.mark.time_limits
 async def test_silence_and_nobody_there(fake, endpoint, library, monkeypatch):
     """A server that says nothing, and one that is not there, are given up in seconds."""
     fake.fail("hang")
