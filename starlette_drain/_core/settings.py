@@ -92,7 +92,7 @@ class Settings:
         None,
         "How many handshakes may be in progress in the task; others wait, and are refused after 6 to 9 s. A number "
         'such as `"32"`, or `"auto"` for a limit that follows their duration. `:observe` only counts; `:close` refuses '
-        "WebSockets by an accept and close code 1013, not by 503.",
+        "sessions that have a close code by an accept and 1013, not by 503.",
         expert=True,
         parse=parse_admission,
         takes_text=True,
@@ -119,7 +119,7 @@ class Settings:
     )
     close_code: int = option(
         1012,
-        "Close code of WebSockets: 1012 (Service Restart), 1001, 1013 or 3000 to 4999.",
+        "Close code of sessions that have one: 1012 (Service Restart), 1001, 1013 or 3000 to 4999.",
         parse=int,
         # RFC 6455 section 7.4.1: the others are reserved, or mean something else than "come back".
         is_valid=lambda value: is_whole(value) and (value in (1001, 1012, 1013) or 3000 <= value <= 4999),
