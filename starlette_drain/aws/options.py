@@ -49,7 +49,7 @@ class AwsSettings(Settings):
     )
     target_group_arn: tuple[str, ...] = option(
         (),
-        "The target groups to watch, separated by commas; found by itself on ECS.",
+        "The target groups to watch, separated by commas; found automatically on ECS.",
         expert=True,
         parse=names_in,
         takes_text=True,
@@ -59,14 +59,14 @@ class AwsSettings(Settings):
     )
     target_id: str | None = option(
         None,
-        "This task's target id (IP address or instance id); found by itself on ECS.",
+        "This task's target id (IP address or instance id); found automatically on ECS.",
         expert=True,
         is_valid=lambda value: value is None or (isinstance(value, str) and value != ""),
         remedy="give an IP address or an instance id",
     )
     target_port: int | None = option(
         None,
-        "This task's target port; found by itself on ECS.",
+        "This task's target port; found automatically on ECS.",
         expert=True,
         parse=int,
         is_valid=lambda value: value is None or (is_whole(value) and 1 <= value <= 65535),
