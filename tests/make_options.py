@@ -76,15 +76,15 @@ def default_text(value: Any) -> str:
     return f"`{value!r}`"
 
 
-def table(*, expert: bool) -> str:
-    """Return the rows of the main options, or of the others."""
+def table(*, expert: bool, variables: bool) -> str:
+    """Return the rows of the main options, or of the others; three columns fit a phone."""
     rows = [
-        f"| `{name}` | {default_text(field.default)} | {declared.unit} "
-        f"| `{environment_name(name)}` | {declared.meaning} |"
+        f"| `{name}`{f'<br>`{environment_name(name)}`' if variables else ''} "
+        f"| {default_text(field.default)}{f' {declared.unit}' if declared.unit else ''} | {declared.meaning} |"
         for name, (field, declared) in options_of(Settings).items()
         if declared.expert is expert
     ]
-    return "\n".join(["| option | default | unit | variable | meaning |", "|---|---|---|---|---|", *rows])
+    return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])
 
 
 def commands() -> str:
@@ -120,7 +120,11 @@ def made(file: Path, part: str | None) -> str:
     begin, end = f"<!-- {part}: made by tests/make_options.py -->", f"<!-- end of {part} -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    made = commands() if part == "commands" else table(expert=part == "expert options")
+    made = (
+        commands()
+        if part == "commands"
+        else table(expert=part == "expert options", variables=file.name == "settings.md")
+    )
     return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 

@@ -16,4 +16,4 @@ def close_due(engine: Engine) -> None:
         try:
             session.begin_close(engine.close_policy)
         except Exception:
-            logger.exception("A session on %s could not be closed; the drain goes on", printable(session.path))
+            logger.exception("A session on %s could not be closed; the drain continues", printable(session.path))

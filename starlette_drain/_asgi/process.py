@@ -196,7 +196,7 @@ class ProcessCheck:
         if self._is_on_ecs and self._speaks():
             for each in stop_problems(self._process):
                 if each.level == "unsafe":
-                    logger.warning("This task will not stop as it should: %s. Remedy: %s", each.problem, each.remedy)
+                    logger.warning("This task will not stop properly: %s. Remedy: %s", each.problem, each.remedy)
         await asyncio.get_running_loop().create_future()
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002

@@ -44,23 +44,22 @@ class Settings:
 
     mode: Literal["drain", "observe", "off"] = option(
         "drain",
-        'Whether to drain; `"observe"` only logs what it would close, `"off"` lets everything pass as if it were not '
-        "there.",
+        'Whether to drain. `"observe"` only logs what it would close; `"off"` passes everything through.',
         is_valid=lambda value: value in ("drain", "observe", "off"),
         remedy="use 'drain', 'observe' or 'off'",
     )
     window: float | None = some_seconds(
         240,
-        "Over how long the sessions leave; `None` takes the deregistration delay less a poll interval and the margin, "
-        "and one that does not fit is shortened with a warning.",
+        "How long the sessions have to leave. `None` takes the deregistration delay less a poll interval and the "
+        "margin; a longer window is shortened, with a warning.",
     )
     margin: float = seconds(
-        15.0, "Kept free before the balancer cuts, for the last sessions; at most half of the delay.", expert=True
+        15.0, "Time kept free for the last sessions before the balancer cuts; at most half of the delay.", expert=True
     )
     pacing: Pacing = option(
         EvenPacing(),
-        'How the sessions spread: a `Pacing`, `"even"`, `"rate:50"` (at most 50 sessions a second), `"batches:2"` (a '
-        'batch every 2 s) or `"fleet:500"` (500 a second for all draining tasks of the service together).',
+        'How the sessions spread: `"even"`, `"rate:50"` (at most 50 sessions/s), `"batches:2"` (a batch every 2 s), '
+        '`"fleet:500"` (500/s for all draining tasks of the service together) or a `Pacing`.',
         parse=parse_pacing,
         takes_text=True,
         is_valid=lambda value: isinstance(value, Pacing) and not isinstance(value, type),
@@ -69,8 +68,8 @@ class Settings:
     )
     shed_first: ShedFirst | Precedence = option(
         "random",
-        'Which sessions leave first: `"random"`, `"oldest"`, `"newest"`, `"idle"` (no message for longest), or a '
-        "callable that takes a session and returns something to compare by, the smallest first.",
+        'Which sessions leave first: `"random"`, `"oldest"`, `"newest"`, `"idle"` (longest without a message), or a '
+        "callable that takes a session and returns a sort key.",
         expert=True,
         is_valid=lambda value: callable(value) or value in ("random", "oldest", "newest", "idle"),
         remedy="use 'random', 'oldest', 'newest', 'idle' or a callable that takes a session",
@@ -78,23 +77,22 @@ class Settings:
     )
     start_delay: float = seconds(
         10.0,
-        "How long to wait at most before the first session leaves, while other targets may be about to drain too; at "
-        "most a quarter of the time.",
+        "Longest wait before the first session leaves, since other targets may be about to drain too; at most a "
+        "quarter of the window.",
         expert=True,
     )
     late_arrivals: Literal["auto", "refuse", "accept"] = option(
         "auto",
-        'What happens to sessions that would open while draining: `"refuse"` answers 503 with `Retry-After`, '
-        '`"accept"` gives them a place in what remains, `"auto"` refuses once the balancer has taken the target out or '
-        "the process was told to stop.",
+        'New sessions during a drain: `"refuse"` answers 503 with `Retry-After`; `"accept"` lets them in and closes '
+        'them in the time left; `"auto"` refuses once the balancer has taken the target out or SIGTERM has come.',
         is_valid=lambda value: value in ("auto", "refuse", "accept"),
         remedy="use 'auto', 'refuse' or 'accept'",
     )
     admission: AdmissionPolicy | None = option(
         None,
-        "How many handshakes may be in progress in the task; those that find no place are held, and refused after 6 "
-        'to 9 s. A number such as `"32"`, or `"auto"` for a limit that follows how long they take; with `:observe` it '
-        "only counts, with `:close` those that have a close code are refused by an accept and 1013, not by 503.",
+        "How many handshakes may be in progress in the task; others wait, and are refused after 6 to 9 s. A number "
+        'such as `"32"`, or `"auto"` for a limit that follows their duration. `:observe` only counts; `:close` refuses '
+        "sessions that have a close code by an accept and 1013, not by 503.",
         expert=True,
         parse=parse_admission,
         takes_text=True,
@@ -104,9 +102,9 @@ class Settings:
     )
     streams: Mapping[str, str] | None = option(
         None,
-        "Which responses are sessions and which are answers, by path: a mapping, or the same as text, such as "
-        '`"/watch/*=session, /jobs/*=answer, /feed=session:cut"`. The first pattern that matches counts; where none '
-        "does, it depends on the request.",
+        "Which responses are sessions and which are answers, by path: a mapping, or text such as "
+        '`"/watch/*=session, /jobs/*=answer, /feed=session:cut"`. The first matching pattern counts; without one the '
+        "request decides.",
         parse=parse_streams,
         takes_text=True,
         is_valid=are_streams,
@@ -115,8 +113,8 @@ class Settings:
     )
     retry_after: float = seconds(
         5.0,
-        "How long clients are told to wait before they come back: `Retry-After` of a refusal (up to twice that, so "
-        "that they do not all come at once) and `reconnect_after_ms` of a session.",
+        "How long clients are asked to wait before they reconnect: `reconnect_after_ms` of a session, and "
+        "`Retry-After` of a refusal (spread up to twice that).",
         expert=True,
     )
     close_code: int = option(
@@ -129,17 +127,17 @@ class Settings:
     )
     grace: float = seconds(
         5.0,
-        "How long an application may take to notice the disconnect: then one that has not is cancelled, and a "
-        "close that the client does not take is given up.",
+        "How long an application may take to notice the disconnect before it is cancelled, and a client to take the "
+        "close before it is given up.",
     )
     max_session_age: float | None = some_seconds(
         14400,
-        "After how long a session is asked to leave although there is no drain, so that old sessions move to new "
-        "tasks; each up to a fifth earlier, within the limit of the pacing. `None` lets them stay.",
+        "Age at which a session is asked to leave without a drain, so that old sessions move to new tasks; up to a "
+        "fifth earlier, within the limit of the pacing. `None` sets no limit.",
     )
     sigterm: Literal["auto"] | bool = option(
         "auto",
-        'Whether SIGTERM is held until the sessions have left; `"auto"` does so on ECS, where the server can be told.',
+        'Whether to hold SIGTERM until the sessions have left; `"auto"` does so on ECS, on servers that allow it.',
         expert=True,
         parse=or_yes_or_no("auto"),
         is_valid=lambda value: value == "auto" or isinstance(value, bool),
@@ -147,28 +145,27 @@ class Settings:
     )
     # An ALB cuts about 8 s after SIGTERM.
     sigterm_window: float = seconds(
-        6.0, "Over how long the sessions leave after SIGTERM; it must fit into the container's `stopTimeout`."
+        6.0, "How long the sessions have to leave after SIGTERM; it must fit into the container's `stopTimeout`."
     )
     exit_when_drained: bool = switch(
         False,
-        "Whether the process, or its supervisor, is told to stop when the last session has gone, so that a deployment "
-        "need not wait out the delay.",
+        "Whether to stop the process, or its supervisor, when the last session has gone, so that a deployment does "
+        "not wait out the delay.",
     )
     admin_token: str | None = option(
         None,
-        "Bearer token of the admin route `/drain`, at least 16 visible ASCII characters; without one there is no such "
-        "route.",
+        "Bearer token of the admin route `/drain`, at least 16 visible ASCII characters; no token, no route.",
         is_valid=lambda value: value is None or _is_token(value),
         remedy="give at least 16 visible ASCII characters, or none to have no admin route",
         secret=True,
     )
     log: bool = switch(
         True,
-        "Whether the log is shown in the server's own format where the application has configured no logging.",
+        "Whether to show the log in the server's format if the application has configured no logging.",
     )
     record: bool = switch(
         False,
-        "Whether what is seen of a deployment is written to the log as JSON lines, with pseudonyms for all names, for "
+        "Whether to log what is seen of a deployment as JSON lines, with pseudonyms for all names, for "
         "`starlette-drain record`.",
         expert=True,
     )

@@ -39,7 +39,7 @@ class Answers:
         if self.undeclared:
             ((path, _),) = Counter(self.undeclared.values()).most_common(1)
             logger.warning(
-                "Streams under way that are answers, and not asked to leave: %d, most of them on %s. If their clients "
+                "Open streams that are answers, and are not asked to leave: %d, most of them on %s. If their clients "
                 'come back by themselves, set streams={"%s": "session"}; if not, "answer" in its place silences this',
                 len(self.undeclared),
                 printable(path),

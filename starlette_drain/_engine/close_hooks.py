@@ -92,7 +92,7 @@ class CloseHooks:
         if hook not in self._told:
             self._told.add(hook)
             level = logging.WARNING if error is None else logging.ERROR
-            logger.log(level, f"{sentence}; further ones are only counted", *figures, exc_info=error)  # noqa: G004
+            logger.log(level, f"{sentence}; further failures are only counted", *figures, exc_info=error)  # noqa: G004
 
 
 async def _has_ended(task: asyncio.Task[None], timeout: float) -> bool:  # noqa: ASYNC109 - a timeout that raises nothing

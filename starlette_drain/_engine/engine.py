@@ -261,18 +261,18 @@ class Engine:
     def note_window(self, window: float) -> None:
         """Take note how many seconds a drain may take here."""
         if not (is_number(window) and window >= 0):
-            logger.error("A trigger advised a window of %r, which is no length of time; it is ignored", window)
+            logger.error("A trigger gave a window of %r, which is not a time in seconds; it is ignored", window)
             return
         self.advised_window = window
         holds = self.settings.window is None or window < self.settings.window
         if holds and not self._has_warned and (warning := burst_warning(self.settings.pacing, window)):
             self._has_warned = True
-            logger.warning("A drain has %g s here, as a trigger has found out: %s", window, warning)
+            logger.warning("A drain has only %g s here: %s", window, warning)
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
         """Take note how many targets drain and are healthy, and whether this task is *counted* among the former."""
         if not (all(is_whole(each) and each >= 0 for each in (draining, healthy)) and is_number(draining + healthy)):
-            logger.error("A trigger counted %r draining and %r healthy targets; it is ignored", draining, healthy)
+            logger.error("A trigger reported %r draining and %r healthy targets; this is ignored", draining, healthy)
             return
         seen = FleetView(draining, healthy, counted)
         if seen == self._pace.seen:
@@ -511,7 +511,7 @@ class Engine:
         if deadline is None or not is_number(deadline):
             if deadline is not None and held is None:
                 logger.error(
-                    "Trigger %r gave %r as a deadline; the usual window takes its place",
+                    "Trigger %r gave %r as a deadline; the default window is used instead",
                     cause.trigger,
                     deadline,
                 )
@@ -541,7 +541,7 @@ class Engine:
             try:
                 self._registry.rank(precedence)
             except Exception:
-                logger.exception("shed_first failed; the drain goes on, and picks at random")
+                logger.exception("shed_first failed; the drain continues in random order")
         pacing = self._pace.begin(cause, deadline - now, self._registry.remaining * self._share)
         sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
         begun_by = cause.trigger, cause.at
@@ -558,7 +558,7 @@ class Engine:
         window = deadline - now
         # Not of a window under a second: that was asked for by hand, or the deadline has passed.
         if window >= SHORTEST_WINDOW and not former and (warning := burst_warning(self.settings.pacing, window)):
-            logger.warning("Drain %s has %g s: %s", drain_id, window, warning)
+            logger.warning("Drain %s has only %g s: %s", drain_id, window, warning)
         if self._outcome.done():
             self._outcome = self.loop.create_future()
         plan = run.plan.describe(now)
@@ -652,4 +652,4 @@ class Engine:
     def _log_failure(self, run: DrainRun) -> None:
         failure, run.plan.failure = run.plan.failure, None
         if failure is not None:
-            logger.error("The pacing failed; the drain goes on, evenly from here on", exc_info=failure)
+            logger.error("The pacing failed; the drain continues at an even pace", exc_info=failure)

@@ -31,10 +31,10 @@ async def before_exit(triggers: Iterable[object]) -> None:
     ended, pending = await asyncio.wait(acts, timeout=BEFORE_EXIT_TIMEOUT)
     for task in ended:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("What had to happen before the exit failed", exc_info=error)
+            logger.error("before_exit of a trigger failed", exc_info=error)
     for task in pending:
         task.cancel()
-        logger.warning("What had to happen before the exit took more than %g s and was cut short", BEFORE_EXIT_TIMEOUT)
+        logger.warning("before_exit of the triggers took more than %g s and was cut short", BEFORE_EXIT_TIMEOUT)
 
 
 async def _act(trigger: Any) -> None:
@@ -46,7 +46,7 @@ async def flush(observers: Observers) -> None:
     flushing = asyncio.get_running_loop().run_in_executor(_Aside(), observers.flush, FLUSH_TIMEOUT - TO_SPEAK)
     ended, _ = await asyncio.wait((flushing,), timeout=FLUSH_TIMEOUT)
     if not ended:
-        logger.warning("The observers did not send what they hold within %g s; some of it may be lost", FLUSH_TIMEOUT)
+        logger.warning("The observers did not flush within %g s; some telemetry may be lost", FLUSH_TIMEOUT)
 
 
 class _Aside(Executor):

@@ -77,9 +77,7 @@ class TriggerTasks:
                 if loop.time() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
                 self._failures[id(trigger)] = f"{type(error).__name__}; it watches again within {pause:g} s"
-                logger.exception(
-                    "Trigger %r failed; it watches again in %g s, and a drain goes on", trigger.name, pause
-                )
+                logger.exception("Trigger %r failed; it restarts in %g s, and a drain continues", trigger.name, pause)
             else:
                 return
             await asyncio.sleep(pause)
@@ -92,6 +90,6 @@ def status_of(trigger: Trigger, now: float, failure: str | None) -> Mapping[str,
     try:
         status = dict(trigger.status(now))
     except Exception as error:
-        logger.exception("Trigger %r does not tell its status", trigger.name)
+        logger.exception("The status of trigger %r could not be read", trigger.name)
         status = {"error": type(error).__name__}
     return status if failure is None else {**status, "failed": failure}

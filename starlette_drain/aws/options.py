@@ -30,8 +30,8 @@ class AwsSettings(Settings):
 
     sources: tuple[str, ...] = option(
         ("target-health",),
-        "Which sources of AWS may ask for a drain: `target-health`, `task-state`, `service-deployment`, separated by "
-        'commas; `"none"` for none of them.',
+        "Which AWS sources can start a drain: `target-health`, `task-state`, `service-deployment`, separated by "
+        'commas, or `"none"`.',
         parse=_sources_in,
         takes_text=True,
         is_valid=lambda value: isinstance(value, tuple) and all(each in SOURCES for each in value),
@@ -40,7 +40,7 @@ class AwsSettings(Settings):
     )
     self_registration: Literal["deregister"] | bool = option(
         False,
-        "Whether the task registers itself with its target groups and takes itself out when it drains; "
+        "Whether the task registers itself with its target groups and deregisters when it drains. "
         '`"deregister"` does only the latter, for tasks that ECS registers.',
         expert=True,
         parse=or_yes_or_no("deregister"),
@@ -49,7 +49,7 @@ class AwsSettings(Settings):
     )
     target_group_arn: tuple[str, ...] = option(
         (),
-        "The target groups to watch, separated by commas; found on ECS where none is given.",
+        "The target groups to watch, separated by commas; found automatically on ECS.",
         expert=True,
         parse=names_in,
         takes_text=True,
@@ -59,14 +59,14 @@ class AwsSettings(Settings):
     )
     target_id: str | None = option(
         None,
-        "This task's target id (IP address or instance id); found on ECS where none is given.",
+        "This task's target id (IP address or instance id); found automatically on ECS.",
         expert=True,
         is_valid=lambda value: value is None or (isinstance(value, str) and value != ""),
         remedy="give an IP address or an instance id",
     )
     target_port: int | None = option(
         None,
-        "This task's target port; found on ECS where none is given.",
+        "This task's target port; found automatically on ECS.",
         expert=True,
         parse=int,
         is_valid=lambda value: value is None or (is_whole(value) and 1 <= value <= 65535),
@@ -74,7 +74,7 @@ class AwsSettings(Settings):
     )
     deregistration_delay: float | None = option(
         None,
-        "The target groups' delay, 0 to 3600; asked of AWS where none is given.",
+        "The target groups' delay, 0 to 3600; read from AWS if unset.",
         unit="s",
         expert=True,
         parse=float,
@@ -83,7 +83,7 @@ class AwsSettings(Settings):
     )
     poll_interval: float = option(
         5.0,
-        "Time between two looks at the target's health, at least 1; more in a large fleet.",
+        "Time between two polls of the target's health, at least 1; longer in a large fleet.",
         unit="s",
         expert=True,
         parse=float,
@@ -92,8 +92,8 @@ class AwsSettings(Settings):
     )
     poll_share: float = option(
         0.2,
-        "Part of the account's budget of Describe calls that the polls of the whole fleet may use, up to 1; a large "
-        "fleet looks less often.",
+        "Share of the account's Describe calls that the polls of the whole fleet may use, up to 1; a large fleet polls "
+        "less often.",
         expert=True,
         parse=float,
         is_valid=lambda value: is_number(value) and 0 < value <= 1,
@@ -103,7 +103,7 @@ class AwsSettings(Settings):
     rebalance: bool = switch(
         False,
         "Whether tasks move sessions to new ones after a scale-out, within the budget of the fleet; needs "
-        '`pacing="fleet:500"` or the like, and least outstanding requests as the algorithm of the target group.',
+        '`pacing="fleet:…"` and the least outstanding requests algorithm on the target group.',
         expert=True,
     )
 

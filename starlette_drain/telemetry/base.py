@@ -94,7 +94,7 @@ class Observers:
                 if is_interested():
                     return True
         except Exception:
-            logger.exception("What says whether an observer wants %s failed; it gets them", kind.__name__)
+            logger.exception("The interest() of an observer failed for %s; it gets them all", kind.__name__)
             self._interests[kind] = (_always,)
             return True
         return False
@@ -105,7 +105,7 @@ class Observers:
             try:
                 observer.notify(event)
             except Exception:
-                logger.exception("Observer %r failed and is dropped; the drain goes on", observer)
+                logger.exception("Observer %r failed and was removed; the drain continues", observer)
                 self._replace(each for each in self._observers if each is not observer)
 
     def flush(self, timeout: float) -> None:

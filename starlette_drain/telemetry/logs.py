@@ -84,7 +84,7 @@ ROTATION_ENDED = (
 ENDINGS = {
     "complete": "is complete",
     "cancelled": "was cancelled",
-    "replaced": "gave way to another",
+    "replaced": "was replaced by another",
     "interrupted": "was interrupted by the end of the application",
 }
 IMPAIRED = "Trigger %(drain_trigger)s does not work for now: %(drain_problem)s. Remedy: %(drain_remedy)s"

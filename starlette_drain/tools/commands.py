@@ -16,8 +16,8 @@ from starlette_drain.tools.tasks.command import cancel, start, status, watch
 __all__ = ["run"]
 
 EXIT_CODES = """\
-Exit codes: 0 where all is well; 1 where something is unsafe, will not finish or is not as wished; 2 for a wrong usage,
-and where the command cannot run."""
+Exit codes: 0 if all is well; 1 if something is unsafe, will not finish or misses the goal; 2 for wrong usage, or if the
+command cannot run."""
 
 
 class _Group(click.Group):
@@ -30,7 +30,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(sys.modules["starlette_drain"].__version__, prog_name="starlette-drain")
 def group() -> None:
-    """Look at tasks that run, act on them, and look before you deploy."""
+    """Inspect and drain running tasks, and check before you deploy."""
 
 
 for each in (status, watch, start, cancel, rehearse, plan, doctor, record):

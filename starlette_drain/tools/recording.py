@@ -17,12 +17,12 @@ MARK = '"drain_record"'
 @click.command()
 @click.argument("log", type=click.File(encoding="utf-8", errors="replace"), default="-")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
-@click.option("--run", metavar="ID", help="Of which process, where the log has several; else that which saw most.")
+@click.option("--run", metavar="ID", help="Process to take, if the log has several. Default: the one that saw most.")
 def record(log: TextIO, output: Path | None, run: str | None) -> int:
     """
-    Make a recording of LOG, an exported log, to be played by FakeAWS and to be sent to us.
+    Make a recording from an exported log.
 
-    The lines may stand in others, such as those of CloudWatch or of a JSON formatter.
+    FakeAWS can play it, and you can send it to us. The lines may stand inside those of CloudWatch or a JSON formatter.
     """
     runs = _runs(log)
     if not runs:

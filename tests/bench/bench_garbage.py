@@ -95,7 +95,7 @@ def drain(server, what, report):
     assert Counter(code for _, code in closes) == {1012: CONNECTIONS}
     by_itself += server.ask("/collections")
     late = server.ask("/heartbeat")
-    report.add(f"{what}: full collections that nobody asked for", "", [sum(kind in FULL for kind, _ in by_itself)])
+    report.add(f"{what}: full collections that happen by themselves", "", [sum(kind in FULL for kind, _ in by_itself)])
     young = [seconds * 1000 for kind, seconds in by_itself if kind in YOUNG]
     report.add(f"{what}: the longest young collection", "ms of CPU", [max(young, default=0.0)])
     report.add(f"{what}: one full collection", "ms of CPU", [provoked])

@@ -108,7 +108,7 @@ def test_real_connections(serve, load, report):
         server.get("/collect")
         look()
         assert not server.trouble
-    moments = ("with nobody", "before", "half way", "after")
+    moments = ("without sessions", "before", "half way", "after")
     for when, ours, bare in zip(moments, found["watched"], found["bare"], strict=True):
         goal = 1.04 if when in ("before", "half way") else None
         report.add(f"real, {REAL:,}, {when}", "MB, resident", [ours / 1e6], [bare / 1e6], goal=goal)

@@ -46,11 +46,11 @@ def test_shed_in_process(report, number, loop):
     def values(name, *, per=1.0):
         return [each[name] * per for each in runs]
 
-    report.add(f"{what}, from the straight line", "% of all", values("deviation"), goal=0.3, judged="ours")
+    report.add(f"{what}, deviation from the straight line", "% of all", values("deviation"), goal=0.3, judged="ours")
     report.add(f"{what}, busiest 100 ms", "÷ mean", values("busiest 100 ms"))
     report.add(f"{what}, busiest second", "÷ mean", values("busiest second"))
     report.add(f"{what}, last close after", "s", values("last close"))
-    report.add(f"{what}, CPU with the heart that beats", "µs per close", values("cpu", per=1e6))
+    report.add(f"{what}, CPU, the meter included", "µs per close", values("cpu", per=1e6))
     during, idle = ([each[name] for each in runs] for name in ("during", "idle"))
     tell_stalls(report, what, during, idle, goal=10 if is_usual else None)
 
@@ -97,7 +97,7 @@ def test_shed_real(serve, load, report):
     moments = [at for at, _ in closed]
     what = f"real, {REAL:,}"
     line = deviation(moments, start, end)
-    report.add(f"{what}, from the straight line", "% of all", [line], goal=0.3, judged="ours")
+    report.add(f"{what}, deviation from the straight line", "% of all", [line], goal=0.3, judged="ours")
     report.add(f"{what}, busiest 100 ms", "÷ mean", [busiest(moments, 0.1, start, end)], goal=1.3, judged="ours")
     report.add(f"{what}, busiest second", "÷ mean", [busiest(moments, 1.0, start, end)], goal=1.05, judged="ours")
     report.add(f"{what}, CPU less an idle server's", "µs per close", [cpu["watched"] * 1e6], [cpu["bare"] * 1e6])

@@ -1,5 +1,5 @@
 """
-Writes the tables of ``docs/performance.md`` anew, from what the benchmarks wrote when they ran last.
+Writes the tables of ``docs/measurements.md`` anew, from what the benchmarks wrote when they ran last.
 
 Run ``make bench``, look at what differs, then ``.venv/bin/python tests/bench/make_table.py``.
 """
@@ -11,23 +11,30 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "measurements.md"
 RESULTS = ROOT / "bench-results"
 END = "<!-- until here -->"
 NOISE = "bare against bare"
 """Ends the name of a figure that says by how much the bare server differs from itself."""
 
-HEAD = ("", "bare", "with the middleware", "added", "ratio", "bare ÷ itself", "goal")
+HEAD = ("", "bare", "with the middleware", "difference", "bare ÷ itself", "goal")
 
 
-def spread(value: Mapping[str, float] | None, unit: str = "") -> str:
-    """Return a median with the quartiles around it."""
+def median(value: Mapping[str, float] | None, unit: str = "") -> str:
+    """Return a median."""
+    return f"{value['median']:,.4g} {unit}".strip() if value else ""
+
+
+def difference(figure: Mapping[str, Any]) -> str:
+    """Return what the goal is about, the ratio or what is added, with the quartiles around it."""
+    is_ratio = figure["ratio"] and figure["judged"] != "added"
+    sign, value = ("\N{MULTIPLICATION SIGN} ", figure["ratio"]) if is_ratio else ("+ ", figure["added"])
     if not value:
         return ""
-    text = f"{value['median']:,.4g}"
+    text = f"{sign}{value['median']:,.4g}"
     if value["low"] != value["high"]:
         text += f" ({value['low']:,.4g} … {value['high']:,.4g})"
-    return f"{text} {unit}".strip()
+    return text.replace("+ -", "- ")
 
 
 def goal(figure: Mapping[str, Any]) -> str:
@@ -56,11 +63,10 @@ def row(figure: Mapping[str, Any], noise: Mapping[str, Any] | None) -> str:
     unit = figure["unit"]
     cells = (
         figure["what"],
-        spread(figure["bare"], unit),
-        spread(figure["ours"], unit),
-        spread(figure["added"]),
-        spread(figure["ratio"]),
-        spread(noise["ratio"]) if noise else "",
+        median(figure["bare"], unit),
+        median(figure["ours"], unit),
+        difference(figure),
+        median(noise["ratio"]) if noise else "",
         goal(figure),
     )
     return f"| {' | '.join(cells)} |"

@@ -50,7 +50,7 @@ class AwsSource:
                 impairment.on_error("discovery", missing.problem, missing.remedy)
             except Exception as error:
                 self._search_error = problem = f"discovery failed ({type(error).__name__})"
-                logger.debug("Discovery failed in a way that was not foreseen", exc_info=True)
+                logger.debug("Discovery failed unexpectedly", exc_info=True)
                 impairment.on_error("discovery", problem, "please report it; it is tried again")
             else:
                 self._search_error = None

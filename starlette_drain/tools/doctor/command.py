@@ -27,30 +27,32 @@ LONGEST_WAIT = 3600.0
 
 
 @click.command()
-@click.option("--target-group", multiple=True, type=ARN, help="May be given again.")
+@click.option("--target-group", multiple=True, type=ARN, help="ARN of a target group; repeatable.")
 @click.option("--service", metavar="NAME", help="Name or ARN.")
 @click.option("--cluster", metavar="NAME", help="Name or ARN; the ARN of a service names it.")
-@click.option("--container", metavar="NAME", help="The one that serves; found where it is not given.")
-@click.option("--command", metavar="WORDS", help="The server's command line, where it cannot be seen.")
-@click.option("--stop-signal", metavar="SIGNAL", help="The image's STOPSIGNAL, which AWS does not tell.")
-@click.option("--sessions", type=WholeNumber("count", least=1, unit="a whole number"), help="On each task.")
+@click.option("--container", metavar="NAME", help="The container that serves. Default: detected.")
+@click.option("--command", metavar="WORDS", help="The server's command line, if it cannot be seen.")
+@click.option("--stop-signal", metavar="SIGNAL", help="The image's STOPSIGNAL, which AWS does not show.")
+@click.option("--sessions", type=WholeNumber("count", least=1, unit="a whole number"), help="Sessions per task.")
 @click.option("--rate", type=RATE, help="Reconnects per second that the service can take.")
 @click.option(
     "--start-up",
     type=Number(above=True, most=86_400),
-    help="Seconds from the start of a new task until it is healthy; the worst of 5 s to 5 minutes by default.",
+    help="Time until a new task is healthy. Default: the worst of 5 s to 5 minutes.",
 )
-@click.option(
-    "--url", metavar="URL", help="Where the process in this container answers /drain; found where it is not given."
-)
+@click.option("--url", metavar="URL", help="Address of the process in this container. Default: detected.")
 @click.option(
     "--wait",
     type=Number(most=LONGEST_WAIT),
-    help="Wait at most so many seconds until this task is watched as it should be, and look at nothing else.",
+    help="Only wait until this task is watched, at most this long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(*, wait: float | None, as_json: bool, **given: Any) -> int:
-    """Look at a set-up on AWS and say what will go wrong: inside a task, or anywhere with credentials."""
+    """
+    Check a set-up on AWS and say what will go wrong.
+
+    Run it inside a task, or anywhere with credentials. Exit code 1 if something is unsafe.
+    """
     asked = _asked(given)
     if wait is None:
         findings = examine(asyncio.run(look(asked, Aioboto3Clients.patient(), os.environ)))

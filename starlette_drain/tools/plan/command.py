@@ -83,7 +83,7 @@ class Asked:
 
 
 @click.command()
-@click.option("--sessions", type=COUNT, default=10_000, show_default=True, help="On each task.")
+@click.option("--sessions", type=COUNT, default=10_000, show_default=True, help="Sessions per task.")
 @click.option("--tasks", type=COUNT, default=8, show_default=True, help="Desired count of the service.")
 @click.option(
     "--delay", type=Number(most=LONGEST_DELAY), default=300.0, show_default=True, help="Deregistration delay, seconds."
@@ -99,27 +99,37 @@ class Asked:
 @click.option(
     "--start-up",
     type=Number(above=True, most=86_400),
-    help="Seconds from the start of a new task until it is healthy: it decides how many old tasks drain together. "
-    "The worst of 5 s to 5 minutes where it is not given.",
+    help="Time until a new task is healthy; decides how many old tasks drain together. Default: the worst of 5 s to "
+    "5 minutes.",
 )
 @click.option(
-    "--strategy", type=click.Choice(sorted(STRATEGIES)), default="rolling", show_default=True, help="Of the deployment."
+    "--strategy",
+    type=click.Choice(sorted(STRATEGIES)),
+    default="rolling",
+    show_default=True,
+    help="Deployment strategy.",
 )
 @click.option("--blue-green", "strategy", flag_value="blue-green", help="The same as --strategy blue-green.")
 @click.option("--bake", type=MINUTES, help="bakeTimeInMinutes (0; 3 for express).")
-@click.option("--pause", type=MINUTES, default=0.0, help="Minutes that a PAUSE hook takes after the shift.")
-@click.option("--nlb", is_flag=True, help="Behind a Network Load Balancer, for which ECS shifts traffic more slowly.")
+@click.option("--pause", type=MINUTES, default=0.0, help="Length of a PAUSE hook after the traffic shift.")
+@click.option("--nlb", is_flag=True, help="Behind a Network Load Balancer: ECS shifts traffic more slowly.")
 @click.option(
     "--next-after",
     type=Number(most=86_400),
-    help="Seconds after which the next deployment begins, once the new tasks serve: with early success criteria it may "
-    "while the old tasks drain.",
+    help="The next deployment begins this long after the new tasks serve; with early success criteria the old tasks "
+    "may still drain.",
 )
 @click.option(
-    "--clients", type=click.Choice(sorted(CLIENTS)), default="full-jitter", show_default=True, help="How they return."
+    "--clients",
+    type=click.Choice(sorted(CLIENTS)),
+    default="full-jitter",
+    show_default=True,
+    help="How clients reconnect.",
 )
-@click.option("--accepts", type=RATE, help="Attempts per second that the service takes in; any number by default.")
-@click.option("--wish", type=RATE, help="Reconnects per second that you would like at the most.")
+@click.option(
+    "--accepts", type=RATE, help="Connection attempts per second that the service can take. Default: unlimited."
+)
+@click.option("--wish", type=RATE, help="Highest rate of reconnects that you want.")
 @option_of("sources")
 @option_of("pacing")
 @option_of("window")
@@ -130,16 +140,16 @@ class Asked:
 @click.option(
     "--rotate",
     type=Number(least=SHORTEST_WINDOW, most=LONGEST_ROTATION),
-    help="In place of a deployment: a rotation of all tasks over so many seconds.",
+    help="Instead of a deployment: a rotation of all tasks over this time.",
 )
 @click.option(
-    "--scale-out", type=COUNT, help="In place of a deployment: the rebalance after a scale-out to so many tasks."
+    "--scale-out", type=COUNT, help="Instead of a deployment: the rebalance after a scale-out to this number of tasks."
 )
-@click.option("--seed", type=int, default=7, show_default=True, help="Of the randomness.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the random numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib.")
 def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
-    """Work out what a deployment will do to the clients, without AWS."""
+    """Compute what a deployment does to the clients."""
     if (move := _move(given)) is not None:
         return _tell(move, as_json=as_json)
     asked = _asked(given)

@@ -40,29 +40,29 @@ SPARE_FILES = 200
     type=WholeNumber("count", least=1, unit="a whole number"),
     default=500,
     show_default=True,
-    help="Clients that connect.",
+    help="Number of clients.",
 )
 @click.option(
     "--delay", type=Number(least=4, most=3600), default=60.0, show_default=True, help="Deregistration delay, seconds."
 )
-@click.option("--path", default="/ws", show_default=True, help="Where they connect; {n} is the number of the client.")
-@click.option("--header", multiple=True, metavar="NAME:VALUE", help="That they send; may be given again.")
+@click.option("--path", default="/ws", show_default=True, help="Path that they connect to; {n} is the client's number.")
+@click.option("--header", multiple=True, metavar="NAME:VALUE", help="Header that they send; repeatable.")
 @click.option("--stream", is_flag=True, help="The path is an event stream, not a WebSocket.")
 @click.option(
     "--client",
     metavar="MODULE:COROUTINE",
-    help="A client of your own, such as one that signs in: called with the address and a number, it connects, stays "
+    help="Your own client, for example one that logs in: called with the address and a number, it connects, stays "
     "until the connection ends, and returns the close code.",
 )
-@click.option("--plot", metavar="FILE", help="Draw the picture into a file: .svg, .png or .pdf (needs matplotlib).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON at the end, and nothing else.")
+@click.option("--plot", metavar="FILE", help="Draw the closes into FILE (.svg, .png, .pdf); needs matplotlib.")
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON, at the end.")
 def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
     """
-    Rehearse how a task of your application leaves, on this machine.
+    Drain your application on this machine, as on ECS.
 
-    It is served as on ECS, by a uvicorn of its own, with an AWS that is played; clients connect, the target is
-    deregistered, SIGTERM comes after the delay, and the balancer cuts what is left. Exit code 0 where every client was
-    asked to leave and all ended cleanly; 1 where not, with the reasons.
+    uvicorn serves it with a stand-in for AWS. Clients connect, the target is deregistered, SIGTERM comes after the
+    delay, and the balancer cuts the rest. Exit code 0 if every client was asked to leave and all ended cleanly;
+    otherwise 1, with the reasons.
     """
     if is_on_ecs():
         msg = "this is a task on ECS, where the application's sessions are real: rehearse on your own machine"

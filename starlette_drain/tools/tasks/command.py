@@ -100,14 +100,14 @@ def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--url",
             metavar="URL",
-            help="Its admin route, asked with the token in DRAIN_ADMIN_TOKEN; by default the task is the one in this "
-            "container, which needs no token.",
+            help="Address of the task's server, asked with the token in DRAIN_ADMIN_TOKEN. Default: the server in this "
+            "container, without a token.",
         ),
-        click.option("--pid", type=int, metavar="PID", help="Of the server, where several run here."),
-        click.option("--cluster", metavar="NAME", help="Of ECS; the ARN of a service or task names it."),
-        click.option("--service", metavar="NAME", help="All tasks of a service on ECS."),
-        click.option("--task", metavar="ID", help="One task on ECS."),
-        click.option("--port", type=int, metavar="PORT", help="Where the tasks listen; that of the target group."),
+        click.option("--pid", type=int, metavar="PID", help="Process id, if several servers run in this container."),
+        click.option("--cluster", metavar="NAME", help="ECS cluster; the ARN of a service or task includes it."),
+        click.option("--service", metavar="NAME", help="All tasks of this ECS service."),
+        click.option("--task", metavar="ID", help="One ECS task."),
+        click.option("--port", type=int, metavar="PORT", help="Port of the tasks. Default: the target group's."),
     )
     for option in reversed(options):
         function = option(function)
@@ -116,7 +116,7 @@ def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
 
 as_json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 timeout_option = click.option(
-    "--timeout", type=Number(most=86_400), default=None, help="Give up after so many seconds, with exit code 1."
+    "--timeout", type=Number(most=86_400), default=None, help="Give up after this many seconds, with exit code 1."
 )
 
 
@@ -124,7 +124,11 @@ timeout_option = click.option(
 @which_task
 @as_json_option
 def status(*, as_json_: bool, **which: Any) -> int:
-    """Show how a task stands, or all of a service: one look. Exit code 1 where something is wrong."""
+    """
+    Show a task, or all tasks of a service.
+
+    Exit code 1 if something is wrong.
+    """
     with _source(which) as source:
         tasks = _look(source)
     if all(each.shown is None for each in tasks) and len(tasks) == 1:
@@ -145,10 +149,9 @@ def status(*, as_json_: bool, **which: Any) -> int:
 @as_json_option
 def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
     """
-    Follow a drain until it is over, and print its report.
+    Follow a drain to its end and print its report.
 
-    With --service it follows all tasks, until no deployment is under way and no task leaves. Exit code 0 where all
-    sessions left in time.
+    With --service it follows all tasks until the deployment is over. Exit code 0 if all sessions left in time.
     """
     with _source(which) as source:
         return follow(source, timeout, as_json=as_json_)
@@ -156,11 +159,13 @@ def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
 
 @click.command()
 @which_task
-@click.option("--window", type=Number(most=LONGEST), help="Seconds over which the sessions are asked to leave.")
-@click.option("--age", type=Number(most=LONGEST), help="Seconds since what this is about has happened.")
-@click.option("--reason", help="For the log and the report.")
-@click.option("--taken-out", is_flag=True, help="The balancer sends nothing new here any more: refuse late arrivals.")
-@click.option("--wait", is_flag=True, help="Return when the drain is over.")
+@click.option("--window", type=Number(most=LONGEST), help="Time for the sessions to leave.")
+@click.option(
+    "--age", type=Number(most=LONGEST), help="Time since the event that this command is about; taken off the window."
+)
+@click.option("--reason", help="Reason, for the log and the report.")
+@click.option("--taken-out", is_flag=True, help="The balancer sends nothing new here: refuse late arrivals.")
+@click.option("--wait", is_flag=True, help="Wait for the end of the drain.")
 @timeout_option
 @as_json_option
 def start(
@@ -175,9 +180,9 @@ def start(
     **which: Any,
 ) -> int:
     """
-    Start the drain of one task, or join the one that runs.
+    Start a drain of one task, or join a running one.
 
-    With --wait the exit code is 0 where all sessions left in time: it is what a preStop hook or a pipeline calls.
+    With --wait, for preStop hooks and pipelines, exit code 0 if all sessions left in time.
     """
     if which["service"] and not which["task"]:
         msg = "start takes one --task: to drain all tasks of a service at once is an outage"
@@ -201,9 +206,9 @@ def start(
 @as_json_option
 def cancel(*, as_json_: bool, **which: Any) -> int:
     """
-    Cancel the drain of a task, or of all tasks of a service: they serve again.
+    Cancel the drain of a task or a service.
 
-    Exit code 1 where there is none, or it is too late.
+    The tasks serve again. Exit code 1 if there is no drain, or it is too late.
     """
     with _channels(which) as channels:
         if len(channels) == 1:

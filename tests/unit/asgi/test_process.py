@@ -127,9 +127,7 @@ async def test_the_check(caplog, monkeypatch):
     }
     assert shown["parents"] == ("sh",)
     assert [each["level"] for each in shown["problems"]] == ["unsafe", "unsafe"]
-    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
-        "This task will not stop as it should"
-    ] * 2
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["This task will not stop properly"] * 2
     assert "secret" not in f"{shown}{caplog.text}"
     caplog.clear()
     assert (await checked(ProcessCheck(lambda: True, {})))["problems"] == []

@@ -63,7 +63,7 @@ async def test_a_window_that_a_trigger_finds_out_is_warned_of_once(options, advi
     async with drain.run():
         warnings(caplog)
         drain.host.engine.note_window(advised)
-        told = [f"A drain has {advised:g} s here, as a trigger has found out: {warning}"] if warning else []
+        told = [f"A drain has only {advised:g} s here: {warning}"] if warning else []
         assert warnings(caplog) == told
         drain.host.engine.note_window(advised)
         drain.host.engine.note_window(advised - 0.1 if warning else advised)
@@ -79,7 +79,7 @@ async def test_a_drain_that_begins_with_too_little_time_for_its_batches_is_warne
         engine = drain.host.engine
         engine.claim(DrainCause("mine", "it is time", engine.time(), engine.time() + window))
         name = drain.progress().drain_id
-        told = [f"Drain {name} has {window:g} s: {warning}"] if warning else []
+        told = [f"Drain {name} has only {window:g} s: {warning}"] if warning else []
         assert warnings(caplog) == told
         engine.claim(DrainCause("other", "so it is", engine.time(), engine.time() + window / 2))
         assert await drain.wait_drained()

@@ -89,7 +89,7 @@ async def test_pace_that_fails_is_replaced_by_an_even_one(what, wrong, after, ca
     assert drain.report.slack >= 0
     assert drain.report.peak_rate <= 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "evenly from here on" in caplog.text
+    assert "at an even pace" in caplog.text
     await drain.host.end()
 
 

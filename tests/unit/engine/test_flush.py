@@ -39,7 +39,7 @@ async def test_an_observer_that_hangs_is_left_behind(release, caplog):
         assert loop.time() - began == pytest.approx(FLUSH_TIMEOUT)
     assert loop.time() - began == pytest.approx(FLUSH_TIMEOUT)
     assert [record.getMessage() for record in caplog.records] == [
-        "The observers did not send what they hold within 5 s; some of it may be lost"
+        "The observers did not flush within 5 s; some telemetry may be lost"
     ]
     (given,) = hanging.flushes
     assert given < FLUSH_TIMEOUT

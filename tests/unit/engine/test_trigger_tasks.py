@@ -142,7 +142,7 @@ async def test_a_status_that_is_none_is_told_of(status, caplog):
     trigger.status = lambda _now: status
     drain = start(trigger)
     assert set(drain.host.statuses()["scripted"]) == {"error"}
-    assert "does not tell its status" in caplog.text
+    assert "status of trigger" in caplog.text
     await drain.host.end()
 
 
