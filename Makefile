@@ -42,7 +42,7 @@ demo: $(VENV)/.demo ## a rolling deployment of 4 tasks and 2,000 clients, before
 demo-task: $(VENV)/.demo ## one task of the example leaves with 500 real WebSockets (starlette-drain rehearse), in about a minute
 	$(RUN) starlette_drain rehearse example_app.server:app --path '/devices/{n}' $(ARGS)
 
-test: lint types docs clients wheel-test coverage ## everything that must hold: lint, types, docs, all tests of the built wheel
+test: lint types docs clients wheel-test ## everything that must hold: lint, types, docs, all tests of the built wheel
 
 lint: $(VENV)/.check ## ruff: rules and format
 	$(RUN) ruff check .
@@ -87,14 +87,15 @@ wheel-test: wheel $(WHEEL_VENV)/.ecosystem $(NEIGHBOURS) ## build the wheel, ins
 	"$$python" -c 'import sysconfig, starlette_drain as package; \
 	where = package.__file__; print("Testing", where); \
 	assert where.startswith(sysconfig.get_path("purelib")), "this is not the installed wheel"'; \
-	STARLETTE_DRAIN_SOURCES="$$root" COVERAGE_FILE="$$root/.coverage.wheel" \
-	timeout --kill-after=10 3000 "$$python" -m pytest -o cache_dir="$$root/.pytest_cache" --cov --cov-report= $(SIDE_BY_SIDE) tests $(ARGS)
+	STARLETTE_DRAIN_SOURCES="$$root" \
+	timeout --kill-after=10 3000 "$$python" -m pytest -o cache_dir="$$root/.pytest_cache" $(SIDE_BY_SIDE) tests $(ARGS)
 
-# Measured in the processes of the tests only: the servers that they start are ended by signals, as in production.
-coverage: ## the branch coverage of the last `make wheel-test`, and that it is high enough
-	@$(WHEEL_VENV)/bin/python -m coverage combine --quiet --keep .coverage.wheel
-	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=95
-	$(WHEEL_VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=99 \
+# Apart from `make test`: measuring doubles what the tests compute. Measured in the processes of the tests only: the
+# servers that others start are ended by signals, as in production.
+coverage: $(VENV)/.ecosystem ## the branch coverage of the unit and integration tests, and that it is high enough
+	$(RUN) pytest $(SIDE_BY_SIDE) --cov --cov-report= tests/unit tests/integration $(ARGS)
+	$(RUN) coverage report --skip-covered --show-missing --fail-under=95
+	$(RUN) coverage report --skip-covered --show-missing --fail-under=99 \
 	  --include='starlette_drain/_core/*,starlette_drain/_engine/*'
 
 dist: $(VENV)/.made ## what is published: the wheel and the sources, in dist/
@@ -145,7 +146,7 @@ lock: ## pin the newest versions of everything the groups name, in .constraints.
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) $(WHEEL_VENV) $(LOWEST_VENV) $(LOCK_VENV) $(CLIENTS:%=.venv-%) .venv-neighbours .venv-pythons dist site bench-results rollout-results .mypy_cache .pytest_cache .ruff_cache \
-	  .hypothesis .coverage .coverage.wheel
+	  .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A name on the PATH may be no Python at all (version switchers leave such stubs), so each is asked.
