@@ -5,10 +5,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 
-import pytest
-from prometheus_process import PROMTOOL, RULES
-
-pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: tests/ecosystem/install.sh")
+from prometheus_process import RULES, program
 
 STEP = 15
 """Seconds between two scrapes, and two looks at the rules."""
@@ -194,7 +191,12 @@ def test_each_alarm_fires_when_it_should_and_only_then(tmp_path):
     }
     (tmp_path / "tests.json").write_text(json.dumps(tests))
     done = subprocess.run(
-        [PROMTOOL, "test", "rules", "tests.json"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [program("promtool"), "test", "rules", "tests.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = {line.split()[-1] for line in RULES.read_text().splitlines() if "- alert:" in line}

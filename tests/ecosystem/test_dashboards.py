@@ -18,15 +18,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from prometheus_process import PROMETHEUS, RULES
+from prometheus_process import RULES, program
 from server_process import ROOT, TOKEN, eventually, free_port
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from starlette_drain.testing import FakeAWS
 
-if PROMETHEUS is None:
-    pytest.skip("prometheus is not installed: tests/ecosystem/install.sh", allow_module_level=True)
 if sys.platform != "linux":
     pytest.skip("only Linux has all of 127.0.0.0/8", allow_module_level=True)
 
@@ -92,7 +90,7 @@ class Lab:
         }
         path = self._folder / "prometheus.json"
         path.write_text(json.dumps(config))
-        command = (PROMETHEUS, f"--config.file={path}", f"--storage.tsdb.path={self._folder / 'data'}")
+        command = (program("prometheus"), f"--config.file={path}", f"--storage.tsdb.path={self._folder / 'data'}")
         log = self._ends.enter_context((self._folder / "prometheus.log").open("w"))
         listen = f"--web.listen-address=127.0.0.1:{self._prometheus}"
         server = subprocess.Popen((*command, listen), stdout=log, stderr=log, start_new_session=True)
