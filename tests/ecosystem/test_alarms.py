@@ -168,6 +168,11 @@ STORIES = [
         {"DrainWatchBlind": (9.75, 10.25)},
     ),
     Story(
+        "a target is in none of its groups",
+        PEACE | worker("a:1", **{WATCH: [0] * 120}),
+        {"DrainWatchBlind": (4.75, 5.25)},
+    ),
+    Story(
         "a trigger asks no longer, and does not know it",
         PEACE | worker("a:1", **{POLLS: [*rising(5, 3), *minutes(25, 57)]}),
         {"DrainWatchStalled": (24.5, 25.5)},
