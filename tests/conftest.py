@@ -71,6 +71,15 @@ def pytest_collection_modifyitems(config, items):
     """Let workers that run side by side begin with the tests that wait, so that none of these is begun last."""
     if hasattr(config, "workerinput"):
         items.sort(key=_rank)
+        for item in items:
+            _name_group(item)
+
+
+def _name_group(item):
+    """Write the group of a test into its id, for the scheduler: pytest 9.2 does not read what xdist 3.8 sets."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is not None and not item.nodeid.endswith(f"@{mark.args[0]}"):
+        item._id = item._id.parse(f"{item.nodeid}@{mark.args[0]}")
 
 
 def _rank(item):

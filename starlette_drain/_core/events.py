@@ -39,6 +39,7 @@ __all__ = [
     "WatchChanged",
     "WatchReported",
     "WindowTooLong",
+    "WorkersSeen",
 ]
 
 
@@ -51,13 +52,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
-    """The process began to drain: *sessions* of them until *deadline*, at a pace described by *pacing*."""
+    """
+    The process began to drain: *sessions* of them until *deadline*, at a pace described by *pacing*.
+
+    *waits* says that this pace asks no session to leave for now.
+    """
 
     drain_id: str
     cause: DrainCause
     deadline: float
     sessions: int
     pacing: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class DrainReplanned(Event):
     shortened: bool
     remaining: int
     pacing: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class PaceChanged(Event):
 
     drain_id: str
     pacing: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +290,16 @@ class WindowTooLong(Event):
     window: float
     fits: float
     delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSeen(Event):
+    """
+    How many *workers* the task has, and which of them are *silent*: emitted by each worker when that changes.
+
+    *silent* holds the process ids of those without a heartbeat for five seconds: their event loop hangs, or they were
+    stopped.
+    """
+
+    workers: int
+    silent: tuple[int, ...]

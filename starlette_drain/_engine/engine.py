@@ -52,6 +52,9 @@ __all__ = ["Engine"]
 SLICE = 100
 """Sessions closed in one pass of the event loop, so that a burst does not hold up everything else."""
 
+WAITING = ("waiting", "paused")
+"""The stances of a pacing that asks no session to leave for now."""
+
 MOST_BEGUN = 100
 """Claims that are remembered for having begun a drain, so that another one they begin has another name."""
 
@@ -561,8 +564,9 @@ class Engine:
             logger.warning("Drain %s has only %g s: %s", drain_id, window, warning)
         if self._outcome.done():
             self._outcome = self.loop.create_future()
-        plan = run.plan.describe(now)
-        self._events.put(events.DrainStarted(now, run.drain_id, cause, deadline, run.tally.sessions_at_start, plan))
+        plan, waits = run.plan.describe(now), self._stance in WAITING
+        sessions_now = run.tally.sessions_at_start
+        self._events.put(events.DrainStarted(now, run.drain_id, cause, deadline, sessions_now, plan, waits))
         self._recount(run, now)
         self.answers.warn_of_streams()
 
@@ -574,9 +578,9 @@ class Engine:
         joined = news is not None and run.join(news, shortened=shortened)
         if moved or joined:
             cause = news or self._claims.standing[0]
-            plan = run.plan.describe(now)
+            plan, waits = run.plan.describe(now), run.plan.stance(now) in WAITING
             self._events.put(
-                events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan)
+                events.DrainReplanned(now, run.drain_id, cause, run.deadline, shortened, run.remaining, plan, waits)
             )
             self._recount(run, now)
 
@@ -632,10 +636,10 @@ class Engine:
         stance = run.plan.stance(now)
         if stance not in (None, self._stance):
             self._stance = stance
-            self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now)))
+            self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now), stance in WAITING))
 
     def _mark(self, session: Session, now: float, reconnect_delay: float, trigger: str | None = None) -> None:
-        session.shed_at = now
+        session.shed_at, session.shed_for = now, trigger
         session.reconnect_after = self.settings.retry_after + reconnect_delay
         self.returns.note(now, session.reconnect_after)
         self._count_returns()

@@ -24,7 +24,7 @@ from typing import Any
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.claims import Claims
-from starlette_drain._core.events import TriggerImpaired, TriggerRestored
+from starlette_drain._core.events import TriggerImpaired, TriggerRestored, WorkersSeen
 from starlette_drain._core.state import DrainState
 from starlette_drain._engine.engine import Engine
 from starlette_drain._workers.command import Cancel, Claim, Command, Withdraw, follow
@@ -123,6 +123,9 @@ class Member:
         self._sights: dict[str, tuple[str, float, str]] = {}
         self._rotation = Latest(engine.follow_rotation)
         self._own = self._heartbeat()
+        self._looked_at = self._own.at
+        self._seen: tuple[int, tuple[int, ...]] | None = None
+        """How many workers there are, and which are silent, as was last emitted."""
         self._under_way: asyncio.Future[Any] | None = None
         self._hangs = False
         """Whether the exchange under way is one that takes longer than any file system should."""
@@ -389,6 +392,18 @@ class Member:
                 self._rotation.learn(each.rotation)
                 self._window.learn(each.window)
                 self._fleet.learn(each.fleet)
+            self._look_for_silent()
+
+    def _look_for_silent(self) -> None:
+        now, before = self._own.at, self._looked_at
+        self._looked_at = now
+        if now - before > SILENT / 2:
+            return  # this worker stalled itself, perhaps with the whole machine: the others have yet to write
+        silent = tuple(sorted(pid for pid, each in self._others.items() if now - each.at > SILENT))
+        seen = len(self._others) + 1, silent
+        if seen != self._seen:
+            self._seen = seen
+            self._engine.emit(WorkersSeen(now, *seen))
 
     def _apply_entries(self, news: News) -> bool:
         """Apply what is new in the log; return whether that was more than what this worker has done itself."""

@@ -27,6 +27,7 @@ from starlette_drain._core.events import (
     WatchChanged,
     WatchReported,
     WindowTooLong,
+    WorkersSeen,
 )
 from starlette_drain.telemetry.base import Observer
 
@@ -58,4 +59,5 @@ __all__ = [
     "WatchChanged",
     "WatchReported",
     "WindowTooLong",
+    "WorkersSeen",
 ]

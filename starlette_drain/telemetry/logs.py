@@ -33,6 +33,7 @@ from starlette_drain._core.events import (
     WatchChanged,
     WatchReported,
     WindowTooLong,
+    WorkersSeen,
 )
 from starlette_drain._core.printable import printable
 from starlette_drain._core.report import DrainReport
@@ -99,6 +100,12 @@ SEES = {
     "blind": "Trigger %(drain_trigger)s sees nothing of %(drain_what)s: %(drain_because)s",
 }
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
+SILENT = (
+    "Worker %(drain_worker)d has shown no sign of life for 5 s or more: its event loop is blocked, or it was stopped. "
+    "Remedy: py-spy dump --pid %(drain_worker)d shows where; if it stays so, kill -KILL %(drain_worker)d cuts its "
+    "sessions now, and the other workers go on"
+)
+HEARD = "Worker %(drain_worker)d shows signs of life again, or has ended"
 RECEIVED = "The process was told to stop, by %(drain_signal)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 
@@ -138,6 +145,7 @@ class LogObserver:
         self._logger = logger or logging.getLogger("starlette_drain")
         self._prefix = OBSERVED if observes_only else ""
         self._ended: str | None = None
+        self._silent: tuple[int, ...] = ()
 
     def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
         """Return what says whether single sessions are logged."""
@@ -160,6 +168,8 @@ class LogObserver:
                 self._tell_of_rotation(event)
             case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
                 self._tell_of_plan(event)
+            case WorkersSeen():
+                self._tell_of_workers(event.silent)
             case _:
                 self._tell_of_trigger(event)
 
@@ -299,6 +309,15 @@ class LogObserver:
                 )
             case TriggerStoodDown():
                 self._say(logging.DEBUG, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))
+
+    def _tell_of_workers(self, silent: tuple[int, ...]) -> None:
+        before, self._silent = self._silent, silent
+        for pid in silent:
+            if pid not in before:
+                self._say(logging.WARNING, SILENT, worker=pid)
+        for pid in before:
+            if pid not in silent:
+                self._say(logging.INFO, HEARD, worker=pid)
 
     def _tell_of_storm(self, event: StormBegan | StormProgressed | StormEnded) -> None:
         match event:

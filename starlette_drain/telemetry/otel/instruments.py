@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
 from weakref import ReferenceType, WeakSet, finalize, ref
 
 from opentelemetry import metrics
@@ -10,8 +12,10 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 from starlette_drain._core.events import (
     DrainCancelled,
     DrainFinished,
+    DrainReplanned,
     DrainStarted,
     Event,
+    PaceChanged,
     RotationEnded,
     RotationStarted,
     SessionClosed,
@@ -23,6 +27,7 @@ from starlette_drain._core.events import (
     TriggerPolled,
     TriggerStoodDown,
     WatchReported,
+    WorkersSeen,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.base import OpenSessions
@@ -38,8 +43,47 @@ POLL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 
 SERVING, DRAINING, DRAINED = 0, 1, 2
 
-WATCH = {"watching": 1, "not yet": 0, "blind": -1}
+BLIND = -1
+
+CLOSE_REASONS = {
+    Outcome.LEFT: "normal_closure",
+    Outcome.SHED: "app_shutdown",
+    Outcome.FORCED: "timeout",
+}
+"""How ``drain.close.reason`` calls it: in the words of ``signalr.connection.status``, a stable convention."""
+
+TURNOVER = "turnover"
+"""The same of a session that was asked to leave although the application goes on, for which that has no word."""
+
+WATCH = {"watching": 1, "not yet": 0, "blind": BLIND}
 """What ``drain.watch`` shows: below 1 for minutes is worth an alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """
+    The even course of a drain, to compare the real one with.
+
+    Attributes:
+        sessions: How many were to leave.
+        begins: Since when, on the monotonic clock of all threads: the event loop's need not be the same.
+        ends: The deadline.
+        waits: Whether none is to leave for now.
+    """
+
+    sessions: int
+    begins: float
+    ends: float
+    waits: bool
+
+    def time_left(self) -> float:
+        """Return the seconds until the deadline, negative after it."""
+        return self.ends - monotonic()
+
+    def planned(self) -> float:
+        """Return how many sessions would be left now."""
+        part = self.time_left() / max(self.ends - self.begins, 0.001)
+        return self.sessions * (1.0 if self.waits else max(0.0, min(1.0, part)))
 
 
 class Instruments:
@@ -57,8 +101,12 @@ class Instruments:
         """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
         self.handshakes: tuple[int, int, int] | None = None
         """The limit on handshakes in progress, how many are, and how many wait, since the first storm."""
+        self.course: Course | None = None
+        """That of the drain that runs or is over."""
+        self.workers: tuple[int, int] | None = None
+        """How many workers of the task are heard of, and how many are not; of several workers only."""
         self._kinds: dict[str, dict[str, str]] = {}
-        self._ends: dict[tuple[str, Outcome], dict[str, str]] = {}
+        self._ends: dict[tuple[str, str], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
         self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
         self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
@@ -89,21 +137,34 @@ class Instruments:
                 self._poll_duration.record(event.seconds, asked)
             case WatchReported() | TriggerStoodDown():
                 self._watch(event)
+            case RotationStarted() | RotationEnded():
+                self.rotates = isinstance(event, RotationStarted)
+            case WorkersSeen():
+                self.workers = event.workers - len(event.silent), len(event.silent)
+            case StormBegan() | StormProgressed() | StormEnded():
+                self._follow_storm(event)
             case _:
-                self._follow(event)
+                self._follow_drain(event)
 
-    def _follow(self, event: Event) -> None:
+    def _follow_drain(self, event: Event) -> None:
         match event:
             case DrainStarted():
                 self.state = DRAINING
                 self._asking = {"drain.trigger": event.cause.trigger}
+                self._plan(event.sessions, event.deadline - event.at, waits=event.waits)
+            case DrainReplanned():
+                self._plan(self.open().total(), event.deadline - event.at, waits=event.waits)
+            case PaceChanged() if self.course is not None:
+                self._plan(self.open().total(), self.course.time_left(), waits=event.waits)
             case DrainFinished():
                 self.state = DRAINED
             case DrainCancelled():
                 self.state = SERVING
                 self._asking = {}
-            case RotationStarted() | RotationEnded():
-                self.rotates = isinstance(event, RotationStarted)
+                self.course = None
+
+    def _follow_storm(self, event: StormBegan | StormProgressed | StormEnded) -> None:
+        match event:
             case StormBegan():
                 self.handshakes = event.limit, event.in_progress, 0
             case StormProgressed():
@@ -111,9 +172,17 @@ class Instruments:
             case StormEnded():
                 self.handshakes = event.limit, 0, 0
 
+    def _plan(self, sessions: int, time_left: float, *, waits: bool) -> None:
+        now = monotonic()
+        self.course = Course(sessions, now, now + time_left, waits)
+
     def _watch(self, event: WatchReported | TriggerStoodDown) -> None:
         watch = {name: each for name, each in self.watch.items() if name != event.trigger}
-        self.watch = {**watch, event.trigger: WATCH[event.state]} if isinstance(event, WatchReported) else watch
+        if isinstance(event, WatchReported):
+            watch[event.trigger] = WATCH[event.state]
+        elif event.is_alarm:
+            watch[event.trigger] = BLIND  # it is off where it should watch, and an alarm is wanted
+        self.watch = watch
 
     def open(self) -> Counter[str]:
         """Return how many sessions are open, by kind."""
@@ -124,10 +193,12 @@ class Instruments:
 
     def _close(self, event: SessionClosed) -> None:
         session = event.session
-        how = self._ends.get((session.kind, event.outcome))
+        reason = CLOSE_REASONS[event.outcome]
+        if event.outcome is Outcome.SHED and session.shed_for is not None:
+            reason = TURNOVER
+        how = self._ends.get((session.kind, reason))
         if how is None:
-            how = {**self._of_kind(session.kind), "drain.close.reason": event.outcome.value}
-            self._ends[session.kind, event.outcome] = how
+            how = self._ends[session.kind, reason] = {**self._of_kind(session.kind), "drain.close.reason": reason}
         self._closed.add(1, how)
         self._duration.record(event.at - session.opened_at, how)
 
@@ -155,7 +226,7 @@ class _Gauges:
             self._kept = (
                 meter,
                 meter.create_observable_gauge(
-                    "drain.state", [self._state], "1", "0 while serving, 1 while draining, 2 when drained."
+                    "drain.state", [self._state], "{state}", "0 while serving, 1 while draining, 2 when drained."
                 ),
                 meter.create_observable_up_down_counter(
                     "drain.sessions.active", [self._active], "{session}", "Sessions that are open."
@@ -164,19 +235,28 @@ class _Gauges:
                     "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
                 ),
                 meter.create_observable_gauge(
+                    "drain.sessions.planned", [self._planned], "{session}", "Those that an even drain would have left."
+                ),
+                meter.create_observable_gauge(
+                    "drain.time_left", [self._time_left], "s", "Until the deadline of the drain, negative after it."
+                ),
+                meter.create_observable_gauge(
                     "drain.handshakes",
                     [self._handshakes],
                     "{handshake}",
                     "In a storm: the limit on handshakes in progress, how many are, and how many wait.",
                 ),
                 meter.create_observable_gauge(
-                    "drain.rotation", [self._rotation], "1", "1 while a rotation runs, otherwise 0."
+                    "drain.rotation", [self._rotation], "{rotation}", "1 while a rotation runs, otherwise 0."
                 ),
                 meter.create_observable_gauge(
                     "drain.watch",
                     [self._watch],
-                    "1",
+                    "{state}",
                     "1 while a trigger sees its source, 0 before, -1 when it was told nothing for two intervals.",
+                ),
+                meter.create_observable_gauge(
+                    "drain.workers", [self._workers], "{worker}", "Workers of the task that are heard of, or silent."
                 ),
             )
         # Replaced as a whole, because the callbacks run on the exporter's thread.
@@ -217,6 +297,23 @@ class _Gauges:
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
         if there := self._there():
             yield Observation(sum(one.open().total() for one in there if one.state != SERVING))
+
+    def _planned(self, _: CallbackOptions) -> Iterator[Observation]:
+        if courses := self._courses():
+            yield Observation(sum(each.planned() for each in courses))
+
+    def _time_left(self, _: CallbackOptions) -> Iterator[Observation]:
+        if courses := self._courses():
+            yield Observation(min(each.time_left() for each in courses))
+
+    def _courses(self) -> list[Course]:
+        return [course for one in self._there() if (course := one.course) is not None]
+
+    def _workers(self, _: CallbackOptions) -> Iterator[Observation]:
+        if seen := [workers for one in self._there() if (workers := one.workers) is not None]:
+            active, silent = max(seen, key=lambda each: each[1])
+            yield Observation(active, {"drain.worker.state": "active"})
+            yield Observation(silent, {"drain.worker.state": "silent"})
 
 
 _gauges: dict[int, _Gauges] = {}

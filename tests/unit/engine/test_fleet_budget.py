@@ -10,7 +10,7 @@ from simulations.fleet import simulate_fleet
 from worker_crowd import Crowd, Guest, soon
 
 from starlette_drain import Drain, DrainCause
-from starlette_drain._core.events import PaceChanged
+from starlette_drain._core.events import DrainStarted, PaceChanged
 from starlette_drain.testing import RecordingObserver
 
 
@@ -83,6 +83,7 @@ async def test_it_pauses_goes_on_and_gives_way_and_says_so():
     await asyncio.sleep(21)
     assert drain.statistics().open == 0
     assert [each.pacing.split(",")[0].split(":")[-1].strip() for each in told.of(PaceChanged)] == ["at most 5/s", "5/s"]
+    assert [each.waits for each in (*told.of(DrainStarted), *told.of(PaceChanged))] == [True, False, False]
     await drain.host.end()
 
 

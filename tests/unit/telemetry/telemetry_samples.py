@@ -29,6 +29,7 @@ from starlette_drain._core.events import (
     WatchChanged,
     WatchReported,
     WindowTooLong,
+    WorkersSeen,
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.session import Outcome, Session
@@ -119,6 +120,8 @@ def story() -> list[Event]:
         TriggerImpaired(1006.0, "target-health", "no credentials were found", "give the task a task role"),
         TriggerRestored(1016.0, "target-health", 10.0),
         TriggerActed(1017.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
+        WorkersSeen(1017.5, 2, (34,)),
+        WorkersSeen(1017.8, 2, ()),
         SignalReceived(1018.0, "SIGTERM"),
         SessionOpened(1000.0, one),
         SessionOpened(1000.0, two),

@@ -40,6 +40,7 @@ from starlette_drain._core.events import (
     WatchChanged,
     WatchReported,
     WindowTooLong,
+    WorkersSeen,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.logs import LogObserver
@@ -133,6 +134,15 @@ LINES = [
         TriggerActed(0.0, "self-registration", "registered 10.0.0.5 (8000) with the group web"),
         "INFO",
         "Trigger self-registration has registered 10.0.0.5 (8000) with the group web",
+    ),
+    (
+        WorkersSeen(0.0, 2, (34,)),
+        "WARNING",
+        (
+            "Worker 34 has shown no sign of life for 5 s or more: its event loop is blocked, or it was stopped. "
+            "Remedy: py-spy dump --pid 34 shows where; if it stays so, kill -KILL 34 cuts its sessions now, and the "
+            "other workers go on"
+        ),
     ),
     (SignalReceived(0.0, "SIGTERM"), "DEBUG", "The process was told to stop, by SIGTERM"),
     (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again after 10.0 s"),
@@ -254,6 +264,16 @@ def test_each_fact_is_one_line(caplog, event, level, sentence):
     assert [("starlette_drain", level, sentence)] == [
         (record.name, record.levelname, record.getMessage()) for record in caplog.records
     ]
+
+
+def test_a_silent_worker_is_told_of_once(caplog):
+    """However often the others are counted meanwhile; and once more when it is heard of."""
+    caplog.set_level(logging.INFO, "starlette_drain")
+    observer = LogObserver()
+    for workers, silent in ((3, ()), (3, (34,)), (2, (34,)), (2, ()), (2, ())):
+        observer.notify(WorkersSeen(0.0, workers, silent))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.records[1].getMessage() == "Worker 34 shows signs of life again, or has ended"
 
 
 def test_every_fact_there_is_has_a_line():

@@ -5,18 +5,21 @@ import gc
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import pytest
 from opentelemetry import context, trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import CollectorRegistry
 from telemetry_samples import (
     CANCELLED,
     JOINED,
@@ -35,6 +38,7 @@ from telemetry_samples import (
 from starlette_drain import Drain
 from starlette_drain._core.events import (
     Event,
+    PaceChanged,
     RotationEnded,
     RotationStarted,
     SessionClosed,
@@ -44,6 +48,7 @@ from starlette_drain._core.events import (
     TriggerPolled,
     TriggerStoodDown,
     WatchReported,
+    WorkersSeen,
 )
 from starlette_drain._core.session import Outcome
 from starlette_drain.telemetry.base import Observers, OpenSessions
@@ -271,7 +276,8 @@ def test_the_life_of_sessions_in_metrics(telemetry):
         SessionClosed(1010.0, sessions[2], Outcome.LEFT),
         SessionRefused(2000.0, "websocket", "/ws"),
     )
-    shed, forced, left = ({**WEBSOCKET, "drain.close.reason": each} for each in ("shed", "forced", "left"))
+    reasons = ("app_shutdown", "timeout", "normal_closure")
+    shed, forced, left = ({**WEBSOCKET, "drain.close.reason": each} for each in reasons)
     assert telemetry.values("drain.sessions.active") == [(WEBSOCKET, 1)]
     assert telemetry.values("drain.sessions.shed") == [({"drain.trigger": "target-health"}, 2)]
     assert telemetry.values("drain.sessions.closed") == [(shed, 1), (forced, 1), (left, 1)]
@@ -288,6 +294,62 @@ def test_a_session_that_leaves_without_a_drain_says_for_what(telemetry):
         ({"drain.trigger": "rotation"}, 2),
         ({"drain.trigger": "target-health"}, 1),
     ]
+
+
+def test_an_end_for_which_the_convention_has_no_word_has_one_of_ours(telemetry):
+    """A session that a rotation sent away did not see the application end."""
+    one = session()
+    one.shed_for = "rotation"
+    telemetry.emit(SessionClosed(2001.0, one, Outcome.SHED), SessionClosed(2001.0, one, Outcome.FORCED))
+    reasons = [each["drain.close.reason"] for each, _ in telemetry.values("drain.sessions.closed")]
+    assert reasons == ["turnover", "timeout"]
+
+
+def test_a_drain_can_be_compared_with_its_plan(telemetry, monkeypatch):
+    """The time left, and how many would be left now; anew when the plan changes, and gone with the drain."""
+    clock = [500.0]
+    monkeypatch.setattr(instruments_module, "monotonic", lambda: clock[0])
+    assert not {"drain.time_left", "drain.sessions.planned"} & set(telemetry.metrics())
+
+    def shown():
+        return telemetry.values("drain.time_left")[0][1], telemetry.values("drain.sessions.planned")[0][1]
+
+    telemetry.emit(STARTED)
+    assert shown() == (280.0, 1200.0)
+    clock[0] += 70
+    assert shown() == (210.0, 900.0)
+    telemetry.sessions.by_kind = {"websocket": 300}
+    telemetry.emit(SHORTENED)
+    assert shown() == (20.0, 300.0)
+    clock[0] += 21
+    assert shown() == (-1.0, 0.0)
+    telemetry.emit(CANCELLED)
+    assert not {"drain.time_left", "drain.sessions.planned"} & set(telemetry.metrics())
+
+
+def test_a_pace_that_waits_is_not_behind_its_plan(telemetry, monkeypatch):
+    """No session is planned to leave before it goes on, and all that are left are planned from there."""
+    clock = [500.0]
+    monkeypatch.setattr(instruments_module, "monotonic", lambda: clock[0])
+    telemetry.sessions.by_kind = {"websocket": 1200}
+    telemetry.emit(replace(STARTED, waits=True))
+    clock[0] += 80
+    assert telemetry.values("drain.sessions.planned") == [({}, 1200.0)]
+    telemetry.emit(PaceChanged(2080.0, "d-1", "evenly, 6 sessions/s"))
+    clock[0] += 100
+    assert telemetry.values("drain.sessions.planned") == [({}, 600.0)]
+    telemetry.emit(CANCELLED, PaceChanged(2181.0, "d-1", "evenly, 6 sessions/s"))
+    assert "drain.sessions.planned" not in telemetry.metrics()
+
+
+def test_silent_workers_are_a_number_to_alarm_on(telemetry):
+    """Of several workers, how many are heard of and how many are not; of one process nothing."""
+    assert "drain.workers" not in telemetry.metrics()
+    telemetry.emit(WorkersSeen(0.0, 3, (34,)))
+    active, silent = ({"drain.worker.state": each} for each in ("active", "silent"))
+    assert telemetry.values("drain.workers") == [(active, 2), (silent, 1)]
+    telemetry.emit(WorkersSeen(0.0, 3, ()))
+    assert telemetry.values("drain.workers") == [(active, 3), (silent, 0)]
 
 
 def test_whether_a_rotation_runs(telemetry):
@@ -333,19 +395,22 @@ def test_the_state_and_who_remains(telemetry, events, state, remaining):
 def test_every_metric_has_its_kind_and_unit(telemetry):
     """Exactly these metrics, with UCUM units."""
     telemetry.sessions.by_kind = {"websocket": 1}
-    telemetry.emit(*story())
+    telemetry.emit(*story()[:-1])
     assert {name: (type(each.data).__name__, each.unit) for name, each in telemetry.metrics().items()} == {
-        "drain.state": ("Gauge", "1"),
+        "drain.state": ("Gauge", "{state}"),
         "drain.sessions.active": ("Sum", "{session}"),
         "drain.sessions.remaining": ("Gauge", "{session}"),
+        "drain.sessions.planned": ("Gauge", "{session}"),
+        "drain.time_left": ("Gauge", "s"),
+        "drain.workers": ("Gauge", "{worker}"),
         "drain.sessions.shed": ("Sum", "{session}"),
         "drain.sessions.closed": ("Sum", "{session}"),
         "drain.sessions.refused": ("Sum", "{session}"),
         "drain.session.duration": ("Histogram", "s"),
         "drain.trigger.polls": ("Sum", "{poll}"),
         "drain.trigger.poll.duration": ("Histogram", "s"),
-        "drain.rotation": ("Gauge", "1"),
-        "drain.watch": ("Gauge", "1"),
+        "drain.rotation": ("Gauge", "{rotation}"),
+        "drain.watch": ("Gauge", "{state}"),
         "drain.handshakes": ("Gauge", "{handshake}"),
     }
 
@@ -361,6 +426,12 @@ def test_the_watch_is_a_number_to_alarm_on(telemetry):
     other.notify(TriggerStoodDown(0.0, "target-health", "no group"))
     telemetry.emit(TriggerStoodDown(0.0, "target-health", "no group"))
     assert "drain.watch" not in telemetry.metrics()
+
+
+def test_a_trigger_that_is_off_where_it_should_watch_is_blind(telemetry):
+    """An ECS task of a service whose target is not found would not hear of its deregistration."""
+    telemetry.emit(TriggerStoodDown(0.0, "target-health", "no group", is_alarm=True))
+    assert telemetry.values("drain.watch") == [({"drain.trigger": "target-health"}, -1)]
 
 
 def test_a_storm_is_seen_while_it_lasts(telemetry):
@@ -515,7 +586,7 @@ def test_meters_and_instruments_are_held():
     provider = Forgetful([InMemoryMetricReader()], shutdown_on_exit=False)
     observer = OpenTelemetryObserver(meter_provider=provider)
     gc.collect()
-    assert len(held) == 13
+    assert len(held) == 16
     assert all(each() for each in held)
     del observer
 
@@ -641,6 +712,22 @@ def test_the_documentation_names_everything_that_is_emitted(telemetry, caplog):
     for metric in metrics.values():
         emitted |= {name for point in metric.data.data_points for name in point.attributes}
     emitted |= {name for record in caplog.records for name in vars(record) if name.startswith("drain_")}
+    emitted |= names_in_prometheus()
     named = set(re.findall(r"`((?:drain[._]|network\.)[a-z_.]+|drain)`", DOCS.read_text(encoding="utf-8")))
     assert emitted - named == set()
     assert named - emitted == set()
+
+
+def names_in_prometheus():
+    """Return what OpenTelemetry's exporter makes of the names; a counter's, with the ending that its samples have."""
+    registry = CollectorRegistry()
+    provider = MeterProvider([PrometheusMetricReader(disable_target_info=True, registry=registry)])
+    observer = OpenTelemetryObserver(meter_provider=provider)
+    sessions = OpenSessions()
+    sessions.by_kind = {"websocket": 1}
+    observer.look_at(sessions)
+    for event in story()[:-1]:
+        observer.notify(event)
+    names = {each.name + "_total" * (each.type == "counter") for each in registry.collect()}
+    provider.shutdown()
+    return names

@@ -8,7 +8,14 @@ from worker_crowd import Guest, Watcher, deadline, hang, soon, states
 
 from starlette_drain import Drain, DrainCause, DrainState, IllegalTransition, RateCapPacing, TooLateToCancel
 from starlette_drain._asgi.defaults import equip
-from starlette_drain._core.events import DrainCancelled, DrainReplanned, DrainStarted, TriggerImpaired, TriggerRestored
+from starlette_drain._core.events import (
+    DrainCancelled,
+    DrainReplanned,
+    DrainStarted,
+    TriggerImpaired,
+    TriggerRestored,
+    WorkersSeen,
+)
 from starlette_drain._workers.heartbeat import task_state
 from starlette_drain.testing import VirtualTimeLoop
 
@@ -322,6 +329,20 @@ async def test_a_worker_that_hangs_is_seen_by_its_silence(crowd):
     assert 9 < shown["seconds_ago"] < 11
     assert shown["silent"] is True
     assert one.status()["scope"] == "worker"
+
+
+async def test_a_worker_that_hangs_is_an_event_for_the_others(crowd):
+    """They say so within seconds, once, and again when it is heard of."""
+    one, other = crowd.hire(), crowd.hire()
+    await soon()
+    go_on = hang(other)
+    await asyncio.sleep(7)
+    pid = other.process.pid
+    assert [(each.workers, each.silent) for each in one.recording.of(WorkersSeen)][-2:] == [(2, ()), (2, (pid,))]
+    go_on()
+    await asyncio.sleep(3)
+    assert one.recording.of(WorkersSeen)[-1].silent == ()
+    assert all(each.silent == () for each in other.recording.of(WorkersSeen))
 
 
 async def test_one_process_alone_is_the_task(crowd):

@@ -1,0 +1,1 @@
+"""What it takes to deploy the example, as files."""

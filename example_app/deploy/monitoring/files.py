@@ -1,0 +1,122 @@
+"""The files that are made of `queries`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+
+from example_app.deploy.monitoring.dialects import CLOUDWATCH, PROMETHEUS, Dialect
+from example_app.deploy.monitoring.queries import PANELS, RULES, Panel, Rule
+
+__all__ = ["RUNBOOK", "files"]
+
+RUNBOOK = "docs/runbook.md"
+"""Where the runbook is found; ``--runbook`` puts the address of your own site in its place."""
+
+SOURCE = models.DataSourceRef("prometheus", "${source}")
+COLUMNS, HEIGHT = 24, 8
+
+LINE = 10_000
+"""The YAML writer is not to fold sentences."""
+
+
+def files(runbook: str = RUNBOOK) -> dict[str, str]:
+    """Return the content of each file, by its name."""
+    return {
+        "grafana.json": _grafana(PROMETHEUS),
+        "grafana-cloudwatch.json": _grafana(CLOUDWATCH),
+        "prometheus-rules.yaml": _prometheus_rules(runbook),
+        "cloudwatch-alarms.json": _cloudwatch_alarms(runbook),
+    }
+
+
+def _grafana(dialect: Dialect) -> str:
+    made = (
+        dashboard.Dashboard("Drains" if dialect is PROMETHEUS else "Drains, from CloudWatch")
+        .uid("starlette-drain" if dialect is PROMETHEUS else "starlette-drain-cloudwatch")
+        .description("Made by example_app/deploy/monitoring of starlette_drain: change the queries there.")
+        .tags(["starlette-drain"])
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .time("now-1h", "now")
+        .refresh("30s")
+        .with_variable(dashboard.DatasourceVariable("source").label("Data source").type("prometheus"))
+        .with_variable(_services(dialect))
+    )
+    number = 0
+    for row, panels in PANELS.items():
+        made.with_row(dashboard.Row(row))
+        shown = [each for each in panels if not (each.has_buckets and dialect.is_utf8)]
+        for panel in shown:
+            number += 1
+            width = COLUMNS // min(4 if panel.numbers else 3, len(shown))
+            made.with_panel(_panel(panel, dialect).id(number).span(width).height(HEIGHT))
+    return json.dumps(made.build(), cls=JSONEncoder, indent=2) + "\n"
+
+
+def _services(dialect: Dialect) -> dashboard.QueryVariable | dashboard.TextBoxVariable:
+    if dialect.is_utf8:  # Grafana asks for values of labels by names without dots
+        return dashboard.TextBoxVariable("service").label("Service (a pattern)").default_value(".*")
+    query = f"label_values({dialect.metric('drain.state')}, {dialect.service})"
+    variable = dashboard.QueryVariable("service").label("Service").datasource(SOURCE).query(query)
+    return variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).multi(True).include_all(True).all_value(".*")
+
+
+def _panel(panel: Panel, dialect: Dialect) -> stat.Panel | timeseries.Panel:
+    made = stat.Panel() if panel.numbers else timeseries.Panel()
+    made.title(panel.title).description(panel.says).datasource(SOURCE).unit(panel.unit)
+    for query, legend in panel.targets:
+        expression = dialect.query(query, only="$service")
+        target = prometheus.Dataquery().expr(expression).legend_format(dialect.legend(legend))
+        made.with_target(target.instant() if panel.numbers else target.range())
+    if panel.words:
+        results = {str(value): models.ValueMappingResult(text=text, color=color) for value, text, color in panel.words}
+        made.mappings([models.ValueMap(results)])
+    return made
+
+
+def _prometheus_rules(runbook: str) -> str:
+    rules = [
+        {
+            "alert": each.name,
+            "expr": PROMETHEUS.query(each.query),
+            "for": f"{each.seconds}s",
+            "labels": {"severity": each.severity},
+            "annotations": {
+                "summary": f"{each.says} ({{{{ $labels.job }}}} {{{{ $labels.instance }}}})",
+                "description": each.remedy,
+                "runbook_url": f"{runbook}#{each.section}",
+            },
+        }
+        for each in RULES
+    ]
+    groups = {"groups": [{"name": "starlette-drain", "rules": rules}]}
+    head = "# Made by `python -m example_app.deploy.monitoring`: change queries.py and run it again.\n"
+    return head + yaml.safe_dump(groups, sort_keys=False, allow_unicode=True, width=LINE)
+
+
+def _cloudwatch_alarms(runbook: str) -> str:
+    template: Mapping[str, Any] = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "Alarms on starlette_drain's metrics, which come to CloudWatch by its OTLP endpoint.",
+        "Parameters": {"Topic": {"Type": "String", "Description": "The ARN of the SNS topic to notify."}},
+        "Resources": {each.name: _cloudwatch_alarm(each, runbook) for each in RULES},
+    }
+    return json.dumps(template, indent=2, ensure_ascii=False) + "\n"
+
+
+def _cloudwatch_alarm(rule: Rule, runbook: str) -> dict[str, Any]:
+    criteria = {"Query": CLOUDWATCH.query(rule.query), "PendingPeriod": rule.seconds, "RecoveryPeriod": 300}
+    return {
+        "Type": "AWS::CloudWatch::Alarm",
+        "Properties": {
+            "AlarmDescription": f"{rule.says}. {rule.remedy} {runbook}#{rule.section}",
+            "EvaluationCriteria": {"PromQLCriteria": criteria},
+            "EvaluationInterval": min(60, max(30, rule.seconds)),
+            "AlarmActions": [{"Ref": "Topic"}],
+            "Tags": [{"Key": "severity", "Value": rule.severity}],
+        },
+    }
