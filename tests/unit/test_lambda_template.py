@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,14 +13,6 @@ SOURCE = EXAMPLE / "lambda_forwarder.py"
 
 if not TEMPLATE.exists():
     pytest.skip("the example is not here: these are the tests of an installed wheel", allow_module_level=True)
-
-
-@pytest.mark.slow
-def test_cfn_lint_has_nothing_to_say():
-    """The template passes cfn-lint without a warning."""
-    command = [sys.executable, "-W", "ignore", "-c", "from cfnlint.runner import main; main()", str(TEMPLATE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_function_is_standard():
