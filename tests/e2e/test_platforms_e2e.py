@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,17 +56,21 @@ def directory():
 
 
 @pytest.fixture
-def run_hook(directory):
-    """Run a hook where it would run beside *server*; return its exit code and output."""
+def run_hook(directory, tmp_path):
+    """Run a hook where it would run beside *server*, only that nothing sleeps; return its exit code and output."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "sleep").symlink_to(shutil.which("true"))
+    (programs / "starlette-drain").symlink_to(Path(sys.executable).parent / "starlette-drain")
 
     def run(hook, server, environment):
         program, *arguments = (part.replace("$MAINPID", str(server.pid)) for part in hook)
-        assert program.rpartition("/")[2] == "starlette-drain"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DRAIN_")}
+        path = f"{programs}:{os.environ['PATH']}"
         done = subprocess.run(
-            [sys.executable, "-m", "starlette_drain", *arguments],
+            [shutil.which(program.rpartition("/")[2], path=path), *arguments],
             cwd=ROOT,
-            env=kept | environment | {"TMPDIR": directory},
+            env=kept | environment | {"TMPDIR": directory, "PATH": path},
             capture_output=True,
             text=True,
             check=False,

@@ -80,7 +80,8 @@ def test_the_grace_period_holds_the_drain_and_what_follows(pod):
     assert all(map(is_an_option, environment))
     assert Settings.load({}, environment).sigterm is True
     drain, end = at_worst(environment)
-    assert drain + end < pod["terminationGracePeriodSeconds"]
+    wait = int(re.match(r"sleep (\d+); exec ", container["lifecycle"]["preStop"]["exec"]["command"][-1])[1])
+    assert wait + drain + end < pod["terminationGracePeriodSeconds"]
     (ingress,) = documents(KUBERNETES / "eks-alb.yaml")
     attributes = ingress["metadata"]["annotations"]["alb.ingress.kubernetes.io/target-group-attributes"]
     delay = int(re.fullmatch(r"deregistration_delay\.timeout_seconds=(\d+)", attributes)[1])
