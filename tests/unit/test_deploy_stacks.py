@@ -1,0 +1,275 @@
+"""The stack in CloudFormation and in Terraform: each against its tool, both against each other and against the code."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import hcl2
+import pytest
+import yaml
+
+from starlette_drain import Settings
+from starlette_drain._engine.flush import FLUSH_TIMEOUT
+
+DEPLOY = Path(__file__).parents[2] / "example_app" / "deploy"
+STACK = DEPLOY / "cloudformation" / "stack.yaml"
+TERRAFORM = DEPLOY / "terraform"
+
+UVICORN = 5.0
+"""Seconds of ``--timeout-graceful-shutdown`` in the image."""
+
+PATIENCE = 1.0
+"""Seconds that a drain waits for the last session beyond what it may take."""
+
+IN_CLOUDFORMATION = {
+    "AWS::Partition": "partition",
+    "AWS::Region": "region",
+    "AWS::AccountId": "account",
+    "AWS::URLSuffix": "suffix",
+    "Name": "name",
+    "Repository": "repository",
+    "Tag": "tag",
+    "TokenSecretArn": "token",
+    "Logs.Arn": "logs",
+}
+IN_TERRAFORM = {
+    "local.ecs": "arn:${data.aws_partition.this.partition}:ecs:${local.place}",
+    "local.place": "${data.aws_region.this.region}:${data.aws_caller_identity.this.account_id}",
+    "data.aws_partition.this.partition": "<partition>",
+    "data.aws_partition.this.dns_suffix": "<suffix>",
+    "data.aws_region.this.region": "<region>",
+    "data.aws_caller_identity.this.account_id": "<account>",
+    "var.name": "<name>",
+    "var.repository": "<repository>",
+    "var.tag": "<tag>",
+    "var.token_secret_arn": "<token>",
+    "${aws_cloudwatch_log_group.this.arn}:*": "<logs>",
+}
+"""What both call by names of their own, and the test by one."""
+
+
+class Template(yaml.SafeLoader):
+    """Reads CloudFormation's short forms: ``!Ref x`` becomes ``{"Ref": "x"}``."""
+
+
+def function(loader, name, node):
+    """Return a function of CloudFormation as a mapping with its argument."""
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    return {name: loader.construct_mapping(node, deep=True)}
+
+
+Template.add_multi_constructor("!", function)
+
+
+def templates():
+    """Return all CloudFormation templates."""
+    found = [each for each in DEPLOY.rglob("*.yaml") if "AWSTemplateFormatVersion" in each.read_text()]
+    assert STACK in found
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def cloudformation():
+    """The stack in CloudFormation: type and properties of each resource, by its name, and the parameters."""
+    template = yaml.load(STACK.read_text(), Template)
+    named = {name: each.get("Properties", {}) for name, each in template["Resources"].items()}
+    return named | {"parameters": template["Parameters"]}
+
+
+@pytest.fixture(scope="module")
+def terraform():
+    """The stack in Terraform: the resources, by type and name, and the variables."""
+    found = {"variables": {}}
+    for path in sorted(TERRAFORM.glob("*.tf")):
+        read = parsed(path.read_text())
+        for each in read.get("resource", []):
+            ((kind, named),) = each.items()
+            for name, body in named.items():
+                found[f"{kind}.{name}"] = body
+        for each in read.get("variable", []):
+            found["variables"] |= each
+    return found
+
+
+def parsed(text):
+    """Return HCL as data."""
+    options = hcl2.SerializationOptions(with_comments=False, strip_string_quotes=True, explicit_blocks=False)
+    return hcl2.loads(text, serialization_options=options)
+
+
+def encoded(expression):
+    """Return what Terraform encodes as JSON."""
+    inner = re.fullmatch(r"\$\{jsonencode\((.*)\)\}", expression, re.DOTALL)[1]
+    return parsed(f"x = {inner}\n")["x"]
+
+
+def of_cloudformation(value):
+    """Return a value of CloudFormation with the names of the test."""
+    match value:
+        case {"Ref": name} | {"GetAtt": name}:
+            return f"<{IN_CLOUDFORMATION.get(name, name)}>"
+        case {"Sub": text}:
+            return re.sub(r"\$\{([^}]+)\}", lambda found: f"<{IN_CLOUDFORMATION[found[1]]}>", text)
+    return value
+
+
+def of_terraform(value):
+    """Return a value of Terraform with the names of the test."""
+    if not isinstance(value, str):
+        return value
+    for name, meant in IN_TERRAFORM.items():
+        value = value.replace(name if name.startswith("${") else f"${{{name}}}", meant)
+    return value
+
+
+def allowed(policy, translated):
+    """Return what a policy allows: the actions and resources by the name of the statement."""
+    found = {}
+    for each in policy["Statement"]:
+        assert each["Effect"] == "Allow"
+        actions, resources = (
+            [value] if isinstance(value, str | Mapping) else value for value in (each["Action"], each["Resource"])
+        )
+        found[each["Sid"]] = sorted(actions), sorted(map(translated, resources))
+    return found
+
+
+def attributes(listed):
+    """Return attributes of Elastic Load Balancing by their keys."""
+    return {each["Key"]: each["Value"] for each in listed}
+
+
+def figures_of_cloudformation(stack):
+    """Return the figures that matter."""
+    group, service = stack["TargetGroup"], stack["Service"]
+    (container,) = stack["TaskDefinition"]["ContainerDefinitions"]
+    of_group, of_balancer = (
+        attributes(group["TargetGroupAttributes"]),
+        attributes(stack["Balancer"]["LoadBalancerAttributes"]),
+    )
+    deployment = service["DeploymentConfiguration"]
+    assert of_group["deregistration_delay.timeout_seconds"] == {"Ref": "DeregistrationDelay"}
+    return {
+        "delay": stack["parameters"]["DeregistrationDelay"]["Default"],
+        "algorithm": of_group["load_balancing.algorithm.type"],
+        "health check": [
+            group[f"{name}"]
+            for name in (
+                *("HealthCheckPath", "HealthCheckIntervalSeconds", "HealthCheckTimeoutSeconds"),
+                *("HealthyThresholdCount", "UnhealthyThresholdCount"),
+            )
+        ],
+        "target": (group["TargetType"], group["Protocol"], group["Port"]),
+        "idle timeout": int(of_balancer["idle_timeout.timeout_seconds"]),
+        "TLS": stack["Listener"]["SslPolicy"],
+        "image": of_cloudformation(container["Image"]),
+        "stopTimeout": container["StopTimeout"],
+        "init": container["LinuxParameters"]["InitProcessEnabled"],
+        "secrets": {each["Name"]: of_cloudformation(each["ValueFrom"]) for each in container["Secrets"]},
+        "environment": container.get("Environment", []),
+        "size": (int(stack["TaskDefinition"]["Cpu"]), int(stack["TaskDefinition"]["Memory"])),
+        "Exec": service["EnableExecuteCommand"],
+        "tasks": stack["parameters"]["Tasks"]["Default"],
+        "grace": service["HealthCheckGracePeriodSeconds"],
+        "percent": (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]),
+        "rollback": deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True},
+        "retention": stack["Logs"]["RetentionInDays"],
+        "task role": allowed(stack["TaskPolicy"]["PolicyDocument"], of_cloudformation),
+        "execution role": allowed(stack["ExecutionPolicy"]["PolicyDocument"], of_cloudformation),
+        "forwarder": set(stack["Forwarder"]["Parameters"]),
+    }
+
+
+def figures_of_terraform(stack):
+    """Return the same from Terraform."""
+    group, service = stack["aws_lb_target_group.this"], stack["aws_ecs_service.this"]
+    definition = stack["aws_ecs_task_definition.this"]
+    (container,) = encoded(definition["container_definitions"])
+    (check,) = group["health_check"]
+    (breaker,) = service["deployment_circuit_breaker"]
+    assert group["deregistration_delay"] == "${var.deregistration_delay}"
+    assert container["image"] == "${local.image}"
+    image = re.search(r'^  image = "(.*)"$', (TERRAFORM / "main.tf").read_text(), re.MULTILINE)[1]
+    return {
+        "delay": stack["variables"]["deregistration_delay"]["default"],
+        "algorithm": group["load_balancing_algorithm_type"],
+        "health check": [
+            check[name] for name in ("path", "interval", "timeout", "healthy_threshold", "unhealthy_threshold")
+        ],
+        "target": (group["target_type"], group["protocol"], group["port"]),
+        "idle timeout": stack["aws_lb.this"]["idle_timeout"],
+        "TLS": stack["aws_lb_listener.https"]["ssl_policy"],
+        "image": of_terraform(image),
+        "stopTimeout": container["stopTimeout"],
+        "init": container["linuxParameters"]["initProcessEnabled"],
+        "secrets": {each["name"]: of_terraform(each["valueFrom"]) for each in container["secrets"]},
+        "environment": container.get("environment", []),
+        "size": (definition["cpu"], definition["memory"]),
+        "Exec": service["enable_execute_command"],
+        "tasks": stack["variables"]["tasks"]["default"],
+        "grace": service["health_check_grace_period_seconds"],
+        "percent": (service["deployment_minimum_healthy_percent"], service["deployment_maximum_percent"]),
+        "rollback": breaker == {"enable": True, "rollback": True},
+        "retention": stack["aws_cloudwatch_log_group.this"]["retention_in_days"],
+        "task role": allowed(encoded(stack["aws_iam_role_policy.task"]["policy"]), of_terraform),
+        "execution role": allowed(encoded(stack["aws_iam_role_policy.execution"]["policy"]), of_terraform),
+        "forwarder": set(stack["aws_cloudformation_stack.forwarder"]["parameters"]),
+    }
+
+
+@pytest.mark.slow
+def test_cfn_lint_has_nothing_to_say():
+    """Every CloudFormation template passes cfn-lint without a warning."""
+    command = [sys.executable, "-W", "ignore", "-c", "from cfnlint.runner import main; main()", *map(str, templates())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_both_stacks_are_the_same(cloudformation, terraform):
+    """Whatever decides how a task leaves, and what its roles allow, does not depend on the tool."""
+    assert figures_of_cloudformation(cloudformation) == figures_of_terraform(terraform)
+
+
+def test_the_roles_allow_what_the_policy_does(cloudformation):
+    """The task role is the documented policy, less what is for bridge mode, and ECS Exec; nothing that writes."""
+    policy = json.loads((DEPLOY / "iam-policy.json").read_text())
+    wanted = {each["Sid"]: sorted(each["Action"]) for each in policy["Statement"] if isinstance(each["Action"], list)}
+    found = {sid: actions for sid, (actions, _) in figures_of_cloudformation(cloudformation)["task role"].items()}
+    assert all(each.startswith("ssmmessages:") for each in found.pop("Exec"))
+    assert found == wanted
+
+
+def test_the_execution_role_is_bound(cloudformation):
+    """Only what takes no resource is allowed on all."""
+    for sid, (actions, resources) in figures_of_cloudformation(cloudformation)["execution role"].items():
+        assert "*" not in resources or (sid, actions) == ("Login", ["ecr:GetAuthorizationToken"])
+
+
+def test_the_stop_timeout_holds_what_follows_sigterm(cloudformation):
+    """The window, the last session's tail, the telemetry and uvicorn's own limit end before SIGKILL."""
+    settings = Settings.load({}, {})
+    at_worst = settings.sigterm_window + settings.tail + PATIENCE + FLUSH_TIMEOUT + UVICORN
+    assert at_worst < figures_of_cloudformation(cloudformation)["stopTimeout"] <= 120
+
+
+def test_the_forwarder_takes_what_it_is_given(cloudformation):
+    """Each parameter of the nested stack exists, and each that has no default is given."""
+    nested = cloudformation["Forwarder"]
+    template = yaml.load((STACK.parent / nested["TemplateURL"]).read_text(), Template)
+    required = {name for name, each in template["Parameters"].items() if "Default" not in each}
+    assert required <= set(nested["Parameters"]) <= set(template["Parameters"])
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="there is no Terraform")
+def test_terraform_formats_it_the_same():
+    """``terraform fmt`` has nothing to change, and so the syntax is sound."""
+    command = ["terraform", "fmt", "-check", "-diff", "-no-color", str(TERRAFORM)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
