@@ -325,7 +325,7 @@ def test_what_is_measured_finds_its_way(compose):
     assert sent_to == f"http://collector:{collector['receivers']['otlp']['protocols']['http']['endpoint'][-4:]}"
     (target,) = documents(COMPOSE / "prometheus.yaml")[0]["scrape_configs"][0]["static_configs"][0]["targets"]
     assert target == f"collector:{collector['exporters']['prometheus']['endpoint'][-4:]}"
-    (source,) = documents(COMPOSE / "grafana.yaml")[0]["datasources"]
+    (source,) = documents(COMPOSE / "grafana" / "datasources.yaml")[0]["datasources"]
     assert source["url"] == "http://prometheus:9090"
     servers = re.findall(r"^    server (\S+) (\S+):8000$", (COMPOSE / "haproxy.cfg").read_text(), re.MULTILINE)
     assert {name for pair in servers for name in pair} | {"collector", "prometheus"} <= names

@@ -184,6 +184,7 @@ def figures_of_cloudformation(stack):
         "task role": allowed(stack["TaskPolicy"]["PolicyDocument"], of_cloudformation),
         "execution role": allowed(stack["ExecutionPolicy"]["PolicyDocument"], of_cloudformation),
         "forwarder": set(stack["Forwarder"]["Parameters"]),
+        "alarms": set(stack["Alarms"]["Parameters"]),
     }
 
 
@@ -221,6 +222,7 @@ def figures_of_terraform(stack):
         "task role": allowed(encoded(stack["aws_iam_role_policy.task"]["policy"]), of_terraform),
         "execution role": allowed(encoded(stack["aws_iam_role_policy.execution"]["policy"]), of_terraform),
         "forwarder": set(stack["aws_cloudformation_stack.forwarder"]["parameters"]),
+        "alarms": set(stack["aws_cloudformation_stack.alarms"]["parameters"]),
     }
 
 
@@ -259,9 +261,10 @@ def test_the_stop_timeout_holds_what_follows_sigterm(cloudformation):
     assert at_worst < figures_of_cloudformation(cloudformation)["stopTimeout"] <= 120
 
 
-def test_the_forwarder_takes_what_it_is_given(cloudformation):
-    """Each parameter of the nested stack exists, and each that has no default is given."""
-    nested = cloudformation["Forwarder"]
+@pytest.mark.parametrize("name", ["Forwarder", "Alarms"])
+def test_the_nested_stacks_take_what_they_are_given(cloudformation, name):
+    """Each parameter of a nested stack exists, and each that has no default is given."""
+    nested = cloudformation[name]
     template = yaml.load((STACK.parent / nested["TemplateURL"]).read_text(), Template)
     required = {name for name, each in template["Parameters"].items() if "Default" not in each}
     assert required <= set(nested["Parameters"]) <= set(template["Parameters"])

@@ -194,7 +194,7 @@ resource "aws_ecs_service" "this" {
   depends_on = [aws_lb_listener.https, aws_iam_role_policy.task, aws_iam_role_policy.execution]
 }
 
-# One template for both stacks: the rule, the queues and the function are not written twice.
+# One template for both stacks: the rule, the queues, the function and the alarms are not written twice.
 resource "aws_cloudformation_stack" "forwarder" {
   count         = var.code_bucket == "" ? 0 : 1
   name          = "${var.name}-forwarder"
@@ -210,6 +210,13 @@ resource "aws_cloudformation_stack" "forwarder" {
     TokenSecretArn      = var.token_secret_arn
     CodeBucket          = var.code_bucket
   }
+}
+
+resource "aws_cloudformation_stack" "alarms" {
+  count         = var.alarm_topic_arn == "" ? 0 : 1
+  name          = "${var.name}-alarms"
+  template_body = file("${path.module}/../monitoring/cloudwatch-alarms.json")
+  parameters    = { Topic = var.alarm_topic_arn }
 }
 
 output "address" {

@@ -43,6 +43,12 @@ variable "code_bucket" {
   default     = ""
 }
 
+variable "alarm_topic_arn" {
+  description = "The SNS topic for alarms on the package's metrics; without it there are no alarms"
+  type        = string
+  default     = ""
+}
+
 variable "tasks" {
   type    = number
   default = 3
