@@ -70,7 +70,11 @@ Template.add_multi_constructor("!", function)
 
 def templates():
     """Return all CloudFormation templates."""
-    found = [each for each in DEPLOY.rglob("*.yaml") if "AWSTemplateFormatVersion" in each.read_text()]
+    found = [
+        each
+        for each in DEPLOY.rglob("*")
+        if each.suffix in {".yaml", ".json"} and "AWSTemplateFormatVersion" in each.read_text()
+    ]
     assert STACK in found
     return sorted(found)
 
