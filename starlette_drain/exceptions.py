@@ -28,7 +28,7 @@ __all__ = [
 
 
 class DrainError(Exception):
-    """The base of every error that starlette_drain raises on its own account."""
+    """The base of all errors of starlette_drain."""
 
 
 class SettingsError(DrainError, ValueError):
@@ -49,7 +49,7 @@ class SettingsError(DrainError, ValueError):
 
 
 class IllegalTransition(DrainError, RuntimeError):
-    """The state machine does not allow that move; nothing has changed."""
+    """The state does not allow this; nothing has changed."""
 
 
 class TooLateToCancel(IllegalTransition):
@@ -61,12 +61,12 @@ class DrainInUse(DrainError, RuntimeError):
 
 
 class DrainEnded(DrainError, RuntimeError):
-    """The application has ended, or is about to: no drain begins any more."""
+    """The application has ended or is about to, so no drain can begin."""
 
 
 class NotTracked(DrainError, LookupError):
-    """The connection is not a session of ours."""
+    """The connection did not come through `DrainMiddleware`."""
 
 
 class DiscoveryError(DrainError):
-    """AWS, or the task metadata endpoint, did not tell who this task is."""
+    """AWS or the task metadata endpoint did not say which task this is."""

@@ -125,7 +125,7 @@ class AdminRoute:
         match request.method:
             case "GET" if accepts(request, "text/event-stream"):
                 if self._streams.is_full:
-                    remedy = "too many pages follow this worker; close one, or ask again without text/event-stream"
+                    remedy = "too many event streams follow this worker; close one, or ask without text/event-stream"
                     raise _Refusal(429, remedy, retry_after="10")
                 return self._streams.make()
             case "GET" | "HEAD":
@@ -361,7 +361,7 @@ def _read_object(body: bytes, *names: str) -> dict[str, Any]:
 
 
 def _read_reason(order: dict[str, Any]) -> str:
-    reason = order.get("reason", "asked for on the admin route")
+    reason = order.get("reason", "requested on the admin route")
     if not (isinstance(reason, str) and 0 < len(reason) <= 200 and reason.isprintable()):
         raise _Refusal(400, f"reason={reason!r:.80} cannot work: give 1 to 200 printable characters", field="reason")
     return reason

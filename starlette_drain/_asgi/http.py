@@ -133,14 +133,14 @@ class EventStreamSession(Connection):
 
     def declare(self, kind: Literal["session", "answer"], *, end: Literal["clean", "cut"] = "clean") -> None:
         """
-        Say what this response is: a session, which a drain asks to leave, or an answer, which is left to finish.
+        Declare this response a session, which a drain asks to leave, or an answer, which is left to finish.
 
-        Say so before the response starts, or inside an event stream. The last word counts, and beats the option
+        Call it before the response starts, or inside an event stream. The last call counts, and beats the option
         ``streams``. A response with a ``Content-Length`` is never a session.
 
         Args:
             kind: What it is.
-            end: How a session is ended: with a complete body, or with an error at its client.
+            end: Whether a session ends with a complete body or with an error for its client.
 
         Raises:
             SettingsError: If there is no such kind or end.
@@ -161,7 +161,7 @@ class EventStreamSession(Connection):
             self._engine.answers.undeclared.pop(self, None)
 
     async def send_text(self, text: str) -> None:
-        """Send *text* as one event, from a close hook for instance; nothing while another event is half sent."""
+        """Send *text* as one event, for instance from a close hook. Sends nothing while another event is half sent."""
         if self.can_send() and self._may_add_text():
             data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
             self._tail = IN_BETWEEN

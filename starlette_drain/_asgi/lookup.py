@@ -25,8 +25,8 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     """
     Return the session of a `WebSocket`, of a `Request`, or of an ASGI scope.
 
-    It works for every connection that came through `DrainMiddleware`: where it is no session (yet), or is not tracked,
-    what it returns does the harmless thing. A hold defers nothing there, and `wait_shed` does not return.
+    It works for every connection that came through `DrainMiddleware`. Where that is not a session, or not yet, a hold
+    defers nothing and `wait_shed` does not return.
 
     Raises:
         NotTracked: If the connection did not come through `DrainMiddleware`.

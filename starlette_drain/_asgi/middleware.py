@@ -40,16 +40,16 @@ logger = logging.getLogger("starlette_drain")
 
 class DrainMiddleware:
     """
-    Tracks long-lived connections and lets a `Drain` close them one by one.
+    Tracks long-lived connections, which a `Drain` closes one by one.
 
-    Pure ASGI: it wraps a Starlette or FastAPI application, or any other ASGI application by hand. Put it outermost,
-    and around the whole application: a mounted one never sees the lifespan. Before a drain it changes nothing that the
-    application or a client can see, but that event streams that are sessions carry ``Connection: close``.
+    Pure ASGI: it wraps any ASGI application. Put it outermost, around the whole application: a mounted one never sees
+    the lifespan. Before a drain it changes only one thing that the application or a client can see: event streams that
+    are sessions carry ``Connection: close``.
 
     Args:
         app: The application.
-        drain: The Drain to use; by default one is made from *options*.
-        admin_path: Where the admin route is, if there is an ``admin_token``.
+        drain: The Drain to use. By default one is made from *options*.
+        admin_path: The path of the admin route, which needs an ``admin_token``.
         **options: See docs/settings.md, or ``starlette-drain --help``.
 
     Raises:

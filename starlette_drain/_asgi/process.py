@@ -152,13 +152,13 @@ def stop_problems(process: Process) -> Iterator[StopProblem]:
     # gunicorn's workers stand for "no limit" with the largest number there is.
     if 0 < (options.get("limit_max_requests") or 0) < sys.maxsize:
         limit = f"limit_max_requests={options['limit_max_requests']}"
-        problem = f"a limit on requests ({limit}) ends the process with all its sessions in one instant"
+        problem = f"a limit on requests ({limit}) ends the process and all its sessions at once"
         yield StopProblem("unsafe", problem, "leave it out; max_session_age moves sessions gently")
     if options.get("lifespan") == "off":
         problem = "lifespan=off: the drain begins to watch with the first connection"
         yield StopProblem("note", problem, "leave --lifespan out, so that it watches from the start")
     if process.server == "uvicorn" and options.get("timeout_graceful_shutdown") is None:
-        problem = "without timeout_graceful_shutdown uvicorn waits for a client that reads nothing until SIGKILL"
+        problem = "without timeout_graceful_shutdown uvicorn waits until SIGKILL for a client that does not read"
         yield StopProblem("note", problem, "add --timeout-graceful-shutdown 5")
 
 

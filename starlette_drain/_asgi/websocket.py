@@ -70,11 +70,11 @@ class WebSocketSession(Connection):
         engine.track(self)
 
     async def send_text(self, text: str) -> None:
-        """Send a text message, from a close hook for instance; nothing where one of the two has closed meanwhile."""
+        """Send a text message, for instance from a close hook. Sends nothing if either side has closed."""
         await self._say({"type": "websocket.send", "text": text})
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send a binary message; nothing where one of the two has closed meanwhile."""
+        """Send a binary message. Sends nothing if either side has closed."""
         await self._say({"type": "websocket.send", "bytes": data})
 
     async def send_json(self, value: Any) -> None:

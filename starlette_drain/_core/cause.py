@@ -8,20 +8,20 @@ __all__ = ["DrainCause"]
 @dataclass(frozen=True, slots=True)
 class DrainCause:
     """
-    What one trigger said: who spoke, why, when, and the deadline it brings.
+    What one trigger wants: which trigger, why, since when, and by which deadline.
 
     All times are seconds on the event loop's monotonic clock.
 
     Attributes:
         trigger: Name of the trigger, such as ``"target-health"``.
-        reason: One sentence for people.
+        reason: One sentence.
         at: When the trigger noticed.
-        deadline: When the last session must be gone; ``None`` leaves it to the drain's own window.
-        revocable: Whether the drain may still be cancelled. ``False`` once the process was told to stop.
-        follows: Whether it only brings its deadline to a drain that another trigger wants, and wants none by itself.
-        by_hand: Whether it is a command: a cancel drops it, where it mutes what a trigger sees.
-        taken_out: Whether it shows that the balancer sends nothing new, so that a client that is refused finds another
-            task. While no such claim stands, late arrivals are let in where ``late_arrivals`` is ``"auto"``.
+        deadline: When the last session must be gone; with ``None`` the drain's own window decides.
+        revocable: Whether the drain can still be cancelled; ``False`` after the process was told to stop.
+        follows: Whether it only adds its deadline to a drain that another trigger wants.
+        by_hand: Whether it is a command. A cancel drops a command, and mutes other claims.
+        taken_out: Whether the balancer sends nothing new here, so that a refused client finds another task. Without
+            such a claim ``late_arrivals="auto"`` lets late arrivals in.
         lag: Upper bound, in seconds, of how long the cause had existed before it was noticed.
     """
 

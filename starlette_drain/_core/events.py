@@ -53,7 +53,7 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
     """
-    The process began to drain: *sessions* of them until *deadline*, at a pace described by *pacing*.
+    The process began to drain *sessions* until *deadline*, at the pace that *pacing* describes.
 
     *waits* says that this pace asks no session to leave for now.
     """
@@ -81,7 +81,7 @@ class DrainReplanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainProgressed(Event):
-    """A milestone: *percent* of those who had to leave have been asked or have left. At most three a drain."""
+    """*percent* of the sessions have been asked or have left: 25, 50 and 75."""
 
     drain_id: str
     percent: int
@@ -91,7 +91,7 @@ class DrainProgressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class PaceChanged(Event):
-    """The pace does something else from now on, as *pacing* says: it pauses, goes on, or gives way to the deadline."""
+    """The pace changed, as *pacing* says: it pauses, continues, or gives way to the deadline."""
 
     drain_id: str
     pacing: str
@@ -100,7 +100,7 @@ class PaceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainCancelled(Event):
-    """The drain was cancelled, or its last claim withdrawn; *report* says how far it had come."""
+    """The drain was cancelled, or its last claim withdrawn; see *report*."""
 
     drain_id: str
     report: DrainReport
@@ -116,7 +116,7 @@ class DrainFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationStarted(Event):
-    """The process began to ask *sessions* to leave while it goes on serving, as *rotation* says."""
+    """The process began to ask *sessions* to leave while it serves, as *rotation* says."""
 
     rotation: Rotation
     sessions: int
@@ -124,7 +124,7 @@ class RotationStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationProgressed(Event):
-    """A quarter of a rotation is done: *asked* to leave, *left* without, still to be asked (*remaining*)."""
+    """A quarter of a rotation is done: sessions *asked*, *left* by themselves, *remaining* to be asked."""
 
     trigger: str
     percent: int
@@ -154,7 +154,7 @@ class SessionOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionShed(Event):
-    """A session was asked to leave: by a drain, or by what *trigger* names while none runs."""
+    """A session was asked to leave, by a drain or by *trigger*."""
 
     session: Session
     trigger: str | None = None
@@ -170,7 +170,7 @@ class SessionClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionRefused(Event):
-    """A late arrival was turned away; or one that had waited for too long, which *because* then calls a ``"storm"``."""
+    """A late arrival was refused (*because* is ``"drain"``), or a handshake that waited too long (``"storm"``)."""
 
     kind: str
     path: str
@@ -179,7 +179,7 @@ class SessionRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class StormBegan(Event):
-    """More handshakes arrived than may be in progress: from here on they are held, or only counted."""
+    """More handshakes arrived than may be in progress; further ones are held, or only counted."""
 
     limit: int
     in_progress: int
@@ -188,7 +188,7 @@ class StormBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class StormProgressed(Event):
-    """How it stands while a storm goes on, about once a second."""
+    """The state of a storm, about once a second."""
 
     limit: int
     in_progress: int
@@ -197,7 +197,7 @@ class StormProgressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class StormEnded(Event):
-    """None had to wait for some seconds; *storm* has the figures, and *limit* is the present one."""
+    """No handshake had to wait for some seconds; *storm* has the figures, *limit* is the present one."""
 
     storm: Storm
     limit: int
@@ -230,7 +230,7 @@ class TriggerActed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerImpaired(Event):
-    """A trigger cannot do its work for now: *problem*, and the *remedy*. Said once until it is restored."""
+    """A trigger cannot work for now: the *problem* and the *remedy*. Emitted once until it is restored."""
 
     trigger: str
     problem: str
@@ -257,7 +257,7 @@ class TriggerStoodDown(Event):
 @dataclass(frozen=True, slots=True)
 class WatchReported(Event):
     """
-    How a trigger sees its source: emitted after its first look, and again when that changes.
+    Whether a trigger sees its source; emitted after its first poll, and when it changes.
 
     *state* is ``"watching"``, ``"not yet"`` (what it watches for is not there) or ``"blind"`` (it was told nothing for
     two intervals); *what* says in a clause what it looks at, and *because* why it is not watching.
@@ -272,7 +272,7 @@ class WatchReported(Event):
 @dataclass(frozen=True, slots=True)
 class WatchChanged(Event):
     """
-    What may start a drain here: emitted soon after the start, and again when it changes.
+    What may start a drain here; emitted soon after the start, and when it changes.
 
     *watched* names the triggers in place, each with its state, *off* those that have nothing to do here, each with the
     reason. *is_alarm* says that something should be watched here and is not.
@@ -285,7 +285,7 @@ class WatchChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class WindowTooLong(Event):
-    """The *window* asked for does not fit under the deregistration *delay*, of which *fits* seconds may be used."""
+    """The *window* does not fit under the deregistration *delay*, of which *fits* seconds can be used."""
 
     window: float
     fits: float

@@ -39,10 +39,10 @@ FEWEST_BATCHES = 3
 @runtime_checkable
 class Pacing(Protocol):
     """
-    A rule for the speed of a drain.
+    A strategy for the pace of a drain.
 
     ``interval`` is the time in seconds between two batches; 0 means one session at a time, each at a random moment
-    within its own slot, which keeps any stretch of time as busy as any other.
+    within its own slot.
     """
 
     @property
@@ -52,8 +52,8 @@ class Pacing(Protocol):
         """
         Return how many sessions per second may be asked to leave now.
 
-        Whatever it answers, the deadline holds: those left at the deadline are asked to leave at that moment. A
-        strategy that must not end in such a burst answers at least ``remaining / time_left``.
+        The deadline always holds: sessions left at that moment are asked then. To avoid that burst return at least
+        ``remaining / time_left``.
 
         Args:
             remaining: Sessions not yet asked to leave; fractional while a slot is under way.
@@ -61,12 +61,12 @@ class Pacing(Protocol):
         """
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Say in a few words what the rule does now, and whether it gives way to the deadline."""
+        """Say in a few words what the strategy does now, and whether it gives way to the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvenPacing:
-    """Spread the sessions evenly over the time left. The default: the lowest peak that meets the deadline."""
+    """The default: spreads the sessions evenly over the time left, with the lowest peak that meets the deadline."""
 
     interval = 0.0
 
@@ -82,10 +82,10 @@ class EvenPacing:
 @dataclass(frozen=True, slots=True)
 class RateCapPacing:
     """
-    At most *limit* sessions per second, which finishes early where it can.
+    At most *limit* sessions per second; may finish early.
 
-    Where the limit cannot meet the deadline it gives way, as little as possible: the rest is spread evenly over the
-    time left, and ``describe`` says so.
+    If the limit cannot meet the deadline it gives way, as little as possible: the rest is spread evenly over the time
+    left, and ``describe`` says so.
     """
 
     limit: float
@@ -109,10 +109,9 @@ class RateCapPacing:
 @dataclass(frozen=True, slots=True)
 class BatchPacing:
     """
-    One batch every *interval* seconds, all of the same size to within one session.
+    One batch every *interval* seconds, all of the same size.
 
-    For those who come from Phoenix' drainer. There the size and the number of batches must be made to agree by hand;
-    here the size follows from the deadline.
+    As Phoenix' drainer does, but the size follows from the deadline.
     """
 
     interval: float = 2.0

@@ -261,7 +261,7 @@ class ShedPlan:
 def _number(answer: Any) -> float:
     """Return *answer* as a number, which may be infinite."""
     if math.isnan(number := float(answer)):
-        msg = "nan is no rate; answer sessions per second"
+        msg = "nan is not a rate; return sessions per second"
         raise ValueError(msg)
     return number
 
@@ -269,7 +269,7 @@ def _number(answer: Any) -> float:
 def _finite(answer: Any) -> float:
     """Return *answer* as a length of time."""
     if not (math.isfinite(number := float(answer)) and number >= 0):
-        msg = f"{answer!r} is no interval; answer seconds, 0 or more"
+        msg = f"{answer!r} is not an interval; return seconds, 0 or more"
         raise ValueError(msg)
     return number
 

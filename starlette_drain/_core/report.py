@@ -20,25 +20,24 @@ class DrainReport:
     One drain, in figures.
 
     Attributes:
-        drain_id: Names the drain in logs, spans and answers.
+        drain_id: Identifies the drain in logs, spans and answers.
         causes: Every trigger that claimed the drain, in order.
         window: Seconds from the start to the deadline as it stood at the end.
         detection_lag: Upper bound, in seconds, of how late the first cause was noticed.
         duration: Seconds from the start to the end.
-        sessions_at_start: Open when the drain began, without those who were leaving already.
+        sessions_at_start: Open when the drain began, without those already leaving.
         arrived: Opened while it ran (only where late arrivals are accepted).
         shed: Asked to leave by the drain.
         left: Gone by themselves, unasked.
-        refused: Late arrivals turned away.
-        forced: Of the shed: those whose application had to be cancelled.
+        refused: Late arrivals refused.
+        forced: Those of the shed whose application had to be cancelled.
         still_open: Open when the report was made, asked to leave or not.
         peak_rate: Sheds in the busiest second, per second.
         mean_rate: Sheds per second from the start to the last shed.
         outcome: How it ended: ``"drained"``, ``"late"`` (all have gone, but after the deadline), ``"incomplete"``
             (some are still open), or ``"cancelled"``.
-        slack: Seconds from the drain's end, which is the last session's unless one did not go, to the deadline;
-            negative when it was missed.
-        return_rate: The most clients that were asked to come back within one second, here or elsewhere.
+        slack: Seconds from the end of the drain to the deadline; negative if it was missed.
+        return_rate: The most clients asked to come back within one second, here or elsewhere.
     """
 
     drain_id: str

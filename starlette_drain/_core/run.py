@@ -27,18 +27,18 @@ class DrainProgress:
     A running drain at one moment.
 
     Attributes:
-        drain_id: Names the drain in logs, spans and answers; the same in all workers that began it for one claim.
-        causes: The claims that stand, in the order in which they were made.
+        drain_id: Identifies the drain in logs, spans and answers; the same in all workers that began it for one claim.
+        causes: The standing claims, in order.
         window: Seconds from the start to the deadline.
         time_left: Seconds until the deadline; 0 when it has passed.
         rate: Sessions per second that the plan sheds now.
-        eta: Seconds until the last of the present sessions will have been asked to leave.
+        eta: Seconds until the last of the present sessions is asked to leave.
         pacing: What the strategy does now, in words.
         shed: Asked to leave by the drain.
         left: Gone by themselves since it began.
-        refused: Late arrivals turned away.
-        forced: Of the shed: those whose application had to be cancelled.
-        return_rate: The most clients that were asked to come back within one second, here or elsewhere.
+        refused: Late arrivals refused.
+        forced: Those of the shed whose application had to be cancelled.
+        return_rate: The most clients asked to come back within one second, here or elsewhere.
     """
 
     drain_id: str

@@ -49,8 +49,7 @@ class Session:
     """
     One tracked long-lived connection.
 
-    Each kind of connection is a subclass on the ASGI floor that knows how to close in its protocol. Tens of
-    thousands of these are open at once, hence the slots.
+    Each kind of connection is a subclass that knows how to close in its protocol.
     """
 
     __slots__ = (
@@ -86,7 +85,7 @@ class Session:
 
     @property
     def is_held(self) -> bool:
-        """Whether the application asked not to disturb it for now."""
+        """Whether the application holds it."""
         return self._holds > 0
 
     def begin_close(self, policy: ClosePolicy) -> None:
@@ -102,11 +101,11 @@ class RegistryStatistics:
     Attributes:
         open: All sessions in it: ``waiting + held + leaving``.
         waiting: Neither asked to leave nor held.
-        held: Asked not to be disturbed (`hold`).
+        held: In a `hold`.
         leaving: Asked to leave, not yet gone.
         opened: Ever added.
         closed: Ever discarded.
-        working: Applications that are still at work after their connection has ended; none of the above.
+        working: Applications still at work after their connection ended; not counted above.
     """
 
     open: int

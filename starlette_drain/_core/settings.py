@@ -156,7 +156,7 @@ class Settings:
         None,
         "Bearer token of the admin route `/drain`, at least 16 visible ASCII characters; no token, no route.",
         is_valid=lambda value: value is None or _is_token(value),
-        remedy="give at least 16 visible ASCII characters, or none to have no admin route",
+        remedy="give at least 16 visible ASCII characters, or no token for no admin route",
         secret=True,
     )
     log: bool = switch(
@@ -219,7 +219,7 @@ class Settings:
                 bare = {each.removeprefix(PREFIX): each for each in known}
                 meant = nearest(name.upper().removeprefix(PREFIX), bare)
                 hint = f"did you mean {bare[meant]}?" if meant else "starlette-drain --help lists the variables"
-                yield f"{name} is not read, for there is no such option; {hint}"
+                yield f"{name} is not read: there is no such option; {hint}"
         windows = {"window": self.window, "sigterm_window": self.sigterm_window if self.sigterm else None}
         for name, window in windows.items():
             if window is not None and (warning := burst_warning(self.pacing, window)):

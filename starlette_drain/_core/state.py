@@ -33,7 +33,7 @@ __all__ = ["TRANSITIONS", "DrainEvent", "DrainState", "advance"]
 
 
 class DrainState(Enum):
-    """Where a process stands: serving, draining or drained."""
+    """The state of a process: serving, draining or drained."""
 
     SERVING = "serving"
     DRAINING = "draining"

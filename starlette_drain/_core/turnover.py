@@ -60,7 +60,7 @@ DEAD = 100
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """
-    An order that sessions leave once while the process goes on serving.
+    Asks sessions to leave once while the process serves.
 
     Attributes:
         at: When it was given, in seconds; sessions that opened later stay.
@@ -87,7 +87,7 @@ class Rotation:
         rotation = cls(**{each.name: order[each.name] for each in fields(cls) if each.name in order})
         for number in (rotation.at, rotation.window, rotation.share):
             if not is_number(number):
-                msg = f"{number!r} is no number"
+                msg = f"{number!r} is not a number"
                 raise ValueError(msg)
         return rotation
 

@@ -35,7 +35,7 @@ class LocalControl:
 
     @property
     def workers(self) -> int:
-        """How many worker processes of this task drain as one; 1 where there is no supervisor."""
+        """How many worker processes of this task drain as one; 1 without a supervisor."""
         return self.engine.workers
 
     def time(self) -> float:
@@ -79,7 +79,7 @@ class LocalControl:
         self.engine.note_fleet(draining, healthy, counted=counted)
 
     def rotate(self, rotation: Rotation) -> bool:
-        """Ask sessions that are open now to leave once; return whether that began, which it does not in a drain."""
+        """Ask the open sessions to leave once; return whether that began. It does not during a drain."""
         try:
             self.engine.rotate(rotation)
         except IllegalTransition:

@@ -33,14 +33,14 @@ CloseHookT = TypeVar("CloseHookT", bound=CloseHook)
 
 class Drain:
     """
-    Closes the long-lived connections of one process, one by one, while a trigger wants it.
+    Closes the long-lived connections of one process, one by one, when a trigger asks for it.
 
-    Make it anywhere (it binds to an event loop only when the application starts), hand it to `DrainMiddleware`, and
-    keep it if you want more than the one line gives. Everything here belongs to the event loop's thread.
+    Make it anywhere: it binds to an event loop when the application starts. Pass it to `DrainMiddleware`. Call its
+    methods on the event loop's thread.
 
     Args:
-        triggers: What may start a drain, instead of the usual: SIGTERM and target health.
-        observers: What gets the events, instead of the usual: the log and OpenTelemetry.
+        triggers: What may start a drain. By default SIGTERM and target health.
+        observers: What gets the events. By default the log and OpenTelemetry.
         rng: The source of randomness for the jitter.
         **options: See docs/settings.md, or ``starlette-drain --help``; each has an environment variable too.
 
@@ -72,15 +72,15 @@ class Drain:
 
     @property
     def report(self) -> DrainReport | None:
-        """The report of the last drain that is over or was cancelled; it never changes."""
+        """The report of the last drain that ended or was cancelled. It never changes."""
         return self.host.engine.report if self.host.engine else None
 
     def progress(self) -> DrainProgress | None:
-        """Return how far the drain is, under way or over; ``None`` while serving."""
+        """Return the progress of the drain, running or over; ``None`` while serving."""
         return self.host.engine.progress() if self.host.engine else None
 
     def statistics(self) -> RegistryStatistics:
-        """Return how many sessions there are, and how they stand."""
+        """Return the number of sessions in each state."""
         return self.host.engine.statistics() if self.host.engine else RegistryStatistics(0, 0, 0, 0, 0, 0)
 
     async def start(
@@ -92,16 +92,16 @@ class Drain:
         taken_out: bool = False,
     ) -> bool:
         """
-        Begin to drain; while draining, join the drain under way, which that can only shorten.
+        Start a drain. During a drain join it, which can only shorten it.
 
         Args:
-            window: Seconds over which the closes spread; by default the option, or what AWS leaves.
+            window: Seconds over which the closes spread. By default the option, or the time that AWS leaves.
             reason: One sentence for logs, spans and answers.
-            age: Seconds since what it is asked for has happened; they are taken off the window.
-            taken_out: Whether the balancer sends nothing new here any more, so that late arrivals may be refused.
+            age: Seconds since the event that it is about; they are taken off the window.
+            taken_out: Whether the balancer sends nothing new here, so that late arrivals may be refused.
 
         Returns:
-            True if the process was serving; False if it had begun to drain before, here or in another worker.
+            True if the process was serving; False if it was draining already, here or in another worker.
 
         Raises:
             SettingsError: If *window* or *age* cannot work.
@@ -122,9 +122,9 @@ class Drain:
 
     async def cancel(self) -> None:
         """
-        Stop draining and serve again. The sessions that were asked to leave still leave.
+        Stop draining and serve again. Sessions already asked to leave still leave.
 
-        Triggers that still want the drain are muted, until they have withdrawn their claim and made it anew.
+        Triggers that still want the drain are muted until they have withdrawn and renewed their claim.
 
         Raises:
             IllegalTransition: If there is no drain.
@@ -149,7 +149,7 @@ class Drain:
         """
         Ask every session that is open now to leave once, evenly over the window, while the process goes on serving.
 
-        They leave as in a drain, and all who come are let in. A drain pauses it, and the end of the process ends it.
+        They leave as in a drain, and new ones are let in. A drain pauses it; the end of the process ends it.
 
         Args:
             window: Seconds over which they leave.
@@ -175,28 +175,28 @@ class Drain:
 
     async def stop_rotating(self) -> None:
         """
-        Let those stay that the rotation has not asked to leave.
+        End the rotation. Sessions that it has not asked to leave stay.
 
         Raises:
             IllegalTransition: If none runs.
         """
         if self.host.engine is None:
-            msg = "no rotation runs; there is nothing to cancel"
+            msg = "no rotation is running; there is nothing to cancel"
             raise IllegalTransition(msg)
         self.host.engine.stop_rotating()
 
     def rotation(self) -> RotationProgress | None:
-        """Return how far the rotation of this process is; ``None`` where none runs."""
+        """Return the progress of this process's rotation; ``None`` if none runs."""
         return self.host.engine.rotation() if self.host.engine else None
 
     async def wait_drained(self) -> bool:
         """
-        Wait until the drain that runs, or the next one, is over: every session gone, or their time has run out.
+        Wait until the running or next drain is over: every session has gone, or their time has run out.
 
         It may be called before the application has started.
 
         Returns:
-            True; False if the drain was cancelled instead, or the application ends without one.
+            True; False if the drain was cancelled, or the application ends without one.
         """
         return await self.host.wait_drained()
 
@@ -204,9 +204,9 @@ class Drain:
         """
         Call *hook* with each session before it is closed by a drain; a decorator.
 
-        It is an async function. All hooks together may take 2 s for each session. Sessions do not wait for one another.
-        If a hook fails or takes too long the session is closed all the same; the first failure is logged, further ones
-        are counted.
+        It is an async function. All hooks together may take 2 s per session; sessions do not wait for one another. If a
+        hook fails or takes too long, the session closes all the same. The first failure is logged, further ones are
+        counted.
 
         Raises:
             SettingsError: If *hook* is not an async function.
@@ -217,7 +217,7 @@ class Drain:
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Drain"]:
         """
-        Watch the triggers for as long as the block lasts: for applications without the middleware's lifespan.
+        Watch the triggers during the block, for applications without the middleware's lifespan.
 
         Raises:
             DrainInUse: If the drain already runs on another event loop.

@@ -183,7 +183,7 @@ class Engine:
         return delay
 
     def statistics(self) -> RegistryStatistics:
-        """Return how many sessions there are, and how they stand."""
+        """Return the number of sessions in each state."""
         return self._registry.statistics(len(self.working))
 
     def open_sessions(self) -> int:
@@ -191,7 +191,7 @@ class Engine:
         return len(self._registry) + self.open_elsewhere
 
     def progress(self) -> DrainProgress | None:
-        """Return how far the drain is, under way or over; ``None`` while serving."""
+        """Return the progress of the drain, running or over; ``None`` while serving."""
         return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
     def time_to_close(self) -> float:
@@ -247,7 +247,7 @@ class Engine:
             TooLateToCancel: If the process has been told to stop.
         """
         if self._has_ended:
-            msg = "the application has ended, or is about to: there is nothing to cancel"
+            msg = "the application has ended or is about to: there is nothing to cancel"
             raise IllegalTransition(msg)
         advance(self._state, DrainEvent.CANCEL)
         if self._run and not self._claims.is_revocable:
@@ -447,7 +447,7 @@ class Engine:
 
     def stop_rotating(self) -> None:
         """
-        Let those stay that the rotation has not asked to leave.
+        End the rotation. Sessions that it has not asked to leave stay.
 
         Raises:
             IllegalTransition: If none runs, here or in another worker.

@@ -147,7 +147,7 @@ class DrainHost:
         """Return the lifetime on the running event loop, a new one where there is none that is alive."""
         loop = asyncio._get_running_loop()
         if loop is None:
-            msg = "there is no asyncio event loop here (trio has its own kind), and a Drain runs on no other"
+            msg = "a Drain needs an asyncio event loop (trio's is not supported)"
             raise DrainInUse(msg)
         life = self.lifetime
         if self.lifetime is not None and self._control is not None and self.lifetime.is_alive:
@@ -202,7 +202,7 @@ class DrainHost:
             DrainEnded: If the application has ended, or is about to.
         """
         if self.has_ended:
-            msg = "the application has ended, or is about to: no drain begins any more; the process is going anyhow"
+            msg = "the application has ended or is about to, so no drain can begin"
             raise DrainEnded(msg)
         self.begin()
         return self._attach()[1]

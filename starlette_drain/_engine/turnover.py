@@ -70,7 +70,7 @@ class Turnover:
         """
         tally = self._plan.tally
         if (tally or self.elsewhere) and not (tally and tally.rotation.trigger == REBALANCE):
-            msg = "a rotation runs already; cancel it first, or let it end"
+            msg = "a rotation is already running; cancel it first, or let it end"
             raise IllegalTransition(msg)
         self.order = asdict(rotation)
         self._begin(rotation, now)
@@ -93,7 +93,7 @@ class Turnover:
             IllegalTransition: If none runs, here or in another worker.
         """
         if not (self._plan.tally or self.elsewhere):
-            msg = "no rotation runs; there is nothing to cancel"
+            msg = "no rotation is running; there is nothing to cancel"
             raise IllegalTransition(msg)
         self.follow(None, now)
 

@@ -31,5 +31,5 @@ def end(engine: Engine, pid: int) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
     except OSError as error:
-        problem = f"all is drained, and process {pid} cannot be told to end: {error.strerror}"
+        problem = f"all is drained, but process {pid} cannot be signalled: {error.strerror}"
         engine.emit(TriggerImpaired(engine.time(), "workers", problem, REMEDY))

@@ -97,7 +97,7 @@ class AwsSettings(Settings):
         expert=True,
         parse=float,
         is_valid=lambda value: is_number(value) and 0 < value <= 1,
-        remedy="give a part of the budget, more than 0 and at most 1, such as 0.2",
+        remedy="give a share of the budget, more than 0 and at most 1, such as 0.2",
     )
 
     rebalance: bool = switch(
@@ -111,7 +111,7 @@ class AwsSettings(Settings):
         """Check every option, and what one needs of another."""
         Settings.__post_init__(self)
         if self.rebalance and self.fleet_rate is None:
-            remedy = "give pacing='fleet:500' with it, the reconnects per second that the whole service can take"
+            remedy = "also set pacing='fleet:500', the reconnects per second that the whole service can take"
             raise SettingsError("rebalance", self.rebalance, remedy)
 
     @classmethod

@@ -185,9 +185,9 @@ class OpenSession:
                 records.forget()  # a record may have been incomplete when it was read
             if isinstance(error, Incomplete):
                 raise
-            problem = f"what this task is was not found out within {DISCOVERY_LIMIT:g} s"
+            problem = f"this task could not be identified within {DISCOVERY_LIMIT:g} s"
             raise Incomplete(
-                problem=problem, remedy="it is tried again; see why AWS's APIs answer so slowly"
+                problem=problem, remedy="it will be retried; find out why AWS's APIs answer so slowly"
             ) from error
 
     async def _wait_turn(self, tasks: int, groups: int, brief: bool) -> None:  # noqa: FBT001

@@ -1,4 +1,4 @@
-"""The contract of an observer, and the events it gets."""
+"""The protocol of an observer, and its events."""
 
 from starlette_drain._core.events import (
     DrainCancelled,

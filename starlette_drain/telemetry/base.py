@@ -28,20 +28,18 @@ class OpenSessions:
 @runtime_checkable
 class Observer(Protocol):
     """
-    Gets what happened, as events. Four members are optional.
+    Gets the events. Four members are optional.
 
-    ``subscribes``, a tuple of event classes, spares an observer all other events. Three come for every session:
-    `SessionOpened`, `SessionShed` and `SessionClosed`.
+    ``subscribes`` is a tuple of the event classes wanted. Three come for every session: `SessionOpened`, `SessionShed`
+    and `SessionClosed`.
 
-    ``interest(kind)`` is called once for each of these three classes. It returns a function that is asked before such
-    an event is made: none is made where those of all who subscribe answer False, such as that of a log above DEBUG.
+    ``interest(kind)`` is called once for each of these three classes. It returns a function that says whether such an
+    event is worth making now; none is made if all subscribers say False, such as a log above DEBUG.
 
-    ``look_at(open_sessions)`` is called when the observer is added, with an `OpenSessions`: for what shows a count now
-    and then, and need not be called for every session.
+    ``look_at(open_sessions)`` is called once, with an `OpenSessions`: for observers that only read a count.
 
-    ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in a thread of its own, after a
-    drain and before the server is told to stop: uvicorn raises SIGTERM again at its end, and a process that dies of a
-    signal runs no ``atexit`` functions.
+    ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in its own thread after a drain,
+    before the server is told to stop: uvicorn raises SIGTERM again at its end, so no ``atexit`` functions run.
     """
 
     def notify(self, event: Event) -> None:

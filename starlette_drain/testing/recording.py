@@ -11,7 +11,7 @@ EventT = TypeVar("EventT", bound=Event)
 
 class RecordingObserver:
     """
-    Keeps every event it gets, for a test to look at: ``Drain(observers=[recording])``.
+    Keeps every event for a test: ``Drain(observers=[recording])``.
 
     Attributes:
         events: All of them, in order.

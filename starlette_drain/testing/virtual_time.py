@@ -79,7 +79,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def let_time_pass(self) -> None:
-        """Let time pass from now on although a thread works: it hangs."""
+        """Let time pass from now on although a thread is running."""
         self._jumping.stands_still = False
 
     def run_in_executor(

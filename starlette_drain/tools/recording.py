@@ -26,7 +26,7 @@ def record(log: TextIO, output: Path | None, run: str | None) -> int:
     """
     runs = _runs(log)
     if not runs:
-        msg = "the log holds no recording: set DRAIN_RECORD=1 on the tasks, and deploy"
+        msg = "the log has no recording: set DRAIN_RECORD=1 on the tasks, and deploy"
         raise click.ClickException(msg)
     chosen = run or max(runs, key=lambda each: len(runs[each]))
     if chosen not in runs:

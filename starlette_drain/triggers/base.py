@@ -13,7 +13,7 @@ __all__ = ["Control", "Trigger", "check_triggers"]
 
 
 class Control(Protocol):
-    """What a trigger may do to the drain it watches for. All of it belongs to the event loop's thread."""
+    """What a trigger can do. Call it on the event loop's thread."""
 
     @property
     def settings(self) -> Settings:
@@ -26,33 +26,33 @@ class Control(Protocol):
         """
         Hold a claim: a drain is wanted. Never raises.
 
-        It takes the place of the claim that ``cause.trigger`` held, so call it at every look for as long as the drain
-        is wanted. The earliest deadline of all claims is the deadline of the drain.
+        It replaces the former claim of ``cause.trigger``: call it at every poll while the drain is wanted. The earliest
+        deadline of all claims is the deadline of the drain.
         """
 
     def withdraw(self, trigger: str) -> bool:
         """
         Drop the claim of *trigger*: it wants no drain. Return whether that changed anything. Never raises.
 
-        The drain ends, also one that is over, if no other claim stands. Where a trigger does not know, it calls
-        neither: its last claim stands. A claim that is not revocable stays.
+        If no other claim stands, the drain ends, even if it was over. A trigger that does not know calls neither: its
+        last claim stands. A claim that is not revocable stays.
         """
 
     @property
     def workers(self) -> int:
-        """How many worker processes of this task drain as one; 1 where there is no supervisor."""
+        """How many worker processes of this task drain as one; 1 without a supervisor."""
 
     def open_sessions(self) -> int:
         """Return how many sessions are open in the whole task, as far as its workers have published."""
 
     def note_window(self, window: float) -> None:
-        """Make known how many seconds a drain may take here, for a drain that is started by hand."""
+        """Set how many seconds a drain without a deadline of its own takes here, such as one by hand."""
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
-        """Make known how many targets drain and are healthy, and whether this task's is *counted* among the former."""
+        """Report how many targets drain and are healthy, and whether this task is *counted* among the draining."""
 
     def rotate(self, rotation: Rotation) -> bool:
-        """Ask sessions that are open now to leave once; return whether that began, which it does not in a drain."""
+        """Ask the open sessions to leave once; return whether that began. It does not during a drain."""
 
     def emit(self, event: Event) -> None:
         """Send *event* to the observers."""
@@ -61,7 +61,7 @@ class Control(Protocol):
         """Wait until the drain is over; return False if it was cancelled instead, or the application has ended."""
 
     async def flush(self) -> None:
-        """Do what must happen before the exit, and let the observers send what they hold, within a few seconds."""
+        """Run every ``before_exit``, then flush the observers, within a few seconds."""
 
 
 @runtime_checkable
@@ -69,10 +69,10 @@ class Trigger(Protocol):
     """
     What may start a drain.
 
-    Split it in two: a pure verdict on what the source answered, which has the many tests, and a small loop around it.
-    A trigger that is an `Observer` too gets events. One with the attribute ``once_per_task = True`` watches
-    in one worker of a task only. One with a coroutine function ``before_exit`` has it called before SIGTERM is passed
-    on, and at the end of the application: it may take 5 s.
+    Split it into a pure verdict on the source's answer, which is easy to test, and a small loop around it. A trigger
+    that is also an `Observer` gets events. With ``once_per_task = True`` it watches in one worker of a task only. A
+    coroutine function ``before_exit`` is called before SIGTERM is passed on and at the end of the application; it may
+    take 5 s.
     """
 
     @property
@@ -83,9 +83,9 @@ class Trigger(Protocol):
         """
         Watch the source, call ``control.claim`` while a drain is wanted and ``control.withdraw`` while none is.
 
-        Started when the application has started, cancelled when it stops. Returning means there is nothing to watch
-        (say why with ``TriggerStoodDown``). After an exception it is called again, 1 s later at first and 60 s at most,
-        and its claim stands.
+        Started when the application has started, cancelled when it stops. Return if there is nothing to watch (say why
+        with ``TriggerStoodDown``). After an exception it is called again, after 1 s at first and 60 s at most; its
+        claim stands.
         """
 
     def status(self, now: float) -> Mapping[str, Any]:

@@ -14,10 +14,9 @@ __all__ = ["ManualTrigger"]
 
 class ManualTrigger:
     """
-    Fires when its `fire` is called, as any cause one likes.
+    A trigger that fires when `fire` is called.
 
-    `Drain.start` and the admin route need no trigger. This one is for code that does not have the Drain at hand, and
-    for tests that play another trigger's part.
+    For code that does not have the `Drain` at hand, and for tests in place of another trigger.
 
     Args:
         name: The trigger's name in causes, logs and answers.
@@ -41,16 +40,16 @@ class ManualTrigger:
         Ask for a drain. Call it on the event loop's thread.
 
         Args:
-            reason: One sentence for people.
+            reason: One sentence.
             window: Seconds until the last session must be gone; by default the drain's own.
             revocable: Whether the drain may be cancelled afterwards.
 
         Raises:
-            RuntimeError: If no drain watches this trigger yet, or any more.
+            RuntimeError: If no drain watches this trigger.
             SettingsError: If *window* cannot work.
         """
         if self._control is None:
-            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application has started, not ended"
+            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application is running"
             raise RuntimeError(msg)
         if window is not None and not (is_number(window) and window >= 0):
             raise SettingsError("window", window, "give seconds, 0 or more, or None for the drain's own window")
@@ -64,10 +63,10 @@ class ManualTrigger:
         Take the claim back; return whether that changed anything. Call it on the event loop's thread.
 
         Raises:
-            RuntimeError: If no drain watches this trigger yet, or any more.
+            RuntimeError: If no drain watches this trigger.
         """
         if self._control is None:
-            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application has started, not ended"
+            msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application is running"
             raise RuntimeError(msg)
         return self._control.withdraw(self.name)
 

@@ -140,8 +140,10 @@ class SigtermTrigger:
                 if is_ours and not _is_in_place(handler):
                     is_ours = False
                     self._state = "replaced"
-                    problem = "another SIGTERM handler took our place; sessions will be cut when SIGTERM comes"
-                    remedy = "install it before the application starts, with signal.signal, and call the former one"
+                    problem = "another SIGTERM handler has replaced ours; sessions will be cut at SIGTERM"
+                    remedy = (
+                        "install it with signal.signal before the application starts, and call the previous handler"
+                    )
                     control.emit(TriggerImpaired(control.time(), self.name, problem, remedy))
 
 

@@ -165,7 +165,7 @@ async def test_on_ecs_a_second_sigint_is_passed_on_at_once(serve):
 async def test_a_handler_that_takes_our_place_is_noticed(serve, loop):
     """loop.add_signal_handler after the startup puts ours out of action: a warning names the remedy."""
     server = serve("signals:app", "--loop", loop, env={**STAND_IN, "APP_HANDLER": "after"})
-    notice = "another SIGTERM handler took our place"
+    notice = "another SIGTERM handler has replaced ours"
     await asyncio.to_thread(eventually, lambda: notice in server.log, "nobody noticed")
     assert "WARNING:starlette_drain:" in next(line for line in server.log.splitlines() if notice in line)
 

@@ -100,7 +100,7 @@ def read_answer(status: int, answer: object, *, wanted: bool) -> None:
     if failure.get("Reason") == "TASK_NOT_VALID":
         raise NotProtectable(
             problem="ECS protects no task that belongs to no service or is ending (TASK_NOT_VALID)",
-            remedy="leave DRAIN_PROTECTION_LIMIT unset for such tasks",
+            remedy="remove TaskProtection for such tasks",
         )
     if protection.get("ProtectionEnabled") is wanted:
         return
@@ -108,7 +108,7 @@ def read_answer(status: int, answer: object, *, wanted: bool) -> None:
     if code.startswith("AccessDenied"):
         remedy = "allow ecs:GetTaskProtection and ecs:UpdateTaskProtection in the task role"
     else:
-        remedy = "it is tried again; what is held ends by itself within minutes"
+        remedy = "it will be retried; protection held now ends within minutes"
     raise Incomplete(problem=f"the ECS agent did not change the task's protection ({code})", remedy=remedy)
 
 

@@ -396,7 +396,7 @@ class SelfRegistration(AwsSource):
                     await asyncio.gather(*(self._reap_from(each, service, aws, control) for each in self._groups))
             except AwsCallFailed as failed:
                 if failed.trouble.kind is TroubleKind.DENIED:
-                    problem = f"{failed.problem}; targets that killed tasks have left behind stay registered"
+                    problem = f"{failed.problem}; targets of killed tasks stay registered"
                     control.emit(TriggerImpaired(control.time(), self.name, problem, failed.remedy))
                     return
             except Incomplete:

@@ -136,7 +136,7 @@ class Deployments:
         answer = await self._calls.call("ecs", "DescribeServiceDeployments", serviceDeploymentArns=[arn])
         found: list[Mapping[str, Any]] = answer.get("serviceDeployments") or []
         if not found:
-            raise Incomplete(problem=f"ecs:DescribeServiceDeployments does not know {arn}", remedy="it is tried again")
+            raise Incomplete(problem=f"ecs:DescribeServiceDeployments does not know {arn}", remedy="it will be retried")
         return found[0]
 
     async def own_revision(self, deployment: Mapping[str, Any]) -> str:
@@ -150,8 +150,8 @@ class Deployments:
         revision = find_own_revision(self._record, [self._known[arn] for arn in arns if arn in self._known])
         if revision is None:
             raise Incomplete(
-                problem="the deployment does not tell to which of its revisions this task belongs",
-                remedy="deploy with a new task definition revision; until then target health tells when to leave",
+                problem="the deployment does not show which of its revisions this task belongs to",
+                remedy="deploy with a new task definition revision; until then target health starts the drain",
             )
         return revision
 

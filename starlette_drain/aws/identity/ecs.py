@@ -135,7 +135,7 @@ class EcsRecords:
         if len(found) == 1 or (found and port is not None):
             return frozenset(found)
         what = f"port {port} of container {container}" if port else "the container port behind the target"
-        problem = f"the host ports {sorted(found)} do not tell" if found else "no host port leads to"
+        problem = f"the host ports {sorted(found)} are ambiguous for" if found else "no host port leads to"
         raise Incomplete(problem=f"{problem} {what}", remedy="publish it in portMappings, or set DRAIN_TARGET_PORT")
 
     async def instance_id(self) -> str:
@@ -181,7 +181,7 @@ def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Map
     if not found:
         why = next((each.get("reason") for each in answer.get("failures") or ()), None) or "no reason given"
         raise Incomplete(
-            problem=f"ecs:{operation} does not know {name} ({why})", remedy="it is tried again; is the Region right?"
+            problem=f"ecs:{operation} does not know {name} ({why})", remedy="it will be retried; check the Region"
         )
     return found[0]
 

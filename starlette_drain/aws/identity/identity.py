@@ -269,7 +269,7 @@ class _Discovery:
         ids = frozenset(canonical_id(each) for each in found if each)
         if not ids:
             raise Incomplete(
-                problem="neither the metadata endpoint nor ECS tells the target id", remedy="set DRAIN_TARGET_ID"
+                problem="neither the metadata endpoint nor ECS shows the target id", remedy="set DRAIN_TARGET_ID"
             )
         return ids
 

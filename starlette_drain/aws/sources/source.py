@@ -51,7 +51,7 @@ class AwsSource:
             except Exception as error:
                 self._search_error = problem = f"discovery failed ({type(error).__name__})"
                 logger.debug("Discovery failed unexpectedly", exc_info=True)
-                impairment.on_error("discovery", problem, "please report it; it is tried again")
+                impairment.on_error("discovery", problem, "please report it; it will be retried")
             else:
                 self._search_error = None
                 impairment.worked("discovery")

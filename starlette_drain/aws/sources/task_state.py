@@ -237,7 +237,7 @@ class EcsTaskTrigger(AwsSource):
         if fits > 0:
             control.note_window(fits)
         if lag > settings.poll_interval and is_too_slow(lag, self._delay):
-            problem = f"the service has so many tasks that each may ask once in {lag:.0f} s, with a delay of "
+            problem = f"the service is so large that each task may poll once in {lag:.0f} s, with a delay of "
             Impairment(self.name, control, patience=1).on_error("lag", f"{problem}{self._delay:g} s", ADD_A_SOURCE)
         if self._end:
             control.claim(cause_of(self._end, self._delay, settings))

@@ -70,7 +70,7 @@ class OpenTelemetryObserver:
         for flush in flushes:
             flush.join(max(0.0, until - monotonic()))
         if failures := [failure for flush in flushes if (failure := flush.failure())]:
-            msg = "telemetry was not sent in full"
+            msg = "not all telemetry was sent"
             raise ExceptionGroup(msg, failures)
 
 

@@ -50,9 +50,9 @@ class FakeAWS:
     """
     Speaks the wire protocols of ELBv2, ECS and Secrets Manager, and of a task's own endpoints.
 
-    Its targets, tasks and deployments go through the states that the real ones show.
+    Its targets, tasks and deployments go through the real states.
 
-    It is driven from Python, also while it serves in another thread::
+    Drive it from Python, also while it serves in another thread::
 
         fake = FakeAWS()
         task = fake.add_task(fake.add_service("web", delay=60))
@@ -93,10 +93,9 @@ class FakeAWS:
     @classmethod
     def replay(cls, file: str | PathLike[str], **options: Any) -> Self:
         """
-        Return a FakeAWS in which what was recorded happens again, from the first time that it is asked something.
+        Return a FakeAWS that plays a recording, from the first request on.
 
-        It has one task, that of the recording, and shows of its target groups what the recording shows. *options* are
-        those of `FakeAWS`.
+        It has the recording's one task and target groups. *options* are those of `FakeAWS`.
 
         Raises:
             ValueError: If the file is no recording.
@@ -163,7 +162,7 @@ class FakeAWS:
         express: Sequence[FakeTargetGroup] = (),
         gateways: Sequence[FakeGateway] = (),
     ) -> FakeRevision:
-        """Give the service other balancers: tasks that are added from now on get them, the others keep theirs."""
+        """Give the service other balancers. Tasks added later get them; the others keep theirs."""
         with self._lock:
             service.registrations = list(registrations)
             number = f"{len(service.revisions):019d}"
@@ -216,7 +215,7 @@ class FakeAWS:
             self.deregister(task)
 
     def kill(self, task: FakeTask) -> None:
-        """Let the task have stopped without leaving its target groups, and ECS have seen that."""
+        """Stop the task without deregistering it, as after a kill."""
         with self._lock:
             task.last_status = task.desired_status = "STOPPED"
             task.stop_code = "EssentialContainerExited"
@@ -234,7 +233,7 @@ class FakeAWS:
 
     def roll(self, service: FakeService, **options: Any) -> FakeRollout:
         """
-        Begin a rolling deployment that goes on by itself, as ECS's scheduler does it.
+        Begin a rolling deployment, which then advances as ECS's scheduler does.
 
         See `FakeRollout` for *options*. It moves on with every call that is answered, every tenth of a second while
         `serve` serves, and with `advance`.
@@ -246,7 +245,7 @@ class FakeAWS:
         return rollout
 
     def advance(self) -> None:
-        """Let the deployments, or the recording, go on to where the clock is."""
+        """Advance the deployments, or the recording, to the clock."""
         with self._lock:
             if self._replay:
                 self._replay.advance()
@@ -267,7 +266,7 @@ class FakeAWS:
         takes: float = 0.0,
     ) -> None:
         """
-        Let calls go wrong from now on.
+        Make calls fail from now on.
 
         Args:
             kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``; ``"slow"``; ``"stale"`` (what was last answered
@@ -275,11 +274,11 @@ class FakeAWS:
             action: Only this call, such as ``"DescribeTargetHealth"``; ``"metadata"`` and ``"task-protection"`` are
                 the endpoints of the task.
             api: Only calls to ``"elbv2"``, ``"ecs"``, ``"secretsmanager"`` or ``"task"``.
-            times: Only so many calls.
-            seconds: Only for so long.
-            code: Another error code than the usual.
+            times: Only this many calls.
+            seconds: Only this long.
+            code: The error code, instead of the default.
             status: HTTP status of an ``"error"``.
-            message: Another message than the usual.
+            message: The message, instead of the default.
             takes: Seconds that a ``"slow"`` answer takes.
         """
         until = None if seconds is None else self.clock() + seconds
@@ -287,7 +286,7 @@ class FakeAWS:
             self._faults.add(Fault(kind, action, api, times, until, code, status, message, takes))
 
     def recover(self) -> None:
-        """Let nothing go wrong any more."""
+        """End all failures."""
         with self._lock:
             self._faults.clear()
 

@@ -143,7 +143,7 @@ class FakeService:
         revisions: Its revisions, the newest last.
         task_sets: Its task sets.
         starts: The revision of tasks that are added without another.
-        events: What it tells of itself, newest first: seconds since 1970, and what has happened.
+        events: Its events, newest first: seconds since 1970, and the message.
         early_success: ``"BLOCKING"`` or ``"DEFERRED"``: what becomes of old tasks; ``None`` without such criteria.
         alarms: Names of the alarms that roll a deployment back.
         canary: Percent, and minutes, of a canary deployment.

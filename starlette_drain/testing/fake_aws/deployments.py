@@ -27,7 +27,7 @@ STAGES = (
 @dataclass(slots=True)
 class FakeDeployment:
     """
-    A deployment from one revision to another; a test moves it on by setting `stage` and `status`.
+    A deployment from one revision to another. A test sets its `stage` and `status`.
 
     Attributes:
         source: The revision that serves at its beginning.

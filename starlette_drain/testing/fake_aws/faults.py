@@ -35,7 +35,7 @@ class Fault:
         until: Until when; ``None`` for ever.
         code: Error code, for another than the usual.
         status: HTTP status of an ``"error"``.
-        message: Another message than the usual.
+        message: The message, instead of the default.
         takes: Seconds that a ``"slow"`` answer takes.
     """
 

@@ -17,7 +17,7 @@ PATIENCE = 10.0
 
 
 class FakeEndpoint:
-    """A `FakeAWS` that serves on a free port of 127.0.0.1 for as long as the ``with`` block lasts."""
+    """A `FakeAWS` that serves on a free port of 127.0.0.1 during the ``with`` block."""
 
     def __init__(self, fake: "FakeAWS") -> None:
         self._fake = fake
@@ -31,7 +31,7 @@ class FakeEndpoint:
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self, task: FakeTask | None = None) -> dict[str, str]:
-        """Return the environment of a process that is to take itself for *task*, or for the newest one."""
+        """Return the environment of a process that runs as *task*, by default the newest."""
         environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -71,7 +71,7 @@ def _asked(given: dict[str, Any]) -> Given:
     try:
         command = tuple(shlex.split(given["command"])) if given["command"] else None
     except ValueError as error:
-        msg = f"{given['command']!r} is no command line: {error}"
+        msg = f"{given['command']!r} is not a command line: {error}"
         raise click.BadParameter(msg, param_hint="--command") from None
     return Given(
         target_groups=given["target_group"],

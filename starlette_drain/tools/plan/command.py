@@ -191,7 +191,7 @@ def _move(given: dict[str, Any]) -> Move | None:
     if given["scale_out"] is None:
         return None
     if given["scale_out"] <= tasks:
-        msg = f"--scale-out {given['scale_out']} is no scale-out of {tasks} tasks: give more"
+        msg = f"--scale-out {given['scale_out']} is not a scale-out of {tasks} tasks: give more"
         raise click.UsageError(msg)
     return scale_out(tasks, given["scale_out"], sessions, **how)
 

@@ -149,7 +149,7 @@ def given(text: str) -> Client:
         msg = f"{text!r} cannot be imported ({error}): give module:coroutine"
         raise ValueError(msg) from None
     if not inspect.iscoroutinefunction(found):
-        msg = f"{text!r} is no coroutine function: give one that takes the address and a number"
+        msg = f"{text!r} is not a coroutine function: give one that takes the address and a number"
         raise ValueError(msg)
     client: Client = found
     return client

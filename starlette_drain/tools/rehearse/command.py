@@ -99,11 +99,11 @@ def _wanted(app: str, asked: dict[str, Any]) -> Wanted:
     for each in asked["header"]:
         name, colon, value = each.partition(":")
         if not (colon and name.strip()):
-            msg = f"{each!r} is no header: give one such as 'Authorization: Bearer abc'"
+            msg = f"{each!r} is not a header: give one such as 'Authorization: Bearer abc'"
             raise click.BadParameter(msg, param_hint="--header")
         headers[name.strip()] = value.strip()
     if not asked["path"].startswith("/"):
-        msg = f"{asked['path']!r} is no path: begin it with '/'"
+        msg = f"{asked['path']!r} is not a path: begin it with '/'"
         raise click.BadParameter(msg, param_hint="--path")
     try:
         client = (
@@ -120,7 +120,7 @@ def _raise_file_limit(sessions: int) -> None:
     wanted = sessions + SPARE_FILES
     if soft < wanted:
         if 0 <= hard < wanted:
-            msg = f"this system allows a process {hard} files: give --sessions {max(1, hard - SPARE_FILES)} at the most"
+            msg = f"this system allows a process {hard} files: give --sessions {max(1, hard - SPARE_FILES)} at most"
             raise CannotRun(msg)
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

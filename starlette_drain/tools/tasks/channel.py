@@ -98,7 +98,7 @@ class HttpChannel:
     def __init__(self, url: str, token: str) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            msg = f"{url!r} is no address: give one such as http://10.0.3.17:8000/drain"
+            msg = f"{url!r} is not an address: give one such as http://10.0.3.17:8000/drain"
             raise Unreachable(msg)
         self._url = url if parts.path.strip("/") else urllib.parse.urljoin(url, "/drain")
         self._token = token
@@ -123,7 +123,7 @@ class HttpChannel:
             msg = f"{self._url} does not answer: {_why(getattr(error, 'reason', error))}"
             raise Unreachable(msg) from None
         except ValueError:
-            msg = f"{self._url} does not answer as starlette_drain does: give the address of the admin route"
+            msg = f"{self._url} is not the admin route of starlette_drain: give its address"
             raise Unreachable(msg) from None
 
 
@@ -190,7 +190,7 @@ def _ask_socket(path: Path, request: Mapping[str, Any], patience: float) -> dict
         raise ConnectionError(msg)
     answered = json.loads(line)
     if not isinstance(answered, dict):
-        msg = "that is no answer"
+        msg = "invalid answer"
         raise ValueError(msg)  # noqa: TRY004 - it is what was read, not what was given
     return answered
 

@@ -189,7 +189,7 @@ def start(
         raise click.UsageError(msg)
     order = {"window": window, "age": age, "taken_out": taken_out}
     body: dict[str, Any] = {field: value for field, value in order.items() if value not in (None, False)}
-    body["reason"] = reason or "asked for by the starlette-drain command"
+    body["reason"] = reason or "requested by the starlette-drain command"
     with _channels(which) as channels:
         ((name, channel),) = channels.items()
         code, shown = _ask(channel, "POST", body)
@@ -253,7 +253,7 @@ def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
         click.echo()
         print_out(outcome_table(tasks))
     if not is_over:
-        click.echo(f"It is not over after {timeout:g} s.", err=True)
+        click.echo(f"Not over after {timeout:g} s.", err=True)
     return 0 if is_over and all(_is_good(row) for row in rows) else 1
 
 

@@ -115,7 +115,7 @@ def _ranked(tasks: Iterable[Seen]) -> Iterator[tuple[int, Problem]]:
         if each.is_gone:
             continue
         if each.why_not:
-            remedy = "see whether it runs, and what its log says; until it answers nothing is known of its sessions"
+            remedy = "check whether it runs, and its log; until it answers nothing is known of its sessions"
             yield 1, Problem(each.task, each.why_not, each.remedy or remedy)
         elif each.shown is not None:
             for rank, problem, remedy in _of(each.shown):

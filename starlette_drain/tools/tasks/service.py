@@ -112,7 +112,7 @@ class ExecChannel:
                 return 200, shown_in(answer["tasks"][0]["shown"] if "tasks" in answer else answer)
             if each.startswith("Error: "):
                 raise Refused(409 if method == "DELETE" else 500, each.removeprefix("Error: "))
-        msg = f"ECS Exec did not bring an answer; run: {line}"
+        msg = f"ECS Exec returned no answer; run: {line}"
         raise Unreachable(msg)
 
 
@@ -243,7 +243,7 @@ class ServiceTasks:
                 self._seen[task.name] = replace(self._seen[task.name], is_gone=True, why_not="")
         self._tasks = found
         if not found and not self._seen:
-            msg = f"ECS knows no task of {self._service or self._task} in {self._cluster}"
+            msg = f"ECS has no task of {self._service or self._task} in {self._cluster}"
             raise Unreachable(msg)
 
     async def _ask_ecs(self) -> list[EcsTask]:

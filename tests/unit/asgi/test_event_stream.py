@@ -42,7 +42,7 @@ HEAD = {**START, "headers": [EVENT_STREAM, (b"connection", b"close")]}
 END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-STREAMS = "Streams under way that are answers"
+STREAMS = "Open streams that are answers"
 
 
 def chunk(body: bytes, *, more: bool = True):
@@ -1192,7 +1192,7 @@ async def test_event_streams_that_are_answers_are_told_when_a_drain_begins(caplo
     house.serve(http_scope(accept=[b"*/*"]))
     await house.drain.start(window=1)
     (line,) = caplog.messages
-    assert line.startswith(f"{STREAMS}, and not asked to leave: 3, most of them on /events.")
+    assert line.startswith(f"{STREAMS}, and are not asked to leave: 3, most of them on /events.")
     assert 'streams={"/events": "session"}' in line
     for server in servers:
         server.deliver({"type": "http.disconnect"})

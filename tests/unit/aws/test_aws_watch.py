@@ -169,7 +169,7 @@ async def test_discovery_has_an_overall_limit(stage):
     async with stage.watching(stage.fake.add_task(stage.fake.add_service())) as control:
         await asyncio.sleep(40)
         (impaired,) = control.told(TriggerImpaired)
-        assert "not found out within 30 s" in impaired.problem
+        assert "could not be identified within 30 s" in impaired.problem
         stage.clients.taking = 0.1
         await asyncio.sleep(30)
         assert watch(stage, control)[0] == "watching"

@@ -261,7 +261,7 @@ def test_variable_that_is_not_read(variable, hint, monkeypatch, caplog):
     Drain()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("starlette_drain", "WARNING")
-    assert record.message == f"Check the options: {variable} is not read, for there is no such option; {hint}"
+    assert record.message == f"Check the options: {variable} is not read: there is no such option; {hint}"
 
 
 def test_other_variables_are_not_ours():

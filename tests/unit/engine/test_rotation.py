@@ -104,7 +104,7 @@ async def test_it_can_be_cancelled_and_begun_again(drain, recording):
     """Those that were not asked stay; there is nothing to cancel twice."""
     open_guests(drain, 100)
     await drain.rotate(window=100)
-    with pytest.raises(IllegalTransition, match="runs already"):
+    with pytest.raises(IllegalTransition, match="already running"):
         await drain.rotate(window=5)
     await asyncio.sleep(50)
     await drain.stop_rotating()

@@ -35,7 +35,7 @@ def test_version(capsys):
         (["doctor", "--rate", "nan"], "'--rate': 'nan' cannot be"),
         (["doctor", "--wait", "inf"], "'--wait': 'inf' cannot be"),
         (["doctor", "--target-group", "garbage"], "'--target-group': 'garbage' is not the ARN of a target group"),
-        (["doctor", "--command", "sh -c 'uvicorn"], "is no command line"),
+        (["doctor", "--command", "sh -c 'uvicorn"], "is not a command line"),
     ],
 )
 def test_a_wrong_usage(given, words, capsys):

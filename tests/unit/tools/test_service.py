@@ -61,8 +61,8 @@ def test_a_refusal():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sh: starlette-drain: not found", "did not bring an answer"),
-        ("{broken", "did not bring an answer"),
+        ("sh: starlette-drain: not found", "returned no answer"),
+        ("{broken", "returned no answer"),
         (OSError("TargetNotConnectedException"), "TargetNotConnectedException"),
         (subprocess.TimeoutExpired("aws", 30), "did not work"),
     ],

@@ -354,7 +354,7 @@ async def test_a_handler_that_took_our_place_is_noticed_once(server):
         loop.add_signal_handler(signal.SIGTERM, lambda: None)
         await asyncio.sleep(60)
         (event,) = house.recording.of(TriggerImpaired)
-        assert "took our place" in event.problem
+        assert "replaced ours" in event.problem
         assert "signal.signal" in event.remedy
         assert house.state == "replaced"
         loop.remove_signal_handler(signal.SIGTERM)

@@ -132,7 +132,7 @@ async def test_a_supervisor_that_may_not_be_told_to_end_is_no_harm(crowd, monkey
         await worker.drain.start(window=1)
         await asyncio.sleep(5)
     (impaired,) = worker.recording.of(TriggerImpaired)
-    assert f"process {os.getppid()} cannot be told to end: Operation not permitted" in impaired.problem
+    assert f"process {os.getppid()} cannot be signalled: Operation not permitted" in impaired.problem
     assert "exit_when_drained=False" in impaired.remedy
     await worker.drain.cancel()
     other = crowd.hire(environ=GUNICORN)
