@@ -59,7 +59,7 @@ class Device:
             awaited.set_result(None)
 
     def gone(self) -> None:
-        """Let nobody wait for a device that has left."""
+        """Fail all calls that wait for a device that has left."""
         for awaited in self._awaited.values():
             if not awaited.done():
                 awaited.set_exception(WebSocketDisconnect())

@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Situation:
-    """What goes on at this moment, for whoever shows it."""
+    """What goes on at this moment, to be shown."""
 
     scenario: Scenario
     fleet: Fleet

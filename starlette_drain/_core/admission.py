@@ -48,7 +48,7 @@ STUCK = 5.0
 """Seconds after which a set-up gives up its place: an application may wait for something before it accepts."""
 
 QUIET = 5.0
-"""Seconds in which nobody had to wait, after which a storm is over."""
+"""A storm is over after this many seconds in which no handshake had to wait."""
 
 FIRST, LEAST, MOST = 8, 4, 1000
 """An adaptive limit: what the task begins with, and its bounds in each process."""
@@ -209,7 +209,7 @@ class Gate:
     # Arrivals
 
     def enter(self, now: float) -> bool:
-        """Take a place for one that has arrived, if there is one and nobody waits; in observe-only mode always."""
+        """Take a place for one that has arrived, if there is one and no other waits; in observe-only mode always."""
         self.drop_stuck(now)
         self._more_arrived += 1
         is_free = self.in_progress < self.limit and not self.held
@@ -294,7 +294,7 @@ class Gate:
         self._started[key] = now
 
     def leave(self) -> None:
-        """Give back a place that nobody takes."""
+        """Give back a place that is not taken."""
         self._entering -= 1
 
     def finish(self, now: float, key: object) -> bool:

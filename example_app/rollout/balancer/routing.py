@@ -29,7 +29,7 @@ class Routing:
         self._healthy = healthy
 
     def pick(self) -> Target | None:
-        """Return the target of a new connection, counted from now on; ``None`` where nobody is healthy."""
+        """Return the target of a new connection, counted from now on; ``None`` if no target is healthy."""
         if not self._healthy:
             return None
         self._turn += 1

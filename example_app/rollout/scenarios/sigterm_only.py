@@ -8,7 +8,7 @@ __all__ = ["SIGTERM_ONLY", "app"]
 
 SIGTERM_ONLY = Scenario(
     name="sigterm-only",
-    title="Plain uvicorn: nobody leaves before SIGTERM, then all at once",
+    title="Plain uvicorn: no client leaves before SIGTERM, then all at once",
     app=f"{__name__}:app",
 )
 
