@@ -87,7 +87,7 @@ def test_other_clients(arguments, end):
         (("rehearsed:app", "--path", "/none"), {}, "a client could not stay connected to /none"),
         (("nowhere:app",), {}, "Could not import module"),
         (("rehearsed:app", "--client", "rehearsed:app"), {}, "is not a coroutine function"),
-        (("rehearsed:app", "--header", "none"), {}, "is no header"),
+        (("rehearsed:app", "--header", "none"), {}, "is not a header"),
         (("rehearsed:app",), {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/1"}, "this is a task on ECS"),
     ],
 )
