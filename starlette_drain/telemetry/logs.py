@@ -101,11 +101,11 @@ SEES = {
 }
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
 SILENT = (
-    "Worker %(drain_worker)d has shown no sign of life for 5 s or more: its event loop is blocked, or it was stopped. "
+    "Worker %(drain_worker)d has not responded for 5 s or more: its event loop is blocked, or it was stopped. "
     "Remedy: py-spy dump --pid %(drain_worker)d shows where; if it stays so, kill -KILL %(drain_worker)d cuts its "
     "sessions now, and the other workers go on"
 )
-HEARD = "Worker %(drain_worker)d shows signs of life again, or has ended"
+HEARD = "Worker %(drain_worker)d responds again, or has ended"
 RECEIVED = "The process was told to stop, by %(drain_signal)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 

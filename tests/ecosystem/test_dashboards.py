@@ -219,7 +219,7 @@ def test_what_happens_is_shown_and_nothing_else(lab):
     assert BLOCKED in {task[each["metric"]["instance"]] for each in seen["DrainWorkerSilent"]}
 
     # The first to say so is its sibling, in the log.
-    assert "has shown no sign of life for 5 s or more: its event loop is blocked" in lab.log(BLOCKED)
+    assert "has not responded for 5 s or more: its event loop is blocked" in lab.log(BLOCKED)
 
 
 def numbers(found):

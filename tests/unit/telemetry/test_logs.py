@@ -139,7 +139,7 @@ LINES = [
         WorkersSeen(0.0, 2, (34,)),
         "WARNING",
         (
-            "Worker 34 has shown no sign of life for 5 s or more: its event loop is blocked, or it was stopped. "
+            "Worker 34 has not responded for 5 s or more: its event loop is blocked, or it was stopped. "
             "Remedy: py-spy dump --pid 34 shows where; if it stays so, kill -KILL 34 cuts its sessions now, and the "
             "other workers go on"
         ),
@@ -273,7 +273,7 @@ def test_a_silent_worker_is_told_of_once(caplog):
     for workers, silent in ((3, ()), (3, (34,)), (2, (34,)), (2, ()), (2, ())):
         observer.notify(WorkersSeen(0.0, workers, silent))
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert caplog.records[1].getMessage() == "Worker 34 shows signs of life again, or has ended"
+    assert caplog.records[1].getMessage() == "Worker 34 responds again, or has ended"
 
 
 def test_every_fact_there_is_has_a_line():
