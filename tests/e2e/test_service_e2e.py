@@ -160,7 +160,7 @@ def test_three_tasks_one_of_them_with_a_stuck_worker(lab, command):
         if "-> " in line:
             break
     assert re.search(
-        rf"^PROBLEM {stuck_task.id}: worker {stuck} is stuck: it has said nothing for", "".join(lines), re.MULTILINE
+        rf"^PROBLEM {stuck_task.id}: worker {stuck} is stuck: no heartbeat for", "".join(lines), re.MULTILINE
     )
     assert f"'py-spy dump --pid {stuck}'" in lines[-1]
     assert lines[-2].startswith("PROBLEM")

@@ -132,7 +132,7 @@ def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
     for worker in shown.get("workers", ()):
         if worker.get("silent"):
             pid, of_it = worker["pid"], worker["sessions"]["open"]
-            problem = f"worker {pid} is stuck: it has said nothing for {worker['seconds_ago']:.0f} s"
+            problem = f"worker {pid} is stuck: no heartbeat for {worker['seconds_ago']:.0f} s"
             if of_it:
                 problem += f", and its {of_it} sessions are not asked to leave"
             remedy = (

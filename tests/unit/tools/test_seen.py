@@ -27,7 +27,7 @@ def test_a_stuck_worker_comes_first():
     found = problems([Seen("a", late), silent, Seen("c", shown(workers=[STUCK]))])
     assert [each.task for each in found] == ["c", "b", "a"]
     assert found[0].problem == (
-        "worker 34 is stuck: it has said nothing for 12 s, and its 206 sessions are not asked to leave"
+        "worker 34 is stuck: no heartbeat for 12 s, and its 206 sessions are not asked to leave"
     )
     assert "py-spy dump --pid 34" in found[0].remedy
     assert "kill -KILL 34" in found[0].remedy
