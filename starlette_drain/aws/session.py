@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
-from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, start_spread
+from starlette_drain.aws.api.budget import CLUSTER_SHARE, ECS_REFILL, FEW, Bucket, fleet_interval, start_spread
 from starlette_drain.aws.api.calls import AwsCalls, Record, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import Incomplete
@@ -25,6 +25,12 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, Task
 from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["AWSSession", "OpenSession"]
+
+MANY = 5.0
+"""Seconds between two first questions, for each task of the service: forty such services keep to the budget then."""
+
+PAIR = 2
+"""Tasks up to which a service asks at full pace from the start."""
 
 DISCOVERY_LIMIT = 30.0
 """Seconds for one attempt to find out what this task is, apart from the wait for its turn."""
@@ -111,6 +117,8 @@ class OpenSession:
         """Set when a drain makes it urgent to know who we are."""
         self.size = 0
         """How many tasks the service has, as ECS told at the start."""
+        self.cluster = 0
+        """How many tasks its cluster has, likewise; 0 where that is not known."""
         self.listed = 0
         """How many tasks the target groups list, as last seen."""
         self.balancers = Bucket()
@@ -155,6 +163,24 @@ class OpenSession:
         alone = fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=bucket.refill)
         return bucket.stretched(alone, max(1, tasks) * things, longest)
 
+    def begin(self, shortest: float, bucket: Bucket, things: int = 1, *, longest: float, guess: float = 1.0) -> None:
+        """
+        Let a service of more than two tasks ask seldom to begin with: others may have started with it.
+
+        Args:
+            shortest: Seconds between two questions about one thing at the least.
+            bucket: The budget that they come out of.
+            things: About how many things each task asks.
+            longest: Seconds after which a deregistration would be noticed late.
+            guess: How many times as seldom as it may alone, where nothing is known of the cluster.
+        """
+        alone = fleet_interval(shortest, self.size, things, self._settings.poll_share, refill=bucket.refill)
+        if self.cluster:
+            together = self.cluster * things / (bucket.refill * CLUSTER_SHARE)
+            bucket.begin((min(together, 2 * longest) if self.size <= FEW else together) / alone)
+        elif self.size > PAIR:
+            bucket.begin(max(min(longest, MANY * self.size) / alone, guess))
+
     async def close(self) -> None:
         """Close the clients."""
         await self.calls.close()
@@ -190,12 +216,12 @@ class OpenSession:
                 problem=problem, remedy="it will be retried; find out why AWS's APIs answer so slowly"
             ) from error
 
-    async def _wait_turn(self, tasks: int, groups: int, brief: bool) -> None:  # noqa: FBT001
+    async def _wait_turn(self, tasks: int, cluster: int, groups: int, brief: bool) -> None:  # noqa: FBT001
         """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
-        self.size = tasks
+        self.size, self.cluster = tasks, cluster
         left = (self._limit.when() or self.loop.time()) - self.loop.time()
         self._limit.reschedule(None)
-        if seconds := start_spread(tasks, groups, self._settings.poll_share, brief=brief):
+        if seconds := start_spread(tasks, groups, self._settings.poll_share, brief=brief, cluster=cluster):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._session.rng.uniform(0, seconds)):
                     await self.needed.wait()

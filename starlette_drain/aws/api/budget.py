@@ -16,16 +16,20 @@
 # is in both, and 2N where it is in one. Until it is listed it takes the larger number.
 #
 # No task knows how many other services there are, and the bucket is theirs too. What tells is that AWS throttles: each
-# throttled poll doubles the interval of its task (one that follows another makes it four times as long, for then there
-# are far too many), each answered one shortens it by a little, down to what the sum above
+# throttled poll doubles the interval of its task, each answered one shortens it by a little, down to what the sum above
 # says. A part p of the polls is throttled where p x ln 2 = (1 - p) x RECOVERY: 1.4 %, for any number of services and
 # tasks, and of the calls of others as many. A service that is so small that it takes next to nothing is never stretched
 # so far that it would sleep through a deregistration.
 #
-# Tasks that are started together would ask together. ECS, whose budget is another, tells how many there are, so each
+# To learn that by being throttled alone would cost the others dearly: each of 8,000 tasks has to be throttled four
+# times. So a fresh task begins slowly. In a service of more than ten ECS, whose budget is another, is asked how many
+# tasks its cluster has, and they are all taken for tasks that ask as this one does. In a smaller one, or where ECS does
+# not say, it begins at an interval that notices in good time still. Either way each answer shortens it a little.
+#
+# Tasks that are started together would ask together. ECS tells how many there are, so each
 # draws its moment from the time in which all may ask. In a small service a task finds out first what its groups are and
 # what their delay is. In a large one that has to wait: the first look alone is one call for each task and group, and
-# takes a larger part of the budget, for once.
+# takes a larger part of the budget, for once. In a cluster with many more tasks than its own a large one waits longer.
 #
 # The price is the detection lag. A deregistration is noticed up to one interval late, and the deadline counts from the
 # last answer before it, so that each second of the interval is one less to shed in. Past a quarter of the delay that is
@@ -64,6 +68,9 @@ https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.htm
 RECOVERY = 0.01
 """By which part an answered poll shortens an interval that has been stretched: back from a doubling after 70."""
 
+DESCENT = 0.02
+"""Likewise of an interval that was stretched on a guess: faster would overshoot, and be throttled for it."""
+
 MOST = 32.0
 """How many times as long an interval becomes at the most."""
 
@@ -78,6 +85,12 @@ START_SHARE = 0.5
 
 START = 60.0
 """Seconds in which a fleet that starts together looks for the first time, up to 300 tasks."""
+
+PATIENT = 8.0
+"""Seconds for each task of a service by which a large cluster may put off its first look, at the most."""
+
+CLUSTER_SHARE = 0.45
+"""Part of the budget that all tasks of a cluster may use to begin with."""
 
 SLOWEST = 0.25
 """Part of the delay that may pass before a deregistration is noticed."""
@@ -104,7 +117,11 @@ class Bucket:
         self.stretch = 1.0
         """How many times as long the intervals are as this service alone would need."""
         self._most = MOST
-        self._in_a_row = 0
+        self._is_guess = False
+
+    def begin(self, stretch: float) -> None:
+        """Ask so many times as seldom to begin with; that is a guess, so it recovers faster until AWS throttles."""
+        self.stretch, self._is_guess = min(MOST, max(self.stretch, stretch)), True
 
     def stretched(self, interval: float, calls: float, longest: float) -> float:
         """
@@ -122,15 +139,14 @@ class Bucket:
 
     def throttled(self) -> float:
         """Take note that AWS has throttled a poll; return how many times as long the interval becomes."""
-        self._in_a_row += 1
+        self._is_guess = False
         before = self.stretch
-        self.stretch = min(self._most, before * (2 if self._in_a_row == 1 else 4))
+        self.stretch = min(self._most, before * 2)
         return self.stretch / before
 
     def answered(self) -> None:
         """Take note that a poll was answered."""
-        self._in_a_row = 0
-        self.stretch = max(1.0, self.stretch * (1 - RECOVERY))
+        self.stretch = max(1.0, self.stretch * (1 - (DESCENT if self._is_guess else RECOVERY)))
 
 
 def tasks_listed(targets: int, own: int) -> int:
@@ -158,7 +174,7 @@ def fleet_interval(poll_interval: float, tasks: int, groups: int, share: float, 
     return max(poll_interval, tasks * groups / (refill * share))
 
 
-def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False) -> float:
+def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False, cluster: int = 0) -> float:
     """
     Return over how many seconds tasks that start together have to spread their first questions; 0 where they are few.
 
@@ -167,13 +183,15 @@ def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False) 
         groups: Target groups that each of them asks about.
         share: Part of the budget that all of them together may use.
         brief: Whether they look for the first time before they ask anything else.
+        cluster: How many tasks their cluster has, any of which may start with them; 0 where that is not known.
     """
     if not groups:
         return 0.0
     calls = 1 + 2 * groups  # the kind of all groups; the attributes and the first poll of each
     if brief:
         calls, share = groups, max(share, START_SHARE)  # the first poll of each alone
-    return max(0.0, tasks * calls - BURST * share) / (REFILL * share)
+    alone, all_of_them = (max(0.0, each * calls - BURST * share) / (REFILL * share) for each in (tasks, cluster))
+    return max(alone, min(all_of_them, tasks * groups * PATIENT)) if brief else alone
 
 
 def share_used(interval: float, tasks: int, groups: int, *, refill: float = REFILL) -> float:

@@ -81,6 +81,21 @@ class EcsRecords:
         there = (record.get("runningCount") or 0) + (record.get("pendingCount") or 0)
         return int(max(record.get("desiredCount") or 0, there))
 
+    async def cluster_size(self) -> int:
+        """Return how many tasks the cluster has or is to have; 0 where ECS does not tell."""
+        cluster = self.metadata.cluster
+        try:
+            found = _only(
+                await self._calls.call("ecs", "DescribeClusters", clusters=[cluster]),
+                "clusters",
+                "DescribeClusters",
+                cluster,
+            )
+        except Incomplete:
+            return 0  # it only makes the start gentler
+        counts = (found.get(each) for each in ("runningTasksCount", "pendingTasksCount"))
+        return sum(each for each in counts if isinstance(each, int))
+
     async def addresses(self) -> set[str]:
         """Return the addresses of the task's network interfaces."""
         return _addresses(await self.task())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette_drain.aws.api import elbv2
-from starlette_drain.aws.api.budget import FEW
+from starlette_drain.aws.api.budget import FEW, fleet_interval
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.aws.identity.balancers import (
@@ -22,10 +22,11 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "canonical_id", "discover"]
 
-Turn = Callable[[int, int, bool], Awaitable[None]]
+Turn = Callable[[int, int, int, bool], Awaitable[None]]
 """Waits before ELBv2 is asked for the first time.
 
-It is told how many tasks the service has, in how many groups, and whether they look before they ask anything else.
+It is told how many tasks the service has, how many its cluster (0 where that is not known), in how many groups, and
+whether they look before they ask anything else.
 """
 
 DEFAULT_DELAY = 300.0
@@ -149,7 +150,8 @@ class _Discovery:
             arns, size = {each.target_group_arn for each in registrations}, await self.records.size(self.service)
             in_awsvpc = self.task is not None and self.task.is_awsvpc
             self.is_brief = size > FEW and len(arns) == 1 and in_awsvpc and not self.settings.self_registration
-            await self.wait_turn(size, len(arns), self.is_brief)
+            cluster = await self._cluster_size(size, len(arns))
+            await self.wait_turn(size, cluster, len(arns), self.is_brief)
         groups = await self._groups(registrations)
         targets: dict[str, OwnTarget] = {}
         for each in registrations:
@@ -163,6 +165,13 @@ class _Discovery:
             known = targets.get(each.target_group_arn)
             targets[each.target_group_arn] = _merged(known, target) if known else target
         return TaskIdentity(tuple(targets.values()), self.task, self.service, tuple(self.troubles), tuple(self.notes))
+
+    async def _cluster_size(self, size: int, groups: int) -> int:
+        """Return how many tasks the cluster has; 0 in a service so small that it makes no difference."""
+        shortest, share = self.settings.poll_interval, self.settings.poll_share
+        if self.records is None or fleet_interval(shortest, size, groups, share) <= shortest:
+            return 0
+        return await self.records.cluster_size()
 
     async def _registrations(self) -> list[Registration]:
         if self.settings.target_group_arn:

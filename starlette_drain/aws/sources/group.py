@@ -112,6 +112,11 @@ class TargetGroup:
             self.clear = asked
         return True
 
+    def note_serving(self, moment: float) -> None:
+        """Take note that at that *moment* the target was not being taken out yet, as others know."""
+        if not self.is_leaving and moment > (self.polls.began if self.clear is None else self.clear):
+            self.clear = moment
+
     def take_delay(self, delay: float | None, now: float, interval: float) -> bool:
         """Take note of the delay that was read again, ``None`` where that failed; return whether it has changed."""
         if delay is None:

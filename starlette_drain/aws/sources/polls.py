@@ -10,6 +10,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from types import TracebackType
 
@@ -84,6 +85,7 @@ class Polls:
         self._looks = 0
         self._asked = 0.0
         self._former_pace = interval
+        self._woken = asyncio.Event()
 
     @property
     def interval(self) -> float:
@@ -100,6 +102,16 @@ class Polls:
         self._pace, self._longest = interval, self._longest if longest is None else longest
         self.backoff.rebase(interval, self._longest)
 
+    def wake(self) -> None:
+        """Look now: there is reason to believe that something has changed."""
+        self._woken.set()
+
+    async def _sleep(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
     def __aiter__(self) -> "Polls":
         return self
 
@@ -107,7 +119,7 @@ class Polls:
         """Wait until it is time for the next look."""
         if self._looks == 1:
             # The tasks of a fleet are started together; without a phase of its own each would ask in the same second.
-            await asyncio.sleep(self._rng.uniform(0, self.interval))
+            await self._sleep(self._rng.uniform(0, self.interval))
             self._former_pace = self._pace
         elif self._looks:
             wait = self.interval
@@ -115,7 +127,7 @@ class Polls:
                 # Phases drawn from a shorter interval are crowded in this one: a fleet that has just been started.
                 wait *= self._rng.uniform(0.5, 1.0)
             self._former_pace = self._pace
-            await asyncio.sleep(max(wait / 2, self._asked + wait - self.control.time()))
+            await self._sleep(max(wait / 2, self._asked + wait - self.control.time()))
         self._looks += 1
         self._asked = self.control.time()
         return Look(self, self._asked)
@@ -175,7 +187,8 @@ class Look:
         self._tell(trouble.kind.value)
         polls.last_error = trouble.problem
         polls.impairment.failed(polls.source, trouble)
-        if trouble.kind is TroubleKind.THROTTLED and trouble.service == polls.bucket.service:
+        is_throttled = trouble.kind is TroubleKind.THROTTLED and trouble.service == polls.bucket.service
+        if is_throttled and polls.answered is not None:  # until then the fleet has but started, and backing off will do
             polls.pace(polls._pace * polls.bucket.throttled())
         if trouble.kind in SLOW_DOWN:
             polls.backoff.grow()

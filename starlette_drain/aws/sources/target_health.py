@@ -29,6 +29,7 @@ from starlette_drain.aws.sources.polls import Polls
 from starlette_drain.aws.sources.rebalance import Rebalance
 from starlette_drain.aws.sources.service_events import deregistrations
 from starlette_drain.aws.sources.source import AwsSource
+from starlette_drain.aws.sources.stand_in import StandIn
 from starlette_drain.aws.sources.task_state import judge
 from starlette_drain.aws.sources.verdict import Reading, Verdict, read, read_error
 from starlette_drain.exceptions import SettingsError
@@ -50,6 +51,9 @@ OUT_OF_LINE = 4
 
 PATIENCE = 3.0
 """Seconds that a drain waits at the most for the present delay, and for the service's events."""
+
+GUESS = 4.0
+"""How many times as seldom it asks to begin with where ECS may be asked meanwhile, and nothing is known of others."""
 
 FLOOR = 0.25
 """Part of the delay that a drain gets at the least while the balancer shows that the delay is not over."""
@@ -90,6 +94,7 @@ class TargetHealthTrigger(AwsSource):
         """Whether ECS denies what says that a target that drains when it is first seen is ours."""
         self._claim_delay = 0.0
         """The delay by which the present claim was made."""
+        self._stand_in: StandIn | None = None
 
     async def watch(self, control: Control) -> None:
         """Find out who we are, then poll until cancelled."""
@@ -107,6 +112,8 @@ class TargetHealthTrigger(AwsSource):
                 return
             self._begin_polling(self.identity, aws, control)
             async with asyncio.TaskGroup() as polling:
+                if self._stand_in is not None:
+                    polling.create_task(self._stand_in.watch(), name=f"starlette_drain {self.name} task record")
                 for group in self._groups:
                     poll = self._poll(group, aws, control)
                     polling.create_task(poll, name=f"starlette_drain {self.name} {group.target.group}")
@@ -207,7 +214,7 @@ class TargetHealthTrigger(AwsSource):
             "service": self.identity.service if self.identity else None,
             "task": self.identity.task.task_arn if self.identity and self.identity.task else None,
             "answer_age": round(max(ages), 3) if ages else None,
-            "detection_lag": round(self._lag, 3) if self._groups else None,
+            "detection_lag": round(self._detection, 3) if self._groups else None,
             "budget_used": round(share_used(self._lag, self._tasks, len(self._groups)), 3) if self._groups else None,
             "last_error": next(iter(errors), self._search_error),
             "notes": list(self.identity.notes) if self.identity else [],
@@ -234,7 +241,11 @@ class TargetHealthTrigger(AwsSource):
 
     def _begin_polling(self, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
         settings = AwsSettings.of(control.settings)
-        self._lag = settings.poll_interval
+        covers = self._session.is_on_ecs and not self._may_not_ask_ecs and "task-state" not in settings.sources
+        things, longest = len(identity.targets), longest_wait(identity.shortest_delay)
+        guess = GUESS if covers else 1.0
+        aws.begin(settings.poll_interval, aws.balancers, things, longest=longest, guess=guess)
+        self._lag = aws.interval(settings.poll_interval, aws.balancers, things, longest=longest)
         impairment = Impairment(self.name, control)
         self._slowness, self._absence = (Impairment(self.name, control, patience=1) for _ in range(2))
         self._groups = tuple(
@@ -256,6 +267,7 @@ class TargetHealthTrigger(AwsSource):
             )
             for target in identity.targets
         )
+        self._stand_in = StandIn(self._groups, aws, control, self._session.rng) if covers else None
         self._rebalance = None
         if settings.rebalance:
             voice = Impairment(self.name, control, patience=1)
@@ -272,6 +284,11 @@ class TargetHealthTrigger(AwsSource):
     def _tasks(self) -> int:
         targets = sum(each.targets for each in self._groups)
         return tasks_listed(targets, sum(each.entries for each in self._groups))
+
+    @property
+    def _detection(self) -> float:
+        """Seconds after which a deregistration is noticed at the latest, where nothing fails."""
+        return min(self._lag, self._stand_in.interval) if self._stand_in and self._stand_in.is_working else self._lag
 
     @property
     def _shortest_delay(self) -> float:
@@ -301,7 +318,7 @@ class TargetHealthTrigger(AwsSource):
 
     def _advise(self, control: Control) -> None:
         """Say how long a drain may take here, and warn of a window that does not fit."""
-        lag, delay, settings = self._lag, self._shortest_delay, control.settings
+        lag, delay, settings = self._detection, self._shortest_delay, control.settings
         fits = fitting_window(delay, lag, settings.margin)
         # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
         advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
@@ -315,7 +332,7 @@ class TargetHealthTrigger(AwsSource):
 
     def _mind_the_lag(self, control: Control) -> None:
         """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
-        lag, delay = self._lag, self._shortest_delay
+        lag, delay = self._detection, self._shortest_delay
         self._advise(control)
         if self._slowness is None:
             return

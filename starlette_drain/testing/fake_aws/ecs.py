@@ -20,7 +20,8 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
     """
     if action == "DescribeTaskDefinition":  # which knows no cluster
         return describe(str(request.get("taskDefinition") or ""), [_definition(each) for each in services])
-    cluster = str(request.get("cluster") or "default").rpartition("/")[2]
+    named = request.get("cluster") or next(iter(request.get("clusters") or ()), None) or "default"
+    cluster = str(named).rpartition("/")[2]
     services = [each for each in services if each.cluster == cluster]
     tasks = [each for each in tasks if each.cluster == cluster]
     if not services and not tasks:
@@ -35,6 +36,8 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
             if name := request.get("serviceName"):
                 found = [each for each in found if each.service and name in (each.service.name, each.service.arn)]
             return {"taskArns": [each.arn for each in found]}
+        case "DescribeClusters":
+            return {"clusters": [_cluster(cluster, services, tasks)], "failures": []}
         case "DescribeServices":
             known = {name: _service(each, tasks) for each in services for name in (each.name, each.arn)}
             return _found(request.get("services") or (), known, "services", f"service/{cluster}")
@@ -60,6 +63,17 @@ def _found(wanted: Iterable[str], known: Mapping[str, Any], key: str, path: str)
 
 def _arn(name: str, path: str) -> str:
     return name if name.startswith("arn:") else f"arn:aws:ecs:{REGION}:{ACCOUNT}:{path}/{name}"
+
+
+def _cluster(name: str, services: Iterable[FakeService], tasks: Iterable[FakeTask]) -> dict[str, Any]:
+    running = sum(each.last_status != "STOPPED" for each in tasks)
+    return {
+        "clusterArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}",
+        "clusterName": name,
+        "status": "ACTIVE",
+        "runningTasksCount": running,
+        "pendingTasksCount": max(0, sum(each.desired for each in services) - running),
+    }
 
 
 def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:

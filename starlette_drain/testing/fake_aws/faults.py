@@ -107,8 +107,9 @@ BUCKETS = {
     "tasks": (100.0, 20.0),
     "deployments": (50.0, 20.0),
     "services": (100.0, 20.0),
+    "clusters": (50.0, 20.0),
 }
-"""Of each bucket, how many calls at once, and how many per second. That of ``"services"`` is assumed."""
+"""Of each bucket, how many calls at once, and how many per second. The last two are assumed."""
 
 OF_TASKS = ("DescribeTasks", "ListTasks", "DescribeContainerInstances", "ListContainerInstances", "ListAttributes")
 
@@ -123,6 +124,8 @@ def _bucket_of(action: str) -> str | None:
         return "deployments"
     if action in ("DescribeServices", "ListServices", "DescribeTaskDefinition"):
         return "services"
+    if action == "DescribeClusters":
+        return "clusters"
     return "balancers" if action.startswith("Describe") else None
 
 

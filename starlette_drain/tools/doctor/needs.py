@@ -37,6 +37,8 @@ def use_of(operation: str, options: AwsSettings) -> Use:
             asked = finds
         case "DescribeServices":
             needed, asked = finds and not by_hand, tries and not by_hand
+        case "DescribeClusters":
+            needed, asked = False, finds and not by_hand
         case "DescribeTargetGroups":
             needed, asked = False, (finds or tries) and not (options.target_id and options.target_port)
         case "DescribeTargetGroupAttributes":

@@ -45,7 +45,7 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-SERVICES = [(1, 5), (10, 20), (20, 5), (40, 5), (40, 20), (10, 200), (40, 200)]
+SERVICES = [(1, 5), (20, 5), (40, 5), (40, 10), (10, 20), (40, 20), (1, 200), (10, 200), (40, 200)]
 
 
 def show_services() -> None:
@@ -53,13 +53,15 @@ def show_services() -> None:
     print(
         "| services | tasks each | calls/s | of the budget | throttled | the outsider's calls that go through ", end=""
     )
-    print("| of those of the first 15 min | interval, median | lag, median | lag, p99 |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("| of those of the first 15 min | of DescribeTasks | first look, p99 ", end="")
+    print("| interval, median | lag, median | lag, p99 |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for services, tasks in SERVICES:
         each = in_virtual_time(simulate_services(services, tasks))
         print(
             f"| {services} | {tasks} | {each.calls:.1f} | {each.share:.0%} | {each.throttled:.1%} "
             f"| {each.outsider:.1%} | {each.outsider_at_first:.1%} "
+            f"| {each.outsider_of_ecs:.1%} | {each.first_look:.0f} s "
             f"| {each.interval:.0f} s | {each.median_lag:.0f} s | {each.p99_lag:.0f} s |",
             flush=True,
         )

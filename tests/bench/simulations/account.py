@@ -25,6 +25,20 @@ class _Throttled(Exception):
     response: Mapping[str, Any] = {"Error": {"Code": "ThrottlingException"}}
 
 
+class _Denied(Exception):
+    response: Mapping[str, Any] = {"Error": {"Code": "AccessDeniedException"}}
+
+
+class Shared:
+    """What the services of one account share: the buckets of its API calls, and a cluster."""
+
+    def __init__(self) -> None:
+        clock = asyncio.get_running_loop().time
+        self.balancers = TokenBucket(clock)
+        self.tasks = TokenBucket(clock, 100.0, 20.0)
+        self.services: list[Account] = []
+
+
 class Account:
     """
     Answers as the clients of ELBv2, behind the real token bucket, and of ECS do.
@@ -32,17 +46,31 @@ class Account:
     Args:
         tasks: How many the service is to have.
         layout: Which groups list them, a key of `GROUPS`.
-        bucket: Shared with other services of the account; a bucket of its own by default.
+        shared: The buckets and the cluster that it shares with other services of the account; its own by default.
+        may_count: Whether the tasks may ask how many the cluster has.
+        may_ask_ecs: Whether they may ask ECS about themselves.
     """
 
-    def __init__(self, tasks: int, layout: str, bucket: TokenBucket | None = None) -> None:
-        self.bucket = bucket or TokenBucket(asyncio.get_running_loop().time)
+    def __init__(
+        self,
+        tasks: int,
+        layout: str,
+        shared: "Shared | None" = None,
+        *,
+        may_count: bool = True,
+        may_ask_ecs: bool = True,
+    ) -> None:
+        self.shared = shared or Shared()
+        self.shared.services.append(self)
+        self._may_count = may_count
+        self._may_ask_ecs = may_ask_ecs
         self.arns = tuple(f"{PREFIX}/group{number}/0123456789abcdef" for number in range(GROUPS[layout]))
         self.registered = 0
         self.asked: list[float] = []
         self.polled: list[float] = []
         self.throttled: list[float] = []
-        self._tasks = tasks
+        self.asked_ecs: list[float] = []
+        self.tasks = tasks
         self._layout = layout
         self._targets = [_target(number) for number in range(tasks)]
 
@@ -68,11 +96,26 @@ class Account:
     async def describe_services(self, **_: Any) -> Mapping[str, Any]:
         """Answer as ECS."""
         entries = [{"targetGroupArn": arn, "containerName": "app", "containerPort": 8000} for arn in self.arns]
-        return {"services": [{"desiredCount": self._tasks, "runningCount": self.registered, "loadBalancers": entries}]}
+        return {"services": [{"desiredCount": self.tasks, "runningCount": self.registered, "loadBalancers": entries}]}
 
-    async def describe_tasks(self, **_: Any) -> Mapping[str, Any]:
-        """Answer as ECS, of a task that it takes out."""
-        return {"tasks": [{"lastStatus": "DEACTIVATING", "desiredStatus": "STOPPED"}]}
+    async def describe_clusters(self, **_: Any) -> Mapping[str, Any]:
+        """Answer as ECS."""
+        if not self._may_count:
+            raise _Denied
+        running = sum(each.registered for each in self.shared.services)
+        wanted = sum(each.tasks for each in self.shared.services)
+        return {"clusters": [{"runningTasksCount": running, "pendingTasksCount": wanted - running}]}
+
+    async def describe_tasks(self, *, tasks: list[str], **_: Any) -> Mapping[str, Any]:
+        """Answer as ECS."""
+        if not self._may_ask_ecs:
+            raise _Denied
+        self.asked_ecs.append(asyncio.get_running_loop().time())
+        if not self.shared.tasks.take():
+            raise _Throttled
+        state = self._targets[int(tasks[0].rpartition("/")[2], 16)]["TargetHealth"]["State"]
+        leaves = {"lastStatus": "DEACTIVATING", "desiredStatus": "STOPPED"}
+        return {"tasks": [leaves if state == "draining" else {"lastStatus": "RUNNING", "desiredStatus": "RUNNING"}]}
 
     async def describe_target_groups(self, **_: Any) -> Mapping[str, Any]:
         """Answer as ELBv2."""
@@ -102,7 +145,7 @@ class Account:
     def _take(self) -> None:
         now = asyncio.get_running_loop().time()
         self.asked.append(now)
-        if not self.bucket.take():
+        if not self.shared.balancers.take():
             self.throttled.append(now)
             raise _Throttled
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from simulations.account import Account
+from simulations.account import Account, Shared
 from simulations.polling import PolledTask
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.testing.fake_aws.faults import TokenBucket
@@ -24,6 +24,9 @@ class ServiceFigures:
         throttled: Part of them that was throttled.
         outsider: Part of the outsider's calls that went through.
         outsider_at_first: The same of the first quarter of an hour.
+        outsider_of_ecs: Part of those of somebody who asks DescribeTasks as often, at all times.
+        first_look: Seconds from the start of a task until it has looked at its target for the first time, of all but
+            one in a hundred.
         interval: Seconds between two polls of a task, in the median.
         median_lag: Seconds from a deregistration until it was noticed, in the median.
         p99_lag: The same of all but one in a hundred.
@@ -34,23 +37,26 @@ class ServiceFigures:
     throttled: float
     outsider: float
     outsider_at_first: float
+    outsider_of_ecs: float
+    first_look: float
     interval: float
     median_lag: float
     p99_lag: float
 
 
 class _Outsider:
-    """Somebody who asks at a steady rate, and does not try again."""
+    """Somebody who asks so many times a second, at no regular moments, and does not try again."""
 
-    def __init__(self, bucket: TokenBucket, rate: float) -> None:
+    def __init__(self, bucket: TokenBucket, rate: float, rng: Random) -> None:
         self._bucket = bucket
         self._rate = rate
+        self._rng = rng
         self.answered: list[tuple[float, bool]] = []
 
     async def ask(self) -> None:
         """Ask until cancelled."""
         while True:
-            await asyncio.sleep(1 / self._rate)
+            await asyncio.sleep(self._rng.expovariate(self._rate))
             self.answered.append((asyncio.get_running_loop().time(), self._bucket.take()))
 
     def part_answered(self, begin: float, end: float) -> float:
@@ -68,6 +74,9 @@ async def simulate_services(
     samples: int = 400,
     outsider: float = 2.0,
     seed: int = 7,
+    may_count: bool = True,
+    may_ask_ecs: bool = True,
+    started_in: float = 900.0,
 ) -> ServiceFigures:
     """
     Let *services* services of *tasks* tasks each poll, and take some tasks out at random moments.
@@ -82,26 +91,31 @@ async def simulate_services(
         samples: How many tasks are taken out.
         outsider: Calls per second of somebody else.
         seed: Of the luck.
+        may_count: Whether the tasks may ask how many the cluster has.
+        may_ask_ecs: Whether they may ask ECS about themselves.
+        started_in: Seconds in which they start.
     """
     rng, loop = Random(seed), asyncio.get_running_loop()
-    bucket = TokenBucket(loop.time)
-    accounts = [Account(tasks, "one", bucket) for _ in range(services)]
-    other = _Outsider(bucket, outsider)
-    running = [asyncio.create_task(other.ask())]
+    shared = Shared()
+    allowed = {"may_count": may_count, "may_ask_ecs": may_ask_ecs}
+    accounts = [Account(tasks, "one", shared, **allowed) for _ in range(services)]
+    other, of_ecs = (_Outsider(each, outsider, Random(seed)) for each in (shared.balancers, shared.tasks))
+    running = [asyncio.create_task(each.ask()) for each in (other, of_ecs)]
     fleet = []
     settings = AwsSettings(deregistration_delay=300.0)
     for number, account in enumerate(accounts):
         account.registered = tasks
         fleet += [PolledTask(own, account, settings, seed=number * tasks + own) for own in range(tasks)]
-    starts = sorted((rng.uniform(0, 900.0), number) for number in range(len(fleet)))
+    starts = sorted((rng.uniform(0, started_in), number) for number in range(len(fleet)))
     for at, number in starts:
         await asyncio.sleep(at - loop.time())
         running.append(asyncio.create_task(fleet[number].trigger.watch(fleet[number].control)))
     await asyncio.sleep(settle - loop.time())
     begin, end = settle, settle + seconds
+    looks = sorted((fleet[number].control.looked or begin) - at for at, number in starts)
     chosen = rng.sample(range(len(fleet)), min(len(fleet) // 2, samples))
     taken_out = {number: rng.uniform(begin, end) for number in chosen}
-    intervals = sorted(each.trigger.status(loop.time())["detection_lag"] or 0.0 for each in fleet)
+    intervals = sorted(each.interval() or 0.0 for each in fleet)
     for number, at in sorted(taken_out.items(), key=lambda each: each[1]):
         await asyncio.sleep(at - loop.time())
         accounts[number // tasks].deregister(number % tasks)
@@ -116,10 +130,12 @@ async def simulate_services(
     lags = sorted((fleet[number].control.noticed or now) - at for number, at in taken_out.items())
     return ServiceFigures(
         calls=asked / seconds,
-        share=(asked - throttled) / seconds / bucket.refill,
+        share=(asked - throttled) / seconds / shared.balancers.refill,
         throttled=throttled / asked,
         outsider=other.part_answered(begin, end),
         outsider_at_first=other.part_answered(0.0, 900.0),
+        outsider_of_ecs=of_ecs.part_answered(0.0, end),
+        first_look=looks[int(len(looks) * 0.99)],
         interval=intervals[len(intervals) // 2],
         median_lag=lags[len(lags) // 2],
         p99_lag=lags[int(len(lags) * 0.99)],

@@ -15,6 +15,7 @@ from starlette_drain._core.events import (
     TriggerStoodDown,
     WindowTooLong,
 )
+from starlette_drain.aws import session
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeRegistration
 from starlette_drain.triggers.base import Trigger
@@ -41,8 +42,9 @@ async def test_one_call_per_interval_without_naming_targets(stage):
     assert 12 <= len(regular) + 2 <= 13
 
 
-async def test_tasks_started_together_do_not_beat_together(stage):
+async def test_tasks_started_together_do_not_beat_together(stage, monkeypatch):
     """Two tasks of a fleet have two phases."""
+    monkeypatch.setattr(session, "PAIR", 10)
     service = stage.fake.add_service()
     phases = set()
     for seed in range(5):
@@ -130,9 +132,9 @@ async def test_an_address_that_ecs_does_not_explain(stage, code):
         assert stage.trigger.status(control.time())["watch"] == "not yet"
 
         stage.fake.register(task)
-        await asyncio.sleep(10)
+        await asyncio.sleep(20)
         stage.fake.deregister(task)
-        await asyncio.sleep(10)
+        await asyncio.sleep(20)
         assert len(control.causes) == 1
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from starlette_drain import Drain
 from starlette_drain._core.events import RotationStarted, TriggerImpaired, TriggerPolled
+from starlette_drain.aws import session
 from starlette_drain.aws.sources.rebalance import LOWER_AFTER, SETTLED, Growth, ScaleOut
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.testing import FakeRegistration, RecordingObserver
@@ -116,6 +117,12 @@ class Scene:
     def problems(self):
         """The warnings."""
         return [each.problem for each in self.recording.of(TriggerImpaired)]
+
+
+@pytest.fixture(autouse=True)
+def old(monkeypatch):
+    """Let the tasks be old ones, which ask at full pace."""
+    monkeypatch.setattr(session, "PAIR", 20)
 
 
 @contextlib.asynccontextmanager

@@ -290,7 +290,7 @@ async def test_a_fleet_that_is_large_is_believed(stage):
         for number in range(199):
             only_group(task).register(f"10.1.0.{number}")
         await asyncio.sleep(60)
-        assert stage.trigger.status(control.time())["detection_lag"] == 100
+        assert stage.trigger.status(control.time())["target_groups"][0]["interval"] == 100
 
 
 # Outages
