@@ -1,6 +1,7 @@
 """One lean client: no task, except while it connects."""
 
 import asyncio
+import math
 import socket
 import time
 from contextlib import suppress
@@ -221,7 +222,8 @@ class Client:
 
     def _come_back(self, at_least: float) -> None:
         wait = max(self._habits.behaviour.wait(self._failures, self._traits), at_least)
-        asyncio.get_running_loop().call_later(wait, self.connect)
+        if math.isfinite(wait):  # it has not given up
+            asyncio.get_running_loop().call_later(wait, self.connect)
 
 
 def _door(number: int) -> socket.socket:

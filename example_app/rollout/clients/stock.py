@@ -6,6 +6,7 @@ It takes the same options but two: it can be neither deaf nor patient (``--deaf`
 
 import argparse
 import asyncio
+import math
 import time
 from random import Random
 
@@ -52,7 +53,9 @@ class StockClient:
                 self.loss, attempt = (time.time(), code), 0
             except (OSError, TimeoutError, WebSocketException) as error:
                 self._records.failures[type(error).__name__] += 1
-            await asyncio.sleep(self._behaviour.wait(attempt, self._traits))
+            if math.isinf(wait := self._behaviour.wait(attempt, self._traits)):
+                return
+            await asyncio.sleep(wait)
             attempt += 1
 
     def _opened(self) -> None:

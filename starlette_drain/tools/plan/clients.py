@@ -1,47 +1,72 @@
-"""How clients come back, after the libraries that real ones use: pure, randomness is passed in."""
+"""How clients come back, as measured: `make zoo` writes ``clients.json``, and this reads it."""
 
+import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from random import Random
+from typing import Any
 
-__all__ = ["CLIENTS", "ComeBack"]
+__all__ = ["CLIENTS", "ComeBack", "MeasuredClient", "measured"]
 
 ComeBack = Callable[[int, float, Random], float]
-"""Seconds before an attempt: its number from 0, something that a client draws once (0 to 1), and the randomness."""
+"""
+Seconds before an attempt: its number from 0, something that a client draws once (0 to 1), and the randomness.
 
-PHOENIX = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.0)
-
-
-def _at_once(attempt: int, own: float, rng: Random) -> float:  # noqa: ARG001
-    """Python's websockets: at once, then up to 5 s at random, then 3.1 s times 1.618 each, 90 s at the most."""
-    if attempt < 2:
-        return 5.0 * rng.random() * attempt
-    return min(90.0, 3.1 * 1.618 ** (attempt - 2))
+It is infinite for a client that gives up.
+"""
 
 
-def _phoenix(attempt: int, own: float, rng: Random) -> float:  # noqa: ARG001
-    """phoenix.js: a table without jitter."""
-    return PHOENIX[attempt] if attempt < len(PHOENIX) else 5.0
+@dataclass(frozen=True, slots=True)
+class MeasuredClient:
+    """
+    A client that comes back by itself.
+
+    Attributes:
+        name: Its name in ``clients.json``.
+        waits: From the least to the most seconds before each attempt after a close; the last is repeated.
+        draws: Whether it draws a wait between the two ``"never"``, ``"once"`` or ``"each time"``.
+        gives_up: How many attempts it makes; ``None`` for any number.
+        patience: Seconds that it waits for the answer to a handshake; ``None`` where it sets no limit.
+    """
+
+    name: str
+    waits: tuple[tuple[float, float], ...]
+    draws: str
+    gives_up: int | None
+    patience: float | None
+
+    def __call__(self, attempt: int, own: float, rng: Random) -> float:
+        """Return the seconds before an attempt."""
+        if self.gives_up is not None and attempt >= self.gives_up:
+            return math.inf
+        least, most = self.waits[min(attempt, len(self.waits) - 1)]
+        return least + (own if self.draws == "once" else rng.random()) * (most - least)
 
 
-def _full_jitter(attempt: int, own: float, rng: Random) -> float:  # noqa: ARG001
-    """https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/: up to 1 s, 2 s, 4 s, … 30 s."""
-    return rng.uniform(0.0, min(30.0, 2.0 ** min(attempt, 5)))
+@cache
+def measured() -> dict[str, dict[str, Any]]:
+    """Return what was measured of every client, by name."""
+    found: dict[str, dict[str, Any]] = json.loads((files(__package__) / "clients.json").read_text())
+    return found
 
 
-def _reconnecting(attempt: int, own: float, rng: Random) -> float:  # noqa: ARG001
-    """reconnecting-websocket: 1 to 5 s, drawn once for each client, times 1.3 each, 10 s at the most."""
-    return float(min(10.0, (1.0 + 4.0 * own) * 1.3**attempt))
+def _models() -> dict[str, MeasuredClient]:
+    models = {
+        name: MeasuredClient(
+            name,
+            tuple((least, most) for least, most in [seen["after"]["1012"], *seen["refused"]]),
+            seen["draws"],
+            seen["gives_up"],
+            seen["patience"],
+        )
+        for name, seen in measured().items()
+        if seen["after"].get("1012")
+    }
+    return {**models, "at-once": models["websockets"]}
 
 
-def _graphql_ws(attempt: int, own: float, rng: Random) -> float:  # noqa: ARG001
-    """graphql-ws: 1 s doubled each time, and 0.3 to 3 s at random."""
-    return 2.0 ** min(attempt, 5) + rng.uniform(0.3, 3.0)
-
-
-CLIENTS: dict[str, ComeBack] = {
-    "at-once": _at_once,
-    "phoenix": _phoenix,
-    "full-jitter": _full_jitter,
-    "reconnecting-websocket": _reconnecting,
-    "graphql-ws": _graphql_ws,
-}
+CLIENTS = _models()
+"""The clients of WebSockets that come back by themselves, by name."""

@@ -269,6 +269,8 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
             f"{course.refused:,} attempts are refused, for the service takes in {asked.accepts:g}/s: "
             f"{_or(fleet.remedies(HEADROOM * (asked.accepts or 1.0)))}."
         )
+    if course.gave_up:
+        yield f"{course.gave_up:,} clients give up for good: {asked.clients} does after refused attempts."
     if course.away > without.away + A_MOMENT:
         yield (
             f"Clients are away for {course.away:.1f} s on average, and without a drain for {without.away:.1f} s: "
@@ -313,6 +315,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("peak of closes", f"{course.peak_closes:,.0f}/s" + _over(course)),
         ("peak of arrivals", f"{course.peak_arrivals:,.0f}/s" + _over(course)),
         ("refused attempts", f"{course.refused:,}"),
+        *([("gave up for good", f"{course.gave_up:,}")] if course.gave_up else []),
         ("asked twice or more", f"{course.shed_twice:,} (came back to a task that was to follow)"),
         ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at the most"),
         ("all back after", f"{course.seconds:,.0f} s"),

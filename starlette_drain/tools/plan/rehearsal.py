@@ -38,6 +38,7 @@ class Course:
         peak_closes: The highest of `closes`.
         peak_arrivals: The highest of `arrivals`.
         refused: Attempts that met a service which took no more in that moment, or of which no task was healthy.
+        gave_up: Sessions whose client gave up after refused attempts.
         shed_twice: Sessions asked to leave more than once, because they had come back to an old task.
         at_deadline: Sessions asked to leave in the instant of the deadline.
         seconds: Until the last one is back.
@@ -52,6 +53,7 @@ class Course:
     peak_closes: float
     peak_arrivals: float
     refused: int
+    gave_up: int
     shed_twice: int
     at_deadline: int
     seconds: float
@@ -152,7 +154,7 @@ class _Stage:
         self.order = count()
         self.closes: Counter[int] = Counter()
         self.arrivals: Counter[int] = Counter()
-        self.refused = self.shed_twice = self.at_deadline = 0
+        self.refused = self.gave_up = self.shed_twice = self.at_deadline = 0
         self.back_at = self.away = self.away_longest = 0.0
         self.came_back = 0
         self.room, self.filled_at = self.accepts or 0.0, 0.0
@@ -245,6 +247,9 @@ class _Stage:
 
     def _come(self, client: _Client, attempt: int, now: float) -> None:
         moment = now + self.come_back(attempt, client.own, self.rng)
+        if math.isinf(moment):
+            self.gave_up += client.weight
+            return
         self._at(moment, lambda at: self._arrive(client, attempt, at))
 
     def _arrive(self, client: _Client, attempt: int, now: float) -> None:
@@ -293,6 +298,7 @@ class _Stage:
             peak_closes=max(closes, default=0.0),
             peak_arrivals=max(arrivals, default=0.0),
             refused=self.refused,
+            gave_up=self.gave_up,
             shed_twice=self.shed_twice,
             at_deadline=self.at_deadline,
             seconds=self.back_at,
