@@ -31,7 +31,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 WORKERS := 6
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadgroup
 
-.PHONY: help demo demo-task test lint format types unit pytest clients bench docs wheel wheel-test coverage dist lowest pythons neighbours lock clean python
+.PHONY: help demo demo-task test lint format types unit pytest clients zoo bench docs wheel wheel-test coverage dist lowest pythons neighbours lock clean python
 
 help: ## say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ pytest: $(VENV)/.ecosystem $(NEIGHBOURS) ## all tests, against the sources: unit
 clients: $(CLIENTS:%=.venv-%/.client) ## each AWS client in an environment of its own, and the newest model of AWS
 	@for name in $(CLIENTS); do \
 	  .venv-$$name/bin/python -m pytest tests/integration/aws/test_clients.py tests/integration/aws/test_aws_model.py; done
+
+zoo: $(VENV)/.ecosystem ## what real clients do on every ending: the data of plan and the lab, and the page's tables (tests/ecosystem/zoo)
+	PYTHONPATH=tests/ecosystem $(RUN) zoo
 
 bench: $(VENV)/.test ## the benchmarks, with their figures (about 45 minutes; ARGS="-k memory" for one of them)
 	$(RUN) pytest --override-ini 'python_files=bench_*.py' --capture=no tests/bench $(ARGS)

@@ -52,7 +52,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheel):
     names = set(wheel.namelist())
     packaged = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
     page = {f"starlette_drain/_asgi/page/page.{kind}" for kind in ("css", "html", "js")}
-    assert packaged == sources | page | {"starlette_drain/py.typed"}
+    data = {"starlette_drain/py.typed", "starlette_drain/tools/plan/clients.json"}
+    assert packaged == sources | page | data
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 

@@ -1,7 +1,7 @@
 """
 Measures all clients, and writes what they do: the data that `plan` and the lab use, and the tables of the page.
 
-``make zoo``. It takes about a minute: time jumps, except for Chromium's and for those that show that the clock is true.
+``make zoo``. It takes two minutes: time jumps, except for Chromium's and for those that show that the clock is true.
 """
 
 import asyncio

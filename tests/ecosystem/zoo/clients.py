@@ -40,7 +40,7 @@ def documented(heading: str) -> ModuleType:
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert code, heading
     module = ModuleType("documented")
-    exec(compile(code[1], heading, "exec"), module.__dict__)  # noqa: S102 - it is ours
+    exec(compile(code[1], heading, "exec"), module.__dict__)
     module.__dict__["print"] = lambda *_words: None
     return module
 
@@ -87,10 +87,12 @@ async def httpx_sse(url: str) -> None:
     import httpx  # noqa: PLC0415
     from httpx_sse import aconnect_sse  # noqa: PLC0415
 
-    async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113 - the streams are endless
-        async with aconnect_sse(client, "GET", url) as source:
-            async for _ in source.aiter_sse():
-                pass
+    async with (
+        httpx.AsyncClient(timeout=None, trust_env=False) as client,
+        aconnect_sse(client, "GET", url) as source,
+    ):
+        async for _ in source.aiter_sse():
+            pass
 
 
 def documented_websockets(url: str) -> Any:

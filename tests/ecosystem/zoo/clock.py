@@ -141,13 +141,17 @@ CONNECTIONS = Seen()
 
 def watch() -> None:
     """Take note of connections from now on, and let threads sleep without waiting."""
-    socket.socket.connect = lambda self, address: CONNECTIONS.connect(self, address)
-    socket.socket.close = lambda self: CONNECTIONS.close(self)
+
+    def connect(each: socket.socket, address: Any) -> None:  # a function, so that it is bound to the socket
+        CONNECTIONS.connect(each, address)
+
+    def close(each: socket.socket) -> None:
+        CONNECTIONS.close(each)
 
     def sleep(seconds: float) -> None:
         CONNECTIONS.sleeps.now += seconds
 
-    time.sleep = sleep
+    socket.socket.connect, socket.socket.close, time.sleep = connect, close, sleep
 
 
 class Chances(random.Random):

@@ -40,7 +40,7 @@ SILENCE, TIMES = 150.0, 3.0
 """A client has given up that made no attempt in so many seconds at the end, and in so many times its last wait."""
 
 CHROMIUM_SECONDS, LATE = 17.0, 0.2
-"""Real seconds after the end, and the part of one by which a wait may seem too short; machines are late, rarely early."""
+"""Real seconds after the end, and half of those by which a wait may seem too short: a busy machine makes it longer."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ async def measure(
     for luck in lucks:
         for program, names in ((PYTHON, with_loop), (PYTHON, with_thread), (NODE, [])):
             async with Server() as server:
-                seen = await _run(program, server, luck, cases, STABLE, HORIZON, names)
+                seen = await _run(program, server, luck, cases, (STABLE, HORIZON), *names)
             for name, each in _habits(server, seen, luck).items():
                 habits[name].append(each)
     return habits
@@ -91,7 +91,7 @@ async def in_real_time(name: str) -> list[float]:
     program = PYTHON if name in CLIENTS else NODE
     kind = CLIENTS[name].kind if name in CLIENTS else "websocket"
     async with Server() as server:
-        await _run(program, server, MOST_LUCK, {kind: ["refused"]}, 6.0, 22.0, [name], ZOO_REAL="1")
+        await _run(program, server, MOST_LUCK, {kind: ["refused"]}, (6.0, 22.0), name, ZOO_REAL="1")
     ends = [server.ended_at, *(each.at for each in server.came[name, "refused"][1:])]
     return [round(next_ - end, 2) for end, next_ in pairwise(ends)][:4]
 
@@ -101,12 +101,11 @@ async def _run(
     server: Server,
     luck: tuple[float, float],
     cases: Mapping[str, Sequence[str]],
-    stable: float,
-    horizon: float,
-    names: Sequence[str],
+    times: tuple[float, float],
+    *names: str,
     **more: str,
 ) -> dict[str, Any]:
-    arguments = str(server.port), f"{luck[0]},{luck[1]}", json.dumps(cases), str(stable), str(horizon), *names
+    arguments = str(server.port), f"{luck[0]},{luck[1]}", json.dumps(cases), *map(str, times), *names
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"PYTHONPATH": str(HERE.parent), **more}
     process = await asyncio.create_subprocess_exec(*program, *arguments, stdout=PIPE, env=environment)
@@ -134,7 +133,7 @@ def _habits(server: Server, seen: Mapping[str, Any], luck: tuple[float, float]) 
 
 async def measure_chromium(executable: str, cases: Mapping[str, Sequence[str]] = CASES) -> dict[str, list[Habits]]:
     """Run Chromium's own clients, in real time: half seconds are what can be told apart."""
-    async with Server() as server:
+    async with Server(addresses=sum(map(len, cases.values()))) as server:
         arguments = executable, str(server.port), json.dumps(cases), str(CHROMIUM_SECONDS)
         process = await asyncio.create_subprocess_exec("node", str(FOLDER / "chromium.mjs"), *arguments, stdout=PIPE)
         out, _ = await process.communicate()

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +19,11 @@ from time import sleep
 
 from zoo.clients import CLIENTS, is_threaded
 from zoo.clock import CONNECTIONS, JumpingLoop, Line, chances, watch
+from zoo.server import MOST
 
-QUIET = 0.3
-"""Real seconds without a new connection, after which a client in a thread has come to its end."""
+SERIES = "refused", "retry-after", "busy", "first"
+PATIENCE = 5.0
+"""Real seconds for which clients that have a thread are waited for."""
 
 
 async def run(port: int, after: float, asked: list[tuple[str, str]], stable: float, horizon: float) -> None:
@@ -50,23 +53,26 @@ async def _keep(keep, url: str) -> None:
 
 
 def run_threads(port: int, after: float, asked: list[tuple[str, str]]) -> None:
-    """Run clients that have a thread."""
+    """Run clients that have a thread, and come back each time."""
     line = Line(port)
     for name, case in asked:
         client = CLIENTS[name]
         url = _url(client.kind, port, name, case, client.dialect)
         threading.Thread(target=client.keep, args=(url,), daemon=True).start()
-    _wait_quiet()
+    _wait_until(lambda: line.say("ping") >= sum(case != "first" for _, case in asked))
     TOLD.value = after
     line.say("end")
-    _wait_quiet()
+    expected = sum(MOST + 2 if case in SERIES else 2 for _, case in asked)
+    _wait_until(lambda: len(CONNECTIONS.all) >= expected)
+    line.say("ping")
 
 
-def _wait_quiet() -> None:
-    before = -1
-    while before != len(CONNECTIONS.all):
-        before = len(CONNECTIONS.all)
-        sleep(QUIET)
+def _wait_until(true: Callable[[], bool]) -> None:
+    """Wait until *true* returns true, but not for ever: a client may behave otherwise now."""
+    for _ in range(int(PATIENCE / 0.05)):
+        if true():
+            return
+        sleep(0.05)
 
 
 def _url(kind: str, port: int, name: str, case: str, dialect: str) -> str:

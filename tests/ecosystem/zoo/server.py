@@ -22,6 +22,7 @@ import json
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 __all__ = ["EVENT_STREAM_CASES", "MOST", "WEBSOCKET_CASES", "Came", "Server"]
 
@@ -58,26 +59,37 @@ class Came:
 
 @dataclass(slots=True)
 class Server:
-    """Ends connections. One for each process of clients."""
+    """
+    Ends connections. One for each process of clients.
 
+    Attributes:
+        addresses: How many of 127.0.1.0/24 it listens at too, for browsers, which limit the connections to one.
+        came: The attempts, by client and case.
+        port: Where it listens.
+        ended_at: When the first connections were told to end.
+    """
+
+    addresses: int = 0
     came: dict[tuple[str, str], list[Came]] = field(default_factory=lambda: defaultdict(list))
     port: int = 0
     ended_at: float = 0.0
-    """When the first connections were told to end."""
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _let_in: int = 0
     _first: int = 0
-    _server: asyncio.Server | None = None
+    _servers: list[asyncio.Server] = field(default_factory=list)
 
-    async def __aenter__(self) -> "Server":
-        self._server = await asyncio.start_server(self._meet, "0.0.0.0", 0, backlog=1000)  # noqa: S104 - 127.x.y.z
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def __aenter__(self) -> Self:
+        first = await asyncio.start_server(self._meet, "127.0.0.1", 0, backlog=1000)
+        self.port = first.sockets[0].getsockname()[1]
+        self._servers = [first]
+        for number in range(1, self.addresses + 1):
+            self._servers.append(await asyncio.start_server(self._meet, f"127.0.1.{number}", self.port))
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        if self._server:
-            self._server.close()
+        for each in self._servers:
+            each.close()
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, EOFError, asyncio.LimitOverrunError):
@@ -104,10 +116,12 @@ class Server:
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head.split("\r\n"))
         }
-        method, path, _ = first.decode().split(" ", 2)
+        _, path, _ = first.decode().split(" ", 2)
         parts = path.split("?")[0].split("/")
         if len(parts) < 4 or parts[2] not in {*WEBSOCKET_CASES, *EVENT_STREAM_CASES}:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             await writer.drain()
             return
         if (length := int(headers.get("content-length", "0"))) and parts[3] == "mcp":
@@ -121,6 +135,7 @@ class Server:
         number = len(came)
         came.append(Came(writer.get_extra_info("peername")[1], number, asyncio.get_running_loop().time()))
         await Visit(self, case, number, headers, reader, writer).go(dialect, is_websocket="upgrade" in headers)
+
     async def wait_over(self) -> None:
         """Let a first connection stay until it is told to end."""
         self._first += 1
@@ -167,7 +182,7 @@ class Visit:
 
     async def _websocket(self, dialect: str, *, is_first: bool) -> None:
         key = self.headers["sec-websocket-key"].encode()
-        accept = base64.b64encode(hashlib.sha1(key + KEY).digest()).decode()  # noqa: S324 - RFC 6455
+        accept = base64.b64encode(hashlib.sha1(key + KEY).digest()).decode()
         protocol = self.headers.get("sec-websocket-protocol", "").split(",")[0].strip()
         chosen = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
         self._write(
@@ -286,7 +301,7 @@ def _graphql_ws(text: str) -> str | None:
 
 
 def _centrifuge(text: str) -> str | None:
-    message = json.loads(text.split("\n")[0]) if text.strip() else {}
+    message = json.loads(text.split("\n", maxsplit=1)[0]) if text.strip() else {}
     if "connect" not in message:
         return None
     return json.dumps({"id": message["id"], "connect": {"client": "x", "version": "1"}})
