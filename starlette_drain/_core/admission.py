@@ -53,8 +53,8 @@ QUIET = 5.0
 FIRST, LEAST, MOST = 8, 4, 1000
 """An adaptive limit: what the task begins with, and its bounds in each process."""
 
-TOLERANCE = 2.0
-"""How much longer than in quiet times the typical set-up may take."""
+TOLERANCE = 1.6
+"""How much longer than in quiet times the typical set-up may take, so that hardly any takes three times as long."""
 
 LAG = 0.1
 """Seconds by which the event loop may be late."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette_drain._core import events
 from starlette_drain._core.admission import AdmissionPolicy, Arrival, Gate
+from starlette_drain._engine.garbage import Freeze
 from starlette_drain._engine.timer import Timer
 
 __all__ = ["Admission"]
@@ -49,6 +50,7 @@ class Admission:
         self._admits = admits
         self._emit = emit
         self._gate = Gate(policy)
+        self._freeze = Freeze()
         self._timer = Timer(self._look)
         self._look_at = 0.0
         self._told_at = 0.0
@@ -62,6 +64,8 @@ class Admission:
         self._is_entering = self._gate.enter(now)
         if self._gate.is_storm and not was_storm:
             self._told_at = now
+            if not self.policy.observes:
+                self._freeze.begin(now)
             self._emit(events.StormBegan(now, self._gate.limit, self._gate.in_progress, self.policy.observes))
             self._look_in(TICK)
         return self._is_entering
@@ -115,6 +119,10 @@ class Admission:
         """Take note that *share* processes have the task's arrivals among them."""
         self._gate.divide(share)
 
+    def end(self) -> None:
+        """Leave the process as it was: the application is about to end."""
+        self._freeze.end()
+
     def status(self) -> dict[str, float]:
         """Return the figures of this moment."""
         gate = self._gate
@@ -160,7 +168,9 @@ class Admission:
                 self._wake(arrival, goes_on=False)
         gate.drop_stuck(now)
         self._let_in()
+        self._freeze.go_on(now)
         if (storm := gate.end_storm(now)) is not None:
+            self._freeze.end()
             self._emit(events.StormEnded(now, storm, gate.limit, self.policy.observes))
             return
         if now - self._told_at >= TOLD_EVERY:

@@ -501,6 +501,8 @@ class Engine:
         if self._run and self._state is DrainState.DRAINING:
             self._finish(self._run)
         self.turnover.interrupt(self.time())
+        if self.admission is not None:
+            self.admission.end()
         if not self._outcome.done():
             self._outcome.set_result(False)
         self._timer.stop()

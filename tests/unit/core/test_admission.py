@@ -255,7 +255,7 @@ def test_a_storm_without_set_ups_has_no_p99():
 
 @pytest.mark.parametrize(("size", "seconds"), [(20, 0.02), (5, 0.1), (50, 0.005)])
 def test_the_limit_finds_what_the_database_takes(size, seconds):
-    """Set-ups take at most three times their quiet time, and the database is kept busy."""
+    """Set-ups take at most two and a half times their quiet time, and the database is kept busy."""
     task = Task(AdmissionPolicy(), pool(size, seconds))
     calm(task)
     arrivals = min(5000, int(4 * size / seconds))
@@ -265,7 +265,7 @@ def test_the_limit_finds_what_the_database_takes(size, seconds):
     while task.gate.held:
         task.run(task.now + 0.1)
     times = sorted(task.times)
-    assert times[int(0.99 * len(times))] <= 3 * seconds
+    assert times[int(0.99 * len(times))] <= 2.5 * seconds
     assert task.refused == 0
     assert task.now - began <= 1.2 * arrivals * seconds / size + 0.2
 
