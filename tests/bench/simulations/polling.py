@@ -143,7 +143,7 @@ async def simulate_polling(
     interval = fleet_interval(settings.poll_interval, tasks, len(account.arns), settings.poll_share)
     await _wait_for(lambda: all(each.interval() for each in fleet))
     armed = loop.time()
-    await _wait_for(lambda: sum(each.interval() == interval for each in fleet) >= 0.98 * tasks)
+    await _wait_for(lambda: sum(each.interval() == interval for each in fleet) >= 0.98 * tasks, every=20.0)
     await asyncio.sleep(interval)
     begin = loop.time()
     end = begin + intervals * interval
@@ -176,6 +176,6 @@ async def simulate_polling(
     )
 
 
-async def _wait_for(condition: Callable[[], bool]) -> None:
+async def _wait_for(condition: Callable[[], bool], *, every: float = 1.0) -> None:
     while not condition():  # noqa: ASYNC110 - virtual time; the poll loops tell nobody
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(every)

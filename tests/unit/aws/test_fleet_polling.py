@@ -177,7 +177,7 @@ def test_services_that_throttle_each_other_leave_room():
 @pytest.mark.slow
 def test_a_fleet_that_knows_nothing_of_its_size_spreads_once_it_is_throttled():
     """With the target groups given by hand a start is throttled, a quarter of it, and learns all the same."""
-    figures = in_virtual_time(simulate_polling(200, intervals=2, by_hand=True))
+    figures = in_virtual_time(simulate_polling(100, intervals=2, by_hand=True))
     assert figures.throttled_at_start < 0.3
     assert figures.armed < 240
     assert figures.throttled == 0

@@ -168,7 +168,7 @@ def test_nobody_to_come_back_to():
     assert course.away > rehearse(fleet, CLIENTS["reconnecting-websocket"], drains=False).away + 1
 
 
-@pytest.mark.parametrize(("tasks", "sessions"), [(200, 501), (8, 100_003), (3, 77_777)])
+@pytest.mark.parametrize(("tasks", "sessions"), [(200, 501), (8, 10_003), (3, 77_777)])
 def test_every_session_is_played(tasks, sessions):
     """Where each client stands for several, they stand for all sessions and not for a rounded number."""
     course = rehearse(Fleet(Deployment(tasks), sessions, noticed=5.0), CLIENTS["full-jitter"])
