@@ -1,5 +1,6 @@
 """What is known of real clients (`make zoo`) is still so, and is what the pages say."""
 
+import os
 from importlib import util
 from typing import Any
 
@@ -28,7 +29,8 @@ async def test_clients_do_what_is_known_of_them():
     find_programs(NODE / "node_modules")
     missing = [name for name in ("gql", "httpx_sse", "websocket") if not util.find_spec(name)]
     if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+        end = pytest.fail if os.environ.get("CI") else pytest.skip
+        end(f"not installed: {', '.join(missing)}")
     known = {name: seen for name, seen in measured().items() if seen["package"] != "Chromium"}
     longest = {name: behaviour(runs) for name, runs in (await measure((MOST_LUCK,), CASES)).items()}
     assert sorted(longest) == sorted(known)
