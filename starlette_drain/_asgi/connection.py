@@ -277,10 +277,10 @@ class Connection(Session):
             return self._receive_parted(self._disconnect)
         self._last_received = message["type"]
         if self._last_received in DISCONNECTS or self._engine.notes_activity:
-            self._note_received()
+            self._note_received(message)
         return message
 
-    def connection_ended(self, *, forced: bool = False) -> None:
+    def connection_ended(self, *, forced: bool = False, code: int | None = None) -> None:
         """
         Take note that the connection is over, whichever side has ended it: it is a session no longer.
 
@@ -288,7 +288,9 @@ class Connection(Session):
         """
         if not self._is_over:
             self._is_over = True
-            if self._engine.closed(self, forced=forced) and self._task is not None:
+            if code is None and self._disconnect is not None:
+                code = self._disconnect.get("code")
+            if self._engine.closed(self, forced=forced, code=code) and self._task is not None:
                 self._engine.working.add(self)
 
     # What a protocol fills in
@@ -324,9 +326,9 @@ class Connection(Session):
             self._closing = Closing()
         return self._closing
 
-    def _note_received(self) -> None:
+    def _note_received(self, message: Message) -> None:
         if self._last_received in DISCONNECTS:
-            self.connection_ended()
+            self.connection_ended(code=message.get("code"))
         else:
             self.active_at = self._loop.time()
 

@@ -195,10 +195,10 @@ class EventStreamSession(Connection):
         """Tell whether the application raised what is being handled only because of what we did."""
         return self._is_prepared and super().absorbs_exception()
 
-    def connection_ended(self, *, forced: bool = False) -> None:
+    def connection_ended(self, *, forced: bool = False, code: int | None = None) -> None:
         """Take note that the connection is over: it is a session no longer, if it was one."""
         if self._is_prepared:
-            super().connection_ended(forced=forced)
+            super().connection_ended(forced=forced, code=code)
         else:
             self._is_over = True
 

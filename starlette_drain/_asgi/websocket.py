@@ -138,7 +138,7 @@ class WebSocketSession(Connection):
         if kind == "websocket.accept" and not (self.is_open or self._is_over):
             self._engine.opened(self)
         elif kind in ("websocket.close", "websocket.http.response.start"):
-            self.connection_ended()
+            self.connection_ended(code=message.get("code", 1000) if kind == "websocket.close" else None)
         await self._raw_send(message)
 
     async def _send_parted(self, message: Message, disconnect: Message) -> None:

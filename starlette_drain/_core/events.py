@@ -162,10 +162,11 @@ class SessionShed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed(Event):
-    """A session is over; *outcome* says how it went."""
+    """A session is over; *outcome* says how it went, *code* its close code, where it has one (1006: it was lost)."""
 
     session: Session
     outcome: Outcome
+    code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,8 +357,8 @@ class Engine:
         self.emit(events.SessionRefused(self.time(), kind, path, "storm"))
         return self.retry_after(rate)
 
-    def closed(self, session: Session, *, forced: bool) -> bool:
-        """Forget a session that is over; return whether it was tracked."""
+    def closed(self, session: Session, *, forced: bool, code: int | None = None) -> bool:
+        """Forget a session that is over, with its close *code* if it has one; return whether it was tracked."""
         if self.admission is not None:
             self.admission.finish(session)
         if not self._registry.discard(session):
@@ -370,7 +370,7 @@ class Engine:
             self._open[session.kind] = self._open.get(session.kind, 0) - 1
             if self.observers.wants(events.SessionClosed):
                 outcome = Outcome.FORCED if forced else Outcome.SHED if was_shed else Outcome.LEFT
-                self._events.put(events.SessionClosed(self.time(), session, outcome))
+                self._events.put(events.SessionClosed(self.time(), session, outcome, code))
         if run := self._run:
             run.tally.left += not was_shed
             if forced:

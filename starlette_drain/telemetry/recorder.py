@@ -237,7 +237,8 @@ class Recorder:
         how = event.outcome.value if isinstance(event, SessionClosed) else None
         what = {SessionOpened: "opened", SessionShed: "asked", SessionClosed: "closed"}[type(event)]
         seconds = round(event.at - event.session.opened_at, 3) if how else None
-        self._write(what, event.at, session=_word(event.session.kind), how=how, seconds=seconds)
+        code = event.code if isinstance(event, SessionClosed) else None
+        self._write(what, event.at, session=_word(event.session.kind), how=how, code=code, seconds=seconds)
 
     def _finish(self, what: str, at: float, report: DrainReport) -> None:
         figures = {name: getattr(report, name) for name in FIGURES}
