@@ -4,7 +4,7 @@
 #
 #     deregister its target                                    the balancer sends it nothing new from here on
 #     wait for the deregistration delay
-#     SIGTERM                                                  8 s later the balancer cuts what is left
+#     SIGTERM                                                  8 s later (seen once) the balancer cuts what is left
 #     wait for stopTimeout
 #     SIGKILL
 #

@@ -22,7 +22,7 @@ class Times:
     Attributes:
         scale: How many real seconds a second of ECS takes.
         ecs_delay: The deregistration delay on ECS, in seconds; so are the following.
-        ecs_cut: Between SIGTERM and the moment at which the balancer closes what is left: 8 s on an ALB.
+        ecs_cut: Between SIGTERM and the moment at which the balancer closes what is left: 8 s on an ALB, seen once.
         ecs_stop_timeout: Between SIGTERM and SIGKILL.
         ecs_margin: What a drain keeps free at the end of the delay.
         ecs_sigterm_window: Over which a drain spreads its sessions that begins with SIGTERM.

@@ -143,7 +143,7 @@ class Settings:
         is_valid=lambda value: value == "auto" or isinstance(value, bool),
         remedy="use 'auto', True or False",
     )
-    # An ALB cuts about 8 s after SIGTERM.
+    # An ALB cuts about 8 s after SIGTERM, as was seen once; AWS documents it nowhere.
     sigterm_window: float = seconds(
         6.0, "How long the sessions have to leave after SIGTERM; it must fit into the container's `stopTimeout`."
     )
