@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette_drain._asgi.process import PROC, SERVERS, ancestors, program_of, words_of
+from starlette_drain._workers.shared_directory import find_sockets
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
-from starlette_drain.tools.tasks.channel import HttpChannel, Refused, Unreachable
+from starlette_drain.tools.tasks.channel import HttpChannel, Refused, SocketChannel, Unreachable
 
-__all__ = ["Answer", "ask_process", "command_of_server"]
+__all__ = ["Answer", "ask_own_process", "ask_process", "command_of_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,17 @@ class Answer:
     why_not: str = ""
 
 
+async def ask_own_process(environ: Mapping[str, str], proc: Path = PROC) -> Answer | None:
+    """Ask the process of this container on its own socket, which needs no token; ``None`` where none answers."""
+    for sockets in await asyncio.to_thread(_own_sockets, environ, proc):
+        with suppress(Unreachable, Refused):
+            _, shown = await asyncio.to_thread(SocketChannel(sockets).ask, "GET")
+            return Answer(shown)
+    return None
+
+
 async def ask_process(urls: Iterable[str], token: str | None) -> Answer:
-    """Ask the process at the first of *urls* that answers."""
+    """Ask the process at the first of *urls* that answers. Whatever listens there is shown the token."""
     if not token:
         return Answer(why_not="there is no DRAIN_ADMIN_TOKEN here to ask it with")
     reasons: dict[str, None] = {}
@@ -53,14 +63,29 @@ def command_of_server(environ: Mapping[str, str], proc: Path = PROC) -> tuple[st
     first = words_of(1, proc)
     if _is_server(first):
         return first
-    ours = f"{METADATA_VARIABLE}={environ.get(METADATA_VARIABLE)}".encode()
     for pid in sorted(_pids(proc)):
         words = words_of(pid, proc)
-        if pid != 1 and program_of(words) in SERVERS and ours in _environ_of(pid, proc):
+        if pid != 1 and program_of(words) in SERVERS and _is_of_container(pid, environ, proc):
             above, _ = ancestors(pid, proc)
             outer = next((words_of(each, proc) for each in above), ())
             return outer or words
     return first
+
+
+def _own_sockets(environ: Mapping[str, str], proc: Path) -> list[list[Path]]:
+    """Return the sockets of the one server whose container is this one: containers of a task may share processes."""
+    if not environ.get(METADATA_VARIABLE):
+        return []
+    found = [
+        [each for each in sockets if _is_of_container(int(each.name.rpartition("-")[2]), environ, proc)]
+        for sockets in find_sockets(environ).values()
+    ]
+    found = [each for each in found if each]
+    return found if len(found) == 1 else []
+
+
+def _is_of_container(pid: int, environ: Mapping[str, str], proc: Path) -> bool:
+    return f"{METADATA_VARIABLE}={environ.get(METADATA_VARIABLE)}".encode() in _environ_of(pid, proc)
 
 
 def _is_server(words: tuple[str, ...]) -> bool:

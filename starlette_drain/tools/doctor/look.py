@@ -16,7 +16,7 @@ from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.attempts import find_out, try_deployments
 from starlette_drain.tools.doctor.containers import Container, choose
-from starlette_drain.tools.doctor.inside import ask_process, command_of_server
+from starlette_drain.tools.doctor.inside import ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
 from starlette_drain.tools.doctor.server_command import ServerCommand
@@ -131,7 +131,8 @@ class _Look:
             self.found["own"] = found.targets
             ports += [port for each in found.targets for port in sorted(each.ports)]
         urls = urls_of(self.given, self.environ, options, ports)
-        answer = await ask_process(urls, self.environ.get("DRAIN_ADMIN_TOKEN"))
+        answer = None if self.given.url else await ask_own_process(self.environ)
+        answer = answer or await ask_process(urls, self.environ.get("DRAIN_ADMIN_TOKEN"))
         self.found["answer"] = answer
 
     async def _own_service(self) -> str | None:

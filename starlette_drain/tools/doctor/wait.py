@@ -10,7 +10,7 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.checks import check_target
-from starlette_drain.tools.doctor.inside import Answer, ask_process
+from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process
 from starlette_drain.tools.doctor.look import Given, look, urls_of
 from starlette_drain.tools.doctor.record import Finding, Group
 
@@ -55,8 +55,10 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
 
 async def _look(given: Given, clients: AwsClients, environ: Mapping[str, str], options: AwsSettings) -> list[Finding]:
     token = environ.get("DRAIN_ADMIN_TOKEN")
-    if token:
+    answer = None if given.url else await ask_own_process(environ)
+    if answer is None and token:
         answer = await ask_process(urls_of(given, environ, options), token)
+    if answer is not None:
         return [*judge(answer, options)]
     found = await look(given, clients, environ)
     findings = [*check_target(found)]

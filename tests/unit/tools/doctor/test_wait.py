@@ -1,10 +1,17 @@
 """``doctor --wait``: what the process shows, judged; how long it is asked."""
 
+import json
+import os
+import socket
+import threading
+
 import pytest
 
+from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
+from starlette_drain.tools.doctor import inside
 from starlette_drain.tools.doctor import wait as waiting
-from starlette_drain.tools.doctor.inside import Answer, ask_process, command_of_server
+from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.look import Given
 from starlette_drain.tools.doctor.wait import judge, wait_watched
 
@@ -110,3 +117,64 @@ def test_the_command_line_of_the_server(tmp_path, processes, command):
     assert " ".join(command_of_server(ENVIRON, tmp_path)) == command
     elsewhere = {"ECS_CONTAINER_METADATA_URI_V4": "http://another-container"}
     assert command_of_server(elsewhere, tmp_path) == tuple(processes[0][2].split() if processes else ())
+
+
+@pytest.fixture
+def answering(tmp_path, monkeypatch):
+    """Let a process of this container answer on its own socket; return the environment and the process table."""
+    folder, proc = tmp_path / "sockets", tmp_path / "proc"
+    path = folder / f"socket-{os.getpid()}"
+    environ = {METADATA_VARIABLE: "http://metadata"}
+    for each in (folder, proc / str(os.getpid())):
+        each.mkdir(parents=True)
+    (proc / str(os.getpid()) / "environ").write_bytes(f"A=1\0{METADATA_VARIABLE}=http://metadata\0".encode())
+    monkeypatch.setattr(inside, "find_sockets", lambda _: {os.getpid(): [path]})
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as asked:
+                asked.readline()
+                body = {"state": "serving", "sessions": {}, "triggers": {}}
+                connection.sendall(json.dumps({"status": 200, "body": body}).encode() + b"\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield environ, proc
+
+
+@pytest.mark.anyio
+async def test_the_process_of_this_container_needs_no_token(answering):
+    """It answers on its own socket."""
+    environ, proc = answering
+    answer = await ask_own_process(environ, proc)
+    assert answer.shown["state"] == "serving"
+
+
+@pytest.mark.anyio
+async def test_the_doctor_asks_it_before_any_port(answering, monkeypatch):
+    """What listens on a port is shown no token then; with --url it is asked, and nothing else."""
+    environ, proc = answering
+    shown = []
+
+    async def ask_own(_):
+        return await ask_own_process(environ, proc)
+
+    async def ask(urls, token):
+        shown.append(token)
+        return Answer(why_not="not up")
+
+    monkeypatch.setattr(waiting, "ask_own_process", ask_own)
+    monkeypatch.setattr(waiting, "ask_process", ask)
+    await wait_watched(Given(), None, ENVIRON, 0.0)
+    assert shown == []
+    await wait_watched(Given(url="http://127.0.0.1:9/drain"), None, ENVIRON, 0.0)
+    assert shown == ["a-token-of-the-tests"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("environ", [{}, {METADATA_VARIABLE: "http://another"}])
+async def test_the_process_of_another_container_is_not_asked(answering, environ):
+    """Nor is any off ECS: the token and the port are left, as before."""
+    assert await ask_own_process(environ, answering[1]) is None
