@@ -27,7 +27,8 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has gone")
-os.execvp(sys.argv[2], sys.argv[2:])
+os.nice(int(sys.argv[2]))
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 # What would lead a child out of its pretended task: the user's own AWS account, settings for other servers, proxies.
@@ -110,9 +111,15 @@ class Child:
 
 
 class Children:
-    """Starts processes; those that still run at the end of the ``async with`` block are killed."""
+    """
+    Starts processes; those that still run at the end of the ``async with`` block are killed.
 
-    def __init__(self) -> None:
+    Args:
+        niceness: How far they stand back behind us: what nice(1) adds.
+    """
+
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._all: list[Child] = []
 
     async def __aenter__(self) -> Self:
@@ -147,7 +154,7 @@ class Children:
         """
         with open(log or os.devnull, "wb") as file:  # noqa: ASYNC230, PTH123 - a file on this machine, opened once
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", LAUNCH, str(os.getpid())),
+                *(sys.executable, "-c", LAUNCH, str(os.getpid()), str(self._niceness)),
                 *command,
                 stdin=asyncio.subprocess.PIPE if talks else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if talks or log is None else file,

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
+from example_app.rollout.clients.records import Loss
 from example_app.rollout.cluster import Cluster
 from example_app.rollout.measure import percentile
 from example_app.rollout.tasks import Task
@@ -14,6 +15,9 @@ __all__ = ["Survivors", "crash"]
 CHECK_EVERY = 0.5
 CHECK_WITHIN = 2.0
 """Seconds between two health checks of a task, and after which one has failed."""
+
+WATCHED = ("stall", "busy", "collection")
+"""What a task tells of its event loop."""
 
 WATCH_WITHIN = 30.0
 """Seconds that a task has to tell how it fared."""
@@ -27,27 +31,41 @@ class Survivors:
     Attributes:
         stall: Seconds for which an event loop stood still, at the longest.
         busy: The same in seconds of its own CPU time, which other processes of the machine do not lengthen.
+        collection: The longest garbage collection, in the same seconds.
         quiet_p99: Seconds that a handshake took in the application before the crash, at the 99th percentile.
         set_up_p50: The median afterwards.
         set_up_p99: The 99th percentile.
         checks: Health checks.
         late_checks: Those without an answer in time.
-        seconds: From the crash until every client was back.
+        seconds: From the first client's loss until every client was back; infinite where one never was.
+        ideal: The same if the tasks had always worked, from the moment at which the first client was back, as fast as
+            they did while the middle nine tenths came back.
     """
 
     stall: float = 0.0
     busy: float = 0.0
+    collection: float = 0.0
     quiet_p99: float = 0.0
     set_up_p50: float = 0.0
     set_up_p99: float = 0.0
     checks: int = 0
     late_checks: int = 0
     seconds: float = 0.0
+    ideal: float = 0.0
 
     def figures(self) -> dict[str, str]:
         """Return them as they are shown."""
         shown = {each.name: f"{getattr(self, each.name):.3f}" for each in fields(self)}
         return shown | {"late_checks": f"{self.late_checks} of {self.checks}"}
+
+    def count_returns(self, losses: Iterable[Loss], crashed: float) -> None:
+        """Take from what the clients remember how long it took until they were back."""
+        those = [each for each in losses if each.lost >= crashed]
+        returns = sorted(math.inf if each.back is None else each.back for each in those)
+        if returns:
+            began = min(each.lost for each in those)
+            self.seconds = returns[-1] - began
+            self.ideal = returns[0] - began + (percentile(returns, 0.95) - percentile(returns, 0.05)) / 0.9
 
 
 async def crash(cluster: Cluster, tasks: Sequence[Task], wait_back: Callable[[], Awaitable[None]]) -> Survivors:
@@ -59,13 +77,10 @@ async def crash(cluster: Cluster, tasks: Sequence[Task], wait_back: Callable[[],
     cluster.events.note("deployment began")
     cluster.events.note("fault", f"{victim.name} killed")
     checking = [asyncio.create_task(_check(each, found)) for each in others]
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     await victim.kill()
     cluster.events.note("deregistered", victim.name)
     cluster.aws.deactivate(victim.record)  # ECS takes the target out as soon as it sees that the task has ended
     await wait_back()
-    found.seconds = loop.time() - began
     for each in checking:
         each.cancel()
     times = sorted([watched for each in others for watched in await _set_ups(each, found)])
@@ -75,11 +90,11 @@ async def crash(cluster: Cluster, tasks: Sequence[Task], wait_back: Callable[[],
 
 
 async def _set_ups(task: Task, found: Survivors | None) -> list[float]:
-    watched = await task.get("/watch", within=WATCH_WITHIN) or {"stall": math.inf, "busy": math.inf, "set_ups": []}
+    watched = await task.get("/watch", within=WATCH_WITHIN) or dict.fromkeys(WATCHED, math.inf)
     if found is not None:
-        found.stall = max(found.stall, watched["stall"])
-        found.busy = max(found.busy, watched["busy"])
-    return [float(each) for each in watched["set_ups"]]
+        for each in WATCHED:
+            setattr(found, each, max(getattr(found, each), watched[each]))
+    return [float(each) for each in watched.get("set_ups", ())]
 
 
 async def _check(task: Task, found: Survivors) -> None:

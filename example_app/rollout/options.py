@@ -48,6 +48,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]
         routing=options.routing,
         faults=faults,
         results=options.results.resolve(),
+        tasks_first=options.tasks_first,
     )
     for conflict in _conflicts(plan):
         parser.error(conflict)
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--balancer", choices=BALANCERS, default="tcp", help="the lab's own, or a real HAProxy")
     add("--routing", choices=("round-robin", "least-connections"), default="round-robin", help="of either balancer")
     add("--fault", action="append", default=[], choices=FAULTS, help="what goes wrong (see below); may be repeated")
+    add("--tasks-first", action="store_true", help="clients and balancer run at a lower priority than the tasks")
     times = parser.add_argument_group("times, in seconds of ECS")
     times.add_argument("--scale", type=_positive, default=0.1, help="real seconds for each of them")
     times.add_argument("--delay", type=_positive, default=300.0, help="deregistration delay")

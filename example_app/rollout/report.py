@@ -14,11 +14,13 @@ __all__ = ["table", "write_json"]
 SURVIVORS = {
     "stall": "longest stall of an event loop, seconds",
     "busy": "                            of CPU time",
+    "collection": "longest garbage collection,  of CPU time",
     "quiet_p99": "handshake before the crash, seconds, p99",
     "set_up_p50": "          after it,                  p50",
     "set_up_p99": "                                     p99",
     "late_checks": "health checks without an answer in 2 s",
     "seconds": "until the last client was back, seconds",
+    "ideal": "the same at an even rate",
 }
 """What became of the tasks that a crash has left."""
 

@@ -25,6 +25,9 @@ from starlette_drain.testing import FakeAWS
 
 __all__ = ["Outcome", "Plan", "Situation", "perform"]
 
+STANDS_BACK = 15
+"""Niceness of clients and balancer where the tasks come first."""
+
 SETTLE_WITHIN = 120.0
 """Seconds the clients have to come back when the deployment has ended."""
 
@@ -41,6 +44,7 @@ class Plan:
     routing: Rule
     faults: tuple[Fault, ...]
     results: Path
+    tasks_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,11 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
     results = plan.results / scenario.name
     results.mkdir(parents=True, exist_ok=True)
     aws = FakeAWS()
-    async with Children() as children, _balancer(plan, children, results) as balancer:
+    async with (
+        Children() as children,
+        Children(STANDS_BACK if plan.tasks_first else 0) as others,
+        _balancer(plan, others, results) as balancer,
+    ):
         with aws.serve() as endpoint:
             cluster = Cluster(
                 scenario=scenario,
@@ -94,7 +102,7 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
                 results=results,
                 routing=plan.routing,
             )
-            fleet = Fleet(plan.fleet, children, results)
+            fleet = Fleet(plan.fleet, others, results)
             situation = Situation(scenario, fleet, events)
             try:
                 async with asyncio.TaskGroup() as going_on:
@@ -145,7 +153,10 @@ async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation
     await asyncio.sleep(1.0)
     await cluster.count_sessions()
     situation.phase = "collecting records"
-    return await fleet.finish(), survivors
+    records = await fleet.finish()
+    if survivors is not None:
+        survivors.count_returns(records.losses, cluster.events.times("fault")[0])
+    return records, survivors
 
 
 async def _wait_back(fleet: Fleet, plan: Plan) -> None:

@@ -60,4 +60,5 @@ class Behaviour:
 
 BEHAVIOURS = {name: Behaviour(client) for name, client in CLIENTS.items()}
 BEHAVIOURS["immediate"] = BEHAVIOURS["websockets"]
-"""By the names of the data, and the one that comes back the soonest as ``immediate``."""
+BEHAVIOURS["stubborn"] = Behaviour(MeasuredClient("a client that obeys nothing", ((0.0, 0.0),), "never", None, 10.0))
+"""By the names of the data; the one that comes back the soonest as ``immediate``; and the worst there could be."""

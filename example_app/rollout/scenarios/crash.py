@@ -1,6 +1,7 @@
 """One task is killed, without a drain: its clients come to the others at once, and each asks the database."""
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import AsyncIterator
@@ -78,8 +79,10 @@ class Watch:
     """What the task notes of itself: how late its event loop is, and how long each handshake takes."""
 
     def __init__(self) -> None:
-        self.stall = self.busy = 0.0
+        self.stall = self.busy = self.collection = 0.0
         self.set_ups: list[float] = []
+        self._collects = 0.0
+        gc.callbacks.append(self._note_collection)
 
     async def look(self) -> None:
         """Look how late the event loop is, for ever."""
@@ -89,10 +92,17 @@ class Watch:
             self.stall = max(self.stall, time.monotonic() - before - LOOK_EVERY)
             self.busy = max(self.busy, time.thread_time() - cpu)
 
+    def _note_collection(self, phase: str, _about: object) -> None:
+        if phase == "start":
+            self._collects = time.thread_time()
+        else:
+            self.collection = max(self.collection, time.thread_time() - self._collects)
+
     async def show(self, _request: Request) -> Response:
         """Show it, and begin anew."""
-        shown = {"stall": self.stall, "busy": self.busy, "set_ups": self.set_ups}
-        self.stall, self.busy, self.set_ups = 0.0, 0.0, []
+        shown = {"stall": self.stall, "busy": self.busy, "collection": self.collection, "set_ups": self.set_ups}
+        self.stall = self.busy = self.collection = 0.0
+        self.set_ups = []
         return JSONResponse(shown)
 
 

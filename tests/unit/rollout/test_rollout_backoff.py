@@ -28,6 +28,11 @@ def test_immediate_waits_only_after_a_failure(traits):
     assert waits[-1] == pytest.approx(90.0, abs=0.1)
 
 
+def test_stubborn_never_waits(traits):
+    """Whatever it was answered."""
+    assert {backoff.BEHAVIOURS["stubborn"].wait(attempt, traits) for attempt in range(50)} == {0.0}
+
+
 def test_full_jitter_stays_under_a_growing_cap(traits):
     """Each wait is drawn between nothing and base times 2 to the attempt."""
     for attempt in range(40):
