@@ -1,6 +1,7 @@
 """The hands of a deployment: FakeAWS, uvicorn processes and a balancer, kept in step."""
 
 import asyncio
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -135,6 +136,19 @@ class Cluster:
     async def kill(self, task: Task) -> None:
         """Send SIGKILL."""
         await task.kill()
+
+    async def lose(self, tasks: Sequence[Task]) -> None:
+        """Kill tasks in one moment; ECS takes each target out as soon as it sees that its task has ended."""
+        self.events.note("fault", f"{', '.join(each.name for each in tasks)} killed")
+        await asyncio.gather(*(each.kill() for each in tasks))
+        for each in tasks:
+            self.events.note("deregistered", each.name)
+            self.aws.deactivate(each.record)
+
+    async def drop(self, share: float) -> None:
+        """Let the balancer lose a share of its connections."""
+        self.events.note("fault", f"the balancer drops {share:.0%} of its connections")
+        await self.balancer.drop(share)
 
     async def close(self) -> None:
         """End what is left, without ceremony."""

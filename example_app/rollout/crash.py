@@ -1,4 +1,4 @@
-"""A task is killed, and nothing else happens: what that does to those that are left."""
+"""Tasks or connections are lost in one moment, and nothing else happens: what that does to the tasks that are left."""
 
 import asyncio
 import math
@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from example_app.rollout.clients.records import Loss
 from example_app.rollout.cluster import Cluster
 from example_app.rollout.measure import percentile
+from example_app.rollout.scenarios import Strike
 from example_app.rollout.tasks import Task
 
 __all__ = ["Survivors", "crash"]
@@ -68,18 +69,21 @@ class Survivors:
             self.ideal = returns[0] - began + (percentile(returns, 0.95) - percentile(returns, 0.05)) / 0.9
 
 
-async def crash(cluster: Cluster, tasks: Sequence[Task], wait_back: Callable[[], Awaitable[None]]) -> Survivors:
-    """Kill the first of *tasks*, wait until the clients are back, and return how the others fared."""
-    victim, *others = tasks
+async def crash(
+    cluster: Cluster, tasks: Sequence[Task], strike: Strike, wait_back: Callable[[], Awaitable[None]]
+) -> Survivors:
+    """Let *strike* happen, wait until the clients are back, and return how those of *tasks* fared that are left."""
+    number = strike.tasks(len(tasks))
+    victims, others = tasks[:number], tasks[number:]
     found = Survivors()
     quiet = [watched for each in others for watched in await _set_ups(each, None)]
     found.quiet_p99 = percentile(sorted(quiet), 0.99)
     cluster.events.note("deployment began")
-    cluster.events.note("fault", f"{victim.name} killed")
     checking = [asyncio.create_task(_check(each, found)) for each in others]
-    await victim.kill()
-    cluster.events.note("deregistered", victim.name)
-    cluster.aws.deactivate(victim.record)  # ECS takes the target out as soon as it sees that the task has ended
+    if victims:
+        await cluster.lose(victims)
+    if strike.connections:
+        await cluster.drop(strike.connections)
     await wait_back()
     for each in checking:
         each.cancel()

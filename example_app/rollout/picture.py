@@ -37,6 +37,9 @@ MARKED: tuple[tuple[Kind, str, str], ...] = (
 LEAD, TAIL = 0.1, 0.14
 """Shares of the deregistration delay that are shown before it begins and, at the least, after it ends."""
 
+WIDE = 1.6
+"""How much longer than what happens the graph is where there is no delay to show: for the words on its right."""
+
 STEP = 0.1
 """Seconds between two points of the graph."""
 
@@ -65,12 +68,13 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     opened = [_rate(each, each.records.connected) for each in outcomes]
     closed = [_rate(each, [loss.lost for loss in each.records.losses]) for each in outcomes]
     top = max((count for rate in opened + closed for _, count in rate), default=1)
-    last = max([plan.times.delay * (1 + TAIL)] + [second for rate in opened + closed for second, _ in rate])
+    shown = 0.0 if _is_struck(outcomes) else plan.times.delay
+    last = max([shown * (1 + TAIL)] + [second for rate in opened + closed for second, _ in rate])
     for place, outcome in enumerate(outcomes):
         above = HEADER + place * (PANEL_HEADER + GRAPH + FOOTER) + PANEL_HEADER
         box = (LEFT / WIDTH, 1 - (above + GRAPH) / height, 1 - (LEFT + RIGHT) / WIDTH, GRAPH / height)
         axis = figure.add_axes(box)
-        axis.set_xlim(-LEAD * plan.times.delay, last)
+        axis.set_xlim(-LEAD * (shown or last), last if shown else WIDE * last)
         axis.set_ylim(0, top * ROOM)
         _graph(axis, outcome, opened[place], closed[place], plan=plan, top=top)
     axis.set_xlabel(_time_axis(plan, outcomes), color=GREY, labelpad=6)
@@ -92,7 +96,7 @@ def _graph(axis: Axes, outcome: Outcome, opened: Rate, closed: Rate, *, plan: Pl
     _mark_events(axis, outcome, top)
     _mark_the_delay(axis, outcome.events, plan, top)
     if opened:
-        _name_the_peak(axis, outcome, max(opened, key=lambda each: each[1]), plan, top)
+        _name_the_peak(axis, outcome, opened, plan, top)
 
 
 def _dress(axis: Axes, top: int) -> None:
@@ -137,13 +141,17 @@ def _mark_the_delay(axis: Axes, events: Events, plan: Plan, top: int) -> None:
         )
 
 
-def _name_the_peak(axis: Axes, outcome: Outcome, peak: tuple[float, int], plan: Plan, top: int) -> None:
-    """Write what happened left of a spike, where nothing else is, or the peak's number above a plain."""
-    second, count = peak
+def _name_the_peak(axis: Axes, outcome: Outcome, opened: Rate, plan: Plan, top: int) -> None:
+    """Write what happened where nothing else is: left of a spike, right of a crash; a plain has its number above it."""
+    second, count = max(opened, key=lambda each: each[1])
     colour = GOOD if outcome.scenario.drains else BAD
     style: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "linespacing": 1.15, "fontsize": 10.5}
     text = f"{outcome.figures.peak:,} new connections\nin the busiest second"
-    if count > top / 4:
+    if outcome.survivors is not None:
+        style |= {"xytext": (8, 0), "ha": "left", "va": "center"}
+        axis.annotate(text, (opened[-1][0], top * 0.75), color=colour, **style)
+        axis.annotate(_closes(outcome), (opened[-1][0], top * 0.3), color=GREY, **style)
+    elif count > top / 4:
         beside = min(second, _moment(outcome.events, "SIGTERM") or second)
         style |= {"xytext": (-8, 0), "ha": "right", "va": "center"}
         axis.annotate(text, (beside, top * 0.75), color=colour, **style)
@@ -163,6 +171,11 @@ def _closes(outcome: Outcome) -> str:
 def _verdict(outcome: Outcome) -> str:
     """Say in one line what the deployment did to the clients."""
     figures = outcome.figures
+    if (survivors := outcome.survivors) is not None:
+        return (
+            f"Longest stall of an event loop: {survivors.stall:.2f} s  ·  a handshake in the application: "
+            f"{survivors.set_up_p99:.2f} s (p99)  ·  last client back: {survivors.seconds:.1f} s"
+        )
     codes = {f"with {code}": count for code, count in figures.codes.items() if code != NO_CLOSE_FRAME}
     closed = codes | {"without a close frame": figures.cut}
     parts = [
@@ -173,14 +186,16 @@ def _verdict(outcome: Outcome) -> str:
     return "  ·  ".join(parts)
 
 
+def _is_struck(outcomes: Sequence[Outcome]) -> bool:
+    return all(each.scenario.strike for each in outcomes)
+
+
 def _deploys(outcomes: Sequence[Outcome]) -> bool:
-    return not all(each.scenario.crashes or each.scenario.course for each in outcomes)
+    return not all(each.scenario.strike or each.scenario.course for each in outcomes)
 
 
 def _headline(outcomes: Sequence[Outcome], plan: Plan) -> str:
     what = f"{plan.tasks} tasks with {plan.fleet.clients:,} open WebSockets: new connections per second"
-    if all(each.scenario.crashes for each in outcomes):
-        return f"Killing one of {what}"
     return f"Deploying {what}" if _deploys(outcomes) else what
 
 
@@ -197,7 +212,11 @@ def _subtitle(plan: Plan, *, deploys: bool = True) -> str:
 
 
 def _time_axis(plan: Plan, outcomes: Sequence[Outcome]) -> str:
-    scaled = "" if plan.times.scale == 1 else f"; 1 s here stands for {1 / plan.times.scale:g} s on ECS"
+    scaled = (
+        ""
+        if plan.times.scale == 1 or _is_struck(outcomes)
+        else f"; 1 s here stands for {1 / plan.times.scale:g} s on ECS"
+    )
     began = "the first target was deregistered" if _deploys(outcomes) else "it began"
     return f"seconds since {began}{scaled}"
 

@@ -137,9 +137,9 @@ async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation
     await fleet.wait_open()
     await asyncio.sleep(1.0)  # so that the last handshakes are no part of the graph
     survivors = None
-    if cluster.scenario.crashes:
-        situation.phase = "one task is killed"
-        survivors = await crash(cluster, tasks, lambda: _wait_back(fleet, plan))
+    if cluster.scenario.strike is not None:
+        situation.phase = "clients come back"
+        survivors = await crash(cluster, tasks, cluster.scenario.strike, lambda: _wait_back(fleet, plan))
     else:
         situation.phase = "deploying"
         if cluster.scenario.course is None:

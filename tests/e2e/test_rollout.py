@@ -99,6 +99,14 @@ def test_a_crash_without_and_with_a_limit_on_handshakes(tmp_path):
     assert "longest stall of an event loop" in output
 
 
+@pytest.mark.parametrize("options", [("--balancer", "tcp"), HAPROXY], ids=lambda options: options[1])
+def test_a_balancer_that_drops_a_third_of_its_connections(tmp_path, options):
+    """No task is lost, a third of the clients is, and all come back."""
+    _, scenarios = roll(tmp_path, "--scenario", "balancer-admission", "--reconnect", "immediate", *options)
+    figures = scenarios["balancer-admission"]["figures"]
+    assert (figures["cut"], figures["never_back"], figures["hops"]) == (20, 0, 1.0)
+
+
 @pytest.mark.parametrize("options", [("--fleet", "websockets"), HAPROXY], ids=lambda options: options[1])
 def test_other_clients_and_another_balancer_see_the_same(tmp_path, options):
     """Everyone is told one by one, before SIGTERM; it does not hang on what the lab brings along."""

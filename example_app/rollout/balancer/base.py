@@ -69,6 +69,10 @@ class Balancer(ABC):
     async def cut(self, target: Target) -> None:
         """Close every connection with *target* at once, without a word to either side."""
 
+    @abstractmethod
+    async def drop(self, share: float) -> None:
+        """Close a share of all connections at once, whichever, without a word to either side."""
+
     async def stop(self) -> None:
         """End the nodes."""
         for node in self.nodes:

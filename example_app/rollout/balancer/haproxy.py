@@ -15,6 +15,9 @@ __all__ = ["HAProxyBalancer", "MissingHAProxy"]
 TAKEN = "by 'stats socket command'"
 """How HAProxy ends its answer to a new address; its good answer to anything else is empty."""
 
+IN_A_LINE = 200
+"""Commands in one line, of which it reads 16 KiB."""
+
 CONFIGURATION = """\
 global
     stats socket {socket} mode 600 level admin
@@ -108,6 +111,18 @@ class HAProxyBalancer(Balancer):
         """Shut down the sessions of the server."""
         await self._command(f"shutdown sessions server tasks/task{self._slots[target]}")
 
+    async def drop(self, share: float) -> None:
+        """Shut down sessions one by one, many in a line: it knows no command for a part of them."""
+        for number in range(1, len(self.nodes) + 1):
+            found = [
+                line.partition(":")[0]
+                for line in (await self._ask(number, "show sess")).splitlines()
+                if " fe=clients " in line
+            ]
+            dropped = [f"shutdown session {each}" for each in found[: round(share * len(found))]]
+            for first in range(0, len(dropped), IN_A_LINE):
+                await self._ask(number, ";".join(dropped[first : first + IN_A_LINE]))
+
     async def retire(self) -> None:
         """Let the frontend listen no more."""
         await self._command("disable frontend clients")
@@ -117,14 +132,18 @@ class HAProxyBalancer(Balancer):
 
     async def _command(self, command: str) -> None:
         for number, node in enumerate(self.nodes, 1):
-            reader, writer = await asyncio.open_unix_connection(self._socket(number))
-            writer.write(command.encode() + b"\n")
-            answer = (await reader.read()).decode().strip()
-            writer.close()
-            await writer.wait_closed()
+            answer = await self._ask(number, command)
             if answer and not answer.endswith(TAKEN):
                 msg = f"{node.name} answers “{command}” with “{answer}”; see {node.log}"
                 raise RuntimeError(msg)
+
+    async def _ask(self, number: int, command: str) -> str:
+        reader, writer = await asyncio.open_unix_connection(self._socket(number))
+        writer.write(command.encode() + b"\n")
+        answer = (await reader.read()).decode().strip()
+        writer.close()
+        await writer.wait_closed()
+        return answer
 
 
 async def _wait_up(node: Child, door: Path) -> None:

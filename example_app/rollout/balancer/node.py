@@ -27,6 +27,8 @@ async def serve(port: int, rule: Rule) -> None:
         elif "cut" in order:
             host, target_port = order["cut"]
             splices.cut((host, target_port))
+        elif "drop" in order:
+            splices.drop(order["drop"])
         elif "retire" in order:
             server.close()
 

@@ -41,6 +41,12 @@ class Splices:
         for side in list(self._open.get(target, ())):
             side.cut()
 
+    def drop(self, share: float) -> None:
+        """Close a share of the connections with each target at once."""
+        for sides in self._open.values():
+            for side in list(sides)[: round(share * len(sides))]:
+                side.cut()
+
 
 class Side(asyncio.Protocol):
     """One of the two sides; reading stops on one while the other cannot write."""

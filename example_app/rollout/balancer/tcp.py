@@ -37,6 +37,11 @@ class TCPBalancer(Balancer):
         for node in self.nodes:
             node.emit({"cut": target})
 
+    async def drop(self, share: float) -> None:
+        """Tell every node."""
+        for node in self.nodes:
+            node.emit({"drop": share})
+
     async def retire(self) -> None:
         """Tell every node."""
         for node in self.nodes:

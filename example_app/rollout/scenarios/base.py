@@ -10,7 +10,21 @@ from starlette.types import Lifespan
 
 from example_app.server import connect, health
 
-__all__ = ["Scenario", "plain_app"]
+__all__ = ["Scenario", "Strike", "plain_app"]
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """
+    What is lost in one moment, without a drain.
+
+    Attributes:
+        tasks: How many of so many tasks are killed.
+        connections: Share of its connections that the balancer drops.
+    """
+
+    tasks: Callable[[int], int] = lambda _: 0
+    connections: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +37,7 @@ class Scenario:
         title: One line for the picture.
         app: What uvicorn runs: a function that makes the application.
         drains: Whether the task has the package's admin route, and the lab asks it how far it is.
-        crashes: Whether one task is killed, in place of a deployment; the application then tells ``/watch``.
+        strike: What is lost in place of a deployment; the application then tells ``/watch``.
         environment: What its tasks are told besides.
         course: What happens in place of a deployment, given the cluster and its tasks.
     """
@@ -32,7 +46,7 @@ class Scenario:
     title: str
     app: str
     drains: bool = False
-    crashes: bool = False
+    strike: Strike | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     course: Callable[[Any, Any], Awaitable[None]] | None = None
 

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from example_app.rollout.scenarios.base import Scenario
+from example_app.rollout.scenarios.base import Scenario, Strike
 from example_app.server import connect, health
 from starlette_drain import DrainMiddleware
 
-__all__ = ["CRASHES", "app"]
+__all__ = ["CRASHES", "app", "struck"]
 
 QUERY = 0.02
 """Seconds that the database takes for one handshake."""
@@ -37,21 +37,22 @@ TITLES = {
 }
 
 
-def _scenario(name: str) -> Scenario:
+def struck(name: str, title: str, strike: Strike) -> Scenario:
+    """Make a scenario of tasks that ask the database; with the limit where its *name* says so."""
     environment = {"DRAIN_ADMISSION": "auto"} if name.endswith("admission") else {}
     if "slow" in name:
         environment["ROLLOUT_DATABASE"] = "slow"
     return Scenario(
         name=name,
-        title=TITLES[name],
+        title=title,
         app=f"{__name__}:app",
         drains="DRAIN_ADMISSION" in environment,
-        crashes=True,
+        strike=strike,
         environment=environment,
     )
 
 
-CRASHES = tuple(map(_scenario, TITLES))
+CRASHES = tuple(struck(name, title, Strike(lambda _: 1)) for name, title in TITLES.items())
 """Without and with a limit on the handshakes in progress."""
 
 

@@ -101,3 +101,14 @@ def test_the_cut_ends_both_sides_at_once(sides):
     target.connection_made(FakeTransport())
     client.cut()
     assert (client.transport.done[-1], target.transport.done[-1]) == (("abort",), ("abort",))
+
+
+def test_a_share_of_each_target_is_dropped():
+    """The others notice nothing."""
+    splices = splice.Splices(routing.Routing("round-robin"))
+    sides = [splices.accept() for _ in range(9)]
+    for side in sides:
+        side.transport = FakeTransport()
+    splices._open = {A: set(sides[:6]), B: set(sides[6:])}
+    splices.drop(1 / 3)
+    assert [sum(bool(side.transport.done) for side in those) for those in (sides[:6], sides[6:])] == [2, 1]
