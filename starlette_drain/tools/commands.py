@@ -12,6 +12,7 @@ from starlette_drain.tools.plan.command import plan
 from starlette_drain.tools.recording import record
 from starlette_drain.tools.rehearse.command import rehearse
 from starlette_drain.tools.tasks.command import cancel, start, status, watch
+from starlette_drain.tools.tasks.rotate import rotate
 
 __all__ = ["run"]
 
@@ -33,7 +34,7 @@ def group() -> None:
     """Inspect and drain running tasks, and check before you deploy."""
 
 
-for each in (status, watch, start, cancel, rehearse, plan, doctor, record):
+for each in (status, watch, start, cancel, rotate, rehearse, plan, doctor, record):
     group.add_command(each)
 
 

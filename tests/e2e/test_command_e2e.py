@@ -80,6 +80,22 @@ async def test_a_drain_from_the_container_itself(start, command):
     assert server.trouble == []
 
 
+async def test_a_rotation_from_the_container_and_from_elsewhere(start, command):
+    """Started without a token, seen with one, and cancelled."""
+    server = start(env={"DRAIN_ADMIN_TOKEN": TOKEN})
+    async with listeners([server.websocket("/ws")] * SESSIONS):
+        code, out, err = command("rotate", "--fleet-rate", "0.1")
+        assert code == 0, out + err
+        assert "0 asked, 30 remain, 0.10/s, 300 s left" in out
+        elsewhere = ("--url", server.url, "--json")
+        code, out, _ = command("rotate", *elsewhere, DRAIN_ADMIN_TOKEN=TOKEN)
+        assert (code, json.loads(out)["window"]) == (0, 300.0)
+        assert command("rotate", "--window", "60")[0] == 1
+        code, out, _ = command("rotate", "--cancel")
+        assert (code, out) == (0, f"process {server.pid}: no rotation runs\n")
+        assert command("rotate", "--cancel")[0] == 1
+
+
 async def test_the_socket_is_private_and_goes_with_the_server(start, command, directory):
     """Only its user can open it, and a server that has ended leaves nothing behind."""
     server = start()

@@ -14,13 +14,26 @@ from typing import Any, Protocol
 
 from starlette_drain._workers.shared_directory import find_sockets
 
-__all__ = ["TOKEN", "Channel", "HttpChannel", "Refused", "SocketChannel", "Unreachable", "find_channel", "shown_in"]
+__all__ = [
+    "ROTATION",
+    "TOKEN",
+    "Channel",
+    "HttpChannel",
+    "Refused",
+    "SocketChannel",
+    "Unreachable",
+    "find_channel",
+    "shown_in",
+]
 
 PATIENCE = 5.0
 """Seconds that a process has to answer. A command may wait 2 s for a slow file system."""
 
 PROBE = 2.0
 """The same for a look: a worker that takes longer is stuck, and another one is asked."""
+
+ROTATION = "/rotation"
+"""Below the admin route: that of a rotation."""
 
 LONGEST = 4 * 1024 * 1024
 """Bytes of an answer."""
@@ -48,9 +61,9 @@ class Refused(Exception):
 class Channel(Protocol):
     """A way to one task."""
 
-    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """
-        Return the code of an answer, and the answer.
+        Return the code of an answer, and the answer, of the admin route or of *path* below it.
 
         Raises:
             Unreachable: If there is none.
@@ -69,20 +82,20 @@ class SocketChannel:
     def __init__(self, sockets: Sequence[Path]) -> None:
         self._sockets = list(sockets)
 
-    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """Ask the first worker that answers: one that is stuck would obey a command whenever it wakes up."""
         reasons: dict[str, None] = {}
-        for path in list(self._sockets):
+        for file in list(self._sockets):
             try:
-                answer = _ask_socket(path, {"method": "GET"}, PROBE)
+                answer = _ask_socket(file, {"method": "GET", "path": path}, PROBE)
                 if method != "GET":
-                    answer = _ask_socket(path, {"method": method, "body": body}, PATIENCE)
+                    answer = _ask_socket(file, {"method": method, "body": body, "path": path}, PATIENCE)
             except (OSError, ValueError) as error:
-                reasons[f"process {path.name.rpartition('-')[2]}: {_why(error)}"] = None
-                self._sockets.remove(path)  # it is asked last from now on
-                self._sockets.append(path)
+                reasons[f"process {file.name.rpartition('-')[2]}: {_why(error)}"] = None
+                self._sockets.remove(file)  # it is asked last from now on
+                self._sockets.append(file)
                 continue
-            return _judged(int(answer.get("status") or 0), answer.get("body"))
+            return _judged(int(answer.get("status") or 0), answer.get("body"), path)
         raise Unreachable("no process of the task answers (" + "; ".join(reasons) + ")")
 
 
@@ -105,19 +118,19 @@ class HttpChannel:
         # Through no proxy, and on to no other address: the token is for this one.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
 
-    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """Ask over HTTP."""
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(self._url, data, headers, method=method)  # noqa: S310 - checked above
+        request = urllib.request.Request(self._url.rstrip("/") + path, data, headers, method=method)  # noqa: S310 - checked above
         try:
             with self._opener.open(request, timeout=PATIENCE) as response:
-                return _judged(response.status, json.loads(response.read(LONGEST)))
+                return _judged(response.status, json.loads(response.read(LONGEST)), path)
         except urllib.error.HTTPError as error:
             with error, suppress(ValueError):
-                return _judged(error.code, json.loads(error.read(LONGEST)))
+                return _judged(error.code, json.loads(error.read(LONGEST)), path)
             raise Refused(error.code, f"{self._url} answers {error.code}{_meaning(error.code)}") from None
         except (OSError, http.client.HTTPException) as error:
             msg = f"{self._url} does not answer: {_why(getattr(error, 'reason', error))}"
@@ -165,14 +178,14 @@ def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = 
     return f"process {main}", SocketChannel(paths)
 
 
-def shown_in(body: Any) -> dict[str, Any]:
+def shown_in(body: Any, path: str = "") -> dict[str, Any]:
     """
-    Return an answer of ``GET /drain``.
+    Return an answer of the admin route, or of *path* below it.
 
     Raises:
         Unreachable: If *body* is none.
     """
-    if not isinstance(body, dict) or not {"state", "sessions", "triggers"} <= body.keys():
+    if not isinstance(body, dict) or not ({"state"} if path else {"state", "sessions", "triggers"}) <= body.keys():
         msg = "that is not the answer of starlette_drain: give the address of the admin route"
         raise Unreachable(msg)
     return body
@@ -195,10 +208,10 @@ def _ask_socket(path: Path, request: Mapping[str, Any], patience: float) -> dict
     return answered
 
 
-def _judged(status: int, body: Any) -> tuple[int, dict[str, Any]]:
+def _judged(status: int, body: Any, path: str) -> tuple[int, dict[str, Any]]:
     if status >= 400:
         raise Refused(status, str(body.get("error") if isinstance(body, dict) else f"it answers {status}"))
-    return status, shown_in(body)
+    return status, shown_in(body, path)
 
 
 def _pid_of(path: Path) -> int:

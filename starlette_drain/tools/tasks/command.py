@@ -17,7 +17,17 @@ from starlette_drain.tools.tasks.service import ServiceTasks, place_of
 from starlette_drain.tools.tasks.view import console, is_lively, line, outcome_table, print_out, screen
 from starlette_drain.tools.values import Number
 
-__all__ = ["cancel", "start", "status", "watch"]
+__all__ = [
+    "CannotRun",
+    "ask",
+    "cancel",
+    "channels_of",
+    "json_option",
+    "start",
+    "status",
+    "watch",
+    "which_task",
+]
 
 LOOK = 0.5
 """Seconds between two looks at a task."""
@@ -114,7 +124,7 @@ def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-as_json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json_", is_flag=True, help="Print JSON.")
 timeout_option = click.option(
     "--timeout", type=Number(most=86_400), default=None, help="Give up after this many seconds, with exit code 1."
 )
@@ -122,7 +132,7 @@ timeout_option = click.option(
 
 @click.command()
 @which_task
-@as_json_option
+@json_option
 def status(*, as_json_: bool, **which: Any) -> int:
     """
     Show a task, or all tasks of a service.
@@ -146,7 +156,7 @@ def status(*, as_json_: bool, **which: Any) -> int:
 @click.command()
 @which_task
 @timeout_option
-@as_json_option
+@json_option
 def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
     """
     Follow a drain to its end and print its report.
@@ -167,7 +177,7 @@ def watch(*, timeout: float | None, as_json_: bool, **which: Any) -> int:
 @click.option("--taken-out", is_flag=True, help="The balancer sends nothing new here: refuse late arrivals.")
 @click.option("--wait", is_flag=True, help="Wait for the end of the drain.")
 @timeout_option
-@as_json_option
+@json_option
 def start(
     *,
     wait: bool,
@@ -190,9 +200,9 @@ def start(
     order = {"window": window, "age": age, "taken_out": taken_out}
     body: dict[str, Any] = {field: value for field, value in order.items() if value not in (None, False)}
     body["reason"] = reason or "requested by the starlette-drain command"
-    with _channels(which) as channels:
+    with channels_of(which) as channels:
         ((name, channel),) = channels.items()
-        code, shown = _ask(channel, "POST", body)
+        code, shown = ask(channel, "POST", body)
         if not wait:
             _tell(as_json_, shown, _started(name, shown, is_new=code == BEGAN))
             return 0
@@ -203,17 +213,17 @@ def start(
 
 @click.command()
 @which_task
-@as_json_option
+@json_option
 def cancel(*, as_json_: bool, **which: Any) -> int:
     """
     Cancel the drain of a task or a service.
 
     The tasks serve again. Exit code 1 if there is no drain, or it is too late.
     """
-    with _channels(which) as channels:
+    with channels_of(which) as channels:
         if len(channels) == 1:
             ((name, channel),) = channels.items()
-            _, shown = _ask(channel, "DELETE")
+            _, shown = ask(channel, "DELETE")
             _tell(as_json_, shown, _cancelled(name, shown))
             return 0
         outcomes: dict[str, Any] = {}
@@ -310,7 +320,7 @@ def _source(which: dict[str, Any]) -> Iterator[Source]:
 
 
 @contextlib.contextmanager
-def _channels(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
+def channels_of(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
     """Give the ways to the tasks that are to be told, by their names."""
     try:
         service = _service(which)
@@ -347,7 +357,8 @@ def _look(source: Source) -> Sequence[Seen]:
         raise CannotRun(str(error)) from None
 
 
-def _ask(channel: Channel, method: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+def ask(channel: Channel, method: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    """Ask a task; what it does not answer, or refuses, is the command's error."""
     try:
         return channel.ask(method, body)
     except Unreachable as error:

@@ -17,7 +17,7 @@ from typing import Any
 from starlette_drain.aws.api.calls import AwsCalls, region_of
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import AwsCallFailed
-from starlette_drain.tools.tasks.channel import Channel, HttpChannel, Refused, Unreachable, shown_in
+from starlette_drain.tools.tasks.channel import ROTATION, Channel, HttpChannel, Refused, Unreachable, shown_in
 from starlette_drain.tools.tasks.seen import Seen
 
 __all__ = ["EcsTask", "ExecChannel", "ServiceTasks", "exec_line", "place_of"]
@@ -41,6 +41,12 @@ PORT = 8000
 
 ENDED = ("STOPPED", "DELETED")
 """The last status of a task that is gone."""
+
+INSIDE = {
+    "": {"GET": ["status"], "POST": ["start"], "DELETE": ["cancel"]},
+    ROTATION: {"GET": ["rotate"], "POST": ["rotate"], "DELETE": ["rotate", "--cancel"]},
+}
+"""The commands that ask the same in the container, by path and method."""
 
 TOOLS = ("aws", "session-manager-plugin")
 """What ECS Exec needs on this machine."""
@@ -86,9 +92,9 @@ class ExecChannel:
         self._run = run or _run
         self._which = which
 
-    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """Run the command in the container."""
-        inside = ["starlette-drain", {"GET": "status", "POST": "start", "DELETE": "cancel"}[method], "--json"]
+        inside = ["starlette-drain", *INSIDE[path][method], "--json"]
         for name, value in (body or {}).items():
             inside.append(f"--{name.replace('_', '-')}")
             inside += [] if value is True else [str(value)]
@@ -109,7 +115,7 @@ class ExecChannel:
                     answer = json.loads(each)
                 except ValueError:
                     break
-                return 200, shown_in(answer["tasks"][0]["shown"] if "tasks" in answer else answer)
+                return 200, shown_in(answer["tasks"][0]["shown"] if "tasks" in answer else answer, path)
             if each.startswith("Error: "):
                 raise Refused(409 if method == "DELETE" else 500, each.removeprefix("Error: "))
         msg = f"ECS Exec returned no answer; run: {line}"
@@ -192,13 +198,15 @@ class ServiceTasks:
         is_leaving = any(each.is_stopping for each in self._tasks.values())
         return self._is_steady and not is_leaving and all(each.state != "draining" for each in tasks)
 
-    def ask(self, task: EcsTask, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(
+        self, task: EcsTask, method: str, body: Mapping[str, Any] | None = None, path: str = ""
+    ) -> tuple[int, dict[str, Any]]:
         """Ask a task, straight where there is a route."""
         reason = "DRAIN_ADMIN_TOKEN is not set here"
         if self._token and task.address and self._routes.get(task.arn, True):
             host = f"[{task.address}]" if ":" in task.address else task.address
             try:
-                answer = HttpChannel(f"http://{host}:{self._port or PORT}/drain", self._token).ask(method, body)
+                answer = HttpChannel(f"http://{host}:{self._port or PORT}/drain", self._token).ask(method, body, path)
             except Unreachable as error:
                 if self._routes.get(task.arn):  # there was a route, so it is the task that does not answer
                     raise
@@ -208,7 +216,7 @@ class ServiceTasks:
                 self._routes[task.arn] = True
                 return answer
         try:
-            return self._by_exec(task).ask(method, body)
+            return self._by_exec(task).ask(method, body, path)
         except Unreachable as error:
             msg = f"{reason}; {error}"
             raise Unreachable(msg) from None
@@ -314,9 +322,9 @@ class _Route:
     def __init__(self, service: ServiceTasks, task: EcsTask) -> None:
         self._service, self._task = service, task
 
-    def ask(self, method: str, body: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """Ask it."""
-        return self._service.ask(self._task, method, body)
+        return self._service.ask(self._task, method, body, path)
 
 
 def place_of(cluster: str | None, service: str | None, task: str | None) -> str | None:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from starlette_drain.tools.tasks.channel import Refused, Unreachable
+from starlette_drain.tools.tasks.channel import ROTATION, Refused, Unreachable
 from starlette_drain.tools.tasks.service import EcsTask, ExecChannel, exec_line, place_of
 
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/main/0123456789abcdef0123456789abcdef"
@@ -50,6 +50,17 @@ def test_a_command():
     body = {"window": 60.0, "taken_out": True, "reason": "rack 7"}
     assert channel(json.dumps(SHOWN), ran).ask("POST", body) == (200, SHOWN)
     assert ran[0][-1] == "starlette-drain start --json --window 60.0 --taken-out --reason 'rack 7'"
+
+
+def test_a_rotation():
+    """It is asked for by its own command, whose answer is the rotation."""
+    ran = []
+    way = channel(json.dumps({"state": "none"}), ran)
+    for method, body in (("GET", None), ("POST", {"window": 60.0}), ("DELETE", None)):
+        assert way.ask(method, body, ROTATION) == (200, {"state": "none"})
+    assert [words[-1].removeprefix("starlette-drain ") for words in ran] == [
+        "rotate --json", "rotate --json --window 60.0", "rotate --cancel --json",
+    ]  # fmt: skip
 
 
 def test_a_refusal():

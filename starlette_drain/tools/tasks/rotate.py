@@ -1,0 +1,133 @@
+"""``starlette-drain rotate``: start, show and cancel a rotation of one task, or of all tasks of a service."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from starlette_drain._core.pacing import SHORTEST_WINDOW
+from starlette_drain._core.turnover import LONGEST_ROTATION
+from starlette_drain.tools.tasks.channel import ROTATION, Channel, Refused, Unreachable
+from starlette_drain.tools.tasks.command import CannotRun, ask, channels_of, json_option, which_task
+from starlette_drain.tools.values import RATE, Number
+
+__all__ = ["rotate"]
+
+Answers = dict[str, dict[str, Any]]
+"""What the tasks answer, by name; an ``error`` if they do not obey."""
+
+
+@click.command()
+@which_task
+@click.option(
+    "--window",
+    type=Number(least=SHORTEST_WINDOW, most=LONGEST_ROTATION),
+    help="Start a rotation over so many seconds.",
+)
+@click.option(
+    "--fleet-rate",
+    type=RATE,
+    help="Start a rotation with at most so many sessions a second, all tasks together; lengthens the window if needed.",
+)
+@click.option("--share", type=Number("share", above=True, most=1.0), help="Of the sessions, at random; 1 is all.")
+@click.option("--age", type=Number(most=LONGEST_ROTATION), help="Seconds since the order; later sessions stay.")
+@click.option("--reason", help="For the log.")
+@click.option("--cancel", "is_cancel", is_flag=True, help="Let those stay that were not asked to leave.")
+@json_option
+def rotate(
+    *,
+    window: float | None,
+    fleet_rate: float | None,
+    share: float | None,
+    age: float | None,
+    reason: str | None,
+    is_cancel: bool,
+    as_json_: bool,
+    **which: Any,
+) -> int:
+    """
+    Ask all open sessions to leave once while the task serves; without options show the present rotation.
+
+    With --service the tasks rotate together, over one window. Exit code 1 if a task does not obey, or none rotates that
+    could be cancelled.
+    """
+    starts = window is not None or fleet_rate is not None
+    if is_cancel and (starts or any(each is not None for each in (share, age, reason))):
+        msg = "--cancel goes with none of --window, --fleet-rate, --share, --age, --reason"
+        raise click.UsageError(msg)
+    if not starts and any(each is not None for each in (share, age, reason)):
+        msg = "give --window or --fleet-rate to start a rotation"
+        raise click.UsageError(msg)
+    with channels_of(which) as channels:
+        if not starts:
+            method = "DELETE" if is_cancel else "GET"
+            answers = _each(channels, lambda channel: channel.ask(method, None, ROTATION)[1])
+        else:
+            over = window or SHORTEST_WINDOW
+            if fleet_rate is not None:
+                over = max(over, (1.0 if share is None else share) * _open(channels) / fleet_rate)
+            if over > LONGEST_ROTATION:
+                msg = f"at {fleet_rate:g}/s that takes {over:,.0f} s, and a rotation {LONGEST_ROTATION:,.0f} s at most"
+                raise click.UsageError(msg)
+            answers = _start(channels, over, share=share, age=age or 0.0, reason=reason)
+    return _tell(answers, as_json=as_json_, is_cancel=is_cancel, is_one=not which["service"])
+
+
+def _open(channels: Mapping[str, Channel]) -> int:
+    """Return how many sessions the tasks have together: without one of them the rate would not be known."""
+    return sum(int(ask(channel, "GET")[1]["sessions"]["open"]) for channel in channels.values())
+
+
+def _start(
+    channels: Mapping[str, Channel], window: float, *, share: float | None, age: float, reason: str | None
+) -> Answers:
+    began = time.monotonic()
+
+    def start(channel: Channel) -> dict[str, Any]:
+        # A client that has moved to this task since the first one was told stays here.
+        passed = round(min(age + time.monotonic() - began, 0.99 * window), 3) if age or len(channels) > 1 else 0.0
+        order = {"window": round(window, 3), "share": share, "age": passed or None}
+        body = {name: value for name, value in order.items() if value is not None}
+        return channel.ask("POST", {**body, "reason": reason or "requested by the starlette-drain command"}, ROTATION)[
+            1
+        ]
+
+    return _each(channels, start)
+
+
+def _each(channels: Mapping[str, Channel], do: Callable[[Channel], dict[str, Any]]) -> Answers:
+    answers: Answers = {}
+    for name, channel in channels.items():
+        try:
+            answers[name] = do(channel)
+        except (Unreachable, Refused) as error:
+            answers[name] = {"error": str(error), "is_refusal": isinstance(error, Refused)}
+    return answers
+
+
+def _tell(answers: Answers, *, as_json: bool, is_cancel: bool, is_one: bool) -> int:
+    failed = [each for each in answers.values() if "error" in each]
+    if is_one and failed:
+        (failure,) = failed
+        raise (click.ClickException if failure["is_refusal"] else CannotRun)(failure["error"])
+    if as_json:
+        click.echo(json.dumps(next(iter(answers.values())) if is_one else answers))
+    else:
+        for name, shown in answers.items():
+            click.echo(f"{name}: {shown['error'] if 'error' in shown else _words(shown)}")
+        if not is_one and (rate := sum(each.get("rate", 0.0) for each in answers.values())):
+            click.echo(f"{len(answers)} tasks: {rate:.2f}/s")
+    if is_cancel:  # tasks that do not rotate are no failure, unless none does
+        return 0 if len(failed) < len(answers) and all(each["is_refusal"] for each in failed) else 1
+    return 1 if failed else 0
+
+
+def _words(shown: Mapping[str, Any]) -> str:
+    if shown["state"] == "none":
+        return "no rotation runs"
+    return (
+        f"{shown['state']} ({shown['reason'] or shown['trigger']}): {shown['asked']} asked, "
+        f"{shown['remaining']} remain, {shown['rate']:.2f}/s, {shown['time_left']:.0f} s left"
+    )
