@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from starlette_drain._core.admission import AdmissionPolicy
 from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warning
 from starlette_drain._core.turnover import LONGEST_ROTATION
@@ -16,6 +17,8 @@ from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.drawing import PlotNotPossible
 from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
 from starlette_drain.tools.plan.clients import CLIENTS
+from starlette_drain.tools.plan.crash import LONGEST as PLAYED
+from starlette_drain.tools.plan.crash import Crash, Returns, play
 from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
@@ -67,6 +70,17 @@ UNITS = dict.fromkeys(("rate", "peak", "each_task"), "/s") | {
     "by_round_robin": " times as many in an old task as in a new one, so nothing moves there",
 }
 """What `moves` tells, in words."""
+
+
+CRASH_ROWS: dict[str, Callable[[Returns], str]] = {
+    "last client back": lambda found: f"{found.back_after:.1f} s" if not found.not_back else "never",
+    f"not after {PLAYED:g} s": lambda found: f"{found.not_back:,}",
+    "set-up, p99": lambda found: f"{found.p99:.3f} s",
+    "attempts given up": lambda found: f"{found.gave_up:,}",
+    "attempts refused": lambda found: f"{found.refused:,}",
+    "in progress at most": lambda found: f"{found.most:,}",
+}
+"""What is told of a crash, for each limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +159,31 @@ class Asked:
 @click.option(
     "--scale-out", type=COUNT, help="Instead of a deployment: the rebalance after a scale-out to this number of tasks."
 )
+@click.option(
+    "--crash", type=COUNT, help="Instead of a deployment: so many tasks crash, and their clients come to the others."
+)
+@click.option(
+    "--set-up",
+    type=Number(above=True, most=60.0),
+    default=0.02,
+    show_default=True,
+    help="With --crash: what the application takes for a handshake.",
+)
+@click.option(
+    "--at-once",
+    type=COUNT,
+    default=20,
+    show_default=True,
+    help="With --crash: handshakes that a task sets up at once before each takes longer, such as its database pool.",
+)
+@click.option("--slows", is_flag=True, help="With --crash: the database does less in all the more it is asked.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the random numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--plot", metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib.")
 def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     """Compute what a deployment does to the clients."""
+    if given["crash"] is not None:
+        return _tell_crash(_crash(given), given["seed"], as_json=as_json)
     if (move := _move(given)) is not None:
         return _tell(move, as_json=as_json)
     asked = _asked(given)
@@ -194,6 +228,34 @@ def _move(given: dict[str, Any]) -> Move | None:
         msg = f"--scale-out {given['scale_out']} is not a scale-out of {tasks} tasks: give more"
         raise click.UsageError(msg)
     return scale_out(tasks, given["scale_out"], sessions, **how)
+
+
+def _crash(given: dict[str, Any]) -> Crash:
+    tasks, lost = given["tasks"], given["crash"]
+    if lost >= tasks:
+        msg = f"--crash {lost} leaves none of {tasks} tasks: give fewer"
+        raise click.UsageError(msg)
+    return Crash(
+        tasks, lost, given["sessions"], given["set_up"], given["at_once"], given["slows"], clients=given["clients"]
+    )
+
+
+def _tell_crash(crash: Crash, seed: int, *, as_json: bool) -> int:
+    limits = {"off": None, str(crash.at_once): AdmissionPolicy(crash.at_once), "auto": AdmissionPolicy()}
+    found = {name: play(crash, policy, seed) for name, policy in limits.items()}
+    troubles = crash.troubles()
+    advice = f'Set admission="auto", or "{crash.at_once}" if that is what each task sets up at once.'
+    if as_json:
+        played = {name: each.as_json() for name, each in found.items()}
+        told = {"arrive": crash.arrive, "rate": round(crash.rate, 3), "advice": advice, "admission": played}
+        click.echo(json.dumps({**told, "troubles": troubles}))
+        return 1 if troubles else 0
+    click.echo(f"come to each task    {crash.arrive:,}\nset up at best       {crash.rate:,.0f}/s in each task\n")
+    click.echo(f"{'admission':<20} " + "".join(f"{name:>12}" for name in found))
+    for title, show in CRASH_ROWS.items():
+        click.echo(f"{title:<20} " + "".join(f"{show(each):>12}" for each in found.values()))
+    click.echo("\n" + "\n".join([*troubles, advice]))
+    return 1 if troubles else 0
 
 
 def _tell(move: Move, *, as_json: bool) -> int:
