@@ -2,10 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 
-from example_app.rollout.clients.records import Loss
+from example_app.rollout.clients.records import Records
 from example_app.rollout.cluster import Cluster
 from example_app.rollout.measure import percentile
 from example_app.rollout.scenarios import Strike
@@ -39,7 +39,7 @@ class Survivors:
         checks: Health checks.
         late_checks: Those without an answer in time.
         seconds: From the first client's loss until every client was back; infinite where one never was.
-        ideal: The same if the tasks had always worked, from the moment at which the first client was back, as fast as
+        ideal: The same if the tasks had set up those that had connected, in their order and without a pause, as fast as
             they did while the middle nine tenths came back.
     """
 
@@ -59,14 +59,19 @@ class Survivors:
         shown = {each.name: f"{getattr(self, each.name):.3f}" for each in fields(self)}
         return shown | {"late_checks": f"{self.late_checks} of {self.checks}"}
 
-    def count_returns(self, losses: Iterable[Loss], crashed: float) -> None:
+    def count_returns(self, records: Records, crashed: float) -> None:
         """Take from what the clients remember how long it took until they were back."""
-        those = [each for each in losses if each.lost >= crashed]
-        returns = sorted(math.inf if each.back is None else each.back for each in those)
-        if returns:
-            began = min(each.lost for each in those)
-            self.seconds = returns[-1] - began
-            self.ideal = returns[0] - began + (percentile(returns, 0.95) - percentile(returns, 0.05)) / 0.9
+        losses = [each for each in records.losses if each.lost >= crashed]
+        returns = sorted(math.inf if each.back is None else each.back for each in losses)
+        if not returns:
+            return
+        began = min(each.lost for each in losses)
+        takes = (percentile(returns, 0.95) - percentile(returns, 0.05)) / (0.9 * len(returns))
+        connected = sorted(each for each in records.connected if each >= began)[: len(returns)]
+        self.seconds = returns[-1] - began
+        self.ideal = max(
+            (at - began + (len(returns) - place) * takes for place, at in enumerate(connected)), default=math.inf
+        )
 
 
 async def crash(

@@ -20,7 +20,7 @@ SURVIVORS = {
     "set_up_p99": "                                     p99",
     "late_checks": "health checks without an answer in 2 s",
     "seconds": "until the last client was back, seconds",
-    "ideal": "the same at an even rate",
+    "ideal": "the same on an ideal schedule",
 }
 """What became of the tasks that a crash has left."""
 

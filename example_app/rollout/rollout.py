@@ -155,7 +155,7 @@ async def _roll(cluster: Cluster, fleet: Fleet, plan: Plan, situation: Situation
     situation.phase = "collecting records"
     records = await fleet.finish()
     if survivors is not None:
-        survivors.count_returns(records.losses, cluster.events.times("fault")[0])
+        survivors.count_returns(records, cluster.events.times("fault")[0])
     return records, survivors
 
 
