@@ -192,6 +192,13 @@ def test_one_task_is_started_and_all_are_cancelled(lab, command):
     assert "starts to drain: 20 sessions" in out
     code, out, _ = command("status", *WEB, "--json")
     assert [each["shown"]["state"] for each in json.loads(out)["tasks"]] == ["draining", "serving", "serving"]
+    code, out, err = command("rotate", *WEB, "--fleet-rate", "0.5", "--json")
+    rotations = json.loads(out)
+    assert code == 1, out + err
+    assert "drain" in rotations.pop(one)["error"]
+    assert [each["state"] for each in rotations.values()] == ["rotating"] * 2
+    (window,) = {each["window"] for each in rotations.values()}
+    assert 2 * SESSIONS / 0.5 <= window <= 3 * SESSIONS / 0.5  # one of the three is emptying
     code, out, err = command("cancel", *WEB)
     assert code == 0, out + err
     assert "serves again" in out.splitlines()[0]
