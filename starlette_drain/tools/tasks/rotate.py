@@ -24,12 +24,12 @@ Answers = dict[str, dict[str, Any]]
 @click.option(
     "--window",
     type=Number(least=SHORTEST_WINDOW, most=LONGEST_ROTATION),
-    help="Start a rotation over so many seconds.",
+    help="Start a rotation over this time.",
 )
 @click.option(
     "--fleet-rate",
     type=RATE,
-    help="Start a rotation with at most so many sessions a second, all tasks together; lengthens the window if needed.",
+    help="Start a rotation at most this fast, in sessions a second of all tasks; lengthens the window if needed.",
 )
 @click.option("--share", type=Number("share", above=True, most=1.0), help="Of the sessions, at random; 1 is all.")
 @click.option("--age", type=Number(most=LONGEST_ROTATION), help="Seconds since the order; later sessions stay.")
