@@ -18,6 +18,8 @@ RUN_ASGI = ("uvicorn", "asgi")
 PASSES_ON = frozenset({"env", "gosu", "su-exec", "opentelemetry-instrument", "ddtrace-run", "newrelic-admin"})
 """They put the program that they start in their own place."""
 
+RELOADS = "--reload", "leave --reload out"
+
 STOP_SIGNALS = frozenset({"SIGTERM", "TERM", "15", "SIGINT", "INT", "2"})
 
 
@@ -81,8 +83,9 @@ def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
     elif command.starts_with and command.starts_with not in SERVERS | PASSES_ON:
         text = f"cannot tell whether {command.starts_with}, which starts {command.server}, passes SIGTERM on"
         yield Finding("note", "server", text, "see that it does, or start the server itself")
-    if command.has("--reload"):
-        yield Finding("unsafe", "server", "--reload runs the application in a child", "leave --reload out")
+    if command.has("--reload") or command.is_for_development:
+        what, remedy = ("fastapi dev", "use fastapi run") if command.is_for_development else RELOADS
+        yield Finding("unsafe", "server", f"{what} runs the application in a child", remedy)
     if command.option("--lifespan") == "off":
         text = "--lifespan off: the drain begins to watch with the first connection"
         yield Finding("note", "server", text, "leave --lifespan out, so that it watches from the start")
@@ -95,6 +98,9 @@ def _ends(command: ServerCommand) -> Iterator[Finding]:
     if command.server == "uvicorn" and command.graceful_timeout is None:
         text = "without --timeout-graceful-shutdown uvicorn waits for a client that reads nothing until SIGKILL"
         yield Finding("note", "server", text, "add --timeout-graceful-shutdown 5")
+    if limit := command.number("--limit-concurrency"):
+        text = f"--limit-concurrency {limit:g} refuses all requests while {limit:g} connections, sessions too, are open"
+        yield Finding("note", "server", text, "allow more than a task holds, clients that come back included")
     names = {"uvicorn": ("--limit-max-requests",), "gunicorn": ("--max-requests",)}
     if command.has(*names.get(command.server, ("--limit-max-requests", "--max-requests"))):
         text = "a limit on requests ends the process with all its sessions in one instant"

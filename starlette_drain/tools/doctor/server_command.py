@@ -52,6 +52,11 @@ class ServerCommand:
         """Seconds that uvicorn waits for connections to close; ``None`` where it says nothing."""
         return self.number("--timeout-graceful-shutdown") if self.server == "uvicorn" else None
 
+    @property
+    def is_for_development(self) -> bool:
+        """Whether it is ``fastapi dev``, which reloads unless it is told not to."""
+        return self.server == "fastapi" and "dev" in self.words and "--no-reload" not in self.words
+
     def option(self, *names: str) -> str | None:
         """Return the value of the first of *names* that is given, or ``None``."""
         for number, word in enumerate(self._options):

@@ -146,6 +146,8 @@ OUTSIDE = {
         "a shell",
     ),
     "--reload": (defined(command=(*UVICORN, "--reload")), "--reload"),
+    "fastapi dev": (defined(command=("fastapi", "dev", "app.py")), "fastapi dev runs the application in a child"),
+    "a limit on connections": (defined(command=(*UVICORN, "--limit-concurrency", "100")), "while 100 connections"),
     "a limit of uvicorn's in a variable": (defined(environment={"UVICORN_LIMIT_MAX_REQUESTS": "9"}), "a limit on"),
     "a limit of gunicorn's in a variable": (
         defined(
