@@ -62,7 +62,6 @@ class Session:
         "path",
         "reconnect_after",
         "shed_at",
-        "shed_for",
     )
 
     kind = "session"
@@ -73,8 +72,6 @@ class Session:
         self.is_open = False
         """Whether the handshake is complete: a session in its handshake is tracked too, and shed like any other."""
         self.shed_at: float | None = None
-        self.shed_for: str | None = None
-        """What asked it to leave where no drain did, such as its age."""
         self.active_at = opened_at
         """When the last message passed, in seconds; kept up to date only where ``shed_first`` is ``"idle"``."""
         self.reconnect_after: float | None = None

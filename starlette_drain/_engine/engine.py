@@ -641,7 +641,7 @@ class Engine:
             self._events.put(events.PaceChanged(now, run.drain_id, run.plan.describe(now), stance in WAITING))
 
     def _mark(self, session: Session, now: float, reconnect_delay: float, trigger: str | None = None) -> None:
-        session.shed_at, session.shed_for = now, trigger
+        session.shed_at = now
         session.reconnect_after = self.settings.retry_after + reconnect_delay
         self.returns.note(now, session.reconnect_after)
         self._count_returns()

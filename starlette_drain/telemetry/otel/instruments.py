@@ -29,7 +29,7 @@ from starlette_drain._core.events import (
     WatchReported,
     WorkersSeen,
 )
-from starlette_drain._core.session import Outcome
+from starlette_drain._core.session import Outcome, Session
 from starlette_drain.telemetry.base import OpenSessions
 from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
 
@@ -108,6 +108,8 @@ class Instruments:
         self._kinds: dict[str, dict[str, str]] = {}
         self._ends: dict[tuple[str, str], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
+        self._turned_over: set[Session] = set()
+        """Those that leave although no drain asked them; a slot in each session would cost all of them memory."""
         self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
         self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
         self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Arrivals turned away.")
@@ -128,6 +130,8 @@ class Instruments:
             case SessionClosed():
                 self._close(event)
             case SessionShed():
+                if event.trigger is not None:
+                    self._turned_over.add(event.session)
                 self._shed.add(1, self._asking if event.trigger is None else {"drain.trigger": event.trigger})
             case SessionRefused():
                 self._refused.add(1, {**self._of_kind(event.kind), "drain.refusal.reason": event.because})
@@ -194,8 +198,9 @@ class Instruments:
     def _close(self, event: SessionClosed) -> None:
         session = event.session
         reason = CLOSE_REASONS[event.outcome]
-        if event.outcome is Outcome.SHED and session.shed_for is not None:
-            reason = TURNOVER
+        if session in self._turned_over:
+            self._turned_over.discard(session)
+            reason = TURNOVER if event.outcome is Outcome.SHED else reason
         how = self._ends.get((session.kind, reason))
         if how is None:
             how = self._ends[session.kind, reason] = {**self._of_kind(session.kind), "drain.close.reason": reason}

@@ -298,11 +298,12 @@ def test_a_session_that_leaves_without_a_drain_says_for_what(telemetry):
 
 def test_an_end_for_which_the_convention_has_no_word_has_one_of_ours(telemetry):
     """A session that a rotation sent away did not see the application end."""
-    one = session()
-    one.shed_for = "rotation"
-    telemetry.emit(SessionClosed(2001.0, one, Outcome.SHED), SessionClosed(2001.0, one, Outcome.FORCED))
+    one, other = session(), session()
+    telemetry.emit(SessionShed(2000.0, one, "rotation"), SessionShed(2000.0, other, "rotation"))
+    telemetry.emit(SessionClosed(2001.0, one, Outcome.SHED), SessionClosed(2001.0, other, Outcome.FORCED))
+    telemetry.emit(SessionClosed(2002.0, one, Outcome.SHED))
     reasons = [each["drain.close.reason"] for each, _ in telemetry.values("drain.sessions.closed")]
-    assert reasons == ["turnover", "timeout"]
+    assert reasons == ["turnover", "timeout", "app_shutdown"]
 
 
 def test_a_drain_can_be_compared_with_its_plan(telemetry, monkeypatch):
