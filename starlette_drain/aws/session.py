@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
-from starlette_drain.aws.api.budget import CLUSTER_SHARE, ECS_REFILL, FEW, Bucket, fleet_interval, start_spread
+from starlette_drain.aws.api.budget import CLUSTER_SHARE, ECS_REFILL, FEW, PAIR, Bucket, fleet_interval, start_spread
 from starlette_drain.aws.api.calls import AwsCalls, Record, region_of, unobserved
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import Incomplete
@@ -28,9 +28,6 @@ __all__ = ["AWSSession", "OpenSession"]
 
 MANY = 5.0
 """Seconds between two first questions, for each task of the service: forty such services keep to the budget then."""
-
-PAIR = 2
-"""Tasks up to which a service asks at full pace from the start."""
 
 DISCOVERY_LIMIT = 30.0
 """Seconds for one attempt to find out what this task is, apart from the wait for its turn."""

@@ -17,7 +17,7 @@ pytestmark = [
 EXAMPLES = int(os.environ.get("TWIN_EXAMPLES", "0"))
 
 TWIN = settings(
-    max_examples=EXAMPLES or 500,
+    max_examples=EXAMPLES or 300,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,

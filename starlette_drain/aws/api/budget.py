@@ -22,9 +22,9 @@
 # so far that it would sleep through a deregistration.
 #
 # To learn that by being throttled alone would cost the others dearly: each of 8,000 tasks has to be throttled four
-# times. So a fresh task begins slowly. In a service of more than ten ECS, whose budget is another, is asked how many
-# tasks its cluster has, and they are all taken for tasks that ask as this one does. In a smaller one, or where ECS does
-# not say, it begins at an interval that notices in good time still. Either way each answer shortens it a little.
+# times. So a fresh task of more than two asks ECS, whose budget is another, how many tasks its cluster has, and takes
+# all of them for tasks that ask as this one does. Where ECS does not say, it begins at an interval that notices in good
+# time still. Either way each answer shortens it a little.
 #
 # Tasks that are started together would ask together. ECS tells how many there are, so each
 # draws its moment from the time in which all may ask. In a small service a task finds out first what its groups are and
@@ -43,6 +43,7 @@ __all__ = [
     "BURST",
     "ECS_REFILL",
     "FEW",
+    "PAIR",
     "REFILL",
     "START",
     "Bucket",
@@ -88,6 +89,9 @@ START = 60.0
 
 PATIENT = 8.0
 """Seconds for each task of a service by which a large cluster may put off its first look, at the most."""
+
+PAIR = 2
+"""Tasks up to which a service asks at full pace from the start, however many others its cluster has."""
 
 CLUSTER_SHARE = 0.45
 """Part of the budget that all tasks of a cluster may use to begin with."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette_drain.aws.api import elbv2
-from starlette_drain.aws.api.budget import FEW, fleet_interval
+from starlette_drain.aws.api.budget import FEW, PAIR
 from starlette_drain.aws.api.calls import AwsCalls
 from starlette_drain.aws.api.errors import AwsCallFailed, Incomplete, Trouble, TroubleKind
 from starlette_drain.aws.identity.balancers import (
@@ -150,7 +150,7 @@ class _Discovery:
             arns, size = {each.target_group_arn for each in registrations}, await self.records.size(self.service)
             in_awsvpc = self.task is not None and self.task.is_awsvpc
             self.is_brief = size > FEW and len(arns) == 1 and in_awsvpc and not self.settings.self_registration
-            cluster = await self._cluster_size(size, len(arns))
+            cluster = await self._cluster_size(size)
             await self.wait_turn(size, cluster, len(arns), self.is_brief)
         groups = await self._groups(registrations)
         targets: dict[str, OwnTarget] = {}
@@ -166,10 +166,9 @@ class _Discovery:
             targets[each.target_group_arn] = _merged(known, target) if known else target
         return TaskIdentity(tuple(targets.values()), self.task, self.service, tuple(self.troubles), tuple(self.notes))
 
-    async def _cluster_size(self, size: int, groups: int) -> int:
+    async def _cluster_size(self, size: int) -> int:
         """Return how many tasks the cluster has; 0 in a service so small that it makes no difference."""
-        shortest, share = self.settings.poll_interval, self.settings.poll_share
-        if self.records is None or fleet_interval(shortest, size, groups, share) <= shortest:
+        if self.records is None or size <= PAIR:
             return 0
         return await self.records.cluster_size()
 
