@@ -56,7 +56,7 @@ def _origin(group: WorkerGroup) -> str:
 def _recorder(settings: AwsSettings) -> "Recorder | None":
     if not settings.record:
         return None
-    from starlette_drain.telemetry.recorder import Recorder  # noqa: PLC0415
+    from starlette_drain.telemetry.recorder import Recorder  # noqa: PLC0415 - off by default
 
     return Recorder(settings)
 

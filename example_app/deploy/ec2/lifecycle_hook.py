@@ -41,22 +41,22 @@ def metadata(path: str) -> str | None:
     """Return what IMDSv2 has at *path*; ``None`` where there is nothing, or no answer."""
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     try:
-        token = _open(urllib.request.Request(f"{IMDS}/latest/api/token", method="PUT", headers=ttl))  # noqa: S310
-        held = {"X-aws-ec2-metadata-token": token}
-        return _open(urllib.request.Request(f"{IMDS}/latest/meta-data/{path}", headers=held))  # noqa: S310
+        token = _ask("api/token", method="PUT", headers=ttl)
+        return _ask(f"meta-data/{path}", headers={"X-aws-ec2-metadata-token": token})
     except (OSError, urllib.error.URLError) as error:
         logger.debug("%s: %s", path, error)
         return None
 
 
-def _open(request: urllib.request.Request) -> str:
-    with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 - the instance's own metadata
+def _ask(path: str, **request: Any) -> str:
+    asked = urllib.request.Request(f"{IMDS}/latest/{path}", **request)  # noqa: S310 - an address of the machine
+    with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - likewise
         return str(answer.read().decode())
 
 
 def drain(beat: Any) -> None:
     """Let the server drain, with a *beat* every minute. Where it cannot, the instance must end all the same."""
-    with subprocess.Popen(COMMAND) as draining:  # noqa: S603
+    with subprocess.Popen(COMMAND) as draining:  # noqa: S603 - a constant
         while draining.poll() is None:
             try:
                 draining.wait(HEARTBEAT)

@@ -44,7 +44,7 @@ async def slow(websocket):
 
 async def block(request):
     """Block the event loop: what no endpoint should do, and some do."""
-    time.sleep(600)  # noqa: ASYNC251
+    time.sleep(600)  # noqa: ASYNC251 - a worker that hangs
 
 
 app = create_app()
