@@ -24,6 +24,10 @@ def websocket_scope(path: str = "/ws", *, denial: bool = True, **more: Any) -> d
     return {**scope, "extensions": extensions, **more}
 
 
+running: set[asyncio.Task[None]] = set()
+"""Servers hold their tasks, and the event loop does not: a garbage collection could end a connection in mid-test."""
+
+
 class HandServer:
     """
     Plays the server of one WebSocket.
@@ -47,6 +51,8 @@ class HandServer:
         self._inbox: deque[dict[str, Any]] = deque([CONNECT] if connected else [])
         self._arrived = asyncio.Event()
         self.task = asyncio.create_task(self._run())
+        running.add(self.task)
+        self.task.add_done_callback(running.discard)
 
     async def _run(self) -> None:
         await self.app(self.scope, self.receive, self.send)
