@@ -1,5 +1,5 @@
 """
-Make every list of the options from their declarations: the typed dictionary, the page, the table of the README.
+Make every list of the options from their declarations: the typed dictionary and the tables of the page.
 
 The reference of the command is made from its help.
 
@@ -76,10 +76,10 @@ def default_text(value: Any) -> str:
     return f"`{value!r}`"
 
 
-def table(*, expert: bool, variables: bool) -> str:
+def table(*, expert: bool) -> str:
     """Return the rows of the main options, or of the others; three columns fit a phone."""
     rows = [
-        f"| `{name}`{f'<br>`{environment_name(name)}`' if variables else ''} "
+        f"| `{name}`<br>`{environment_name(name)}` "
         f"| {default_text(field.default)}{f' {declared.unit}' if declared.unit else ''} | {declared.meaning} |"
         for name, (field, declared) in options_of(Settings).items()
         if declared.expert is expert
@@ -107,7 +107,6 @@ LISTS = (
     (Path(options.__file__), None),
     (ROOT / "docs" / "settings.md", "main options"),
     (ROOT / "docs" / "settings.md", "expert options"),
-    (ROOT / "README.md", "main options"),
     (ROOT / "docs" / "command.md", "commands"),
 )
 """The files, and what stands there between two comments; ``None`` where the file is nothing else."""
@@ -120,11 +119,7 @@ def made(file: Path, part: str | None) -> str:
     begin, end = f"<!-- {part}: made by tests/make_options.py -->", f"<!-- end of {part} -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    made = (
-        commands()
-        if part == "commands"
-        else table(expert=part == "expert options", variables=file.name == "settings.md")
-    )
+    made = commands() if part == "commands" else table(expert=part == "expert options")
     return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 

@@ -334,7 +334,7 @@ needs_docs = pytest.mark.skipif(
 @needs_docs
 @pytest.mark.parametrize(("file", "part"), make_options.LISTS, ids=lambda each: getattr(each, "name", each))
 def test_every_list_is_made_from_the_declarations(file, part):
-    """`DrainOptions`, the page and the README are what tests/make_options.py makes."""
+    """`DrainOptions` and the pages are what tests/make_options.py makes."""
     assert file.read_text(encoding="utf-8") == make_options.made(file, part)
 
 
