@@ -50,15 +50,13 @@ class Settings:
     )
     window: float | None = some_seconds(
         240,
-        "How long the sessions have to leave. `None` takes the deregistration delay less a poll interval and the "
-        "margin; a longer window is shortened, with a warning.",
+        "Time for the sessions to leave. `None` takes the deregistration delay less a poll interval and the margin. "
+        "A longer window is shortened, with a warning.",
     )
-    margin: float = seconds(
-        15.0, "Time kept free for the last sessions before the balancer cuts; at most half of the delay.", expert=True
-    )
+    margin: float = seconds(15.0, "Time kept free before the balancer cuts; at most half of the delay.", expert=True)
     pacing: Pacing = option(
         EvenPacing(),
-        'How the sessions spread: `"even"`, `"rate:50"` (at most 50 sessions/s), `"batches:2"` (a batch every 2 s), '
+        'How the sessions spread: `"even"`, `"rate:50"` (at most 50/s), `"batches:2"` (a batch every 2 s), '
         '`"fleet:500"` (500/s for all draining tasks of the service together) or a `Pacing`.',
         parse=parse_pacing,
         takes_text=True,
@@ -69,7 +67,7 @@ class Settings:
     shed_first: ShedFirst | Precedence = option(
         "random",
         'Which sessions leave first: `"random"`, `"oldest"`, `"newest"`, `"idle"` (longest without a message), or a '
-        "callable that takes a session and returns a sort key.",
+        "callable that returns a sort key for a session.",
         expert=True,
         is_valid=lambda value: callable(value) or value in ("random", "oldest", "newest", "idle"),
         remedy="use 'random', 'oldest', 'newest', 'idle' or a callable that takes a session",
@@ -77,8 +75,8 @@ class Settings:
     )
     start_delay: float = seconds(
         10.0,
-        "Longest wait before the first session leaves, since other targets may be about to drain too; at most a "
-        "quarter of the window.",
+        "Longest wait before the first session leaves, in case other targets drain too; at most a quarter of the "
+        "window.",
         expert=True,
     )
     late_arrivals: Literal["auto", "refuse", "accept"] = option(
@@ -90,9 +88,9 @@ class Settings:
     )
     admission: AdmissionPolicy | None = option(
         None,
-        "How many handshakes may be in progress in the task; others wait, and are refused after 6 to 9 s. A number "
-        'such as `"32"`, or `"auto"` for a limit that follows their duration. `:observe` only counts; `:close` refuses '
-        "sessions that have a close code by an accept and 1013, not by 503.",
+        "Most handshakes in progress at once in the task; others wait, and are refused after 6 to 9 s. A number such "
+        'as `"32"`, or `"auto"` for a limit that follows their duration. `:observe` only counts; `:close` refuses '
+        "with an accept and 1013, where there is a close code, instead of 503.",
         expert=True,
         parse=parse_admission,
         takes_text=True,
@@ -114,12 +112,12 @@ class Settings:
     retry_after: float = seconds(
         5.0,
         "How long clients are asked to wait before they reconnect: `reconnect_after_ms` of a session, and "
-        "`Retry-After` of a refusal (spread up to twice that).",
+        "`Retry-After` of a refusal (up to twice that).",
         expert=True,
     )
     close_code: int = option(
         1012,
-        "Close code of sessions that have one: 1012 (Service Restart), 1001, 1013 or 3000 to 4999.",
+        "Close code of a session: 1012 (Service Restart), 1001, 1013 or 3000 to 4999.",
         parse=int,
         # RFC 6455 section 7.4.1: the others are reserved, or mean something else than "come back".
         is_valid=lambda value: is_whole(value) and (value in (1001, 1012, 1013) or 3000 <= value <= 4999),
@@ -127,13 +125,13 @@ class Settings:
     )
     grace: float = seconds(
         5.0,
-        "How long an application may take to notice the disconnect before it is cancelled, and a client to take the "
+        "Time for the application to notice the disconnect before it is cancelled, and for the client to take the "
         "close before it is given up.",
     )
     max_session_age: float | None = some_seconds(
         14400,
-        "Age at which a session is asked to leave without a drain, so that old sessions move to new tasks; up to a "
-        "fifth earlier, within the limit of the pacing. `None` sets no limit.",
+        "Age at which a session is asked to leave without a drain (up to a fifth earlier), so that old sessions move "
+        "to new tasks. `None` sets no limit.",
     )
     sigterm: Literal["auto"] | bool = option(
         "auto",
@@ -145,12 +143,12 @@ class Settings:
     )
     # An ALB cuts about 8 s after SIGTERM, as was seen once; AWS documents it nowhere.
     sigterm_window: float = seconds(
-        6.0, "How long the sessions have to leave after SIGTERM; it must fit into the container's `stopTimeout`."
+        6.0, "Time for the sessions to leave after SIGTERM; it must fit into the container's `stopTimeout`."
     )
     exit_when_drained: bool = switch(
         False,
-        "Whether to stop the process, or its supervisor, when the last session has gone, so that a deployment does "
-        "not wait out the delay.",
+        "Whether to stop the process, or its supervisor, when the last session has gone. A deployment then does not "
+        "wait for the delay.",
     )
     admin_token: str | None = option(
         None,
@@ -165,7 +163,7 @@ class Settings:
     )
     record: bool = switch(
         False,
-        "Whether to log what is seen of a deployment as JSON lines, with pseudonyms for all names, for "
+        "Whether to log the course of a deployment as JSON lines, with pseudonyms for all names, for "
         "`starlette-drain record`.",
         expert=True,
     )

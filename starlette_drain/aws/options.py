@@ -92,8 +92,8 @@ class AwsSettings(Settings):
     )
     poll_share: float = option(
         0.2,
-        "Share of the account's Describe calls that the polls of the whole fleet may use, up to 1; a large fleet polls "
-        "less often.",
+        "Share of the account's Describe calls that the polls of all tasks may use, up to 1; a large fleet polls less "
+        "often.",
         expert=True,
         parse=float,
         is_valid=lambda value: is_number(value) and 0 < value <= 1,
@@ -102,7 +102,7 @@ class AwsSettings(Settings):
 
     rebalance: bool = switch(
         False,
-        "Whether tasks move sessions to new ones after a scale-out, within the budget of the fleet; needs "
+        "Whether tasks move sessions to new tasks after a scale-out; needs "
         '`pacing="fleet:…"` and the least outstanding requests algorithm on the target group.',
         expert=True,
     )

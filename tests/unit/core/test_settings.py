@@ -359,7 +359,7 @@ def test_the_command_shows_every_option(capsys):
     assert [line.strip().split("=")[0] for line in told.splitlines() if line.startswith("  DRAIN_")] == sorted(
         map(environment_name, NAMES), key=lambda variable: is_expert(variable.removeprefix("DRAIN_").lower())
     )
-    assert "  DRAIN_GRACE=5 (seconds)\n      How long an application may take" in told
+    assert "  DRAIN_GRACE=5 (seconds)\n      Time for the application to notice" in told
 
 
 def is_expert(name):
