@@ -6,6 +6,7 @@ The reference of the command is made from its help.
 ``python tests/make_options.py`` writes them; a test fails where one differs.
 """
 
+from copy import copy
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -88,19 +89,33 @@ def table(*, expert: bool) -> str:
 
 
 def commands() -> str:
-    """Return the help of the commands that have no page of their own."""
-    parts = []
+    """Return the help of the commands that have no page of their own, with what several take shown once."""
+    status = context_of("status", group.commands["status"])
+    common = [record for each in status.command.get_params(status) if (record := each.get_help_record(status))]
+    formatter = status.make_formatter()
+    with formatter.section("Options"):
+        formatter.write_dl(common)
+    parts = [
+        f"`status`, `watch`, `start`, `cancel` and `rotate` take:\n\n```text\n{formatter.getvalue().rstrip()}\n```"
+    ]
     for name, command in group.commands.items():
         if name not in ("doctor", "plan"):
-            context = click.Context(
-                command,
-                info_name=f"starlette-drain {name}",
-                terminal_width=100,
-                max_content_width=100,
-                help_option_names=["-h", "--help"],  # as the command has them; click keeps what it made first
-            )
-            parts.append(f"### `{name}`\n\n```text\n{command.get_help(context)}\n```")
+            own = copy(command)
+            own.params = [each for each in command.params if each.get_help_record(status) not in common]
+            own.add_help_option = False
+            parts.append(f"### `{name}`\n\n```text\n{own.get_help(context_of(name, own))}\n```")
     return "\n\n".join(parts)
+
+
+def context_of(name: str, command: click.Command) -> click.Context:
+    """Return the context of a command on a page of 100 columns."""
+    return click.Context(
+        command,
+        info_name=f"starlette-drain {name}",
+        terminal_width=100,
+        max_content_width=100,
+        help_option_names=["-h", "--help"],  # as the command has them; click keeps what it made first
+    )
 
 
 LISTS = (
