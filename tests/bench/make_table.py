@@ -5,6 +5,7 @@ Run ``make bench``, look at what differs, then ``.venv/bin/python tests/bench/ma
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,33 @@ END = "<!-- until here -->"
 NOISE = "bare against bare"
 """Ends the name of a figure that says by how much the bare server differs from itself."""
 
-HEAD = ("", "bare", "with the middleware", "difference", "bare ÷ itself", "goal")
+HEAD = ("", "bare", "watched", "difference", "bare ÷ itself", "goal")
+
+SHOWN = (
+    r"in-process, \w+$",
+    r"a middleware that does nothing",
+    r"importing the package",
+    r"^bare, .*(asyncio|uvloop|deflate offered, [Tt]rue)$",
+    r"^in process, 100,000, .*(busiest|CPU)",
+    r"^real, .*(CPU|bare loop of closes$)",
+    r"^one bare server .*: (new connections|until)",
+    r"\(bare: one server cut\)",
+    r"failed|closed with 1006",
+    r"^resident with polling|CPU of a poll",
+    r"full collection",
+    r"longest stall$",
+)
+"""Patterns of the figures that the page shows besides those with a goal. The others stay in ``bench-results``."""
 
 
-def median(value: Mapping[str, float] | None, unit: str = "") -> str:
+def number(value: float) -> str:
+    """Return four digits of *value*, without an exponent below ten million."""
+    return f"{float(f'{value:.4g}'):,.7g}"
+
+
+def median(value: Mapping[str, float] | None) -> str:
     """Return a median."""
-    return f"{value['median']:,.4g} {unit}".strip() if value else ""
+    return number(value["median"]) if value else ""
 
 
 def difference(figure: Mapping[str, Any]) -> str:
@@ -31,26 +53,35 @@ def difference(figure: Mapping[str, Any]) -> str:
     sign, value = ("\N{MULTIPLICATION SIGN} ", figure["ratio"]) if is_ratio else ("+ ", figure["added"])
     if not value:
         return ""
-    text = f"{sign}{value['median']:,.4g}"
+    text = f"{sign}{number(value['median'])}"
     if value["low"] != value["high"]:
-        text += f" ({value['low']:,.4g} … {value['high']:,.4g})"
+        text += f" ({number(value['low'])}…{number(value['high'])})"
     return text.replace("+ -", "- ")
 
 
 def goal(figure: Mapping[str, Any]) -> str:
-    """Return what was to be reached, and whether it was."""
+    """Return the goal, and whether it was met."""
     if figure["goal"] is None:
         return ""
-    judged = {"ratio": "ratio", "added": "added", "ours": ""}[figure["judged"]]
-    return f"{judged} ≤ {figure['goal']:g}: {'met' if figure['met'] else '**missed**'}".strip()
+    sign = {"ratio": "\N{MULTIPLICATION SIGN} ", "added": "+ ", "ours": ""}[figure["judged"]]
+    return f"≤ {sign}{figure['goal']:g}: {'met' if figure['met'] else '**missed**'}"
 
 
-def rows(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def table(figures: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the figures that are shown, without columns that would be empty."""
+    columns = [each for each in zip(HEAD, *rows(figures), strict=True) if any(each[1:])]
+    head, *body = zip(*columns, strict=True)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body))
+
+
+def rows(figures: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     """Return the rows of a table: a figure and its noise share one."""
     noise = {name_of(each): each for each in figures if each["what"].endswith(NOISE)}
     for each in figures:
-        if not each["what"].endswith(NOISE):
-            yield row(each, noise.get(each["what"]))
+        what = each["what"]
+        is_shown = each["goal"] is not None or any(re.search(pattern, what) for pattern in SHOWN)
+        if is_shown and not what.endswith(NOISE):
+            yield row(each, noise.get(what))
 
 
 def name_of(noise: Mapping[str, Any]) -> str:
@@ -58,18 +89,16 @@ def name_of(noise: Mapping[str, Any]) -> str:
     return str(noise["what"].removesuffix(NOISE).rstrip(" :,"))
 
 
-def row(figure: Mapping[str, Any], noise: Mapping[str, Any] | None) -> str:
-    """Return one row of a table."""
-    unit = figure["unit"]
-    cells = (
-        figure["what"],
-        median(figure["bare"], unit),
-        median(figure["ours"], unit),
+def row(figure: Mapping[str, Any], noise: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the cells of one row."""
+    return (
+        f"{figure['what']} ({figure['unit']})" if figure["unit"] else figure["what"],
+        median(figure["bare"]),
+        median(figure["ours"]),
         difference(figure),
         median(noise["ratio"]) if noise else "",
         goal(figure),
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -81,9 +110,7 @@ def main() -> None:
         before, marker, rest = page.partition(begin)
         if not marker:
             sys.exit(f"{PAGE} has no place for {file.name}; add the two comments\n{begin}\n{END}")
-        head = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-        table = "\n".join([*head, *rows(seen["figures"])])
-        page = f"{before}{begin}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+        page = f"{before}{begin}\n\n{table(seen['figures'])}\n\n{END}{rest.partition(END)[2]}"
         sys.stdout.write(f"{file.stem}: {len(seen['figures'])} figures\n")
     PAGE.write_text(page)
 
