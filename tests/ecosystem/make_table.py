@@ -19,12 +19,10 @@ END = "<!-- until here -->"
 COLUMNS = {
     "server": "server",
     "versions": "seen with",
-    "client": "a drain: the client sees",
-    "endpoint": "the endpoint sees",
-    "stream": "an event stream has",
+    "client": "drain: the client sees",
     "late": "a late arrival gets",
     "sigterm": "SIGTERM: the client sees",
-    "sigterm_stream": "an event stream has, then",
+    "sigterm_stream": "SIGTERM: an event stream has",
     "exit": "it exits",
 }
 
