@@ -113,7 +113,7 @@ class Admission:
     def rate(self) -> float | None:
         """Return how many set-ups there are per second in the present storm."""
         storm = self._gate.storm
-        return storm.rate(self._loop.time()) if storm is not None and storm.set_up else None
+        return storm.rate(self._loop.time()) if storm.set_up else None
 
     def divide(self, share: int) -> None:
         """Take note that *share* processes have the task's arrivals among them."""
@@ -134,7 +134,7 @@ class Admission:
             "refused_ever": gate.refused_ever,
         }
 
-    # The works
+    # Internals
 
     def _let_in(self) -> None:
         now = self._loop.time()

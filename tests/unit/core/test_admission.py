@@ -245,6 +245,17 @@ def test_a_storm_ends_when_none_has_waited_for_a_while():
     assert task.gate.end_storm(task.now) is None
 
 
+def test_the_slowest_percent_does_not_count():
+    """One slow set-up of a hundred is not the p99; two are."""
+    storm = Storm(0.0, 0.0, 1, 1)
+    for _ in range(198):
+        storm.count(0.02)
+    storm.count(3.0)
+    assert storm.p99() == pytest.approx(0.02, rel=0.05)
+    storm.count(3.0)
+    assert storm.p99() == pytest.approx(3.0, rel=0.05)
+
+
 def test_a_storm_without_set_ups_has_no_p99():
     """There is nothing to say then."""
     assert Storm(0.0, 0.0, 1, 1).p99() == 0.0
