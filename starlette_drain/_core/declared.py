@@ -1,4 +1,4 @@
-"""How an option is declared: its default, meaning, unit and validation in one place, from which all lists are made."""
+"""Declares an option once: its default, meaning, unit and validation. All lists of options are generated from it."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -31,18 +31,18 @@ PREFIX = "DRAIN_"
 @dataclass(frozen=True, slots=True)
 class Option:
     """
-    What is declared of an option besides its name, type and default.
+    The declaration of an option, apart from its name, type and default.
 
     Attributes:
         meaning: One sentence, for every list of options.
-        unit: Of a number; empty where it has none.
+        unit: The unit of a number; empty if it has none.
         expert: Whether most installations leave it alone.
-        parse: Makes a value of the environment's text.
-        takes_text: Whether an argument may have the form of the environment too.
-        is_valid: Tells whether a value can work.
-        remedy: What to give where it cannot.
-        secret: Whether the value is never shown.
-        accepts: The type of the argument, where it is wider than that of the value.
+        parse: Converts the text of the environment variable; raises ValueError if it cannot.
+        takes_text: Whether the argument, too, may be such text.
+        is_valid: Returns whether a value is valid.
+        remedy: What to give instead of an invalid value.
+        secret: Whether to hide the value in errors and ``repr``.
+        accepts: The type of the argument, if it is wider than the type of the value.
     """
 
     meaning: str
@@ -56,7 +56,7 @@ class Option:
     accepts: str | None
 
     def error(self, name: str, value: Any) -> SettingsError:
-        """Return the error that names the option or variable, the value and the remedy."""
+        """Return an error that states the option or variable *name*, the value and the remedy."""
         return SettingsError(name, "…" if self.secret else value, self.remedy)
 
 
@@ -117,7 +117,7 @@ def switch(default: bool, meaning: str, *, expert: bool = False) -> Any:  # noqa
 
 
 def options_of(declaring: Any) -> dict[str, tuple[Field[Any], Option]]:
-    """Return each option that a dataclass declares, by its name: the field, and what is declared of it."""
+    """Return the options that a dataclass declares, by name: the field and its `Option`."""
     return {each.name: (each, each.metadata["option"]) for each in fields(declaring)}
 
 
@@ -127,22 +127,27 @@ def environment_name(option: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of *names* that *name* was probably meant to be."""
+    """Return the one of *names* that *name* most resembles, or ``None`` if none is close."""
     return next(iter(get_close_matches(name, names, 1)), None)
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether *value* is a finite number that a float can be."""
+    """Return whether *value* is a finite number that fits into a float."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether *value* is a whole number."""
+    """Return whether *value* is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def yes_or_no(text: str) -> bool:
-    """Return what a word in the environment means."""
+    """
+    Parse a boolean environment variable.
+
+    Raises:
+        ValueError: If *text* is none of ``1/true/yes/on`` and ``0/false/no/off``.
+    """
     match text.strip().lower():
         case "1" | "true" | "yes" | "on":
             return True
@@ -152,21 +157,21 @@ def yes_or_no(text: str) -> bool:
 
 
 def or_yes_or_no(word: str) -> Callable[[str], str | bool]:
-    """Return what reads *word*, or yes or no."""
+    """Return a parser that accepts *word* or a boolean."""
     return lambda text: word if text.strip().lower() == word else yes_or_no(text)
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names in *text*, which are separated by commas."""
+    """Split *text* at commas into names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def members(option: str, given: Any, needs: Iterable[str], remedy: str) -> tuple[Any, ...]:
     """
-    Return what is in *given*, an iterable of objects that have the attributes *needs*.
+    Return the members of *given*, an iterable of objects that have the attributes *needs*.
 
     Raises:
-        SettingsError: If it is something else, or one of them is.
+        SettingsError: If *given* is not an iterable, or a member is a class or lacks one of the attributes.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise SettingsError(option, given, remedy)

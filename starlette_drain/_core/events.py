@@ -1,7 +1,7 @@
 """
-What happened, as frozen events: the one language between the drain and its observers.
+Frozen events: everything that observers learn about a drain.
 
-An event carries no sentence; observers write those. All times are seconds on the event loop's monotonic clock.
+Events carry data; observers write the sentences. All times are in seconds on the event loop's monotonic clock.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class DrainStarted(Event):
     """
     The process began to drain *sessions* until *deadline*, at the pace that *pacing* describes.
 
-    *waits* says that this pace asks no session to leave for now.
+    *waits* is true if that pace asks no session to leave for now.
     """
 
     drain_id: str
@@ -68,7 +68,7 @@ class DrainStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainReplanned(Event):
-    """A further *cause* joined; *shortened* says whether it brought the deadline forward."""
+    """A further *cause* joined; *shortened* is true if it brought the deadline forward."""
 
     drain_id: str
     cause: DrainCause
@@ -81,7 +81,7 @@ class DrainReplanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainProgressed(Event):
-    """*percent* of the sessions have been asked or have left: 25, 50 and 75."""
+    """*percent* of the sessions have been asked to leave or have left: 25, 50 or 75."""
 
     drain_id: str
     percent: int
@@ -116,7 +116,7 @@ class DrainFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationStarted(Event):
-    """The process began to ask *sessions* to leave while it serves, as *rotation* says."""
+    """*rotation* began: *sessions* will be asked to leave while the process serves."""
 
     rotation: Rotation
     sessions: int
@@ -124,7 +124,7 @@ class RotationStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationProgressed(Event):
-    """A quarter of a rotation is done: sessions *asked*, *left* by themselves, *remaining* to be asked."""
+    """A rotation is *percent* done: sessions *asked*, *left* by themselves and *remaining* to be asked."""
 
     trigger: str
     percent: int
@@ -135,7 +135,12 @@ class RotationProgressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class RotationEnded(Event):
-    """A rotation is over after *seconds*; *outcome* is ``"complete"``, ``"cancelled"`` or ``"replaced"``."""
+    """
+    A rotation is over after *seconds*.
+
+    *outcome* is ``"complete"``, ``"cancelled"``, ``"replaced"`` (by another one) or ``"interrupted"`` (the application
+    ended).
+    """
 
     trigger: str
     outcome: str
@@ -154,7 +159,7 @@ class SessionOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionShed(Event):
-    """A session was asked to leave, by a drain or by *trigger*."""
+    """A session was asked to leave, by *trigger* or, if that is ``None``, by a drain."""
 
     session: Session
     trigger: str | None = None
@@ -162,7 +167,7 @@ class SessionShed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed(Event):
-    """A session is over; *outcome* says how it went, *code* its close code, where it has one (1006: it was lost)."""
+    """A session is over: how, and its close *code* if it has one (1006: the connection was lost)."""
 
     session: Session
     outcome: Outcome
@@ -171,7 +176,7 @@ class SessionClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class SessionRefused(Event):
-    """A late arrival was refused (*because* is ``"drain"``), or a handshake that waited too long (``"storm"``)."""
+    """A late arrival was refused (*because* is ``"drain"``), or a handshake that found no place (``"storm"``)."""
 
     kind: str
     path: str
@@ -180,7 +185,7 @@ class SessionRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class StormBegan(Event):
-    """More handshakes arrived than may be in progress; further ones are held, or only counted."""
+    """The limit on handshakes was reached; further ones are held, or only counted if *observes_only*."""
 
     limit: int
     in_progress: int
@@ -198,7 +203,7 @@ class StormProgressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class StormEnded(Event):
-    """No handshake had to wait for some seconds; *storm* has the figures, *limit* is the present one."""
+    """No handshake has had to wait for some seconds; *storm* has the figures, *limit* is the current limit."""
 
     storm: Storm
     limit: int
@@ -207,14 +212,14 @@ class StormEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class SignalReceived(Event):
-    """The process was told to stop, by the signal of this name."""
+    """The process was told to stop by *signal*, such as ``"SIGTERM"``."""
 
     signal: str
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerPolled(Event):
-    """A trigger asked its source and got *outcome* (a verdict, or the name of an error) after *seconds*."""
+    """A trigger polled its source and got *outcome* (a verdict or the name of an error) after *seconds*."""
 
     trigger: str
     outcome: str
@@ -223,7 +228,7 @@ class TriggerPolled(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerActed(Event):
-    """A trigger changed something outside: *deed* says what, such as a registration with a target group."""
+    """A trigger changed something outside the process: *deed* says what, such as a target registration."""
 
     trigger: str
     deed: str
@@ -231,7 +236,7 @@ class TriggerActed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerImpaired(Event):
-    """A trigger cannot work for now: the *problem* and the *remedy*. Emitted once until it is restored."""
+    """A trigger cannot work for now, because of *problem*; *remedy* says what to do. Emitted once until restored."""
 
     trigger: str
     problem: str
@@ -248,7 +253,7 @@ class TriggerRestored(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerStoodDown(Event):
-    """A trigger has nothing to do in this process, because *why*; *is_alarm* says that it should have."""
+    """A trigger is off in this process; *why* gives the reason, and *is_alarm* is true if it should be on."""
 
     trigger: str
     why: str
@@ -258,10 +263,10 @@ class TriggerStoodDown(Event):
 @dataclass(frozen=True, slots=True)
 class WatchReported(Event):
     """
-    Whether a trigger sees its source; emitted after its first poll, and when it changes.
+    Whether a trigger sees what it watches; emitted after its first poll, and when that changes.
 
-    *state* is ``"watching"``, ``"not yet"`` (what it watches for is not there) or ``"blind"`` (it was told nothing for
-    two intervals); *what* says in a clause what it looks at, and *because* why it is not watching.
+    *state* is ``"watching"``, ``"not yet"`` (what it watches is not there yet) or ``"blind"`` (no answer for two
+    intervals). *what* is a phrase for what it watches, and *because* says why it does not see it.
     """
 
     trigger: str
@@ -273,10 +278,10 @@ class WatchReported(Event):
 @dataclass(frozen=True, slots=True)
 class WatchChanged(Event):
     """
-    What may start a drain here; emitted soon after the start, and when it changes.
+    What may start a drain in this process; emitted soon after the start, and when that changes.
 
-    *watched* names the triggers in place, each with its state, *off* those that have nothing to do here, each with the
-    reason. *is_alarm* says that something should be watched here and is not.
+    *watched* lists the triggers in place, each with its state; *off* those that are off, each with the reason.
+    *is_alarm* is true if something should be watched here and is not.
     """
 
     watched: tuple[str, ...]
@@ -286,7 +291,7 @@ class WatchChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class WindowTooLong(Event):
-    """The *window* does not fit under the deregistration *delay*, of which *fits* seconds can be used."""
+    """The *window* does not fit into the deregistration *delay*, of which only *fits* seconds can be used."""
 
     window: float
     fits: float
@@ -296,10 +301,10 @@ class WindowTooLong(Event):
 @dataclass(frozen=True, slots=True)
 class WorkersSeen(Event):
     """
-    How many *workers* the task has, and which of them are *silent*: emitted by each worker when that changes.
+    The number of *workers* of the task, and which are *silent*; emitted by each worker when that changes.
 
-    *silent* holds the process ids of those without a heartbeat for five seconds: their event loop hangs, or they were
-    stopped.
+    *silent* holds the process ids of those without a heartbeat for five seconds: their event loop is blocked, or the
+    process is suspended.
     """
 
     workers: int

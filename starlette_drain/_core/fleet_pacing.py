@@ -1,20 +1,21 @@
 # One budget for a fleet whose tasks do not talk to one another.
 #
-# Every answer about the target group says how many tasks drain (D) and how many could take their clients in (H). So
-# each draining task sheds at its part of the budget, and takes a new part with every answer. No two tasks ask at the
-# same moment: while the number that drain rises, those who asked early would go on with parts that are too large, and
-# the sum would exceed the budget until they have asked again. So D is not taken for the last word:
+# Every answer about the target group says how many tasks drain (D) and how many can take their clients (H). So each
+# draining task sheds at its part of the budget, and computes a new part after every answer. Tasks poll at different
+# times: while D rises, those that polled early would use parts that are too large, and the sum would exceed the budget
+# until they poll again. So D alone is not enough:
 #
-#   - A deployment at 100/200 or 50/100 takes out half of those that live, so (D + H) / 2 may drain where that is more.
-#     The first who asks knows it as well as the last: D goes up as H goes down, and the parts are equal all the time.
-#   - A task that is not among the D itself, since something else than the balancer has told it to leave (an event, the
-#     bake of a deployment, a command by hand), knows nothing of the others that were told so. D + H may drain.
+#   - A deployment at 100/200 or 50/100 (minimum and maximum healthy percent) takes out half of the running tasks, so
+#     (D + H) / 2 may drain, if that is more. This does not depend on when a task polls: D rises as H falls, so the
+#     parts are always equal.
+#   - A task that is not among the D, because something other than the balancer told it to leave (an event, the bake
+#     time of a deployment, a manual command), cannot know which others were told so too. D + H may drain.
 #
-# A part that is too small costs time, which is there: where it is not, the deadline wins.
+# A part that is too small costs time. If there is not enough time, the deadline wins.
 #
-# Where no other target is healthy, clients that are shed have nowhere to go. So the task waits for as long as its part
-# of the budget will still do for the rest: from the moment at which it just does, it sheds.
-"""A pace that shares one budget among all tasks of a fleet that drain at once."""
+# While no other target is healthy, clients that are shed have nowhere to go. So the task waits for as long as its part
+# of the budget still suffices for all of its sessions.
+"""A pacing that shares one budget among all tasks of a fleet that drain at once."""
 
 import math
 from dataclasses import dataclass
@@ -25,18 +26,18 @@ from starlette_drain.exceptions import SettingsError
 
 __all__ = ["FleetPacing", "FleetView"]
 
-A_LITTLE = 1e-6
-"""By what part a rate may be rounded wrong."""
+ROUNDING = 1e-6
+"""The relative error that rounding may cause in a rate."""
 
 
 class FleetView(NamedTuple):
     """
-    What one answer about the targets of a service says.
+    The targets of a service, as one answer counts them.
 
     Attributes:
         draining: Targets that are being deregistered.
-        healthy: Targets that could take new connections in.
-        counted: Whether this task is among those that drain.
+        healthy: Targets that accept new connections.
+        counted: Whether this task is among the draining ones.
     """
 
     draining: int
@@ -45,7 +46,7 @@ class FleetView(NamedTuple):
 
     @property
     def to_follow(self) -> int:
-        """How many more may drain, or do so unseen."""
+        """How many more tasks may drain soon, or drain already without being counted."""
         if not self.counted:
             return self.healthy
         return max(0, math.ceil((self.draining + self.healthy) / 2) - self.draining)
@@ -54,16 +55,19 @@ class FleetView(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class FleetPacing:
     """
-    A task's equal part of *limit* reconnects per second; none while no other target is healthy.
+    This task's equal part of *limit* reconnects per second; 0 while no other target is healthy.
 
-    The deadline always wins: where the part cannot meet it the rest is spread evenly over the time left, and
-    ``describe`` says so.
+    The deadline always wins: if the part is too small to meet it, the remaining sessions are spread evenly over the
+    time left, and ``describe`` says so.
 
     Args:
         limit: Reconnects per second that the whole service can take.
-        draining: Tasks that are seen to drain.
-        healthy: Targets that could take the clients in; ``None`` where that is unknown.
-        to_follow: Tasks that may drain besides.
+        draining: The number of draining tasks.
+        healthy: The number of targets that can take the clients; ``None`` if unknown.
+        to_follow: The number of further tasks that may drain.
+
+    Raises:
+        SettingsError: If *limit* is not a number above 0.
     """
 
     limit: float
@@ -82,7 +86,7 @@ class FleetPacing:
         return self.limit / max(1, self.draining + self.to_follow)
 
     def rate(self, remaining: float, time_left: float) -> float:
-        """Return the part, what the deadline needs where that is more, or nothing while no other is healthy."""
+        """Return the part, or the rate that the deadline needs if that is higher; 0 while paused."""
         if self.stance(remaining, time_left) == "paused":
             return 0.0
         return max(self.part, remaining / time_left)
@@ -90,17 +94,17 @@ class FleetPacing:
     def stance(self, remaining: float, time_left: float) -> str:
         """Return ``paused``, ``gives way`` or ``within budget``."""
         needed = remaining / time_left
-        if self.healthy == 0 and needed < self.part * (1 - A_LITTLE):
+        if self.healthy == 0 and needed < self.part * (1 - ROUNDING):
             return "paused"
-        return "gives way" if needed > self.part * (1 + A_LITTLE) else "within budget"
+        return "gives way" if needed > self.part * (1 + ROUNDING) else "within budget"
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Name the part, what the deadline makes of it, or for how long the pause may last."""
+        """Return the part, and how the deadline changes it or how long the pause may last, in words."""
         share = f"{self.part:.3g}/s, this task's part of the fleet's {self.limit:g}/s while {self._who()}"
         match self.stance(remaining, time_left):
             case "paused":
                 longest = time_left - remaining / self.part
-                return f"paused, for {longest:.0f} s at the most: no other target is healthy; then {share}"
+                return f"paused, for at most {longest:.0f} s: no other target is healthy; then {share}"
             case "gives way":
                 return f"{remaining / time_left:.3g} sessions/s: {share}, gives way to the deadline"
         return f"at most {share}"

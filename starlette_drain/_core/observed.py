@@ -1,4 +1,4 @@
-"""What a drain picks from that only watches: it counts, and takes no session from anyone."""
+"""The candidates of a drain in observe-only mode: sessions are counted, none is asked to leave."""
 
 from random import Random
 
@@ -9,10 +9,10 @@ __all__ = ["ObservedSessions"]
 
 class ObservedSessions:
     """
-    Stands for the sessions of a registry in the plan of a drain with ``mode="observe"``.
+    Stands in for a `SessionRegistry` in the plan of a drain with ``mode="observe"``.
 
     Args:
-        registry: Where the sessions are, and stay.
+        registry: The real sessions, which stay untouched.
     """
 
     def __init__(self, registry: SessionRegistry) -> None:
@@ -21,13 +21,13 @@ class ObservedSessions:
 
     @property
     def waiting(self) -> int:
-        """How many may be picked."""
+        """The number of sessions that may still be picked."""
         return max(0, self._registry.remaining - self._picked)
 
     remaining = waiting
 
-    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:  # noqa: ARG002 - none is taken
-        """Count one more; return something that stands for it."""
+    def pick(self, rng: Random, *, even_held: bool = False) -> Session | None:  # noqa: ARG002 - no real session is picked
+        """Count one more session; return a placeholder for it, or ``None`` if all are counted."""
         if not self.waiting:
             return None
         self._picked += 1

@@ -30,16 +30,16 @@ PACING_REMEDY = (
 )
 
 SHORTEST_WINDOW = 1.0
-"""Seconds below which it makes no difference how sessions are spread: a client sees one instant."""
+"""Seconds below which spreading makes no difference: it is one burst."""
 
 FEWEST_BATCHES = 3
-"""Batches at least, however long the interval: one of all sessions is the burst that a drain is there to prevent."""
+"""The fewest batches, however long the interval: one batch of all sessions is the burst that a drain must prevent."""
 
 
 @runtime_checkable
 class Pacing(Protocol):
     """
-    A strategy for the pace of a drain.
+    A strategy that sets the pace of a drain.
 
     ``interval`` is the time in seconds between two batches; 0 means one session at a time, each at a random moment
     within its own slot.
@@ -52,8 +52,8 @@ class Pacing(Protocol):
         """
         Return how many sessions per second may be asked to leave now.
 
-        The deadline always holds: sessions left at that moment are asked then. To avoid that burst return at least
-        ``remaining / time_left``.
+        The deadline always holds: sessions left at the deadline are all asked then. To avoid that burst, return at
+        least ``remaining / time_left``.
 
         Args:
             remaining: Sessions not yet asked to leave; fractional while a slot is under way.
@@ -61,7 +61,7 @@ class Pacing(Protocol):
         """
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Say in a few words what the strategy does now, and whether it gives way to the deadline."""
+        """Return in a few words what the strategy does now, and whether it gives way to the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +75,20 @@ class EvenPacing:
         return remaining / time_left
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Name the rate."""
+        """Return the rate in words."""
         return f"evenly, {remaining / time_left:.3g} sessions/s"
 
 
 @dataclass(frozen=True, slots=True)
 class RateCapPacing:
     """
-    At most *limit* sessions per second; may finish early.
+    At most *limit* sessions per second; may finish before the deadline.
 
-    If the limit cannot meet the deadline it gives way, as little as possible: the rest is spread evenly over the time
-    left, and ``describe`` says so.
+    A limit too low for the deadline gives way, as little as possible: the remaining sessions are spread evenly over the
+    time left, and ``describe`` says so.
+
+    Raises:
+        SettingsError: If *limit* is not a number above 0.
     """
 
     limit: float
@@ -95,11 +98,11 @@ class RateCapPacing:
         _check_positive("limit", self.limit, "give the number of sessions per second, such as 50")
 
     def rate(self, remaining: float, time_left: float) -> float:
-        """Return the limit, or what the deadline needs where that is more."""
+        """Return the limit, or the rate that the deadline needs if that is higher."""
         return max(self.limit, remaining / time_left)
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Name the limit, or what the deadline makes of it."""
+        """Return the limit, or the rate that the deadline needs."""
         needed = remaining / time_left
         if needed > self.limit * (1 + 1e-9):
             return f"{needed:.3g} sessions/s: the limit of {self.limit:g}/s gives way to the deadline"
@@ -111,7 +114,10 @@ class BatchPacing:
     """
     One batch every *interval* seconds, all of the same size.
 
-    As Phoenix' drainer does, but the size follows from the deadline.
+    This is what Phoenix' drainer does, except that the size follows from the deadline.
+
+    Raises:
+        SettingsError: If *interval* is not a number above 0.
     """
 
     interval: float = 2.0
@@ -120,22 +126,22 @@ class BatchPacing:
         _check_positive("interval", self.interval, "give the seconds between two batches, such as 2")
 
     def rate(self, remaining: float, time_left: float) -> float:
-        """Return ``remaining / time_left``; the plan makes batches of it."""
+        """Return ``remaining / time_left``; the plan turns it into batches."""
         return remaining / time_left
 
     def describe(self, remaining: float, time_left: float) -> str:
-        """Name the size of a batch and the time between two."""
-        # Less a little, so that 20.0000001 is a batch of twenty.
+        """Return the size of a batch and the interval in words."""
+        # The tolerance makes 20.0000001 a batch of twenty.
         size = math.ceil(min(remaining, remaining / time_left * self.interval) - 1e-6)
         return f"batches of {size} every {self.interval:g} s"
 
 
 def parse_pacing(text: str) -> Pacing:
     """
-    Make a strategy from its short form: ``even``, ``rate:50``, ``batches:2`` or ``fleet:500``.
+    Return the strategy that *text* names: ``even``, ``rate:50``, ``batches:2`` or ``fleet:500``.
 
     Raises:
-        SettingsError: If the text is none of these.
+        SettingsError: If *text* is none of these.
     """
     name, _, number = text.strip().partition(":")
     try:
@@ -154,7 +160,7 @@ def parse_pacing(text: str) -> Pacing:
 
 
 def burst_warning(pacing: Pacing, window: float) -> str | None:
-    """Return why *pacing* closes many sessions at once over a *window* of so many seconds, or ``None``."""
+    """Return why *pacing* closes many sessions at once in a *window* of so many seconds; ``None`` if it does not."""
     if window < SHORTEST_WINDOW:
         return "all sessions are closed at once; give the drain more time"
     try:

@@ -8,7 +8,7 @@ from starlette_drain._core.session import Session
 __all__ = ["Precedence", "ShedFirst", "find_precedence"]
 
 Precedence = Callable[[Session], Any]
-"""Returns something to compare sessions by; the one with the smallest is asked first."""
+"""Returns a sort key for a session; the session with the smallest key is asked to leave first."""
 
 ShedFirst = Literal["random", "oldest", "newest", "idle"]
 
@@ -27,13 +27,13 @@ def _idle(session: Session) -> float:
 
 def find_precedence(choice: ShedFirst | Precedence) -> Precedence | None:
     """
-    Return the precedence of that name; ``None`` stands for a random one.
+    Return the precedence called *choice*, or *choice* itself if it is callable; ``None`` means random order.
 
     Args:
-        choice: ``"random"``, ``"oldest"``, ``"newest"``, ``"idle"`` (no message for longest), or the application's own.
+        choice: ``"random"``, ``"oldest"``, ``"newest"``, ``"idle"`` (longest without a message), or a callable.
 
     Raises:
-        KeyError: If there is none of that name.
+        KeyError: If *choice* is an unknown name.
     """
     if callable(choice):
         return choice

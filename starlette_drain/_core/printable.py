@@ -1,4 +1,4 @@
-"""Text from outside, made safe for a line of a log."""
+"""Makes untrusted text safe for a log line."""
 
 __all__ = ["printable"]
 
@@ -7,7 +7,7 @@ def printable(text: str) -> str:
     """
     Return *text* with its control characters, line breaks and invisible characters escaped.
 
-    A client chooses its path and AWS its messages: as they are, they could forge lines or send terminal escapes.
+    Paths come from clients and messages from AWS: unescaped, they could forge log lines or send terminal escapes.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""How a drain went: the tally that is kept while it runs and the report made from it."""
+"""How a drain went: the tally kept while it runs, and the report made from it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,8 +9,8 @@ __all__ = ["DrainReport", "Tally"]
 
 ROUND_TRIP = 1.0
 """
-Seconds after the deadline that are not called late: the last session was asked before it, and is gone when its client
-has answered. The margin that every deadline keeps from the balancer's cut is there for those that take longer.
+Seconds after the deadline that do not count as late: the last session is asked before the deadline, and is gone when
+its client has answered. Clients that take longer use up the margin between the deadline and the balancer's cut.
 """
 
 
@@ -21,23 +21,23 @@ class DrainReport:
 
     Attributes:
         drain_id: Identifies the drain in logs, spans and answers.
-        causes: Every trigger that claimed the drain, in order.
+        causes: The claims that caused the drain, in order.
         window: Seconds from the start to the deadline as it stood at the end.
         detection_lag: Upper bound, in seconds, of how late the first cause was noticed.
         duration: Seconds from the start to the end.
         sessions_at_start: Open when the drain began, without those already leaving.
         arrived: Opened while it ran (only where late arrivals are accepted).
         shed: Asked to leave by the drain.
-        left: Gone by themselves, unasked.
+        left: Closed by themselves, without being asked.
         refused: Late arrivals refused.
-        forced: Those of the shed whose application had to be cancelled.
+        forced: Of those shed, the sessions whose application had to be cancelled.
         still_open: Open when the report was made, asked to leave or not.
         peak_rate: Sheds in the busiest second, per second.
         mean_rate: Sheds per second from the start to the last shed.
         outcome: How it ended: ``"drained"``, ``"late"`` (all have gone, but after the deadline), ``"incomplete"``
             (some are still open), or ``"cancelled"``.
         slack: Seconds from the end of the drain to the deadline; negative if it was missed.
-        return_rate: The most clients asked to come back within one second, here or elsewhere.
+        return_rate: The most clients asked to reconnect within one second, to any task.
     """
 
     drain_id: str
@@ -97,17 +97,17 @@ class Tally:
         self._busiest = max(self._busiest, self._in_second)
 
     def percent(self, remaining: int) -> int:
-        """Return how much of the work is done, in whole percent, when *remaining* are not yet asked to leave."""
+        """Return how much of the drain is done, in whole percent, with *remaining* sessions not yet asked to leave."""
         done = self.shed + self.left
         return 100 * done // (done + remaining) if done + remaining else 100
 
     def report(
         self, now: float, *, causes: tuple[DrainCause, ...], deadline: float, still_open: int, is_cancelled: bool
     ) -> DrainReport:
-        """Make the report as things stand at *now*."""
+        """Return the report as of *now*."""
         slack = deadline - now
         ending: Literal["late", "drained"] = "late" if slack < -ROUND_TRIP else "drained"
-        # Below one second "per second" says nothing: three sheds in 10 ms are not 300/s to anyone.
+        # A rate over less than one second is meaningless: three sheds in 10 ms are not 300/s.
         shedding = max(self.last_shed_at - self.started_at, 1.0)
         return DrainReport(
             drain_id=self.drain_id,

@@ -1,12 +1,13 @@
-# A drain spreads who leaves. When they come back is another matter: those that are refused in one moment, or shed in
-# one batch, would come back in one moment too. So each one that is sent away gets a place in one plan of arrivals.
+# A drain spreads when clients leave, but not when they come back: clients refused together, or shed in one batch, would
+# reconnect together. So every client that is sent away gets a place in one plan of arrivals.
 #
-#   - One that a drain or its age asks to leave has its place already: where it stands in the line of all who leave.
-#   - One that a drain refuses gets the emptiest second from `retry_after` to twice that.
-#   - One that the limit on handshakes refuses gets the first second that has room at the rate at which it is served.
+#   - A client that a drain or the age of its session asks to leave already has its place: see
+#     `DrainRun.reconnect_delay`.
+#   - A client that a drain refuses gets the emptiest second from `retry_after` to twice that.
+#   - A client that the limit on handshakes refuses gets the first second with room at the current rate of set-ups.
 #
-# Nothing is drawn but where the process begins within a second, once: two processes do not beat in time.
-"""When those come back that were sent away: one plan of arrivals for the process."""
+# The only random number is the starting point within a second, drawn once, so that processes are not in step.
+"""Plans when the clients that were sent away come back: one plan for the process."""
 
 import math
 from random import Random
@@ -17,29 +18,27 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 """Steps of this fraction fill an interval evenly, however many there are (Kronecker sequence)."""
 
 FURTHEST = 120.0
-"""Seconds after which a client is asked back at the latest, however many there are."""
+"""The longest delay, in seconds, if the rate is known, however many clients there are."""
 
 
 class ReturnPlan:
     """
-    Counts, second by second, how many are asked to come back.
-
-    It knows no clock and has no randomness of its own.
+    Counts, for each second, how many clients are asked to reconnect. It reads no clock.
 
     Args:
-        rng: The source of randomness: where within a second it begins.
+        rng: The source of randomness, for the starting point within a second.
     """
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._phase: float | None = None
         self.busiest = 0
-        """How many were asked back in the busiest second, since this was set to 0."""
+        """The most clients asked to reconnect in one second since this was set to 0."""
         self._counts: dict[int, int] = {}
         self._pruned = 0
 
     def note(self, now: float, delay: float) -> None:
-        """Take note of one that comes back *delay* seconds from *now*."""
+        """Count a client that is asked to reconnect *delay* seconds from *now*."""
         second = math.floor(now + delay)
         self._counts[second] = count = self._counts.get(second, 0) + 1
         self.busiest = max(self.busiest, count)
@@ -49,12 +48,12 @@ class ReturnPlan:
 
     def place(self, now: float, least: float, rate: float | None = None) -> float:
         """
-        Return the seconds from *now* after which one more should come back, and keep that place for it.
+        Return the seconds from *now* after which one more client should reconnect, and count it there.
 
         Args:
-            now: The moment.
-            least: Seconds that it stays away at least, and without a *rate* at most twice.
-            rate: How many can be served per second, where that is known.
+            now: The time, in seconds.
+            least: The shortest delay in seconds. Without a *rate* the longest is twice that.
+            rate: How many clients can be set up per second, if known.
         """
         self._phase = phase = (self._rng.random() if self._phase is None else self._phase + GOLDEN) % 1.0
         first, last = now + least, now + (2 * least if rate is None else max(least, FURTHEST))

@@ -1,4 +1,4 @@
-"""One drain from its first cause to its report: the causes that fuse, the plan they lead to, the tally."""
+"""One run of a drain from its first cause to its report: its causes, its plan, its tally."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,10 +15,10 @@ __all__ = ["DrainProgress", "DrainRun", "name_drain"]
 MILESTONES = (25, 50, 75)
 
 MOST_CAUSES = 100
-"""Causes that a drain keeps: a trigger that flickers fills no memory."""
+"""The most causes that a drain records, so that a flapping trigger does not fill the memory."""
 
 LAST_CLOSE = 1.0, 0.02
-"""What the last close may take before the deadline: seconds, and part of the time left, whichever is less."""
+"""How long before the deadline the last session is asked: seconds, or a part of the time left if that is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class DrainProgress:
         window: Seconds from the start to the deadline.
         time_left: Seconds until the deadline; 0 when it has passed.
         rate: Sessions per second that the plan sheds now.
-        eta: Seconds until the last of the present sessions is asked to leave.
+        eta: Seconds until the last of the current sessions is asked to leave.
         pacing: What the strategy does now, in words.
-        shed: Asked to leave by the drain.
-        left: Gone by themselves since it began.
+        shed: Sessions asked to leave by the drain.
+        left: Sessions that have closed by themselves since it began.
         refused: Late arrivals refused.
-        forced: Those of the shed whose application had to be cancelled.
-        return_rate: The most clients asked to come back within one second, here or elsewhere.
+        forced: Of those shed, the sessions whose application had to be cancelled.
+        return_rate: The most clients asked to reconnect within one second, to any task.
     """
 
     drain_id: str
@@ -57,9 +57,9 @@ class DrainProgress:
 
 class DrainRun:
     """
-    One run of a drain: from the claim that began it until it is over or was cancelled.
+    One run of a drain, from the claim that began it until it is over or was cancelled.
 
-    Its causes are recorded when they join, and whenever they bring the deadline forward.
+    A cause is recorded when it joins, and again whenever it brings the deadline forward.
     """
 
     def __init__(
@@ -86,23 +86,23 @@ class DrainRun:
         return self.tally.drain_id
 
     def has_shed(self, session: Session) -> bool:
-        """Return whether this drain has asked *session* to leave, and not its age or a drain before."""
+        """Return whether this drain has asked *session* to leave, rather than its age or an earlier drain."""
         return session.shed_at is not None and session.shed_at >= self.tally.started_at
 
     @property
     def remaining(self) -> int:
-        """How many have not been asked to leave."""
+        """The number of sessions that have not been asked to leave."""
         return self._registry.remaining
 
     def join(self, cause: DrainCause, *, shortened: bool) -> bool:
-        """Record a further cause: of another trigger, or one that has *shortened* the drain; return whether it was."""
+        """Record *cause* if its trigger is new or it has *shortened* the drain; return whether either is true."""
         is_new = shortened or cause.trigger not in {each.trigger for each in self.causes}
         if is_new and len(self.causes) < MOST_CAUSES:
             self.causes = (*self.causes, cause)
         return is_new
 
     def move(self, now: float, deadline: float) -> bool:
-        """Move the deadline; return whether it is another one now."""
+        """Move the deadline; return whether it has changed."""
         if deadline == self.deadline:
             return False
         self.deadline = deadline
@@ -111,22 +111,26 @@ class DrainRun:
 
     def reconnect_delay(self, now: float, behind: int = 0) -> float:
         """
-        Return how many seconds the session just shed should stay away, so that all return evenly.
+        Return how many seconds the session just shed should wait before it reconnects, so that all return evenly.
 
-        Its place in the line of all who have to leave is its place in the drain's window. Shed at an even pace, none
-        has to wait; of a batch, or of the burst that a short deadline makes, each has its own moment. *behind* it are
-        those who are due in the same pass.
+        Its position among all sessions that have to leave determines its moment in the drain's window. At an even pace
+        no session has to wait. The sessions of a batch, or of the burst before a short deadline, each get their own
+        moment.
+
+        Args:
+            now: The time, in seconds.
+            behind: Sessions due in the same pass that have not been counted as shed yet.
         """
         start, tally = self.tally.started_at, self.tally
-        line = tally.shed + tally.left + behind + self._registry.remaining
-        planned = start + (tally.shed + tally.left) / line * (self.deadline - start)
+        total = tally.shed + tally.left + behind + self._registry.remaining
+        planned = start + (tally.shed + tally.left) / total * (self.deadline - start)
         return max(0.0, planned - now)
 
     def next_moment(self, now: float, tail: float, still_open: int) -> float | None:
         """
-        Return when to look again; ``None`` when there is nothing left to wait for.
+        Return when to check again; ``None`` if there is nothing left to wait for.
 
-        When all were asked, those that have not gone *tail* seconds and a little after the last never will.
+        After all have been asked, it waits *tail* seconds and one more for those *still_open*, and then gives up.
         """
         if self.plan.ask_at is not None:
             return self.plan.ask_at
@@ -134,7 +138,7 @@ class DrainRun:
         return None if still_open == 0 or now >= patience else patience
 
     def milestone(self) -> int | None:
-        """Return the highest milestone, in percent, reached since the last call."""
+        """Return the highest of 25, 50 and 75 % reached since the last call, or ``None``."""
         done = self.tally.percent(self._registry.remaining)
         reached = None
         while self._milestones and done >= self._milestones[0]:
@@ -142,7 +146,7 @@ class DrainRun:
         return reached
 
     def progress(self, now: float, causes: tuple[DrainCause, ...]) -> DrainProgress:
-        """Return how far the drain is at *now*, and for which *causes*."""
+        """Return how far the drain is at *now*; *causes* are the claims that stand."""
         plan, tally = self.plan, self.tally
         return DrainProgress(
             drain_id=tally.drain_id,
@@ -160,24 +164,29 @@ class DrainRun:
         )
 
     def report(self, now: float, still_open: int, *, is_cancelled: bool = False) -> DrainReport:
-        """Make the report as things stand at *now*."""
+        """Return the report as of *now*."""
         return self.tally.report(
             now, causes=self.causes, deadline=self.deadline, still_open=still_open, is_cancelled=is_cancelled
         )
 
 
-def name_drain(cause: DrainCause, former: int, group: str | None = None) -> str:
+def name_drain(cause: DrainCause, earlier: int, group: str | None = None) -> str:
     """
-    Return the name of the drain that *cause* begins, after *former* drains that it has begun already.
+    Return the id of the drain that *cause* begins.
 
-    It is not drawn but follows from the claim, which is the same in all workers of a task; and from what names their
-    *group* where the process was told to stop, which each worker is by itself, in a moment of its own.
+    It is derived from the claim, not random, because all workers of a task hold the same claim and must use the same
+    id. A stop signal reaches each worker at a different time, so there the name of the group replaces the time.
+
+    Args:
+        cause: The claim.
+        earlier: The number of drains that the same claim has begun before.
+        group: Identifies the workers of the task.
     """
     moment = repr(float(cause.at)) if cause.revocable or group is None else group
-    return blake2b(f"{cause.trigger!r} {moment} {former}".encode(), digest_size=6).hexdigest()
+    return blake2b(f"{cause.trigger!r} {moment} {earlier}".encode(), digest_size=6).hexdigest()
 
 
 def _last_moment_to_ask(now: float, deadline: float) -> float:
-    """Return by when to ask the last session to leave, so that it has gone at the deadline."""
+    """Return when to ask the last session to leave, so that it is gone by the deadline."""
     seconds, part = LAST_CLOSE
     return deadline - min(seconds, part * (deadline - now))

@@ -1,4 +1,4 @@
-"""The options of a drain, checked once, from arguments and the environment. `aws/options.py` adds those of AWS."""
+"""The options of a drain, from arguments and the environment, validated once. `aws/options.py` adds those of AWS."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from starlette_drain.exceptions import SettingsError
 __all__ = ["Settings"]
 
 DEFAULT_WINDOW = 285.0
-"""Seconds for a drain without a deadline: ELBv2's default deregistration delay of 300 s less the margin."""
+"""Seconds for a drain without a deadline: ELBv2's default delay (300 s) minus the default margin (15 s)."""
 
 
 def _is_token(value: Any) -> bool:
@@ -37,9 +37,9 @@ def _is_token(value: Any) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """
-    Every option, valid by construction. An argument beats the variable, which is ``DRAIN_`` and the option's name.
+    All options, valid by construction. An argument overrides the environment variable ``DRAIN_<OPTION>``.
 
-    What each means stands at its declaration; `docs/settings.md` is made from it.
+    Each option is documented where it is declared; `docs/settings.md` is generated from that.
     """
 
     mode: Literal["drain", "observe", "off"] = option(
@@ -141,7 +141,7 @@ class Settings:
         is_valid=lambda value: value == "auto" or isinstance(value, bool),
         remedy="use 'auto', True or False",
     )
-    # An ALB cuts about 8 s after SIGTERM, as was seen once; AWS documents it nowhere.
+    # An ALB cuts about 8 s after SIGTERM. That was observed once; AWS does not document it.
     sigterm_window: float = seconds(
         6.0, "Time for the sessions to leave after SIGTERM; it must fit into the container's `stopTimeout`."
     )
@@ -174,14 +174,14 @@ class Settings:
         Make settings from keyword arguments and environment variables.
 
         Raises:
-            SettingsError: Naming the option (or the variable), its value and the remedy.
+            SettingsError: If an option is unknown or invalid; it states the option or variable, value and remedy.
         """
         known = options_of(cls)
         for name in options:
             if name not in known:
                 meant = nearest(name, known)
                 hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(known)}"
-                # The value is not shown: it may be the token, under a name mistyped.
+                # The value is not shown: it may be the token under a mistyped name.
                 raise SettingsError(name, "…", f"there is no such option; {hint}")
         values = dict(options)
         for name, (_, declared) in known.items():
@@ -199,7 +199,7 @@ class Settings:
             raise SettingsError(environment_name(error.option), error.value, error.remedy) from None
 
     def __post_init__(self) -> None:
-        """Bring the short forms to their types and check every option."""
+        """Parse the short forms, then validate every option."""
         for name, (_, declared) in options_of(self).items():
             value = getattr(self, name)
             if declared.takes_text and isinstance(value, str):
@@ -209,11 +209,11 @@ class Settings:
                 raise declared.error(name, value)
 
     def warnings(self, environ: Mapping[str, str]) -> Iterator[str]:
-        """Yield what works but was probably not meant: variables that are not read, windows too short."""
+        """Yield warnings about what works but was probably not intended: unknown variables, too short windows."""
         known = [environment_name(name) for name in options_of(self)]
         for name in environ:
             if name.upper().startswith(PREFIX) and name not in known:
-                # Without the prefix, which all have in common.
+                # Compare without the common prefix, which would make any two names look alike.
                 bare = {each.removeprefix(PREFIX): each for each in known}
                 meant = nearest(name.upper().removeprefix(PREFIX), bare)
                 hint = f"did you mean {bare[meant]}?" if meant else "starlette-drain --help lists the variables"
@@ -225,14 +225,14 @@ class Settings:
 
     @property
     def fleet_rate(self) -> float | None:
-        """Reconnects per second that all draining tasks share, where the pacing is a fleet's."""
+        """Reconnects per second that all draining tasks share; ``None`` unless the pacing is ``fleet:…``."""
         return self.pacing.limit if isinstance(self.pacing, FleetPacing) else None
 
     @property
     def tail(self) -> float:
-        """Seconds that the last session asked to leave may take to be gone: close hooks and grace."""
+        """The most seconds from asking the last session to leave until it is gone: close hooks and grace."""
         return HOOK_TIMEOUT + self.grace
 
     def usual_window(self, advised: float | None) -> float:
-        """Return the seconds of a drain without a deadline: what was set, but not more than is *advised*."""
+        """Return the seconds for a drain without a deadline: the option ``window``, but at most *advised* seconds."""
         return min((each for each in (self.window, advised) if each is not None), default=DEFAULT_WINDOW)

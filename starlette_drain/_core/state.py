@@ -1,29 +1,28 @@
-# The life of a drain, as a table.
+# The state machine of a drain, as a table.
 #
 # A process that holds long-lived connections is in one of three states.
 #
-#   SERVING    No claim stands. New sessions are welcome and none is asked to leave.
+#   SERVING    No claim stands. New sessions are accepted and none is asked to leave.
 #   DRAINING   Sessions are asked to leave, one by one, before a deadline.
-#   DRAINED    The drain is over: no session is left, or the time of those that did not leave has run out.
+#   DRAINED    The drain is over: no session is left, or the remaining sessions have run out of time.
 #
-# Four things can happen to it.
+# Four events can occur.
 #
-#   START      The first claim stands. In DRAINING and DRAINED a further one changes no state: it is recorded, and the
-#              earliest deadline of all that stand is the drain's (see _core/claims.py).
+#   START      The first claim stands. In DRAINING and DRAINED a further claim does not change the state: it is
+#              recorded, and the drain has the earliest deadline of all that stand (see _core/claims.py).
 #   FINISH     The last session has gone, or the deadline and the grace after it have passed.
-#   ARRIVE     A session opened although the drain was over. This happens only where late arrivals are accepted, before
+#   ARRIVE     A session opened although the drain was over. This happens only if late arrivals are accepted, before
 #              the deadline: an NLB may send new connections for about two minutes after a deregistration began
 #              (https://github.com/aws/containers-roadmap/issues/470). A further run begins for them.
-#   CANCEL     The drain was cancelled, or its last claim withdrawn. The sessions that were already asked to leave still
-#              leave.
+#   CANCEL     The drain was cancelled, or its last claim withdrawn. Sessions already asked to leave still leave.
 #
 # What is not in the table cannot happen: `advance` raises IllegalTransition and nothing changes.
 #
-# One rule stands outside the table because it depends on more than the state: once a cause was irrevocable (SIGTERM:
-# the process has been told to stop), CANCEL is refused with TooLateToCancel. `Engine.cancel` enforces it.
+# One rule is not in the table because it depends on more than the state: after an irrevocable cause (SIGTERM: the
+# process has been told to stop), CANCEL is refused with TooLateToCancel. `Engine.cancel` enforces it.
 #
 # The table in docs/how-a-drain-works.md shows TRANSITIONS; a test fails when they differ.
-"""The states of a drain and the moves between them."""
+"""The states of a drain and the transitions between them."""
 
 from enum import Enum
 
@@ -73,7 +72,7 @@ def advance(state: DrainState, event: DrainEvent) -> DrainState:
     Return the state that follows *event* in *state*.
 
     Raises:
-        IllegalTransition: If the table has no such move.
+        IllegalTransition: If the table has no such transition.
     """
     try:
         return TRANSITIONS[state][event]

@@ -1,4 +1,4 @@
-"""What an application declares of its responses: which are sessions, which are answers, and how a session ends."""
+"""How an application declares its responses: which are sessions, which are answers, and how a session ends."""
 
 import re
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ STREAMS_REMEDY = (
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """
-    What a response is.
+    What a response is declared to be.
 
     Attributes:
-        kind: ``"session"`` if its client comes back, so that it may be asked to leave; ``"answer"`` if it is to finish.
-        end: How a session ends: ``"clean"``, with a complete body, or ``"cut"``, with an error at its client.
+        kind: ``"session"`` if its client reconnects, so that it may be asked to leave; ``"answer"`` if it must finish.
+        end: How a session ends: ``"clean"`` (with a complete body) or ``"cut"`` (the client sees an error).
     """
 
     kind: Literal["session", "answer"]
@@ -36,17 +36,17 @@ DECLARATIONS = {
 
 
 def declaration_of(text: str) -> Declaration | None:
-    """Return what *text* declares, such as ``session``, ``session:cut`` or ``session; end=cut``."""
+    """Parse a declaration such as ``session``, ``session:cut`` or ``session; end=cut``; ``None`` if it is not one."""
     kind, _, end = text.lower().replace(" ", "").replace(";end=", ":").partition(":")
     return DECLARATIONS.get(f"{kind}:{end}" if end not in ("", "clean") else kind)
 
 
 class Streams:
     """
-    The declarations of an application by path: the first pattern that matches counts.
+    The declarations of an application by path: the first pattern that matches wins.
 
     Args:
-        patterns: What the option ``streams`` says. A ``*`` stands for any characters, slashes too.
+        patterns: The option ``streams``: path patterns and their declarations. ``*`` matches any text, also slashes.
     """
 
     def __init__(self, patterns: Mapping[str, str]) -> None:
@@ -56,12 +56,12 @@ class Streams:
         ]
 
     def find(self, path: str) -> Declaration | None:
-        """Return what is declared of *path*."""
+        """Return the declaration for *path*, or ``None``."""
         return next((declared for pattern, declared in self._rules if pattern.fullmatch(path)), None)
 
 
 def parse_streams(text: str) -> Any:
-    """Return the mapping that *text* means, or *text* itself where it means none."""
+    """Parse *text* to a mapping; return *text* unchanged, for validation to reject, if it is not one."""
     entries = [entry.rpartition("=") for entry in text.split(",") if entry.strip()]
     if not all(separator for _, separator, _ in entries):
         return text
@@ -69,7 +69,7 @@ def parse_streams(text: str) -> Any:
 
 
 def are_streams(value: Any) -> bool:
-    """Tell whether *value* maps patterns to declarations."""
+    """Return whether *value* is a valid ``streams`` option: ``None``, or patterns mapped to declarations."""
     return value is None or (
         isinstance(value, Mapping)
         and all(isinstance(pattern, str) and pattern.startswith(("/", "*")) for pattern in value)

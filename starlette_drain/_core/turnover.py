@@ -1,16 +1,17 @@
-# How sessions leave although there is no drain.
+# How sessions leave without a drain.
 #
-# Each has a moment, and all moments stand in one heap. By age, a session has its moment in the last fifth of that age,
-# and the golden ratio spreads the moments of those that came together (https://en.wikipedia.org/wiki/Low-discrepancy_sequence).
-# In a rotation those that are open get moments over its window, one in each slot: the stratified jitter of a drain.
+# Each session has a due time, and all due times are in one heap. By age, a session is due in the last fifth of that
+# age, and the golden ratio spreads sessions that opened together
+# (https://en.wikipedia.org/wiki/Low-discrepancy_sequence). In a rotation the open sessions get due times over its
+# window, one in each slot: the stratified jitter of a drain.
 #
-# Neither an age nor the end of a rotation is a deadline, so three rules come first:
+# Neither an age nor the end of a rotation is a deadline, so three rules take precedence:
 #
-#   - A limit in sessions per second holds whatever the moments say. Those that wait for it grow older.
-#   - When none could be asked for a while (a drain ran, the process stalled), all moments move by as much, and so does
-#     the end of a rotation: what was missed does not become a burst.
-#   - A session that is held when its moment comes gets another, at random in the second half of the time that is left.
-"""When sessions leave although there is no drain: by age, or in a rotation. It reads no clock."""
+#   - A limit in sessions per second holds whatever the due times say. Sessions that wait for it grow older.
+#   - If none could be asked for a while (a drain ran, the process stalled), all due times move by as much, and so does
+#     the end of a rotation: the backlog does not become a burst.
+#   - A session that is held when it is due gets another due time, at random in the second half of the time left.
+"""When sessions leave without a drain: by age, or in a rotation. It reads no clock."""
 
 import heapq
 import math
@@ -37,36 +38,36 @@ __all__ = [
 MAX_AGE = "max-age"
 ROTATION = "rotation"
 REBALANCE = "rebalance"
-"""What a session leaves for where no drain runs: its age, a rotation by hand, or a scale-out."""
+"""The triggers of sessions that leave without a drain: their age, a manual rotation, or a scale-out."""
 
 LAST_PART = 0.2
-"""The part of the age, at its end, in which sessions leave."""
+"""The last part of the maximum age, in which sessions leave."""
 
 CATCH_UP = 0.25
-"""Seconds of lateness that are made up for at once; more is put off."""
+"""Seconds of lateness that are caught up at once; a longer delay moves all due times."""
 
 PUT_OFF = 0.1, 600.0
-"""Over what part of its window, and over how many seconds at most, a rotation goes on for those held at its end."""
+"""How long a rotation goes on for sessions held at its end: a part of its window, and at most so many seconds."""
 
 LONGEST_ROTATION = 31 * 86_400.0
-"""Seconds."""
+"""The longest window of a rotation, in seconds: 31 days."""
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 DEAD = 100
-"""Entries of the heap, beyond as many as there are sessions, that may be of sessions that have gone."""
+"""Stale entries that the heap may hold, beyond one for each session, before it is rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """
-    Asks sessions to leave once while the process serves.
+    An order to ask the open sessions to leave once, while the process serves.
 
     Attributes:
-        at: When it was given, in seconds; sessions that opened later stay.
-        window: Seconds over which they leave.
-        share: The part of them that leaves, more than 0 and at most 1.
-        trigger: What gave it: ``"rotation"`` by hand, ``"rebalance"`` after a scale-out.
+        at: When the order was given, in seconds of the event loop's clock; sessions that opened later stay.
+        window: Seconds over which the sessions leave.
+        share: The fraction of the sessions that leaves, more than 0 and at most 1.
+        trigger: What gave the order: ``"rotation"`` by hand, ``"rebalance"`` after a scale-out.
         reason: One sentence.
     """
 
@@ -79,10 +80,11 @@ class Rotation:
     @classmethod
     def load(cls, order: Mapping[str, Any]) -> Self:
         """
-        Return the rotation that *order* describes, in JSON values; a later version may describe more.
+        Parse a rotation from JSON values. Unknown fields are ignored: a later version may have written them.
 
         Raises:
-            TypeError, ValueError: If it describes none.
+            TypeError: If a field is missing.
+            ValueError: If a field is not a number but must be.
         """
         rotation = cls(**{each.name: order[each.name] for each in fields(cls) if each.name in order})
         for number in (rotation.at, rotation.window, rotation.share):
@@ -99,14 +101,14 @@ class RotationProgress:
 
     Attributes:
         state: ``"rotating"``, or ``"paused"`` while a drain decides who leaves.
-        trigger: What asked for it: ``"rotation"`` by hand, ``"rebalance"`` after a scale-out.
+        trigger: What gave the order: ``"rotation"`` by hand, ``"rebalance"`` after a scale-out.
         reason: Why, in one sentence.
         window: Seconds over which the sessions leave.
-        share: The part of them that leaves.
-        time_left: Seconds until the last of them is to be asked.
-        asked: Asked to leave so far.
-        left: Gone by themselves since it began, or asked to leave by a drain.
-        remaining: Still to be asked.
+        share: The fraction of the sessions that leaves.
+        time_left: Seconds until the last session is to be asked.
+        asked: Sessions asked to leave so far.
+        left: Sessions that have closed by themselves since it began, or that a drain has asked to leave.
+        remaining: Sessions still to be asked.
     """
 
     state: Literal["rotating", "paused"]
@@ -121,19 +123,19 @@ class RotationProgress:
 
 
 class RotationTally:
-    """A rotation and its sessions: who is still to be asked, and how many were."""
+    """A rotation under way: which sessions are still to be asked, and how many were."""
 
     def __init__(self, rotation: Rotation, sessions: Iterable[Session], now: float) -> None:
         self.rotation = rotation
         self.began = now
         self.end = max(now, rotation.at + rotation.window)
-        """When the last of them is to be asked; pauses put it off."""
+        """When the last session is to be asked; pauses move it."""
         self.waiting = dict.fromkeys(sessions)
         self.asked = self.left = 0
         self._percent = 25
 
     def progress(self, now: float, *, is_paused: bool) -> RotationProgress:
-        """Return how far it is."""
+        """Return how far the rotation is at *now*."""
         order = self.rotation
         return RotationProgress(
             state="paused" if is_paused else "rotating",
@@ -148,67 +150,67 @@ class RotationTally:
         )
 
     def milestone(self) -> int | None:
-        """Return the quarter of its work, in percent, that was reached since the last call; not the last."""
+        """Return the highest of 25, 50 and 75 % reached since the last call, or ``None``."""
         done = self.asked + self.left
-        reached, all_of_them = None, done + len(self.waiting)
-        while self._percent < 100 and 100 * done >= self._percent * all_of_them:
+        reached, total = None, done + len(self.waiting)
+        while self._percent < 100 and 100 * done >= self._percent * total:
             reached, self._percent = self._percent, self._percent + 25
         return reached
 
 
 class TurnoverPlan:
     """
-    Says who is due at a given moment, and when to ask again.
+    Decides which sessions are due at a given moment, and when to ask again.
 
     Args:
-        age: Seconds after which a session leaves at the latest; ``None`` lets it stay.
+        age: Seconds after which a session leaves at the latest; ``None`` for no limit.
         rng: The source of randomness.
     """
 
     def __init__(self, age: float | None, rng: Random) -> None:
         self.age = age
         self.tally: RotationTally | None = None
-        """The rotation under way."""
+        """The rotation under way, if any."""
         self._rng = rng
         self._jitter = 0.0 if age is None else rng.random()
         self._heap: list[tuple[float, int]] = []
-        """Moments, less the shift at which they were noted, and the numbers of sessions; some have gone."""
+        """Due times, relative to the shift, and the numbers of their sessions; some entries are stale."""
         self._sessions: dict[int, Session] = {}
         self.numbers: dict[Session, int] = {}
-        """The sessions that have a moment, and their numbers."""
+        """The sessions that have a due time, and the numbers of their current entries."""
         self._next_number = 0
         self._shift = 0.0
-        """Seconds for which none could be asked, so far."""
+        """Seconds by which all due times have moved so far."""
         self._free_at = -math.inf
-        """When the limit lets the next one go."""
+        """When the limit allows the next session to be asked."""
 
     @property
     def ask_at(self) -> float | None:
-        """When to call `due` next; ``None`` while there is none to wait for."""
+        """When to call `due` next; ``None`` if no session has a due time."""
         return max(self._heap[0][0] + self._shift, self._free_at) if self._heap else None
 
     def waiting(self, now: float) -> int:
-        """Return how many would have left by *now* if there were no limit."""
+        """Return how many sessions are due at *now* and wait for the limit."""
         return sum(moment + self._shift <= now and number in self._sessions for moment, number in self._heap)
 
     def add(self, session: Session, now: float) -> None:
-        """Let *session* age from when it opened."""
+        """Give *session* a due time by its age, counted from when it opened."""
         if self.age is not None:
             self._jitter = (self._jitter + GOLDEN) % 1.0
             moment = session.opened_at + self.age * (1.0 - LAST_PART * self._jitter)
             self._put(session, moment if moment > now else self._later(session, now))
 
     def rotate(self, rotation: Rotation, sessions: list[Session], now: float) -> None:
-        """Let *sessions* leave evenly until the end of *rotation*."""
+        """Begin *rotation*: spread *sessions* evenly until its end."""
         self.tally = tally = RotationTally(rotation, sessions, now)
         slot, shift, draw = (tally.end - now) / max(1, len(sessions)), self._shift, self._rng.random
         by_number = {number: moment for moment, number in self._heap}
-        # All at once: tens of thousands would be held up by a call for each.
+        # Without a call for each session: there may be tens of thousands, and this blocks the event loop.
         for place, session in enumerate(sessions):
             moment = now + slot * (place + draw()) - shift
-            if (former := self.numbers.get(session)) is not None:
-                moment = min(moment, by_number[former])
-                del self._sessions[former]
+            if (previous := self.numbers.get(session)) is not None:
+                moment = min(moment, by_number[previous])
+                del self._sessions[previous]
             self._next_number = number = self._next_number + 1
             self._sessions[number] = session
             self.numbers[session] = number
@@ -217,7 +219,7 @@ class TurnoverPlan:
         self._tidy()
 
     def stop_rotating(self, now: float) -> None:
-        """Let those of the rotation stay that were not asked; they go on ageing."""
+        """End the rotation: sessions that it has not asked stay, and are due by age again."""
         waiting = self.tally.waiting if self.tally else {}
         self.tally = None
         for session in waiting:
@@ -225,7 +227,7 @@ class TurnoverPlan:
             self.add(session, now)
 
     def discard(self, session: Session) -> None:
-        """Forget *session*, which has gone or leaves. One that is not known does no harm."""
+        """Forget *session*, which has gone or is leaving; one that has no due time is ignored."""
         self._forget(session)
         if self.tally and session in self.tally.waiting:
             del self.tally.waiting[session]
@@ -233,12 +235,12 @@ class TurnoverPlan:
 
     def due(self, now: float, most: int, limit: float = math.inf) -> list[tuple[Session, str]]:
         """
-        Return the sessions that are to leave now, at most so many, each with its cause, and forget them.
+        Return the sessions to ask to leave now, each with its trigger, and forget them.
 
         Args:
             now: The time, in seconds.
-            most: How many to return at the most.
-            limit: Sessions per second that may leave.
+            most: The most sessions to return.
+            limit: The most sessions per second that may leave.
         """
         if self.ask_at is not None and (late := now - self.ask_at) > CATCH_UP:
             self._shift += late
@@ -261,7 +263,7 @@ class TurnoverPlan:
         return due
 
     def _later(self, session: Session, now: float) -> float:
-        """Return another moment for a session whose own has come, or had before it was known."""
+        """Return another due time for a session that is held, or that was overdue when it was added."""
         spread = LAST_PART * (self.age or 0.0)
         if self.tally and session in self.tally.waiting:
             part, most = PUT_OFF
@@ -282,7 +284,7 @@ class TurnoverPlan:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Drop what the heap has of sessions that have gone, where it is much or comes first."""
+        """Drop stale entries from the top of the heap, and from all of it if there are many."""
         if len(self._heap) > 2 * len(self._sessions) + DEAD:
             self._heap = [each for each in self._heap if each[1] in self._sessions]
             heapq.heapify(self._heap)

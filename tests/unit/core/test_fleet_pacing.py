@@ -128,7 +128,7 @@ def test_the_wait_is_spent_once_and_the_deadline_holds():
     play = Rehearsal(90, StartDelay(EvenPacing(), 90, others=5), window=100).run()
     assert 10 <= play.moments[0] <= 12.5
     assert play.moments[-1] <= 100
-    assert "waiting, for 9 s at the most: some of 5 healthy targets may drain next" in play.calls[0].words
+    assert "waiting, for at most 9 s: some of 5 healthy targets may drain next" in play.calls[0].words
 
     play = Rehearsal(90, StartDelay(EvenPacing(), 90, others=5), window=100).run(until=START + 5)
     play.shorten(20)

@@ -66,7 +66,7 @@ async def test_it_pauses_goes_on_and_gives_way_and_says_so():
     drain, told = make(600, pacing="fleet:40")
     drain.host.engine.note_fleet(8, 0)
     drain.host.engine.claim(health(drain))
-    assert drain.progress().pacing.startswith("paused, for 159 s at the most: no other target is healthy")
+    assert drain.progress().pacing.startswith("paused, for at most 159 s: no other target is healthy")
     assert drain.progress().rate == 0
     await asyncio.sleep(30)
     assert drain.statistics().open == 600
@@ -119,11 +119,11 @@ async def test_the_start_waits_until_all_old_ones_drain():
     drain, _ = make(100, start_delay=20)
     drain.host.engine.note_fleet(2, 14)
     drain.host.engine.claim(health(drain))
-    assert drain.progress().pacing.startswith("waiting, for 19 s at the most: some of 14 healthy targets")
+    assert drain.progress().pacing.startswith("waiting, for at most 19 s: some of 14 healthy targets")
     await asyncio.sleep(8)
     assert drain.statistics().open == 100
     drain.host.engine.note_fleet(4, 12)
-    assert drain.progress().pacing.startswith("waiting, for 11 s at the most: some of 12 healthy targets")
+    assert drain.progress().pacing.startswith("waiting, for at most 11 s: some of 12 healthy targets")
     drain.host.engine.note_fleet(8, 8)
     assert drain.progress().pacing.startswith("evenly")
     await asyncio.sleep(5)

@@ -58,7 +58,7 @@ SHORTENED = DrainReplanned(
     2100.0, "d-1", SIGTERM, 2120.0, shortened=True, remaining=300, pacing="evenly, 15 sessions/s"
 )
 JOINED = DrainReplanned(2100.0, "d-1", SIGTERM, 2110.0, shortened=False, remaining=300, pacing="evenly, 30 sessions/s")
-PACED = PaceChanged(2050.0, "d-1", "paused, for 90 s at the most: no other target is healthy")
+PACED = PaceChanged(2050.0, "d-1", "paused, for at most 90 s: no other target is healthy")
 PROGRESSED = DrainProgressed(2070.0, "d-1", percent=25, shed=290, remaining=900)
 
 

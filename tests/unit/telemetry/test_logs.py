@@ -80,7 +80,7 @@ LINES = [
     (
         PACED,
         "INFO",
-        "Drain d-1 changes its pace: paused, for 90 s at the most: no other target is healthy",
+        "Drain d-1 changes its pace: paused, for at most 90 s: no other target is healthy",
     ),
     (PROGRESSED, "INFO", "Drain d-1 is 25% done: 290 sessions were asked to leave, 900 are still to be asked"),
     (
