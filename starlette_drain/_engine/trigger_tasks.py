@@ -1,4 +1,4 @@
-"""The triggers of a drain at work: each watches in a task of its own, and none can hurt the others."""
+"""Runs the triggers of a drain: each watches in its own task, so that none affects the others."""
 
 import asyncio
 import logging
@@ -11,10 +11,10 @@ from starlette_drain.triggers.base import Control, Trigger
 __all__ = ["TriggerTasks", "status_of"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds after which a trigger that has failed watches again: doubled each time, up to the longest."""
+"""Seconds until a trigger that has failed is restarted: doubled each time, up to the longest."""
 
 END_TIMEOUT = 5.0
-"""Seconds that the triggers have to end, all together."""
+"""Seconds that all triggers together have to end."""
 
 logger = logging.getLogger("starlette_drain")
 
@@ -24,7 +24,7 @@ class TriggerTasks:
     The triggers that watch during one lifetime.
 
     Args:
-        control: What they may do.
+        control: What the triggers get to act on the drain.
     """
 
     def __init__(self, control: Control) -> None:
@@ -36,14 +36,14 @@ class TriggerTasks:
         return id(trigger) in self._tasks
 
     def begin(self, triggers: Iterable[Trigger]) -> None:
-        """Let those of *triggers* watch that do not yet, in empty contexts: what they do belongs to no request."""
+        """Start the *triggers* that do not watch yet, in empty contexts, because they belong to no request."""
         loop = asyncio.get_running_loop()
         for each in triggers:
             if each not in self:
                 self._tasks[id(each)] = each, loop.create_task(self._watch(each), context=Context())
 
     async def end(self) -> None:
-        """Stop them all. One that does not end in time is left behind, and named."""
+        """Stop all triggers. One that does not end in time is left running, and logged."""
         for _, task in self._tasks.values():
             task.cancel()
         tasks = {task for _, task in self._tasks.values()}
@@ -58,7 +58,7 @@ class TriggerTasks:
         self._tasks.clear()
 
     def failure_of(self, trigger: Trigger) -> str | None:
-        """Return why *trigger* does not watch just now, if it has failed."""
+        """Return why *trigger* does not watch now, if it has failed."""
         return self._failures.get(id(trigger))
 
     async def _watch(self, trigger: Trigger) -> None:
@@ -73,10 +73,10 @@ class TriggerTasks:
                         raise
                     logger.exception("Trigger %r failed at its end", trigger.name)
                     return
-                # A CancelledError that was not asked for comes from something that the trigger waited for.
+                # A CancelledError that we did not cause comes from something that the trigger awaited.
                 if loop.time() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
-                self._failures[id(trigger)] = f"{type(error).__name__}; it watches again within {pause:g} s"
+                self._failures[id(trigger)] = f"{type(error).__name__}; it restarts within {pause:g} s"
                 logger.exception("Trigger %r failed; it restarts in %g s, and a drain continues", trigger.name, pause)
             else:
                 return
@@ -86,7 +86,7 @@ class TriggerTasks:
 
 
 def status_of(trigger: Trigger, now: float, failure: str | None) -> Mapping[str, Any]:
-    """Return what *trigger* says of itself at *now*, and its *failure* if there is one."""
+    """Return the status of *trigger* at *now*, with its *failure* if there is one."""
     try:
         status = dict(trigger.status(now))
     except Exception as error:

@@ -676,7 +676,7 @@ async def test_a_trigger_that_raises_watches_again_and_hurts_nobody(make, caplog
         manual.fire()
         assert drain.state is DrainState.DRAINED
         assert drain.host.statuses() == {
-            "broken": {"error": "RuntimeError", "failed": "RuntimeError; it watches again within 1 s"},
+            "broken": {"error": "RuntimeError", "failed": "RuntimeError; it restarts within 1 s"},
             "manual": {"fired": 1},
         }
 

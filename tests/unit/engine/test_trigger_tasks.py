@@ -81,7 +81,7 @@ async def test_one_that_fails_watches_again_after_longer_and_longer_pauses(scrip
     assert len(caplog.records) == 12
     status = drain.host.statuses()["scripted"]
     kind = "OSError" if script is fails else "CancelledError"
-    assert status == {"watched": 12, "failed": f"{kind}; it watches again within 60 s"}
+    assert status == {"watched": 12, "failed": f"{kind}; it restarts within 60 s"}
     assert await end(drain) == 0
 
 
@@ -320,6 +320,7 @@ async def test_what_must_happen_before_the_exit_has_a_limit_and_may_fail(caplog)
     cancelled = loop.create_future()
     cancelled.cancel()
     drain.host.add(Careful(lambda: cancelled, "f"))
+    drain.host.add(Careful(for_ever, "g"))
     assert await end(drain) == BEFORE_EXIT_TIMEOUT
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"]
     assert "more than 5 s" in caplog.text

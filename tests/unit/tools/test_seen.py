@@ -38,7 +38,7 @@ def test_a_stuck_worker_comes_first():
     ("answer", "words"),
     [
         (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
-        (shown("serving", triggers={"own": {"failed": "OSError; it watches again within 2 s"}}), "own sees nothing"),
+        (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
         (shown("drained"), "drained, and 40 sessions are still open"),
         (shown(sessions={"held": 40, "waiting": 0}), "all 40 sessions that are left are held"),
     ],
