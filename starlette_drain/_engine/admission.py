@@ -1,4 +1,4 @@
-"""Limits the handshakes in progress on one event loop: who waits, who goes on, who is turned away."""
+"""Limits the handshakes in progress on one event loop: which wait, which go on, which are refused."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,28 +13,28 @@ from starlette_drain._engine.timer import Timer
 __all__ = ["Admission"]
 
 TICK = 0.05
-"""Seconds between two looks at those that wait, and at how late the event loop is."""
+"""Seconds between two checks of the queue and of the event loop's lag, while handshakes wait."""
 
 CALM_TICK = 0.5
-"""The same where none waits, until the storm is over."""
+"""Seconds between two checks while none waits, until the storm is over."""
 
 SLICE = 10
-"""How many are turned away in one look: each costs as much as a handshake."""
+"""The most handshakes refused in one check: each refusal costs as much as a handshake."""
 
-TOLD_EVERY = 1.0
-"""Seconds between two events of a storm."""
+PROGRESS_INTERVAL = 1.0
+"""Seconds between two `StormProgressed` events."""
 
 
 class Admission:
     """
-    The set-ups in progress of one event loop, and the handshakes that wait for their turn.
+    The set-ups in progress on one event loop, and the handshakes that wait for their turn.
 
-    A handshake that has waited goes on in one step: from `wait` to `begin`, which takes the place that was kept.
+    A caller must not await anything between `enter` or `wait` and the `begin` that uses the place.
 
     Args:
-        policy: What the option says.
+        policy: The parsed option ``admission``.
         loop: The event loop.
-        admits: Tells whether the drain lets new sessions in; where it does not, none is held.
+        admits: Returns whether the drain accepts new sessions; while it does not, none is held.
         emit: Sends an event to the observers.
     """
 
@@ -51,32 +51,32 @@ class Admission:
         self._emit = emit
         self._gate = Gate(policy)
         self._freeze = Freeze()
-        self._timer = Timer(self._look)
-        self._look_at = 0.0
-        self._told_at = 0.0
+        self._timer = Timer(self._check)
+        self._check_at = 0.0
+        self._reported_at = 0.0
         self._is_entering = False
-        """Whether one has a place, and is on its way to `begin`."""
+        """Whether a handshake has a place and has not reached `begin` yet."""
 
     def enter(self) -> bool:
-        """Take a place for one that has arrived; return False if it has to wait."""
+        """Take a place for a new arrival; return False if it has to wait."""
         now = self._loop.time()
         was_storm = self._gate.is_storm
         self._is_entering = self._gate.enter(now)
         if self._gate.is_storm and not was_storm:
-            self._told_at = now
+            self._reported_at = now
             if not self.policy.observes:
                 self._freeze.begin(now)
             self._emit(events.StormBegan(now, self._gate.limit, self._gate.in_progress, self.policy.observes))
-            self._look_in(TICK)
+            self._check_in(TICK)
         return self._is_entering
 
     async def wait(self) -> bool:
-        """Wait for a place, and take it; return False if there was none in time."""
+        """Wait for a place and take it; return False if there was none in time."""
         waiter: asyncio.Future[bool] = self._loop.create_future()
         arrival = self._gate.hold(self._loop.time(), waiter)
         if arrival is None:
             return False
-        self._look_in(TICK)
+        self._check_in(TICK)
         try:
             self._is_entering = await waiter
         except BaseException:
@@ -88,13 +88,13 @@ class Admission:
         return self._is_entering
 
     def leave(self) -> None:
-        """Give back the place: the drain has it now."""
+        """Give back the place: the drain refuses the handshake."""
         if self._is_entering:
             self._is_entering = False
             self._gate.leave()
 
     def begin(self, connection: object) -> bool:
-        """Take note that the application gets *connection*; return whether a place was kept for it."""
+        """Begin the set-up of *connection* in the place taken for it; return whether there was one."""
         if not self._is_entering:
             return False
         self._is_entering = False
@@ -102,29 +102,26 @@ class Admission:
         return True
 
     def finish(self, connection: object) -> None:
-        """Take note that *connection* is set up, or over: the next one may go on."""
+        """End the set-up of *connection*, if it has one, and let the next handshake go on."""
         if self._gate.finish(self._loop.time(), connection):
             self._let_in()
 
-    def refused(self) -> None:
-        """Count one that is turned away."""
-        self._gate.refuse(self._loop.time())
-
-    def rate(self) -> float | None:
-        """Return how many set-ups there are per second in the present storm."""
-        storm = self._gate.storm
-        return storm.rate(self._loop.time()) if storm.set_up else None
+    def refuse(self) -> float | None:
+        """Count a refusal; return the set-ups per second in this storm, or ``None`` if there were none."""
+        now, storm = self._loop.time(), self._gate.storm
+        self._gate.refuse(now)
+        return storm.rate(now) if storm.set_up else None
 
     def divide(self, share: int) -> None:
-        """Take note that *share* processes have the task's arrivals among them."""
+        """Divide the limit among *share* processes, which share the arrivals of the task."""
         self._gate.divide(share)
 
     def end(self) -> None:
-        """Leave the process as it was: the application is about to end."""
+        """Undo the garbage-collector freeze: the application is about to end."""
         self._freeze.end()
 
     def status(self) -> dict[str, float]:
-        """Return the figures of this moment."""
+        """Return the current figures for ``GET /drain``."""
         gate = self._gate
         return {
             "limit": gate.limit,
@@ -146,20 +143,21 @@ class Admission:
         with suppress(asyncio.InvalidStateError):
             waiter.set_result(goes_on)
             return
-        if goes_on:  # it was cancelled, and has not noticed yet
+        if goes_on:  # its task was cancelled, but has not run yet
             self._gate.leave()
 
-    def _look_in(self, seconds: float) -> None:
+    def _check_in(self, seconds: float) -> None:
         moment = self._loop.time() + seconds
-        if not self._timer.is_set or moment < self._look_at:
-            self._look_at = moment
+        if not self._timer.is_set or moment < self._check_at:
+            self._check_at = moment
             self._timer.set(self._loop, moment)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
+        """Runs from the beginning of a storm until its end."""
         gate, now = self._gate, self._loop.time()
-        gate.note_lag(now, now - self._look_at)
+        gate.note_lag(now, now - self._check_at)
         if not self._admits():
-            # The drain refuses them, in its own words.
+            # Wake them, so that the drain refuses them with its own response.
             for _ in range(SLICE):
                 if (arrival := gate.any_held()) is not None:
                     self._wake(arrival, goes_on=False)
@@ -173,8 +171,7 @@ class Admission:
             self._freeze.end()
             self._emit(events.StormEnded(now, storm, gate.limit, self.policy.observes))
             return
-        if now - self._told_at >= TOLD_EVERY:
-            self._told_at = now
+        if now - self._reported_at >= PROGRESS_INTERVAL:
+            self._reported_at = now
             self._emit(events.StormProgressed(now, gate.limit, gate.in_progress, gate.held))
-        if gate.is_storm:
-            self._look_in(TICK if gate.held else CALM_TICK)
+        self._check_in(TICK if gate.held else CALM_TICK)

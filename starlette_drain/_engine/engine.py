@@ -1,14 +1,14 @@
 # The engine of one event loop.
 #
-# Triggers hold claims; the drain follows from those that stand (_core/claims.py). While one runs there is one
-# `DrainRun` and one future for its outcome. Three rules keep it simple to reason about:
+# Triggers hold claims; the drain follows from those that stand (_core/claims.py). While a drain runs there is one
+# `DrainRun` and one future for its outcome. Three rules keep it simple:
 #
-#   - Feed, then collect. Claims, sessions and holds are fed in; when the timer rings, what closes sessions collects
-#     those that are due, and reports back.
-#   - A change of state is complete before its event goes out. Events are queued and delivered at the end of the call
-#     that caused them, so an observer or a trigger may call back at will.
-#   - The outcome is resolved before the events go out: what waits for it never depends on an observer.
-"""The sessions of one event loop, and the present run of a drain: its plan, its timer, its outcome."""
+#   - Feed, then collect. Claims, sessions and holds are fed in. When the timer fires, the closer collects the sessions
+#     that are due and reports back.
+#   - A change of state is complete before its event is delivered. Events are queued and delivered at the end of the
+#     call that caused them, so observers and triggers may call back at any time.
+#   - The outcome is resolved before the events are delivered, so waiters never depend on an observer.
+"""The sessions of one event loop, and the current run of a drain: its plan, its timer, its outcome."""
 
 import asyncio
 import logging
@@ -50,13 +50,13 @@ from starlette_drain.telemetry.base import Observers
 __all__ = ["Engine"]
 
 SLICE = 100
-"""Sessions closed in one pass of the event loop, so that a burst does not hold up everything else."""
+"""The most sessions closed in one pass of the event loop, so that a burst does not block everything else."""
 
 WAITING = ("waiting", "paused")
-"""The stances of a pacing that asks no session to leave for now."""
+"""The stances in which a pacing asks no session to leave for now."""
 
 MOST_BEGUN = 100
-"""Claims that are remembered for having begun a drain, so that another one they begin has another name."""
+"""The most claims remembered for having begun a drain, so that the next drain they begin has another id."""
 
 logger = logging.getLogger("starlette_drain")
 
@@ -66,13 +66,13 @@ class Engine:
     Tracks the sessions of one event loop and drains them while a claim stands.
 
     Args:
-        settings: The checked options.
-        observers: What gets the events.
-        close_hooks: What the application says to a session before it is closed.
+        settings: The validated options.
+        observers: What receives the events.
+        close_hooks: The application's hooks before a session is closed.
         rng: The source of randomness for the jitter.
         loop: The event loop.
-        close_due: What closes the sessions that `collect` returns, when the timer says so.
-        outcome: What waits already for the outcome of the first drain.
+        close_due: Called when sessions are due; it closes those that `collect` returns.
+        outcome: A future that already waits for the outcome of the first drain.
     """
 
     def __init__(
@@ -93,53 +93,53 @@ class Engine:
         self.loop = loop
         self.answers = Answers()
         self.streams = Streams(settings.streams) if settings.streams else None
-        """What the application has declared of its responses, by path."""
+        """What the application has declared about its responses, by path."""
         self.working: set[Session] = set()
-        """Whose connection has ended, and whose application is still at work."""
+        """The sessions whose connection has ended while the application is still running."""
         self.close_policy = ClosePolicy(settings.close_code, settings.grace)
         self.notes_activity = settings.shed_first == "idle"
-        """Whether sessions keep account of when their last message passed."""
+        """Whether sessions record the time of their last message."""
         self.observes_only = settings.mode == "observe"
         self.returns = ReturnPlan(rng)
-        """When those come back that are sent away."""
+        """When the clients that are sent away come back."""
         self.advised_window: float | None = None
-        """Seconds that a drain may take here, as far as a trigger has found out."""
+        """Seconds that a drain can take here, if a trigger has found out."""
         self.open_elsewhere = 0
-        """How many sessions are open in the other workers of the task."""
+        """The number of open sessions in the other workers of the task."""
         self.group: str | None = None
-        """What names the workers of the task, the same in all of them."""
+        """Identifies the workers of the task, the same in all of them."""
         self._registry = SessionRegistry()
         self._open: dict[str, int] = {}
-        """How many sessions are open, by kind."""
+        """The number of open sessions, by kind."""
         observers.open_sessions.by_kind = self._open
         self._events = EventQueue(observers)
         self._timer = Timer(partial(close_due, self))
         self._share = 1
         self._has_warned = False
         self.admission: Admission | None = None
-        """What limits the handshakes in progress, if anything does."""
+        """The limit on handshakes in progress, if there is one."""
         if (policy := settings.admission) is not None:
             policy = replace(policy, observes=policy.observes or self.observes_only)
             self.admission = Admission(policy, loop, self.admits, self.emit)
         self._begun: deque[tuple[str, float]] = deque(maxlen=MOST_BEGUN)
-        self._begin_anew(outcome)
+        self._reset(outcome)
 
-    def _begin_anew(self, outcome: asyncio.Future[bool] | None = None) -> None:
+    def _reset(self, outcome: asyncio.Future[bool] | None = None) -> None:
         self._claims = Claims()
         self._state = DrainState.SERVING
         self._run: DrainRun | None = None
         self.sends_away = False
-        """Whether clients are to be sent elsewhere: it drains or has drained, and does not only watch."""
+        """Whether clients are sent elsewhere: the process drains or has drained, and does not only observe."""
         self._report: DrainReport | None = None
         self._pace = Pace(self.settings)
         self._stance: str | None = None
         self.turnover = Turnover(self.settings, self._registry, self._events, self.rng)
-        """Who leaves although there is no drain."""
+        """Which sessions leave without a drain."""
         self._outcome = outcome or self.loop.create_future()
         self._has_ended = False
         self._drained_at = 0.0
 
-    # What anyone may ask
+    # Queries
 
     @property
     def state(self) -> DrainState:
@@ -158,25 +158,30 @@ class Engine:
 
     @property
     def is_revocable(self) -> bool:
-        """Whether the process has not been told to stop."""
+        """Whether the drain can still be cancelled: the process has not been told to stop."""
         return self._claims.is_revocable
 
     @property
     def workers(self) -> int:
-        """How many worker processes of this task drain as one."""
+        """The number of worker processes of this task that drain as one."""
         return self._share
 
     @property
     def fleet_seen(self) -> FleetView | None:
-        """How many targets drain and how many are healthy, as far as a trigger has noted."""
+        """How many targets drain and how many are healthy, if a trigger has found out."""
         return self._pace.seen
 
     def time(self) -> float:
-        """Return the event loop's monotonic clock, in seconds."""
+        """Return the time of the event loop's monotonic clock, in seconds."""
         return self.loop.time()
 
     def retry_after(self, rate: float | None = None) -> float:
-        """Return how many seconds a client that is turned away should stay away: each has its place in one plan."""
+        """
+        Return the seconds after which a refused client should retry, so that the retries are spread.
+
+        Args:
+            rate: The set-ups per second in a storm, if known.
+        """
         now = self.time()
         delay = self.returns.place(now, self.settings.retry_after, rate)
         self._count_returns()
@@ -187,7 +192,7 @@ class Engine:
         return self._registry.statistics(len(self.working))
 
     def open_sessions(self) -> int:
-        """Return how many sessions are open in the whole task, as far as its workers have published."""
+        """Return the number of open sessions in the whole task, as last published by its workers."""
         return len(self._registry) + self.open_elsewhere
 
     def progress(self) -> DrainProgress | None:
@@ -195,33 +200,33 @@ class Engine:
         return self._run.progress(self.time(), self._claims.standing) if self._run else None
 
     def time_to_close(self) -> float:
-        """Return the seconds in which the last session must be asked to leave; infinity where no drain runs."""
+        """Return the seconds until the last session must be asked to leave; infinity if no drain runs."""
         return max(0.0, self._run.plan.deadline - self.time()) if self._run else math.inf
 
     def drained_for(self) -> float:
-        """Return the seconds since the end of the drain that is over."""
+        """Return the seconds since the last drain was over."""
         return self.time() - self._drained_at
 
     async def wait_drained(self) -> bool:
-        """Wait until the drain that runs, or the next one, is over; return False if it was cancelled, or never came."""
+        """Wait until the running or the next drain is over; return False if it was cancelled or never began."""
         return await asyncio.shield(self._outcome)
 
     # Claims
 
     def claim_of(self, trigger: str) -> DrainCause | None:
-        """Return the claim that *trigger* holds, also one that was cancelled."""
+        """Return the claim that *trigger* holds, muted or not, or ``None``."""
         return self._claims.of(trigger)
 
     def is_muted(self, trigger: str) -> bool:
-        """Return whether *trigger* holds a claim that was cancelled."""
+        """Return whether *trigger* holds a muted claim."""
         return self._claims.of(trigger) in self._claims.muted
 
     def mute(self, claim: DrainCause) -> None:
-        """Hold *claim* as one that was cancelled before this process came."""
+        """Hold *claim* as muted: it was cancelled before this process started."""
         self._claims.mute(claim)
 
     def claim(self, cause: DrainCause) -> bool:
-        """Let *cause* be the claim of its trigger; return whether that changed anything."""
+        """Make *cause* the claim of its trigger; return whether that changed anything."""
         if self._has_ended:
             return False
         now = self.time()
@@ -240,7 +245,7 @@ class Engine:
 
     def cancel(self) -> None:
         """
-        Serve again: withdraw what was asked for by hand, and mute the other claims. What was closed stays closed.
+        Serve again: withdraw manual commands and mute the other claims. Sessions already asked to leave still leave.
 
         Raises:
             IllegalTransition: If there is no drain, or the application has ended.
@@ -257,12 +262,12 @@ class Engine:
         self._follow(None, self.time())
 
     def rename(self, cause: DrainCause) -> None:
-        """Give the drain that runs the name that it has in the worker in which *cause* began it a moment before."""
+        """Give the running drain the id that it has in the worker where *cause* began it a moment before."""
         if self._run is not None and self._claims.is_revocable:
             self._run.tally.drain_id = name_drain(cause, 0)
 
     def note_window(self, window: float) -> None:
-        """Take note how many seconds a drain may take here."""
+        """Set the longest window, in seconds, that a drain can have here. An invalid value is logged and ignored."""
         if not (is_number(window) and window >= 0):
             logger.error("A trigger gave a window of %r, which is not a time in seconds; it is ignored", window)
             return
@@ -273,7 +278,11 @@ class Engine:
             logger.warning("A drain has only %g s here: %s", window, warning)
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
-        """Take note how many targets drain and are healthy, and whether this task is *counted* among the former."""
+        """
+        Set how many targets are draining and healthy, and whether this task is *counted* among the draining.
+
+        Invalid numbers are logged and ignored.
+        """
         if not (all(is_whole(each) and each >= 0 for each in (draining, healthy)) and is_number(draining + healthy)):
             logger.error("A trigger reported %r draining and %r healthy targets; this is ignored", draining, healthy)
             return
@@ -288,16 +297,16 @@ class Engine:
 
     @property
     def is_taken_out(self) -> bool:
-        """Whether a claim that stands shows that the balancer sends nothing new, or that the process ends."""
+        """Whether, by the claims that stand, the balancer sends nothing new here or the process is ending."""
         return self._has_ended or any(each.taken_out or not each.revocable for each in self._claims.standing)
 
     @property
-    def _welcomes_late(self) -> bool:
+    def _accepts_late(self) -> bool:
         choice = self.settings.late_arrivals
         return choice == "accept" or (choice == "auto" and not self.is_taken_out)
 
     def divide(self, share: int) -> None:
-        """Take note that *share* processes drain at once; what the pacing promises holds for their sum."""
+        """Divide rates and limits among *share* processes that drain at once."""
         if share == self._share:
             return
         self._share = share
@@ -315,14 +324,14 @@ class Engine:
         run = self._run
         if run is None or self.observes_only:
             return True
-        return self._welcomes_late and self.time() < run.deadline
+        return self._accepts_late and self.time() < run.deadline
 
     def track(self, session: Session) -> None:
         """Track a session that begins its handshake."""
         self._registry.add(session)
         if (run := self._run) and not self._has_ended:
             now = self.time()
-            if self._state is DrainState.DRAINED:  # one drain is over, and its claims still stand: here is the next
+            if self._state is DrainState.DRAINED:  # a drain is over, and its claims still stand: begin another run
                 self._state = advance(self._state, DrainEvent.ARRIVE)
                 self._begin_run(self._claims.standing[0], now, max(now, run.deadline))
             else:
@@ -331,7 +340,7 @@ class Engine:
             self._events.deliver()
 
     def opened(self, session: Session) -> None:
-        """Take note that a session has completed its handshake."""
+        """Record that *session* has completed its handshake."""
         session.is_open = True
         self._open[session.kind] = self._open.get(session.kind, 0) + 1
         if self.admission is not None:
@@ -343,22 +352,26 @@ class Engine:
             self.emit(events.SessionOpened(self.time(), session))
 
     def refused(self, kind: str, path: str) -> None:
-        """Take note that a late arrival was turned away."""
+        """Record that a drain refused a late arrival."""
         if self._run:
             self._run.tally.refused += 1
         self.emit(events.SessionRefused(self.time(), kind, path))
 
     def turned_away(self, kind: str, path: str) -> float:
-        """Take note that one found no place in a storm; return how many seconds it should stay away."""
-        rate = None
-        if self.admission is not None:
-            self.admission.refused()
-            rate = self.admission.rate()
+        """Record that a handshake found no place in a storm; return the seconds after which its client should retry."""
+        rate = self.admission.refuse() if self.admission is not None else None
         self.emit(events.SessionRefused(self.time(), kind, path, "storm"))
         return self.retry_after(rate)
 
     def closed(self, session: Session, *, forced: bool, code: int | None = None) -> bool:
-        """Forget a session that is over, with its close *code* if it has one; return whether it was tracked."""
+        """
+        Stop tracking a session that is over; return whether it was tracked.
+
+        Args:
+            session: The session.
+            forced: Whether its application had to be cancelled.
+            code: Its close code, if it has one.
+        """
         if self.admission is not None:
             self.admission.finish(session)
         if not self._registry.discard(session):
@@ -383,7 +396,7 @@ class Engine:
         return True
 
     def forced(self, session: Session) -> None:
-        """Take note that the application of *session* was cancelled."""
+        """Record that the application of *session* was cancelled."""
         if (run := self._run) and run.has_shed(session):
             run.tally.forced += 1
 
@@ -398,11 +411,11 @@ class Engine:
         self._held_or_released()
 
     def close_with(self, close_due: Callable[["Engine"], object]) -> None:
-        """Have what is due closed by *close_due* from now on."""
-        self._timer.ring = partial(close_due, self)
+        """Replace what is called when sessions are due."""
+        self._timer.callback = partial(close_due, self)
 
     def collect(self) -> list[Session]:
-        """Return the sessions to close now, marked as leaving. Call it when the timer is due."""
+        """Return the sessions to close now, marked as leaving. Call it when the timer fires."""
         run, now = self._run, self.time()
         if run is None:
             return self._collect_turnover(now)
@@ -418,10 +431,10 @@ class Engine:
         self._events.deliver()
         return [] if self.observes_only else due
 
-    # Sessions that leave although there is no drain
+    # Sessions that leave without a drain
 
     def rotation(self) -> RotationProgress | None:
-        """Return how far the rotation is that runs; ``None`` where none does."""
+        """Return the progress of the running rotation, or ``None`` if there is none."""
         return self.turnover.progress(self.time(), is_paused=self._run is not None)
 
     def rotate(self, rotation: Rotation) -> None:
@@ -429,7 +442,7 @@ class Engine:
         Ask sessions that are open now to leave once, while the process goes on serving.
 
         Raises:
-            IllegalTransition: If the process drains, only observes or ends, or a rotation by hand runs.
+            IllegalTransition: If the process drains, only observes or is ending, or a manual rotation runs.
         """
         if problem := self._why_not_rotate():
             msg = f"the process cannot rotate its sessions: {problem}"
@@ -439,7 +452,7 @@ class Engine:
         self._events.deliver()
 
     def follow_rotation(self, order: Mapping[str, Any] | None) -> None:
-        """Rotate as *order* says, which was given to another worker; ``None`` stops."""
+        """Follow a rotation *order* that was given to another worker; ``None`` stops the rotation."""
         if order is None or not (self.observes_only or self._has_ended):
             self.turnover.follow(order, self.time())
             self._await_turnover()
@@ -450,17 +463,17 @@ class Engine:
         End the rotation. Sessions that it has not asked to leave stay.
 
         Raises:
-            IllegalTransition: If none runs, here or in another worker.
+            IllegalTransition: If no rotation runs, here or in another worker.
         """
         self.turnover.stop(self.time())
         self._events.deliver()
 
     def _why_not_rotate(self) -> str | None:
         if self._has_ended:
-            return "the application ends"
+            return "the application is ending"
         if self.observes_only:
             return "it only observes"
-        return "it drains, and all leave" if self._run else None
+        return "it is draining, so all of them leave" if self._run else None
 
     def _collect_turnover(self, now: float) -> list[Session]:
         due = [] if self._has_ended else self.turnover.collect(now, SLICE, self._limit())
@@ -471,13 +484,13 @@ class Engine:
         return [session for session, _ in due]
 
     def _limit(self) -> float:
-        """Return the sessions per second that the options allow in this process."""
+        """Return the most sessions per second that the options allow in this process."""
         pacing, fleet_rate = self.settings.pacing, self.settings.fleet_rate
         limit = pacing.limit if isinstance(pacing, RateCapPacing) else fleet_rate
         return math.inf if limit is None else limit / self._share
 
     def _await_turnover(self) -> None:
-        """Set the timer for the next session that is to leave although there is no drain."""
+        """Set the timer for the next session that leaves without a drain."""
         moment = self.turnover.ask_at
         if moment is not None and self._run is None and not self._has_ended:
             self._timer.set(self.loop, moment)
@@ -485,18 +498,18 @@ class Engine:
     # Events
 
     def emit(self, event: events.Event) -> None:
-        """Send *event* to the observers, after those that are on their way already."""
+        """Send *event* to the observers, after those that are queued already."""
         self._events.put(event)
         self._events.deliver()
 
-    # The beginning and the end of its life
+    # Lifetime
 
     def renew(self, outcome: asyncio.Future[bool] | None = None) -> None:
-        """Begin again on the same event loop, with the sessions that are still there."""
-        self._begin_anew(outcome)
+        """Begin again on the same event loop, with the sessions that are still open."""
+        self._reset(outcome)
 
     def end(self) -> None:
-        """End a drain that runs as it stands, and resolve all that wait: the application is about to end."""
+        """Finish a running drain as it stands, and resolve all waiters: the application is about to end."""
         self._has_ended = True
         if self._run and self._state is DrainState.DRAINING:
             self._finish(self._run)
@@ -508,10 +521,10 @@ class Engine:
         self._timer.stop()
         self._events.deliver()
 
-    # The works
+    # Internals
 
     def _checked(self, cause: DrainCause, now: float) -> DrainCause:
-        """Return *cause* with a deadline, whatever a trigger of the application has made of it."""
+        """Return *cause* with a deadline and valid times: the application's own triggers may pass anything."""
         deadline, held = cause.deadline, self._claims.of(cause.trigger)
         if deadline is None or not is_number(deadline):
             if deadline is not None and held is None:
@@ -520,7 +533,7 @@ class Engine:
                     cause.trigger,
                     deadline,
                 )
-            # A claim that is repeated moves nothing.
+            # A repeated claim must not move the deadline.
             usual = now + self.settings.usual_window(self.advised_window)
             deadline = usual if held is None or held.deadline is None else held.deadline
         at = cause.at if is_number(cause.at) else now
@@ -528,9 +541,9 @@ class Engine:
         return replace(cause, at=at, deadline=float(deadline), lag=lag)
 
     def _follow(self, news: DrainCause | None, now: float) -> None:
-        """Do what follows from the claims that stand now."""
+        """Begin, replan or cancel the drain, as the claims that stand now require."""
         run, deadline = self._run, self._claims.deadline
-        if deadline == math.inf:  # none stands, or only those that follow others
+        if deadline == math.inf:  # no claim stands, or only ones that follow others
             if run is not None:
                 self._cancel(run, now)
         elif run is None:
@@ -550,8 +563,8 @@ class Engine:
         pacing = self._pace.begin(cause, deadline - now, self._registry.remaining * self._share)
         sessions = ObservedSessions(self._registry) if self.observes_only else self._registry
         begun_by = cause.trigger, cause.at
-        former = self._begun.count(begun_by)
-        drain_id = name_drain(cause, former, self.group)
+        earlier = self._begun.count(begun_by)
+        drain_id = name_drain(cause, earlier, self.group)
         self._begun.append(begun_by)
         self.sends_away = not self.observes_only
         self.returns.busiest = 0
@@ -561,8 +574,8 @@ class Engine:
         run.plan.divide(now, self._share)
         self._stance = run.plan.stance(now)
         window = deadline - now
-        # Not of a window under a second: that was asked for by hand, or the deadline has passed.
-        if window >= SHORTEST_WINDOW and not former and (warning := burst_warning(self.settings.pacing, window)):
+        # A window under a second was asked for explicitly, or the deadline has passed: no warning.
+        if window >= SHORTEST_WINDOW and not earlier and (warning := burst_warning(self.settings.pacing, window)):
             logger.warning("Drain %s has only %g s: %s", drain_id, window, warning)
         if self._outcome.done():
             self._outcome = self.loop.create_future()
@@ -574,7 +587,7 @@ class Engine:
 
     def _replan(self, run: DrainRun, news: DrainCause | None, now: float, deadline: float) -> None:
         if deadline < run.deadline:
-            deadline = min(run.deadline, max(now, deadline))  # one that has passed means now, once
+            deadline = min(run.deadline, max(now, deadline))  # a deadline in the past means now, once
         shortened = deadline < run.deadline
         moved = run.move(now, deadline)
         joined = news is not None and run.join(news, shortened=shortened)
@@ -590,7 +603,7 @@ class Engine:
         is_over = self._state is DrainState.DRAINED
         self._state, self._run = advance(self._state, DrainEvent.CANCEL), None
         self.sends_away = False
-        self._leave(run)
+        self._clean_up(run)
         if not is_over or self._report is None:
             self._report = run.report(now, len(self._registry), is_cancelled=True)
         if not self._outcome.done():
@@ -601,15 +614,14 @@ class Engine:
 
     def _finish(self, run: DrainRun) -> None:
         self._state = advance(self._state, DrainEvent.FINISH)
-        self._leave(run)
+        self._clean_up(run)
         self._drained_at = now = self.time()
         self._report = run.report(now, self._still_open(run))
         self._outcome.set_result(True)
-        # Not in the context of the session that left last: a log would give the end its name.
+        # In an empty context: otherwise the log line would carry the context of the session that left last.
         self._events.put(events.DrainFinished(now, run.drain_id, self._report), Context())
 
-    def _leave(self, run: DrainRun) -> None:
-        """Tidy up after a run."""
+    def _clean_up(self, run: DrainRun) -> None:
         self._log_failure(run)
         self._timer.stop()
         self._registry.unrank()
@@ -625,7 +637,7 @@ class Engine:
             self._events.deliver()
 
     def _schedule(self, run: DrainRun) -> None:
-        """Set the timer for the plan's next moment, or finish when there is nothing left to wait for."""
+        """Set the timer for the plan's next moment, or finish if there is nothing left to wait for."""
         if self._state is not DrainState.DRAINING or run is not self._run:
             return
         now = self.time()
@@ -634,7 +646,7 @@ class Engine:
         if moment is None:
             self._finish(run)
             return
-        self._timer.set(self.loop, moment)  # one that is too early does no harm: it asks again
+        self._timer.set(self.loop, moment)  # if it fires too early, the plan is asked again
         stance = run.plan.stance(now)
         if stance not in (None, self._stance):
             self._stance = stance

@@ -10,6 +10,7 @@ from hand_server import ACCEPT, CONNECT, HandServer, settle, websocket_scope
 
 from starlette_drain import Drain, DrainMiddleware
 from starlette_drain._asgi.admin import describe
+from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import SessionRefused, StormBegan, StormEnded, StormProgressed
 from starlette_drain.telemetry.logs import LogObserver
 from starlette_drain.testing import RecordingObserver
@@ -296,18 +297,37 @@ async def slow(_scope, receive, send):
     await receive()
 
 
-async def test_one_whose_turn_comes_when_a_drain_has_begun_is_refused_by_it():
-    """Its place goes back."""
+async def test_a_handshake_whose_turn_comes_as_a_drain_begins_is_refused_by_the_drain():
+    """It has a place and has not gone on yet: the place is given back."""
     house = House(admission="1", late_arrivals="refuse")
     _, second = house.connect(2)
-    await asyncio.sleep(SET_UP - 0.001)
-    admits = house.drain.host.engine.admits
-    house.drain.host.engine.admission._let_in()
-    await house.drain.start(window=60)
-    assert not admits()
-    await asyncio.sleep(0.3)
-    assert second.sent[0]["status"] == 503
-    assert house.status()["in_progress"] == 0
+    await settle()
+    engine = house.drain.host.engine
+    wake = engine.admission._wake
+
+    def wake_and_drain(arrival, *, goes_on):
+        wake(arrival, goes_on=goes_on)
+        engine.claim(DrainCause("test", "a test", engine.time(), engine.time() + 60))
+
+    engine.admission._wake = wake_and_drain
+    await asyncio.sleep(SET_UP + 0.01)
+    assert second.sent[1]["body"] == b"This server is draining; try again.\n"
+    assert house.status()["in_progress"] == house.status()["held"] == 0
+
+
+async def test_a_handshake_that_is_cancelled_as_a_drain_refuses_it_is_not_refused():
+    """Both happen in one pass of the event loop."""
+    house = House(admission="1", late_arrivals="refuse")
+    _, second = house.connect(2)
+    await settle()
+    engine = house.drain.host.engine
+    engine.claim(DrainCause("test", "a test", engine.time(), engine.time() + 60))
+    second.task.cancel()
+    engine.admission._check()
+    await settle()
+    assert second.sent == []
+    assert house.drain.progress().refused == 0
+    assert house.status()["held"] == 0
 
 
 async def test_late_arrivals_that_a_drain_lets_in_are_held_like_others():

@@ -5,6 +5,7 @@ import gc
 
 import pytest
 
+from starlette_drain import Drain
 from starlette_drain._core.admission import QUIET, AdmissionPolicy
 from starlette_drain._engine.admission import Admission
 from starlette_drain._engine.garbage import LONGEST
@@ -100,8 +101,11 @@ async def test_observing_freezes_nothing():
 
 
 async def test_the_end_of_the_application_thaws():
-    """The process is left as it was."""
-    door = Door()
-    door.arrive()
-    door.admission.end()
+    """The process is left as it was, also if the application ends during a storm."""
+    drain = Drain(triggers=[], observers=[], admission="1")
+    async with drain.run():
+        admission = drain.host.engine.admission
+        assert admission.enter()
+        assert not admission.enter()
+        assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
