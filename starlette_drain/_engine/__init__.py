@@ -1,1 +1,1 @@
-"""One process drains: the engine, its lifetime, and what runs on its event loop."""
+"""Draining one process: the engine, its lifetime, and what runs on its event loop."""

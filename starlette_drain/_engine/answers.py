@@ -1,4 +1,4 @@
-"""Responses that end by themselves, such as downloads and streamed answers to a POST: counted, and let finish."""
+"""Responses that end by themselves, such as downloads and streamed answers to a POST: counted, and left to finish."""
 
 import logging
 from collections import Counter
@@ -12,46 +12,46 @@ logger = logging.getLogger("starlette_drain")
 
 class Answers:
     """
-    Counts the answers that are under way.
+    Counts the answers in progress.
 
     Attributes:
-        under_way: How many there are. It is counted for each request of a server, and therefore a plain number.
-        undeclared: The paths of those that may be without end, if the application has not declared them.
+        under_way: Their number. A plain attribute, because it changes with every request of the server.
+        undeclared: The paths of those that may be endless streams and that the application has not declared.
     """
 
-    __slots__ = ("_has_told", "undeclared", "under_way")
+    __slots__ = ("_has_warned", "undeclared", "under_way")
 
     def __init__(self) -> None:
         self.under_way = 0
         self.undeclared: dict[object, str] = {}
-        self._has_told = False
+        self._has_warned = False
 
     def __len__(self) -> int:
         return self.under_way
 
     def ended(self, answer: object) -> None:
-        """Count one less."""
+        """Count *answer* as ended."""
         self.under_way -= 1
         self.undeclared.pop(answer, None)
 
     def warn_of_streams(self) -> None:
-        """Say that some will not be asked to leave, although their clients may come back by themselves."""
+        """Warn of open streams that will not be asked to leave, although their clients may reconnect by themselves."""
         if self.undeclared:
             ((path, _),) = Counter(self.undeclared.values()).most_common(1)
             logger.warning(
-                "Open streams that are answers, and are not asked to leave: %d, most of them on %s. If their clients "
-                'come back by themselves, set streams={"%s": "session"}; if not, "answer" in its place silences this',
+                "Open streams are treated as answers and are not asked to leave: %d, most of them on %s. If their "
+                'clients reconnect by themselves, set streams={"%s": "session"}; if not, "answer" silences this line',
                 len(self.undeclared),
                 printable(path),
                 printable(path),
             )
 
     def note_unclear(self, path: str, declared: str) -> None:
-        """Say, once, that a response declares what nothing is known of."""
-        if not self._has_told:
-            self._has_told = True
+        """Warn, once, that a response header declares something unknown."""
+        if not self._has_warned:
+            self._has_warned = True
             logger.warning(
-                "The response header starlette-drain: %s on %s means nothing; use session, session; end=cut or answer",
+                "The response header starlette-drain: %s on %s is invalid; use session, session; end=cut or answer",
                 printable(declared),
                 printable(path),
             )

@@ -1,4 +1,4 @@
-"""What the application says to a session before it is closed."""
+"""The application's hooks that run before a session is closed."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ __all__ = ["CloseHook", "CloseHooks"]
 logger = logging.getLogger("starlette_drain")
 
 LAST_WORD = 0.1
-"""Seconds in which a hook whose time is up may tidy up, before the session is closed all the same."""
+"""Seconds that a hook has to clean up after its time limit; then the session is closed anyway."""
 
 CloseHook = Callable[[Any], Awaitable[None]]
 
@@ -24,38 +24,38 @@ class CloseHooks:
     """
     The close hooks of an application, in the order in which they were added.
 
-    One that fails is logged with its traceback the first time, and counted from then on: in a drain it may fail for
+    The first failure of a hook is logged with its traceback, further ones are only counted: in a drain it may fail for
     each of 50,000 sessions.
 
     Args:
-        timeout: Seconds that all of them may take for one session.
+        timeout: Seconds that all hooks together may take for one session.
     """
 
     def __init__(self, timeout: float) -> None:
         self.failures = 0
-        """How many calls have failed or were cut short."""
+        """The number of calls that failed or were cut short."""
         self._timeout = timeout
         self._all: list[CloseHook] = []
-        self._told: set[object] = set()
+        self._logged: set[object] = set()
 
     def add(self, hook: CloseHook) -> None:
         """
-        Call this one too.
+        Add *hook*.
 
         Raises:
             SettingsError: If *hook* is not an async function.
         """
-        # A lambda is let be: it may well return the coroutine of another function.
+        # A lambda is accepted: it may return the coroutine of another function.
         calls = (hook, getattr(type(hook), "__call__", None))  # noqa: B004 - an object may have an async __call__
         if not (any(map(inspect.iscoroutinefunction, calls)) or getattr(hook, "__name__", "") == "<lambda>"):
             raise SettingsError("before_close", hook, "give an async function that takes the session")
         self._all.append(hook)
 
     async def run(self, session: Session) -> None:
-        """Call all hooks with *session*. Nothing that fails or takes too long holds up the close."""
+        """Call all hooks with *session*. A hook that fails or takes too long does not delay the close any further."""
         if not self._all:
             return
-        # In a task of its own: a hook that swallows its cancellation, or fails because of it, is left behind.
+        # In a separate task, because a hook may swallow its cancellation: then it is left running.
         running = asyncio.create_task(self._run_all(session))
         try:
             if not await _has_ended(running, self._timeout):
@@ -79,7 +79,7 @@ class CloseHooks:
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - a SystemExit would end the process, and cut every session
-                # A CancelledError that we did not ask for comes from something that the hook waited for.
+                # A CancelledError that we did not cause comes from something that the hook awaited.
                 if not (isinstance(error, asyncio.CancelledError) and task and task.cancelling()):
                     path = printable(session.path)
                     self._count(hook, "A close hook on %s failed; the session is closed anyway", path, error=error)
@@ -87,10 +87,10 @@ class CloseHooks:
                 return
 
     def _count(self, hook: object, sentence: str, *figures: object, error: BaseException | None = None) -> None:
-        """Count one failure; log the first of its kind."""
+        """Count a failure; log the first one of each hook."""
         self.failures += 1
-        if hook not in self._told:
-            self._told.add(hook)
+        if hook not in self._logged:
+            self._logged.add(hook)
             level = logging.WARNING if error is None else logging.ERROR
             logger.log(level, f"{sentence}; further failures are only counted", *figures, exc_info=error)  # noqa: G004
 

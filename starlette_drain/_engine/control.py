@@ -1,4 +1,4 @@
-"""What triggers, and commands by hand, may do to the drain of one event loop."""
+"""What triggers and manual commands may do to the drain of one event loop."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,11 +16,11 @@ __all__ = ["LocalControl"]
 
 class LocalControl:
     """
-    The `Control` of a process that drains by itself.
+    The `Control` of a process that drains on its own.
 
     Args:
-        lifetime: The lifetime on the present event loop.
-        triggers: Returns all triggers, those that have come late too.
+        lifetime: The lifetime on the current event loop.
+        triggers: Returns all triggers, including those added later.
     """
 
     def __init__(self, lifetime: Lifetime, triggers: Callable[[], Iterable[Trigger]]) -> None:
@@ -30,7 +30,7 @@ class LocalControl:
 
     @property
     def settings(self) -> Settings:
-        """The checked options of the drain."""
+        """The validated options of the drain."""
         return self.engine.settings
 
     @property
@@ -39,11 +39,11 @@ class LocalControl:
         return self.engine.workers
 
     def time(self) -> float:
-        """Return the event loop's monotonic clock, in seconds."""
+        """Return the time of the event loop's monotonic clock, in seconds."""
         return self.engine.time()
 
     def claim(self, cause: DrainCause) -> None:
-        """Hold a claim."""
+        """Make *cause* the claim of its trigger."""
         self.engine.claim(cause)
 
     def withdraw(self, trigger: str) -> bool:
@@ -61,25 +61,25 @@ class LocalControl:
         self.engine.cancel()
 
     async def refresh(self) -> None:
-        """Read first what other workers have published, in bounded time; call it before a command by hand."""
+        """Read what other workers have published, in bounded time; call it before a manual command."""
 
     async def publish(self) -> None:
-        """Publish what was done here to the other workers, in bounded time; call it after a command by hand."""
+        """Publish what was done here to the other workers, in bounded time; call it after a manual command."""
 
     def open_sessions(self) -> int:
-        """Return how many sessions are open in the whole task, as far as its workers have published."""
+        """Return the number of open sessions in the whole task, as last published by its workers."""
         return self.engine.open_sessions()
 
     def note_window(self, window: float) -> None:
-        """Take note how many seconds a drain may take here."""
+        """Set the longest window, in seconds, that a drain can have here."""
         self.engine.note_window(window)
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
-        """Take note how many targets drain and are healthy, and whether this task's is *counted* among the former."""
+        """Set how many targets are draining and healthy, and whether this task is *counted* among the draining."""
         self.engine.note_fleet(draining, healthy, counted=counted)
 
     def rotate(self, rotation: Rotation) -> bool:
-        """Ask the open sessions to leave once; return whether that began. It does not during a drain."""
+        """Begin *rotation*; return whether it began, which it does not during a drain."""
         try:
             self.engine.rotate(rotation)
         except IllegalTransition:
@@ -91,7 +91,7 @@ class LocalControl:
         self.engine.emit(event)
 
     async def wait_drained(self) -> bool:
-        """Wait until the drain is over; return False if it was cancelled, or never came."""
+        """Wait until the drain is over; return False if it was cancelled or never began."""
         return await self.engine.wait_drained()
 
     async def wait_all_drained(self) -> bool:
@@ -99,5 +99,5 @@ class LocalControl:
         return await self.engine.wait_drained()
 
     async def flush(self) -> None:
-        """Do what must happen before the exit, and let the observers send what they hold; in bounded time."""
+        """Run the triggers' ``before_exit``, then flush the observers; in bounded time."""
         await self._lifetime.flush(self._triggers())

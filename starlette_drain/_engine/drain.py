@@ -1,4 +1,4 @@
-"""The Drain: what a user holds in hand. It has no logic of its own."""
+"""The Drain: the public facade, without logic of its own."""
 
 import logging
 import os
@@ -33,23 +33,23 @@ CloseHookT = TypeVar("CloseHookT", bound=CloseHook)
 
 class Drain:
     """
-    Closes the long-lived connections of one process, one by one, when a trigger asks for it.
+    Closes the long-lived connections of one process, one by one, when a trigger wants a drain.
 
-    Make it anywhere: it binds to an event loop when the application starts. Pass it to `DrainMiddleware`. Call its
+    Create it anywhere: it binds to an event loop when the application starts. Pass it to `DrainMiddleware`. Call its
     methods on the event loop's thread.
 
     Args:
         triggers: What may start a drain. By default SIGTERM and target health.
-        observers: What gets the events. By default the log and OpenTelemetry.
+        observers: What receives the events. By default the log and OpenTelemetry.
         rng: The source of randomness for the jitter.
-        **options: See docs/settings.md, or ``starlette-drain --help``; each has an environment variable too.
+        **options: See docs/settings.md or ``starlette-drain --help``; each has an environment variable too.
 
     Raises:
-        SettingsError: If an option cannot work.
+        SettingsError: If an option is unknown or invalid.
     """
 
     settings_type: ClassVar[type[Settings]] = Settings
-    """Which options there are; `_asgi/defaults.py` puts those of AWS beside those of every drain."""
+    """The options; `_asgi/defaults.py` replaces them by a subclass that adds those of AWS."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Drain:
         for warning in self.settings.warnings(os.environ):
             logger.warning("Check the options: %s", warning)
         self.host = DrainHost(self.settings, triggers, observers, rng)
-        """What the floors above work with; no part of the public API."""
+        """For the packages above this one; not part of the public API."""
 
     @property
     def state(self) -> DrainState:
@@ -72,7 +72,7 @@ class Drain:
 
     @property
     def report(self) -> DrainReport | None:
-        """The report of the last drain that ended or was cancelled. It never changes."""
+        """The report of the last drain that ended or was cancelled, or ``None``. A report never changes."""
         return self.host.engine.report if self.host.engine else None
 
     def progress(self) -> DrainProgress | None:
@@ -92,28 +92,28 @@ class Drain:
         taken_out: bool = False,
     ) -> bool:
         """
-        Start a drain. During a drain join it, which can only shorten it.
+        Start a drain. During a drain, join it: that can only shorten it.
 
         Args:
             window: Seconds over which the closes spread. By default the option, or the time that AWS leaves.
             reason: One sentence for logs, spans and answers.
-            age: Seconds since the event that it is about; they are taken off the window.
+            age: Seconds since the event that caused the call; they are subtracted from the window.
             taken_out: Whether the balancer sends nothing new here, so that late arrivals may be refused.
 
         Returns:
             True if the process was serving; False if it was draining already, here or in another worker.
 
         Raises:
-            SettingsError: If *window* or *age* cannot work.
+            SettingsError: If *window* or *age* is invalid.
             DrainInUse: If the drain already runs on another event loop.
-            DrainEnded: If the application has ended, or is about to.
+            DrainEnded: If the application has ended or is about to.
         """
         if window is not None and not (is_number(window) and window >= 0):
             raise SettingsError("window", window, "give seconds, 0 or more, or None for the window of the options")
         if not (is_number(age) and age >= 0):
-            raise SettingsError("age", age, "give seconds, 0 or more, since what it is asked for has happened")
+            raise SettingsError("age", age, "give the seconds since the event that caused the drain, 0 or more")
         await self.host.control().refresh()
-        control = self.host.control()  # once more: the application may have ended meanwhile
+        control = self.host.control()  # again, because the application may have ended during the await
         was_serving, now = self.state is DrainState.SERVING, control.time()
         deadline = self.host.deadline_of(now - age, window) if age or window is not None else None
         control.claim(DrainCause(BY_HAND, reason, now, deadline, lag=age, taken_out=taken_out))
@@ -124,10 +124,10 @@ class Drain:
         """
         Stop draining and serve again. Sessions already asked to leave still leave.
 
-        Triggers that still want the drain are muted until they have withdrawn and renewed their claim.
+        Triggers that still want the drain are ignored until they have withdrawn and renewed their claims.
 
         Raises:
-            IllegalTransition: If there is no drain.
+            IllegalTransition: If there is no drain, or the application has ended or is about to.
             TooLateToCancel: If the process has been told to stop.
         """
         try:
@@ -149,25 +149,25 @@ class Drain:
         """
         Ask every session that is open now to leave once, evenly over the window, while the process goes on serving.
 
-        They leave as in a drain, and new ones are let in. A drain pauses it; the end of the process ends it.
+        They leave as in a drain, and new ones are accepted. A drain pauses the rotation; it ends with the process.
 
         Args:
-            window: Seconds over which they leave.
-            share: The part of them that leaves, picked at random.
-            age: Seconds since the order was given. Sessions that have opened since then stay: give it where several
-                tasks get one order in turn, or a client that moves from one to the next is asked to leave twice.
+            window: Seconds over which the sessions leave.
+            share: The fraction of the sessions that leaves, picked at random.
+            age: Seconds since the order was given. Sessions opened since then stay. Pass it if several tasks get the
+                order one after the other; otherwise a client that moves from one to the next is asked to leave twice.
             reason: One sentence for logs and answers.
 
         Raises:
-            SettingsError: If *window*, *share* or *age* cannot work.
-            IllegalTransition: If the process drains, only observes or ends, or rotates already.
+            SettingsError: If *window*, *share* or *age* is invalid.
+            IllegalTransition: If the process drains, only observes, is ending or already rotates.
             DrainInUse: If the drain already runs on another event loop.
-            DrainEnded: If the application has ended, or is about to.
+            DrainEnded: If the application has ended or is about to.
         """
         if not (is_number(window) and SHORTEST_WINDOW <= window <= LONGEST_ROTATION):
             raise SettingsError("window", window, f"give seconds from {SHORTEST_WINDOW:g} to {LONGEST_ROTATION:g}")
         if not (is_number(share) and 0 < share <= 1):
-            raise SettingsError("share", share, "give a part, more than 0 and at most 1")
+            raise SettingsError("share", share, "give a fraction, more than 0 and at most 1")
         if not (is_number(age) and 0 <= age < window):
             raise SettingsError("age", age, f"give seconds from 0 to less than the window, {window:g}")
         engine = self.host.control().engine
@@ -178,7 +178,7 @@ class Drain:
         End the rotation. Sessions that it has not asked to leave stay.
 
         Raises:
-            IllegalTransition: If none runs.
+            IllegalTransition: If no rotation runs.
         """
         if self.host.engine is None:
             msg = "no rotation is running; there is nothing to cancel"
@@ -186,27 +186,26 @@ class Drain:
         self.host.engine.stop_rotating()
 
     def rotation(self) -> RotationProgress | None:
-        """Return the progress of this process's rotation; ``None`` if none runs."""
+        """Return the progress of this process's rotation, or ``None`` if none runs."""
         return self.host.engine.rotation() if self.host.engine else None
 
     async def wait_drained(self) -> bool:
         """
-        Wait until the running or next drain is over: every session has gone, or their time has run out.
+        Wait until the running or the next drain is over: every session has gone, or their time has run out.
 
         It may be called before the application has started.
 
         Returns:
-            True; False if the drain was cancelled, or the application ends without one.
+            True if a drain is over; False if it was cancelled, or the application ends without one.
         """
         return await self.host.wait_drained()
 
     def before_close(self, hook: CloseHookT) -> CloseHookT:
         """
-        Call *hook* with each session before it is closed by a drain; a decorator.
+        Call *hook*, an async function, with each session before it is closed. Can be used as a decorator.
 
-        It is an async function. All hooks together may take 2 s per session; sessions do not wait for one another. If a
-        hook fails or takes too long, the session closes all the same. The first failure is logged, further ones are
-        counted.
+        All hooks together may take 2 s per session; sessions do not wait for one another. If a hook fails or takes too
+        long, the session is closed anyway. The first failure is logged, further ones are counted.
 
         Raises:
             SettingsError: If *hook* is not an async function.
@@ -217,7 +216,7 @@ class Drain:
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Drain"]:
         """
-        Watch the triggers during the block, for applications without the middleware's lifespan.
+        Watch the triggers during the ``async with`` block, for applications without the middleware's lifespan.
 
         Raises:
             DrainInUse: If the drain already runs on another event loop.

@@ -1,4 +1,4 @@
-"""Events on their way to the observers: a change of state is complete before its event goes out."""
+"""Queues events for the observers: a change of state is complete before its event is delivered."""
 
 from collections import deque
 from contextvars import Context
@@ -13,10 +13,10 @@ class EventQueue:
     """
     Delivers events in the order in which they were put, at the end of the call that caused them.
 
-    An observer or a trigger may call back at will: what that causes comes after.
+    Observers and triggers may call back at any time: the events that this causes are delivered after the others.
 
     Args:
-        observers: What gets the events.
+        observers: What receives the events.
     """
 
     def __init__(self, observers: Observers) -> None:
@@ -25,11 +25,11 @@ class EventQueue:
         self._is_delivering = False
 
     def put(self, event: Event, context: Context | None = None) -> None:
-        """Take *event*, to be delivered in *context* or the one that is current then."""
+        """Queue *event*; it is delivered in *context*, by default the one that is current at delivery."""
         self._events.append((event, context))
 
     def deliver(self) -> None:
-        """Deliver all that has been put."""
+        """Deliver all queued events."""
         if self._is_delivering or not self._events:
             return
         self._is_delivering = True

@@ -1,4 +1,4 @@
-"""What a Drain is made of, from one event loop to the next: its options, triggers, observers, and present lifetime."""
+"""What a Drain keeps from one event loop to the next: its options, triggers, observers and current lifetime."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -24,17 +24,17 @@ class DrainHost:
     Binds a Drain to one event loop after another.
 
     Args:
-        settings: The checked options.
-        triggers: What may start a drain; ``None`` leaves that to `equip`.
-        observers: What gets the events; ``None`` leaves that to `equip`.
-        rng: The source of randomness for the jitter; by default one of its own for each process.
+        settings: The validated options.
+        triggers: What may start a drain; ``None`` leaves the choice to `equip`.
+        observers: What receives the events; ``None`` leaves the choice to `equip`.
+        rng: The source of randomness for the jitter; by default a new one on each event loop.
 
     Raises:
-        SettingsError: If a trigger, an observer or *rng* is of the wrong kind.
+        SettingsError: If a trigger, an observer or *rng* has the wrong type.
     """
 
     _close_due: Callable[[Engine], object] = staticmethod(Engine.collect)
-    """What closes the sessions that are due; without a middleware there are none."""
+    """Closes the sessions that are due; without a middleware there are none."""
 
     def __init__(
         self,
@@ -49,23 +49,23 @@ class DrainHost:
         self.close_hooks = CloseHooks(HOOK_TIMEOUT)
         self.triggers: tuple[Trigger, ...] = () if triggers is None else check_triggers(triggers)
         self._observers = Observers(() if observers is None else observers)
-        Observers(each for each in self.triggers if isinstance(each, Observer))  # refuses what subscribes to nonsense
+        Observers(each for each in self.triggers if isinstance(each, Observer))  # validates their subscriptions
         self._chooses_triggers = triggers is None
         self._chooses_observers = observers is None
         self._is_equipped = False
         self.rng = rng
         self.lifetime: Lifetime | None = None
-        """The present lifetime, or the last."""
+        """The current lifetime, or the last one."""
         self._control: LocalControl | None = None
-        """What gives commands in it."""
+        """The control of that lifetime."""
         self._make_control: Callable[[Lifetime], LocalControl] = self._make_local_control
         self._early: asyncio.Future[bool] | None = None
-        """What waits for the first drain of a lifetime that has not begun."""
+        """The future of those that wait for a drain before a lifetime has begun."""
 
-    # Fitting out
+    # Set-up
 
     def equip(self, triggers: Callable[[], Iterable[Trigger]], observers: Callable[[], Iterable[Observer]]) -> bool:
-        """Fill in the triggers and observers where the user left them open; return whether that was news."""
+        """Set the default triggers and observers where the user gave none; return False if that was done before."""
         if self._is_equipped:
             return False
         self._is_equipped = True
@@ -75,24 +75,30 @@ class DrainHost:
         if self._chooses_triggers:
             self.triggers = tuple(triggers())
         for trigger in self.triggers:
-            self._let_listen(trigger)
+            self._subscribe(trigger)
         self._watch_soon()
         return True
 
     def add(self, trigger: Trigger) -> None:
-        """Let *trigger* watch too, and listen if it is an observer."""
+        """Add *trigger*, and subscribe it to events if it is an observer."""
         self.triggers = (*self.triggers, trigger)
-        self._let_listen(trigger)
+        self._subscribe(trigger)
         self._watch_soon()
 
     def close_with(self, close_due: Callable[[Engine], object]) -> None:
-        """Have the sessions that are due closed by *close_due*, which collects them from the engine."""
+        """Call *close_due* when sessions are due; it collects them from the engine."""
         self._close_due = close_due
         if self.engine is not None:
             self.engine.close_with(close_due)
 
     def coordinate(self, make_control: Callable[[Lifetime], LocalControl], elect: Callable[[Trigger], Trigger]) -> None:
-        """Let the workers of one task agree: by another control, and by *elect*, which lets one watch for all."""
+        """
+        Make the workers of a task drain as one.
+
+        Args:
+            make_control: Creates the control that publishes commands to the other workers.
+            elect: Wraps a trigger with ``once_per_task``, so that only one of the workers watches.
+        """
         life = self.lifetime
         self.triggers = tuple(
             elect(each) if getattr(each, "once_per_task", False) and not (life and life.watches(each)) else each
@@ -107,18 +113,18 @@ class DrainHost:
 
     @property
     def engine(self) -> Engine | None:
-        """The engine of the present event loop, or of the last."""
+        """The engine of the current lifetime, or of the last one."""
         return self.lifetime.engine if self.lifetime is not None else None
 
     @property
     def is_running(self) -> bool:
-        """Whether it belongs to the running event loop."""
+        """Whether a lifetime is alive on the running event loop."""
         life = self.lifetime
         return life is not None and life.is_alive and life.loop is asyncio._get_running_loop()
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has belonged to the running event loop, and was ended there."""
+        """Whether its lifetime on the running event loop is ending or has ended."""
         life = self.lifetime
         return (
             life is not None
@@ -127,7 +133,7 @@ class DrainHost:
         )
 
     def engine_here(self) -> Engine | None:
-        """Return the engine of the running event loop, if it has one that is not to begin anew."""
+        """Return the engine of the running event loop; ``None`` if there is none or it may begin again."""
         life = self.lifetime
         if life is None or life.loop is not asyncio._get_running_loop() or life.state is LifetimeState.DETACHED:
             return None
@@ -135,16 +141,16 @@ class DrainHost:
 
     def attach(self) -> bool:
         """
-        Belong to the running event loop, watching nothing yet; return whether that was news: a new lifetime.
+        Bind to the running event loop, without watching yet; return whether a new lifetime began.
 
         Raises:
-            DrainInUse: If it already belongs to another event loop, or this one is not asyncio's.
+            DrainInUse: If it is bound to another event loop, or the running one is not asyncio's.
         """
-        former = self.lifetime
-        return self._attach()[0] is not former
+        previous = self.lifetime
+        return self._attach()[0] is not previous
 
     def _attach(self) -> tuple[Lifetime, LocalControl]:
-        """Return the lifetime on the running event loop, a new one where there is none that is alive."""
+        """Return the lifetime on the running event loop, a new one if none is alive, and its control."""
         loop = asyncio._get_running_loop()
         if loop is None:
             msg = "a Drain needs an asyncio event loop (trio's is not supported)"
@@ -160,7 +166,7 @@ class DrainHost:
         if outcome is not None and (outcome.done() or outcome.get_loop() is not loop):
             outcome = None
         if life is not None and life.loop is loop:
-            engine = life.engine  # with the sessions that outlived its former lifetime
+            engine = life.engine  # keeps the sessions that outlived the previous lifetime
             engine.renew(outcome)
         else:
             rng = self.rng or Random()
@@ -175,10 +181,10 @@ class DrainHost:
 
     def begin(self) -> bool:
         """
-        Watch the triggers from now on; return whether that was news.
+        Watch the triggers from now on; return False if they are watched already.
 
         Raises:
-            DrainInUse: If it already belongs to another event loop.
+            DrainInUse: If it is bound to another event loop, or the running one is not asyncio's.
         """
         life, control = self._attach()
         if not life.begin(control):
@@ -187,19 +193,19 @@ class DrainHost:
         return True
 
     async def end(self, *, may_begin_again: bool = False) -> None:
-        """Stop watching, in bounded time. A drain that runs ends as it stands."""
+        """Stop watching, in bounded time. A running drain is finished as it stands."""
         if self.lifetime is not None:
             await self.lifetime.end(self.triggers, may_begin_again=may_begin_again)
 
-    # For commands and queries
+    # Commands and queries
 
     def control(self) -> LocalControl:
         """
-        Return what gives commands on the running event loop, watching from now on.
+        Return the control on the running event loop, and watch the triggers from now on.
 
         Raises:
-            DrainInUse: If it belongs to another event loop.
-            DrainEnded: If the application has ended, or is about to.
+            DrainInUse: If it is bound to another event loop, or the running one is not asyncio's.
+            DrainEnded: If the application has ended or is about to.
         """
         if self.has_ended:
             msg = "the application has ended or is about to, so no drain can begin"
@@ -208,13 +214,13 @@ class DrainHost:
         return self._attach()[1]
 
     def deadline_of(self, began: float, window: float | None) -> float:
-        """Return the deadline of what began a while ago, with *window* or the usual one."""
+        """Return the deadline of a drain that counts from *began*, with *window* or the default one."""
         engine = self.engine
         advised = engine.advised_window if engine is not None else None
         return began + (self.settings.usual_window(advised) if window is None else window)
 
     async def wait_drained(self) -> bool:
-        """Wait until the drain that runs, or the next one, is over, however early it is called."""
+        """Wait until the running or the next drain is over; it may be called before a lifetime has begun."""
         life = self.lifetime
         loop = asyncio.get_running_loop()
         if life is not None and life.loop is loop and life.state is not LifetimeState.DETACHED:
@@ -228,7 +234,7 @@ class DrainHost:
         return await (self.wait_drained() if self._control is None else self._control.wait_all_drained())
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
-        """Return what each trigger says of itself."""
+        """Return the status of each trigger, by name."""
         life = self.lifetime
         now = life.engine.time() if life is not None else asyncio.get_running_loop().time()
         return {
@@ -236,17 +242,17 @@ class DrainHost:
             for each in self.triggers
         }
 
-    # The works
+    # Internals
 
     def _make_local_control(self, lifetime: Lifetime) -> LocalControl:
         return LocalControl(lifetime, lambda: self.triggers)
 
-    def _let_listen(self, trigger: Trigger) -> None:
+    def _subscribe(self, trigger: Trigger) -> None:
         if isinstance(trigger, Observer):
             self._observers.add(trigger)
 
     def _watch_soon(self) -> None:
-        """Let those watch that came after the beginning: Starlette makes its middleware when it is first used."""
+        """Watch triggers added after the beginning: Starlette creates its middleware when it is first used."""
         life = self.lifetime
         if life is not None and life.state is LifetimeState.WATCHING:
-            life.loop.call_soon_threadsafe(lambda: life.watch(self.triggers))  # once all have come who come together
+            life.loop.call_soon_threadsafe(lambda: life.watch(self.triggers))  # once, after all of them are added

@@ -1,11 +1,11 @@
-# What belongs to one event loop begins and ends here.
+# Everything that belongs to one event loop begins and ends here.
 #
-#   ATTACHED   It belongs to the loop; sessions are tracked, nothing is watched yet: the application is starting.
+#   ATTACHED   Bound to the loop: sessions are tracked, but nothing is watched. The application is starting.
 #   WATCHING   The triggers watch.
-#   ENDING     The application is about to end: nothing begins any more.
-#   ENDED      It is over. What still comes on this loop meets the drain as it ended.
-#   DETACHED   It is over, and may begin anew: an application that knows no lifespan may be served all the same.
-"""One life of a drain: what begins with the application and ends with it."""
+#   ENDING     The application is about to end: no drain can begin.
+#   ENDED      It is over. Connections that still arrive on this loop find the drain as it ended.
+#   DETACHED   It is over but may begin again: an application without lifespan support may still be served.
+"""One lifetime of a drain: what begins and ends with the application."""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -21,7 +21,7 @@ __all__ = ["Lifetime", "LifetimeState"]
 
 
 class LifetimeState(Enum):
-    """Where a lifetime stands."""
+    """The state of a lifetime."""
 
     ATTACHED = "attached"
     WATCHING = "watching"
@@ -49,9 +49,9 @@ class Lifetime:
         self.state = LifetimeState.ATTACHED
         self._tasks: TriggerTasks | None = None
         self._flushed: DrainReport | None = None
-        """The report that the observers have sent, or had their time to."""
+        """The report at the last flush."""
         self._has_acted = False
-        """Whether the triggers have done what must happen before the exit, or had their time to."""
+        """Whether the triggers' ``before_exit`` has run."""
 
     @property
     def is_alive(self) -> bool:
@@ -59,7 +59,7 @@ class Lifetime:
         return self.state in ALIVE
 
     def begin(self, control: Control) -> bool:
-        """Let triggers watch from now on; return whether that was news."""
+        """Let triggers watch from now on; return False if they may already, or if it is over."""
         if self.state is not LifetimeState.ATTACHED:
             return False
         self.state = LifetimeState.WATCHING
@@ -67,12 +67,12 @@ class Lifetime:
         return True
 
     def use(self, control: Control) -> None:
-        """Give *control* to the triggers that do not watch yet."""
+        """Give *control* to triggers that begin to watch later."""
         if self._tasks is not None:
             self._tasks.control = control
 
     def watch(self, triggers: Iterable[Trigger]) -> None:
-        """Let those of *triggers* watch that do not yet; none where the drain is switched off."""
+        """Start the *triggers* that do not watch yet; none if ``mode`` is ``"off"``."""
         is_off = self.engine.settings.mode == "off"
         if self._tasks is not None and self.state is LifetimeState.WATCHING and not is_off:
             self._tasks.begin(triggers)
@@ -82,23 +82,23 @@ class Lifetime:
         return self._tasks is not None and trigger in self._tasks
 
     def failure_of(self, trigger: Trigger) -> str | None:
-        """Return why *trigger* does not watch just now, if it has failed."""
+        """Return why *trigger* does not watch now, if it has failed."""
         return self._tasks.failure_of(trigger) if self._tasks is not None else None
 
     async def flush(self, triggers: Iterable[Trigger]) -> None:
-        """Let *triggers* do what must happen before the exit, then observers send what they hold; in bounded time."""
+        """Run the ``before_exit`` of *triggers*, then flush the observers; in bounded time."""
         self._flushed = self.engine.report
         await self._before_exit(triggers)
         await flush(self.engine.observers)
 
     async def end(self, triggers: Iterable[Trigger], *, may_begin_again: bool = False) -> None:
-        """Stop watching, end a drain that runs as it stands, and resolve all that wait; in bounded time."""
+        """Stop watching, finish a running drain as it stands, and resolve all waiters; in bounded time."""
         if self.state in OVER:
             return
         self.state = LifetimeState.ENDING
-        self.engine.end()  # first, so that waiters are resolved although a trigger takes its time
+        self.engine.end()  # first, so that waiters do not depend on how long the triggers take
         try:
-            # An application whose startup fails raises in the same step as it would without us.
+            # Without triggers nothing is awaited: a failing startup raises in the same step as without us.
             if self._tasks is not None:
                 await self._before_exit(triggers)
                 await self._tasks.end()
@@ -108,7 +108,7 @@ class Lifetime:
             self.state = LifetimeState.DETACHED if may_begin_again else LifetimeState.ENDED
 
     async def _before_exit(self, triggers: Iterable[Trigger]) -> None:
-        """Let *triggers* do what must happen before the exit, once."""
+        """Run the ``before_exit`` of *triggers*, once in a lifetime."""
         if not self._has_acted:
             self._has_acted = True
             await before_exit(triggers)

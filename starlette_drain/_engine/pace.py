@@ -1,4 +1,4 @@
-"""How fast this process sheds: its own pacing, its part of the fleet's budget, and the wait before it begins."""
+"""Chooses the pacing of a drain: the option, a part of the fleet's budget, or a wait before either."""
 
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.fleet_pacing import FleetPacing, FleetView
@@ -11,17 +11,17 @@ __all__ = ["Pace"]
 
 class Pace:
     """
-    Chooses the pacing from the options, and from what a trigger sees of the other tasks.
+    Chooses the pacing from the options ``pacing`` and ``start_delay``, and from what a trigger sees of other tasks.
 
     Args:
-        settings: The checked options; of them ``pacing`` and ``start_delay``.
+        settings: The validated options.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._start_before = 0.0
         self.seen: FleetView | None = None
-        """How many targets drain and how many are healthy, as far as a trigger has noted."""
+        """How many targets drain and how many are healthy, if a trigger has found out."""
 
     def begin(self, cause: DrainCause, time_left: float, sessions: int) -> Pacing:
         """Return the pacing of a drain that begins now, with *sessions* in the whole task to close."""
@@ -38,7 +38,7 @@ class Pace:
         return StartDelay(pacing, self._start_before, healthy)
 
     def choose(self) -> Pacing:
-        """Return the pacing that suits what is known of the fleet: while nothing is, the gentlest there is."""
+        """Return the pacing for the fleet as it is known. Until it is, a fleet budget is replaced by even pacing."""
         seen, limit, pacing = self.seen, self._settings.fleet_rate, self._settings.pacing
         if limit is not None:
             pacing = FleetPacing(limit, seen.draining, seen.healthy, seen.to_follow) if seen else EvenPacing()
@@ -49,5 +49,5 @@ class Pace:
         return pacing
 
     def end(self) -> None:
-        """Forget the wait of the drain that is over."""
+        """Forget the start delay: the drain is over."""
         self._start_before = 0.0

@@ -1,4 +1,4 @@
-"""The sessions of one engine that leave while it serves: by age, by hand, or after a scale-out."""
+"""The sessions of one engine that leave while it serves: by age, or in a rotation by hand or after a scale-out."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,12 +17,12 @@ __all__ = ["Turnover"]
 
 class Turnover:
     """
-    Chooses the sessions of a rotation, and says how far it is. The engine decides whether one may run now.
+    Runs the rotations and ages of one engine. The engine decides whether a rotation may run now.
 
     Args:
-        settings: The checked options.
+        settings: The validated options.
         registry: The sessions.
-        queue: Where its events go; the engine delivers them.
+        queue: Takes the events; the engine delivers them.
         rng: The source of randomness.
     """
 
@@ -32,41 +32,41 @@ class Turnover:
         self._queue = queue
         self._rng = rng
         self.order: Mapping[str, Any] | None = None
-        """The rotation that was asked for last, in JSON values; ``None`` where it was cancelled."""
+        """The last rotation that was ordered, in JSON values; ``None`` if it was cancelled."""
         self.elsewhere = 0
-        """How many sessions of the other workers a rotation is still to ask to leave."""
+        """The number of sessions that a rotation has still to ask to leave in the other workers."""
 
     @property
     def ages(self) -> bool:
-        """Whether sessions leave at an age."""
+        """Whether sessions have a maximum age."""
         return self._plan.age is not None
 
     @property
     def ask_at(self) -> float | None:
-        """When to collect next; ``None`` while there is nothing to wait for."""
+        """When to collect next; ``None`` if there is nothing to wait for."""
         return self._plan.ask_at
 
     def progress(self, now: float, *, is_paused: bool) -> RotationProgress | None:
-        """Return how far the rotation is that runs; ``None`` where none does."""
+        """Return the progress of the running rotation, or ``None`` if there is none."""
         tally = self._plan.tally
         return None if tally is None else tally.progress(now, is_paused=is_paused)
 
     def age(self, session: Session, now: float) -> None:
-        """Let a session age from when it opened."""
+        """Begin to count the age of *session*."""
         self._plan.add(session, now)
 
     def discard(self, session: Session, now: float) -> None:
-        """Forget a session that has gone, or leaves in a drain."""
+        """Forget a session that has gone or that a drain asks to leave."""
         if self._plan.numbers:
             self._plan.discard(session)
             self._check(now)
 
     def rotate(self, rotation: Rotation, now: float) -> None:
         """
-        Begin *rotation*; after a scale-out, those that are left of the one before go with its sessions.
+        Begin *rotation*. If both are rebalances, the sessions left over from a running one are added to it.
 
         Raises:
-            IllegalTransition: If a rotation by hand runs.
+            IllegalTransition: If a manual rotation runs.
         """
         tally = self._plan.tally
         if (tally or self.elsewhere) and not (tally and tally.rotation.trigger == REBALANCE):
@@ -76,7 +76,7 @@ class Turnover:
         self._begin(rotation, now)
 
     def follow(self, order: Mapping[str, Any] | None, now: float) -> None:
-        """Rotate as *order* says, which was given to another worker; ``None`` stops."""
+        """Follow a rotation *order* that was given to another worker; ``None`` stops the rotation."""
         self.order = order
         if order is None:
             self._end("cancelled", now)
@@ -87,10 +87,10 @@ class Turnover:
 
     def stop(self, now: float) -> None:
         """
-        Let the sessions stay that the rotation has not asked to leave.
+        End the rotation. Sessions that it has not asked to leave stay.
 
         Raises:
-            IllegalTransition: If none runs, here or in another worker.
+            IllegalTransition: If no rotation runs, here or in another worker.
         """
         if not (self._plan.tally or self.elsewhere):
             msg = "no rotation is running; there is nothing to cancel"
@@ -98,11 +98,11 @@ class Turnover:
         self.follow(None, now)
 
     def interrupt(self, now: float) -> None:
-        """End a rotation that runs: the application is about to end."""
+        """End a running rotation: the application is about to end."""
         self._end("interrupted", now)
 
     def collect(self, now: float, most: int, limit: float) -> list[tuple[Session, str]]:
-        """Return the sessions that are to leave now, each with its cause; at most *limit* of them a second."""
+        """Return the sessions to ask to leave now, each with its trigger: at most *most*, and *limit* per second."""
         due = self._plan.due(now, most, limit)
         for session, _ in due:
             self._registry.take(session)
@@ -110,12 +110,12 @@ class Turnover:
         return due
 
     def _begin(self, rotation: Rotation, now: float) -> None:
-        sessions, former = self._registry.open_before(rotation.at), self._plan.tally
-        left_over = former.waiting if former and former.rotation.trigger == rotation.trigger == REBALANCE else {}
+        sessions, previous = self._registry.open_before(rotation.at), self._plan.tally
+        left_over = previous.waiting if previous and previous.rotation.trigger == rotation.trigger == REBALANCE else {}
         others = [each for each in sessions if each not in left_over] if left_over else sessions
         self._rng.shuffle(others)
         chosen = others[: int(rotation.share * len(others) + self._rng.random())]
-        if left_over:  # at the pace that was asked for
+        if left_over:  # lengthen the window, to keep the pace that was asked for
             longer = (len(chosen) + len(left_over)) / max(1, len(chosen))
             rotation = replace(rotation, window=rotation.window * longer)
             chosen += left_over
@@ -126,7 +126,7 @@ class Turnover:
         self._check(now)
 
     def _check(self, now: float) -> None:
-        """Say how far the rotation is, and end it when all have been asked or have gone."""
+        """Emit the progress of the rotation, and end it when all sessions have been asked or have gone."""
         if (tally := self._plan.tally) is None:
             return
         if percent := tally.milestone():

@@ -42,7 +42,7 @@ HEAD = {**START, "headers": [EVENT_STREAM, (b"connection", b"close")]}
 END = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-STREAMS = "Open streams that are answers"
+STREAMS = "Open streams are treated as answers"
 
 
 def chunk(body: bytes, *, more: bool = True):
@@ -1162,7 +1162,7 @@ async def test_a_header_that_declares_nothing_is_told_and_stripped(caplog):
     assert server.sent[0]["headers"] == [NDJSON]
     assert house.drain.statistics().open == 0
     (line,) = caplog.messages
-    assert "starlette-drain: stream; end=clean on /events means nothing" in line
+    assert "starlette-drain: stream; end=clean on /events is invalid" in line
     caplog.clear()
     server.task.cancel()
 
@@ -1192,7 +1192,7 @@ async def test_event_streams_that_are_answers_are_told_when_a_drain_begins(caplo
     house.serve(http_scope(accept=[b"*/*"]))
     await house.drain.start(window=1)
     (line,) = caplog.messages
-    assert line.startswith(f"{STREAMS}, and are not asked to leave: 3, most of them on /events.")
+    assert line.startswith(f"{STREAMS} and are not asked to leave: 3, most of them on /events.")
     assert 'streams={"/events": "session"}' in line
     for server in servers:
         server.deliver({"type": "http.disconnect"})
