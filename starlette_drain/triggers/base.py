@@ -17,48 +17,48 @@ class Control(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """The checked options of the drain."""
+        """The validated options of the drain."""
 
     def time(self) -> float:
-        """Return the event loop's monotonic clock, in seconds: the clock of every cause and event."""
+        """Return the time of the event loop's monotonic clock, in seconds. All causes and events use it."""
 
     def claim(self, cause: DrainCause) -> None:
         """
-        Hold a claim: a drain is wanted. Never raises.
+        Claim that a drain is wanted. Never raises.
 
-        It replaces the former claim of ``cause.trigger``: call it at every poll while the drain is wanted. The earliest
-        deadline of all claims is the deadline of the drain.
+        The claim replaces the previous one of ``cause.trigger``. Call this at every poll while the drain is wanted. The
+        drain has the earliest deadline of all claims.
         """
 
     def withdraw(self, trigger: str) -> bool:
         """
-        Drop the claim of *trigger*: it wants no drain. Return whether that changed anything. Never raises.
+        Drop the claim of *trigger*; return whether that changed anything. Never raises.
 
-        If no other claim stands, the drain ends, even if it was over. A trigger that does not know calls neither: its
-        last claim stands. A claim that is not revocable stays.
+        If no other claim stands, the drain ends, even one that is over: the process serves again. A trigger that does
+        not know calls neither `claim` nor this: its last claim stands. A claim that is not revocable stays.
         """
 
     @property
     def workers(self) -> int:
-        """How many worker processes of this task drain as one; 1 without a supervisor."""
+        """The number of worker processes of this task that drain as one; 1 without a supervisor."""
 
     def open_sessions(self) -> int:
-        """Return how many sessions are open in the whole task, as far as its workers have published."""
+        """Return the number of open sessions in the whole task, as last published by its workers."""
 
     def note_window(self, window: float) -> None:
-        """Set how many seconds a drain without a deadline of its own takes here, such as one by hand."""
+        """Set the longest window, in seconds, of a drain without its own deadline, such as a manual one."""
 
     def note_fleet(self, draining: int, healthy: int, *, counted: bool = True) -> None:
-        """Report how many targets drain and are healthy, and whether this task is *counted* among the draining."""
+        """Report how many targets are draining and healthy, and whether this task is *counted* among the draining."""
 
     def rotate(self, rotation: Rotation) -> bool:
-        """Ask the open sessions to leave once; return whether that began. It does not during a drain."""
+        """Begin *rotation*; return whether it began, which it does not during a drain."""
 
     def emit(self, event: Event) -> None:
         """Send *event* to the observers."""
 
     async def wait_drained(self) -> bool:
-        """Wait until the drain is over; return False if it was cancelled instead, or the application has ended."""
+        """Wait until the running or the next drain is over; return False if it was cancelled or never began."""
 
     async def flush(self) -> None:
         """Run every ``before_exit``, then flush the observers, within a few seconds."""
@@ -70,26 +70,26 @@ class Trigger(Protocol):
     What may start a drain.
 
     Split it into a pure verdict on the source's answer, which is easy to test, and a small loop around it. A trigger
-    that is also an `Observer` gets events. With ``once_per_task = True`` it watches in one worker of a task only. A
-    coroutine function ``before_exit`` is called before SIGTERM is passed on and at the end of the application; it may
+    that is also an `Observer` receives events. With ``once_per_task = True`` it watches in only one worker of a task.
+    An async method ``before_exit`` is called once, before SIGTERM is passed on or at the end of the application; it may
     take 5 s.
     """
 
     @property
     def name(self) -> str:
-        """Short, lower case, with hyphens; it names the trigger in causes, logs, metrics and ``GET /drain``."""
+        """The name in causes, logs, metrics and ``GET /drain``: short, lower case, with hyphens."""
 
     async def watch(self, control: Control) -> None:
         """
         Watch the source, call ``control.claim`` while a drain is wanted and ``control.withdraw`` while none is.
 
-        Started when the application has started, cancelled when it stops. Return if there is nothing to watch (say why
-        with ``TriggerStoodDown``). After an exception it is called again, after 1 s at first and 60 s at most; its
-        claim stands.
+        It is started after the application has started, and cancelled when the application stops. Return if there is
+        nothing to watch, after emitting ``TriggerStoodDown`` with the reason. After an exception the claim stands, and
+        ``watch`` is called again: after 1 s at first, doubled each time up to 60 s.
         """
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return what ``GET /drain`` shows of this trigger at *now*: JSON values only, nothing secret."""
+        """Return what ``GET /drain`` shows about this trigger at *now*: JSON values only, nothing secret."""
 
 
 def check_triggers(given: Iterable[Trigger]) -> tuple[Trigger, ...]:
@@ -97,7 +97,7 @@ def check_triggers(given: Iterable[Trigger]) -> tuple[Trigger, ...]:
     Return the triggers in *given*.
 
     Raises:
-        SettingsError: If there is something else in it.
+        SettingsError: If *given* is not an iterable of triggers.
     """
     remedy = "give a list of triggers, such as [SigtermTrigger()]; the names of AWS's sources go into sources="
     return members("triggers", given, ("name", "watch", "status"), remedy)

@@ -1,4 +1,4 @@
-"""A trigger that fires when the application says so: the smallest one there is, and a pattern for others."""
+"""A trigger that the application fires itself. It is also the smallest example of a trigger."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ class ManualTrigger:
     """
     A trigger that fires when `fire` is called.
 
-    For code that does not have the `Drain` at hand, and for tests in place of another trigger.
+    Use it in code that has no access to the `Drain`, and in tests instead of another trigger.
 
     Args:
-        name: The trigger's name in causes, logs and answers.
+        name: The name in causes, logs and ``GET /drain``.
     """
 
     def __init__(self, name: str = "manual") -> None:
@@ -28,7 +28,7 @@ class ManualTrigger:
         self._fired = 0
 
     async def watch(self, control: Control) -> None:
-        """Take the control, and give it back at the end; there is nothing to wait for."""
+        """Keep *control* until cancelled."""
         self._control = control
         try:
             await asyncio.get_running_loop().create_future()
@@ -41,12 +41,12 @@ class ManualTrigger:
 
         Args:
             reason: One sentence.
-            window: Seconds until the last session must be gone; by default the drain's own.
+            window: Seconds until the last session must be gone; by default the drain's own window.
             revocable: Whether the drain may be cancelled afterwards.
 
         Raises:
             RuntimeError: If no drain watches this trigger.
-            SettingsError: If *window* cannot work.
+            SettingsError: If *window* is invalid.
         """
         if self._control is None:
             msg = f"trigger {self.name!r} is not watched; give it to a Drain whose application is running"
@@ -60,7 +60,7 @@ class ManualTrigger:
 
     def withdraw(self) -> bool:
         """
-        Take the claim back; return whether that changed anything. Call it on the event loop's thread.
+        Withdraw the claim; return whether that changed anything. Call it on the event loop's thread.
 
         Raises:
             RuntimeError: If no drain watches this trigger.
@@ -71,5 +71,5 @@ class ManualTrigger:
         return self._control.withdraw(self.name)
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return how often it has fired."""
+        """Return how often the trigger has fired."""
         return {"fired": self._fired}
