@@ -1,4 +1,4 @@
-"""The protocol of an observer, and its events."""
+"""The observer protocol and its events."""
 
 from starlette_drain._core.events import (
     DrainCancelled,

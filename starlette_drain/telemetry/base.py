@@ -15,10 +15,10 @@ logger = logging.getLogger("starlette_drain")
 
 class OpenSessions:
     """
-    How many sessions are open, to look at from any thread.
+    The number of open sessions, readable from any thread.
 
     Attributes:
-        by_kind: The counts of the present event loop, such as ``{"websocket": 3}``.
+        by_kind: The counts on the current event loop, such as ``{"websocket": 3}``.
     """
 
     def __init__(self) -> None:
@@ -28,34 +28,34 @@ class OpenSessions:
 @runtime_checkable
 class Observer(Protocol):
     """
-    Gets the events. Four members are optional.
+    Receives the events. Four members are optional.
 
-    ``subscribes`` is a tuple of the event classes wanted. Three come for every session: `SessionOpened`, `SessionShed`
-    and `SessionClosed`.
+    ``subscribes`` is a tuple of the event classes wanted. Three are emitted for every session: `SessionOpened`,
+    `SessionShed` and `SessionClosed`.
 
     ``interest(kind)`` is called once for each of these three classes. It returns a function that says whether such an
-    event is worth making now; none is made if all subscribers say False, such as a log above DEBUG.
+    event is wanted now. No event is created if all subscribers return False, as a log above DEBUG does.
 
     ``look_at(open_sessions)`` is called once, with an `OpenSessions`: for observers that only read a count.
 
-    ``flush(timeout)`` sends what is still held, within *timeout* seconds. It is called in its own thread after a drain,
-    before the server is told to stop: uvicorn raises SIGTERM again at its end, so no ``atexit`` functions run.
+    ``flush(timeout)`` sends what is still buffered, within *timeout* seconds. It is called in its own thread after a
+    drain, before the server is told to stop: uvicorn raises SIGTERM again at its end, so no ``atexit`` functions run.
     """
 
     def notify(self, event: Event) -> None:
         """
-        Take one event, on the event loop's thread, and return soon.
+        Handle one event, on the event loop's thread, without blocking.
 
-        An observer that raises is logged and dropped.
+        An observer that raises is logged and removed.
         """
 
 
 class Observers:
     """
-    Notifies every observer, and lets none of them disturb a drain.
+    Notifies every observer, and keeps their failures away from the drain.
 
     Raises:
-        SettingsError: If something other than an observer is given, or an observer's ``subscribes`` cannot work.
+        SettingsError: If something other than an observer is given, or an observer's ``subscribes`` is invalid.
     """
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
@@ -65,24 +65,24 @@ class Observers:
         self._listeners: dict[type[Event], tuple[Observer, ...]] = {}
         """The observers of each event class seen so far."""
         self._interests: dict[type[Event], tuple[Callable[[], bool], ...]] = {}
-        """What says whether any of them wants an event now."""
+        """For each event class, the functions that say whether an observer wants it now."""
         self.open_sessions = OpenSessions()
         for each in self._observers:
             self._introduce(each)
 
     def add(self, observer: Observer) -> None:
         """
-        Add one more.
+        Add an observer.
 
         Raises:
-            SettingsError: If its ``subscribes`` cannot work.
+            SettingsError: If its ``subscribes`` is invalid.
         """
         self._subscriptions[id(observer)] = _subscription(observer)
         self._introduce(observer)
         self._replace((*self._observers, observer))
 
     def wants(self, kind: type[Event]) -> bool:
-        """Return whether an observer would do something with an event of this class now."""
+        """Return whether any observer wants an event of this class now."""
         if (interests := self._interests.get(kind)) is None:
             interests = self._interests[kind] = tuple(
                 each.interest(kind) if hasattr(each, "interest") else _always for each in self._listeners_of(kind)
@@ -107,7 +107,7 @@ class Observers:
                 self._replace(each for each in self._observers if each is not observer)
 
     def flush(self, timeout: float) -> None:
-        """Let every observer that can flush send what it holds."""
+        """Call the ``flush`` of every observer that has one; log its errors."""
         for observer in self._observers:
             if (send := getattr(observer, "flush", None)) is None:
                 continue
@@ -138,7 +138,12 @@ def _always() -> bool:
 
 
 def _subscription(observer: Observer) -> tuple[type[Event], ...]:
-    """Return the classes of the events that *observer* gets."""
+    """
+    Return the event classes that *observer* subscribes to.
+
+    Raises:
+        SettingsError: If its ``subscribes`` is not an event class or an iterable of them.
+    """
     subscribes = getattr(observer, "subscribes", Event)
     classes = tuple(subscribes) if isinstance(subscribes, Iterable) else (subscribes,)
     if not all(isinstance(each, type) and issubclass(each, Event) for each in classes):

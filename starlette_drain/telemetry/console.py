@@ -1,4 +1,4 @@
-"""Shows the log under a plain uvicorn, which drops what loggers other than its own say at INFO."""
+"""Shows the log under a plain uvicorn, which drops INFO records of all loggers but its own."""
 
 import copy
 import logging
@@ -13,11 +13,11 @@ SERVER = "uvicorn.error"
 
 class Console(logging.Handler):
     """
-    Writes to where the server logs, in its format, as long as no logging is configured for us; a context manager.
+    Writes to the server's log handlers, in its format, while no logging is configured for us. A context manager.
 
     Args:
-        speaks: Returns whether this process writes the lines below WARNING: of several workers one does.
-        origin: Returns what to add to the lines of a drain, such as which of several workers it runs in.
+        speaks: Returns whether this process writes lines below WARNING: only one of several workers does.
+        origin: Returns what to append to the lines of a drain, such as which of several workers it runs in.
     """
 
     def __init__(self, speaks: Callable[[], bool], origin: Callable[[], str]) -> None:
@@ -29,13 +29,13 @@ class Console(logging.Handler):
         self._lent_level: int | None = None
 
     def __enter__(self) -> Self:
-        """Write from now on, unless logging is configured or the server has none."""
+        """Write from now on, unless logging is configured or the server has no handlers."""
         if not self._logger.handlers and not logging.getLogger().handlers:
             self._attach()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write no more, and leave the logger as it was."""
+        """Stop writing, and restore the logger's level."""
         self._logger.removeHandler(self)
         if self._lent_level is not None and self._logger.level == self._lent_level:
             self._logger.setLevel(logging.NOTSET)
@@ -51,7 +51,7 @@ class Console(logging.Handler):
             self._logger.setLevel(self._lent_level)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Pass *record* to the server's handlers."""
         if logging.getLogger().handlers or self._logger.handlers != [self]:
             self.__exit__()  # logging was configured after the start
             return
@@ -66,7 +66,7 @@ class Console(logging.Handler):
 
 
 def _handlers_of(logger: logging.Logger) -> tuple[logging.Handler, ...]:
-    """Return the handlers that what *logger* says gets to."""
+    """Return the handlers that receive the records of *logger*, including those of its parents."""
     found: list[logging.Handler] = []
     here: logging.Logger | None = logger
     while here is not None:

@@ -1,4 +1,4 @@
-"""Writes a drain to Python's logging, in sentences. Single sessions are logged at DEBUG only."""
+"""Logs a drain in sentences. Single sessions are logged at DEBUG only."""
 
 import logging
 from collections.abc import Callable
@@ -102,11 +102,11 @@ SEES = {
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
 SILENT = (
     "Worker %(drain_worker)d has not responded for 5 s or more: its event loop is blocked, or it was stopped. "
-    "Remedy: py-spy dump --pid %(drain_worker)d shows where; if it stays so, kill -KILL %(drain_worker)d cuts its "
+    "Remedy: py-spy dump --pid %(drain_worker)d shows where; if it stays blocked, kill -KILL %(drain_worker)d cuts its "
     "sessions now, and the other workers go on"
 )
 HEARD = "Worker %(drain_worker)d responds again, or has ended"
-RECEIVED = "The process was told to stop, by %(drain_signal)s"
+RECEIVED = "The process was told to stop by %(drain_signal)s"
 POLLED = "Trigger %(drain_trigger)s got the answer %(drain_poll_outcome)s after %(drain_poll_seconds).3f s"
 
 OPENED = "A %(drain_session_kind)s session opened on %(drain_session_path)s"
@@ -134,11 +134,11 @@ OBSERVED = "Only observed, nothing is closed: "
 
 class LogObserver:
     """
-    Writes one line for each step of a drain; the values in it are fields of the record too (``extra``).
+    Writes one line for each step of a drain. Its values are also fields of the log record (``extra``).
 
     Args:
-        logger: Where to write; by default the logger named ``starlette_drain``.
-        observes_only: Whether the drain closes nothing (``mode="observe"``), which each of its lines then says.
+        logger: The logger to write to; by default the one named ``starlette_drain``.
+        observes_only: Whether the drain closes nothing (``mode="observe"``); then every line of a drain says so.
     """
 
     def __init__(self, logger: logging.Logger | None = None, *, observes_only: bool = False) -> None:
@@ -148,35 +148,35 @@ class LogObserver:
         self._silent: tuple[int, ...] = ()
 
     def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
-        """Return what says whether single sessions are logged."""
+        """Return a function that says whether single sessions are logged."""
         return partial(self._logger.isEnabledFor, logging.DEBUG)
 
     def notify(self, event: Event) -> None:
         """Write the line of *event*, if it has one."""
         match event:
             case SessionOpened() | SessionShed() | SessionClosed() | SessionRefused():
-                # Tens of thousands of these: do no work for a line that is not logged.
+                # There may be tens of thousands: do no work for a line that is not logged.
                 if self._logger.isEnabledFor(logging.DEBUG):
-                    self._tell_of_session(event)
+                    self._log_session(event)
             case DrainFinished(report=report):
                 self._finish(report)
             case DrainCancelled(report=report):
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
             case StormBegan() | StormProgressed() | StormEnded():
-                self._tell_of_storm(event)
+                self._log_storm(event)
             case RotationStarted() | RotationProgressed() | RotationEnded():
-                self._tell_of_rotation(event)
+                self._log_rotation(event)
             case DrainStarted() | DrainReplanned() | DrainProgressed() | PaceChanged() | WindowTooLong():
-                self._tell_of_plan(event)
+                self._log_plan(event)
             case WorkersSeen():
-                self._tell_of_workers(event.silent)
+                self._log_workers(event.silent)
             case _:
-                self._tell_of_trigger(event)
+                self._log_trigger(event)
 
-    def _tell_of_plan(self, event: Event) -> None:
+    def _log_plan(self, event: Event) -> None:
         match event:
             case DrainStarted():
-                self._say(
+                self._log(
                     logging.INFO,
                     STARTED,
                     id=event.drain_id,
@@ -187,8 +187,8 @@ class LogObserver:
                     pacing=event.pacing,
                 )
             case DrainReplanned():
-                # Where the drain is over, a further cause changes nothing unless a session is left.
-                self._say(
+                # After the end of a drain, a further cause changes nothing unless a session is left.
+                self._log(
                     logging.DEBUG if event.drain_id == self._ended and not event.remaining else logging.INFO,
                     SHORTENED if event.shortened else JOINED,
                     id=event.drain_id,
@@ -199,7 +199,7 @@ class LogObserver:
                     pacing=event.pacing,
                 )
             case DrainProgressed():
-                self._say(
+                self._log(
                     logging.INFO,
                     PROGRESSED,
                     id=event.drain_id,
@@ -208,14 +208,14 @@ class LogObserver:
                     sessions_waiting=event.remaining,
                 )
             case PaceChanged():
-                self._say(logging.INFO, PACED, id=event.drain_id, pacing=event.pacing)
+                self._log(logging.INFO, PACED, id=event.drain_id, pacing=event.pacing)
             case WindowTooLong():
-                self._say(logging.WARNING, WINDOW_TOO_LONG, window=event.window, fits=event.fits, delay=event.delay)
+                self._log(logging.WARNING, WINDOW_TOO_LONG, window=event.window, fits=event.fits, delay=event.delay)
 
-    def _tell_of_rotation(self, event: Event) -> None:
+    def _log_rotation(self, event: Event) -> None:
         match event:
             case RotationStarted(rotation=rotation):
-                self._say(
+                self._log(
                     logging.INFO,
                     ROTATES,
                     causes=f"{rotation.trigger} ({_clause(rotation.reason)})",
@@ -224,7 +224,7 @@ class LogObserver:
                     window=rotation.at + rotation.window - event.at,
                 )
             case RotationProgressed():
-                self._say(
+                self._log(
                     logging.INFO,
                     ROTATED,
                     trigger=event.trigger,
@@ -234,7 +234,7 @@ class LogObserver:
                     sessions_waiting=event.remaining,
                 )
             case RotationEnded():
-                self._say(
+                self._log(
                     logging.INFO,
                     ROTATION_ENDED.format(what=ENDINGS[event.outcome]),
                     trigger=event.trigger,
@@ -253,7 +253,7 @@ class LogObserver:
             case "late":
                 self._report(logging.WARNING, "ended late", how, report)
             case _ if again:
-                # A late arrival that was let in made the drain go on: a line for that would be one per session.
+                # A late arrival was let in after the end. There may be many, so this is not logged at INFO.
                 self._report(logging.DEBUG, "is complete again", how, report)
             case _:
                 self._report(logging.INFO, "is complete", how, report)
@@ -265,12 +265,12 @@ class LogObserver:
         figures["causes"] = ", ".join(_named(cause) for cause in report.causes)
         figures["trigger"] = report.causes[0].trigger
         figures["outcome"] = how
-        self._say(level, ENDED.format(what=what, margin=margin), **figures)
+        self._log(level, ENDED.format(what=what, margin=margin), **figures)
 
-    def _tell_of_trigger(self, event: Event) -> None:
+    def _log_trigger(self, event: Event) -> None:
         match event:
             case TriggerPolled():
-                self._say(
+                self._log(
                     logging.DEBUG,
                     POLLED,
                     trigger=event.trigger,
@@ -278,7 +278,7 @@ class LogObserver:
                     poll_seconds=event.seconds,
                 )
             case TriggerImpaired():
-                self._say(
+                self._log(
                     logging.WARNING,
                     IMPAIRED,
                     trigger=event.trigger,
@@ -286,20 +286,20 @@ class LogObserver:
                     remedy=_clause(event.remedy),
                 )
             case TriggerRestored():
-                self._say(logging.INFO, RESTORED, trigger=event.trigger, impaired_for=event.seconds)
+                self._log(logging.INFO, RESTORED, trigger=event.trigger, impaired_for=event.seconds)
             case SignalReceived():
-                self._say(logging.DEBUG, RECEIVED, signal=event.signal)
+                self._log(logging.DEBUG, RECEIVED, signal=event.signal)
             case TriggerActed():
-                self._say(logging.INFO, ACTED, trigger=event.trigger, deed=_clause(event.deed))
+                self._log(logging.INFO, ACTED, trigger=event.trigger, deed=_clause(event.deed))
             case WatchChanged():
-                self._say(
+                self._log(
                     logging.WARNING if event.is_alarm else logging.INFO,
                     (WATCHES_SOME if event.off else WATCHES) if event.watched else NOTHING,
                     watched=", ".join(_clause(each) for each in event.watched),
                     off=", ".join(f"{name} ({_clause(why)})" for name, why in event.off) or "it has no triggers",
                 )
             case WatchReported():
-                self._say(
+                self._log(
                     logging.DEBUG,
                     SEES[event.state],
                     trigger=event.trigger,
@@ -308,32 +308,32 @@ class LogObserver:
                     because=_clause(event.because),
                 )
             case TriggerStoodDown():
-                self._say(logging.DEBUG, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))
+                self._log(logging.DEBUG, STOOD_DOWN, trigger=event.trigger, why=_clause(event.why))
 
-    def _tell_of_workers(self, silent: tuple[int, ...]) -> None:
+    def _log_workers(self, silent: tuple[int, ...]) -> None:
         before, self._silent = self._silent, silent
         for pid in silent:
             if pid not in before:
-                self._say(logging.WARNING, SILENT, worker=pid)
+                self._log(logging.WARNING, SILENT, worker=pid)
         for pid in before:
             if pid not in silent:
-                self._say(logging.INFO, HEARD, worker=pid)
+                self._log(logging.INFO, HEARD, worker=pid)
 
-    def _tell_of_storm(self, event: StormBegan | StormProgressed | StormEnded) -> None:
+    def _log_storm(self, event: StormBegan | StormProgressed | StormEnded) -> None:
         match event:
             case StormBegan():
-                self._say(
+                self._log(
                     logging.WARNING,
                     STORM_BEGAN.format(what="are only counted" if event.observes_only else "are held"),
                     in_progress=event.in_progress,
                     limit=event.limit,
                 )
             case StormProgressed():
-                self._say(
+                self._log(
                     logging.DEBUG, STORM_PROGRESSED, in_progress=event.in_progress, limit=event.limit, held=event.held
                 )
             case StormEnded(storm=storm):
-                self._say(
+                self._log(
                     logging.INFO,
                     STORM_ENDED.format(what="would have waited" if event.observes_only else "waited"),
                     duration=storm.last - storm.began,
@@ -350,14 +350,14 @@ class LogObserver:
                     lag=storm.lag,
                 )
 
-    def _tell_of_session(self, event: Event) -> None:
+    def _log_session(self, event: Event) -> None:
         match event:
             case SessionOpened(session=session):
-                self._say(logging.DEBUG, OPENED, session_kind=session.kind, session_path=printable(session.path))
+                self._log(logging.DEBUG, OPENED, session_kind=session.kind, session_path=printable(session.path))
             case SessionShed(session=session):
-                self._say(logging.DEBUG, SHED, session_kind=session.kind, session_path=printable(session.path))
+                self._log(logging.DEBUG, SHED, session_kind=session.kind, session_path=printable(session.path))
             case SessionClosed(session=session, outcome=outcome):
-                self._say(
+                self._log(
                     logging.DEBUG,
                     CLOSED.format(how=outcome.value),
                     session_kind=session.kind,
@@ -366,10 +366,10 @@ class LogObserver:
                 )
             case SessionRefused():
                 refused = REFUSED.format(what=event.because)
-                self._say(logging.DEBUG, refused, session_kind=event.kind, session_path=printable(event.path))
+                self._log(logging.DEBUG, refused, session_kind=event.kind, session_path=printable(event.path))
 
-    def _say(self, level: int, sentence: str, **figures: object) -> None:
-        # Prefixed, because a record has fields of its own: logging refuses an extra called "name".
+    def _log(self, level: int, sentence: str, **figures: object) -> None:
+        # Prefixed, because logging refuses an extra with the name of a record's own field, such as "name".
         extra = {f"drain_{name}": figure for name, figure in figures.items()}
         prefix = self._prefix if "id" in figures else ""
         self._logger.log(level, f"{prefix}{sentence}", extra, extra=extra)  # noqa: G004
@@ -380,5 +380,5 @@ def _named(cause: DrainCause) -> str:
 
 
 def _clause(sentence: str) -> str:
-    """Make one line of *sentence* and drop its full stop, so that it can be part of another."""
+    """Return *sentence* on one line and without its full stop, as a part of another sentence."""
     return printable(" ".join(sentence.split()).removesuffix("."))

@@ -1,10 +1,10 @@
-# A recording is what FakeAWS needs to play a deployment again, and what a test needs to compare the drain with. So it
-# holds what AWS answered, where that differs from what it answered before, and what the process did.
+# A recording is what FakeAWS needs to replay a deployment, and what a test needs to compare the drain with. So it
+# contains every AWS answer that differs from the previous one, and what the process did.
 #
-# It is written to the log of an application whose names, addresses and paths are no business of ours. What is written
-# is therefore built up from fields that are known here, and never by leaving some out: each name in it stands as a
-# pseudonym, made with a key that is drawn at the start and kept nowhere. Words of AWS (states, reasons, codes) and
-# numbers stand as they are.
+# It is written to the application's log, and must not contain the application's names, addresses and paths. So a line
+# is composed from known fields only; it is never a copy with some fields left out. Every name is replaced by a
+# pseudonym, made with a random key that is not stored. AWS keywords (states, reasons, codes) and numbers are written
+# as they are.
 """Writes what a process sees of a deployment to its log, as JSON lines: ``DRAIN_RECORD=1``."""
 
 import asyncio
@@ -39,28 +39,28 @@ from starlette_drain._core.settings import Settings
 __all__ = ["Recorder"]
 
 VERSION = 1
-"""Of the lines: raised when a field goes or changes its meaning, not when one is added."""
+"""The format version: raised when a field is removed or changes its meaning, not when one is added."""
 
 WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-"""What a word of AWS or of ours looks like; anything else is not written."""
+"""A keyword of AWS or of ours; other text is not written."""
 
 OPTIONS = ("window", "margin", "poll_interval", "poll_share", "sources", "target_port", "deregistration_delay")
 """The options that are written: numbers, and the names of sources."""
 
 FIGURES = ("sessions_at_start", "arrived", "shed", "left", "forced", "refused", "still_open", "outcome")
-"""What of a report is written, besides the times."""
+"""The fields of a report that are written, besides the times."""
 
 
 class Recorder:
     """
-    Writes one JSON object a line to the logger ``starlette_drain.record``.
+    Writes JSON lines to the logger ``starlette_drain.record``.
 
     Args:
         settings: The options of the drain.
-        logger: Where to write.
-        key: For the pseudonyms; drawn anew by default.
-        time: Seconds; the running event loop's by default.
-        now: The date and time.
+        logger: The logger to write to instead.
+        key: The key for the pseudonyms; random by default.
+        time: Returns the time in seconds; by default the running event loop's.
+        now: Returns the date and time.
     """
 
     subscribes = (
@@ -94,16 +94,16 @@ class Recorder:
         self._began: float | None = None
         self._is_draining = False
         self._last: dict[str, Any] = {}
-        """What was last written of each thing, so that only what is news is written."""
+        """What was last written about each thing, so that only changes are written."""
         self._targets: dict[str, dict[str, list[Any]]] = {}
-        """Likewise of each target group."""
+        """The last targets of each target group, for the same purpose."""
 
     def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
-        """Return what says whether single sessions are written: while a drain runs."""
+        """Return a function that says whether single sessions are written: only while a drain runs."""
         return lambda: self._is_draining
 
     def notify(self, event: Event) -> None:
-        """Write what happened."""
+        """Write a line for *event*."""
         match event:
             case DrainStarted() | DrainReplanned():
                 self._is_draining = True
@@ -121,7 +121,7 @@ class Recorder:
                 self._finish("cancelled" if isinstance(event, DrainCancelled) else "drained", event.at, report)
             case SessionOpened() | SessionShed() | SessionClosed():
                 if self._is_draining:
-                    self._tell_of_session(event)
+                    self._write_session(event)
             case SignalReceived():
                 self._write("signal", event.at, signal=_word(event.signal))
             case TriggerImpaired() | TriggerRestored():
@@ -129,10 +129,10 @@ class Recorder:
                 self._write(word, event.at, trigger=_word(event.trigger))
 
     def answer(self, operation: str, parameters: Mapping[str, Any], answer: object) -> None:
-        """Write what AWS, or the task's metadata endpoint, answered, where that is news; never raise."""
+        """Write an answer of AWS or of the task metadata endpoint, if it differs from the last one. Never raises."""
         try:
-            self._take(operation, parameters, answer)
-        except Exception as error:  # noqa: BLE001 - a recording must not be what breaks the drain
+            self._write_answer(operation, parameters, answer)
+        except Exception as error:  # noqa: BLE001 - a recording must not break the drain
             self._write("unreadable", self._time(), of=_word(operation), why=type(error).__name__)
 
     def failure(self, operation: str, kind: str) -> None:
@@ -140,7 +140,7 @@ class Recorder:
         self._write("failed", self._time(), of=_word(operation), why=_word(kind))
 
     def pseudonym(self, name: object) -> str:
-        """Return what stands for *name*: an address for an address, an instance id for one, else a word."""
+        """Return a pseudonym for *name* of the same kind: an IP address, an instance id or a word."""
         text = str(name)
         code = hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
         if text.startswith("i-"):
@@ -155,31 +155,31 @@ class Recorder:
 
     # What AWS answers
 
-    def _take(self, operation: str, parameters: Mapping[str, Any], answer: Any) -> None:
+    def _write_answer(self, operation: str, parameters: Mapping[str, Any], answer: Any) -> None:
         match operation:
             case "metadata":
-                self._news("metadata", "", self._metadata(answer))
+                self._write_change("metadata", "", self._metadata(answer))
             case "DescribeTasks":
                 for task in answer["tasks"][:1]:
                     last, desired, code = (
                         _word(task.get(each)) for each in ("lastStatus", "desiredStatus", "stopCode")
                     )
-                    self._news("task", "", {"last": last, "desired": desired, "stop_code": code})
+                    self._write_change("task", "", {"last": last, "desired": desired, "stop_code": code})
             case "DescribeServices":
                 for service in answer["services"][:1]:
-                    self._news("service", "", self._service(service))
+                    self._write_change("service", "", self._service(service))
             case "DescribeTargetGroups":
                 for group in answer["TargetGroups"]:
                     name = self.pseudonym(group["TargetGroupArn"])
                     kind, protocol = _word(group.get("TargetType")), _word(group.get("Protocol"))
-                    self._news("group", name, {"group": name, "type": kind, "protocol": protocol})
+                    self._write_change("group", name, {"group": name, "type": kind, "protocol": protocol})
             case "DescribeTargetGroupAttributes":
                 name = self.pseudonym(parameters["TargetGroupArn"])
                 attributes = {each["Key"]: each.get("Value") for each in answer["Attributes"]}
                 delay = float(attributes["deregistration_delay.timeout_seconds"])
-                self._news("delay", name, {"group": name, "delay": delay})
+                self._write_change("delay", name, {"group": name, "delay": delay})
             case "DescribeTargetHealth":
-                self._take_targets(self.pseudonym(parameters["TargetGroupArn"]), answer["TargetHealthDescriptions"])
+                self._write_targets(self.pseudonym(parameters["TargetGroupArn"]), answer["TargetHealthDescriptions"])
 
     def _metadata(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         containers = []
@@ -218,7 +218,7 @@ class Recorder:
         counts = {name: service.get(f"{name}Count") for name in ("desired", "running", "pending")}
         return {"service": self.pseudonym(service.get("serviceName")), "balancers": balancers, **counts}
 
-    def _take_targets(self, group: str, listed: Iterable[Mapping[str, Any]]) -> None:
+    def _write_targets(self, group: str, listed: Iterable[Mapping[str, Any]]) -> None:
         now: dict[str, list[Any]] = {}
         for each in listed:
             target, health = each["Target"], each["TargetHealth"]
@@ -233,7 +233,7 @@ class Recorder:
 
     # What the process does
 
-    def _tell_of_session(self, event: SessionOpened | SessionShed | SessionClosed) -> None:
+    def _write_session(self, event: SessionOpened | SessionShed | SessionClosed) -> None:
         how = event.outcome.value if isinstance(event, SessionClosed) else None
         what = {SessionOpened: "opened", SessionShed: "asked", SessionClosed: "closed"}[type(event)]
         seconds = round(event.at - event.session.opened_at, 3) if how else None
@@ -247,13 +247,13 @@ class Recorder:
     # Lines
 
     def _options(self) -> dict[str, Any]:
-        """Return the options that a drain is compared by."""
+        """Return the options that matter when a drain is compared with another."""
         shown = {name: getattr(self._settings, name, None) for name in OPTIONS}
         target_id = getattr(self._settings, "target_id", None)
         shown["target_id"] = self.pseudonym(target_id) if target_id else None
         return {name: value for name, value in shown.items() if value is not None}
 
-    def _news(self, what: str, key: str, shown: dict[str, Any]) -> None:
+    def _write_change(self, what: str, key: str, shown: dict[str, Any]) -> None:
         if self._last.get(f"{what} {key}") != shown:
             self._last[f"{what} {key}"] = shown
             self._write(what, self._time(), **shown)
@@ -269,7 +269,7 @@ class Recorder:
 
 
 def _version() -> str | None:
-    """Return the version of the package, where it is installed."""
+    """Return the version of the package, if it is installed."""
     try:
         return metadata.version("starlette-drain")
     except metadata.PackageNotFoundError:
@@ -277,5 +277,5 @@ def _version() -> str | None:
 
 
 def _word(text: object) -> str | None:
-    """Return a word of AWS or of ours; ``None`` where it is not one, and may be somebody's name."""
+    """Return *text* if it is a keyword of AWS or of ours; ``None`` for other text, which may be a name."""
     return text if isinstance(text, str) and WORD.fullmatch(text) else None

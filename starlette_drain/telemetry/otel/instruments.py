@@ -1,4 +1,4 @@
-"""The metrics of a process: what its sessions do, whether it drains, and how its triggers fare."""
+"""The metrics of a process: its sessions, its drains and its triggers."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -36,10 +36,10 @@ from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
 __all__ = ["Instruments"]
 
 SESSION_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 86400, 3 * 86400, 7 * 86400)
-"""Buckets of session durations: from a connection that failed at once to a device that stayed for a week."""
+"""Histogram buckets of session durations: from a connection that fails at once to a device connected for a week."""
 
 POLL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
-"""Buckets of poll durations: from an answer on an open connection to a read timeout and beyond."""
+"""Histogram buckets of poll durations: from an answer on an open connection to beyond a read timeout."""
 
 SERVING, DRAINING, DRAINED = 0, 1, 2
 
@@ -50,13 +50,13 @@ CLOSE_REASONS = {
     Outcome.SHED: "app_shutdown",
     Outcome.FORCED: "timeout",
 }
-"""How ``drain.close.reason`` calls it: in the words of ``signalr.connection.status``, a stable convention."""
+"""The values of ``drain.close.reason``, from the stable convention ``signalr.connection.status``."""
 
 TURNOVER = "turnover"
-"""The same of a session that was asked to leave although the application goes on, for which that has no word."""
+"""A further value, for sessions asked to leave without a drain, which the convention does not cover."""
 
 WATCH = {"watching": 1, "not yet": 0, "blind": BLIND}
-"""What ``drain.watch`` shows: below 1 for minutes is worth an alarm."""
+"""The values of ``drain.watch``: alert if it stays below 1 for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Course:
     The even course of a drain, to compare the real one with.
 
     Attributes:
-        sessions: How many were to leave.
-        begins: Since when, on the monotonic clock of all threads: the event loop's need not be the same.
-        ends: The deadline.
-        waits: Whether none is to leave for now.
+        sessions: The number of sessions at its beginning.
+        begins: When it begins, in seconds of `time.monotonic`: exporter threads cannot use the event loop's clock.
+        ends: The deadline, on the same clock.
+        waits: Whether no session is to leave for now.
     """
 
     sessions: int
@@ -81,51 +81,51 @@ class Course:
         return self.ends - monotonic()
 
     def planned(self) -> float:
-        """Return how many sessions would be left now."""
+        """Return how many sessions would be left now in an even drain."""
         part = self.time_left() / max(self.ends - self.begins, 0.001)
         return self.sessions * (1.0 if self.waits else max(0.0, min(1.0, part)))
 
 
 class Instruments:
-    """The instruments of one drain, and the attributes of each kind of session, made once."""
+    """The instruments of one drain. The attributes of each kind of session are created once."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
         provider = provider or metrics.get_meter_provider()
-        # Kept: Logfire, configured anew, forgets the meters and instruments that are not held.
+        # Referenced because Logfire, when reconfigured, drops meters and instruments without references.
         self._meter = meter = provider.get_meter(NAME, VERSION, schema_url=SCHEMA_URL)
         self.state = SERVING
         self.shown: WeakSet[OpenSessions] = WeakSet()
-        """The drains whose open sessions are shown, which one observer may share."""
+        """The open sessions of the drains that share this observer."""
         self.rotates = False
         self.watch: dict[str, int] = {}
-        """How each trigger sees its source; replaced as a whole, because the exporter's thread reads it."""
+        """The watch state of each trigger; replaced as a whole, because the exporter's thread reads it."""
         self.handshakes: tuple[int, int, int] | None = None
-        """The limit on handshakes in progress, how many are, and how many wait, since the first storm."""
+        """The limit on handshakes, those in progress and those held; ``None`` before the first storm."""
         self.course: Course | None = None
-        """That of the drain that runs or is over."""
+        """The even course of the drain that runs or is over."""
         self.workers: tuple[int, int] | None = None
-        """How many workers of the task are heard of, and how many are not; of several workers only."""
+        """The numbers of active and of silent workers; ``None`` for a single worker."""
         self._kinds: dict[str, dict[str, str]] = {}
         self._ends: dict[tuple[str, str], dict[str, str]] = {}
         self._asking: dict[str, str] = {}
         self._turned_over: set[Session] = set()
-        """Those that leave although no drain asked them; a slot in each session would cost all of them memory."""
+        """The sessions asked to leave without a drain; a slot in every session would cost memory."""
         self._shed = meter.create_counter("drain.sessions.shed", "{session}", "Sessions asked to leave.")
         self._closed = meter.create_counter("drain.sessions.closed", "{session}", "Sessions that are over.")
-        self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Arrivals turned away.")
+        self._refused = meter.create_counter("drain.sessions.refused", "{session}", "Arrivals refused.")
         self._duration = _histogram(meter, "drain.session.duration", "How long sessions were open.", SESSION_SECONDS)
-        self._polls = meter.create_counter("drain.trigger.polls", "{poll}", "Questions of triggers to their sources.")
+        self._polls = meter.create_counter("drain.trigger.polls", "{poll}", "Polls of triggers to their sources.")
         self._poll_duration = _histogram(
             meter, "drain.trigger.poll.duration", "How long the sources took to answer.", POLL_SECONDS
         )
         _gauges_of(provider).show(self, meter)
 
     def are_real(self) -> bool:
-        """Return whether they are more than the API's, which wait for an SDK to be set."""
+        """Return whether an SDK is set, so that the instruments are more than the API's proxies."""
         return getattr(self._shed, "_real_instrument", self) is not None
 
     def notify(self, event: Event) -> None:
-        """Count *event*. Those that come for every session are looked for first, and make nothing new."""
+        """Record *event*. Events of every session are matched first, and allocate little."""
         match event:
             case SessionClosed():
                 self._close(event)
@@ -185,11 +185,11 @@ class Instruments:
         if isinstance(event, WatchReported):
             watch[event.trigger] = WATCH[event.state]
         elif event.is_alarm:
-            watch[event.trigger] = BLIND  # it is off where it should watch, and an alarm is wanted
+            watch[event.trigger] = BLIND  # it is off but should watch
         self.watch = watch
 
     def open(self) -> Counter[str]:
-        """Return how many sessions are open, by kind."""
+        """Return the number of open sessions, by kind."""
         counts: Counter[str] = Counter()
         for each in list(self.shown):
             counts.update(dict(each.by_kind))  # a copy: this is the exporter's thread
@@ -216,10 +216,10 @@ class Instruments:
 
 class _Gauges:
     """
-    What is looked at rather than counted, for all drains that share a meter provider.
+    The observable instruments of all drains that share a meter provider.
 
-    The SDK calls the callbacks of the first gauge of a name only, and keeps them for ever. So there is one set of
-    gauges, which holds on to no drain and looks at all that are still there.
+    The SDK calls the callbacks of only the first gauge of a name, and keeps them for ever. So there is one set of
+    gauges. It refers to the drains weakly, and reports all that still exist.
     """
 
     def __init__(self) -> None:
@@ -237,19 +237,28 @@ class _Gauges:
                     "drain.sessions.active", [self._active], "{session}", "Sessions that are open."
                 ),
                 meter.create_observable_gauge(
-                    "drain.sessions.remaining", [self._remaining], "{session}", "Sessions a drain has yet to see off."
+                    "drain.sessions.remaining",
+                    [self._remaining],
+                    "{session}",
+                    "Sessions that are still open in a drain.",
                 ),
                 meter.create_observable_gauge(
-                    "drain.sessions.planned", [self._planned], "{session}", "Those that an even drain would have left."
+                    "drain.sessions.planned",
+                    [self._planned],
+                    "{session}",
+                    "Sessions that would still be open in an even drain.",
                 ),
                 meter.create_observable_gauge(
-                    "drain.time_left", [self._time_left], "s", "Until the deadline of the drain, negative after it."
+                    "drain.time_left",
+                    [self._time_left],
+                    "s",
+                    "Time until the deadline of the drain, negative after it.",
                 ),
                 meter.create_observable_gauge(
                     "drain.handshakes",
                     [self._handshakes],
                     "{handshake}",
-                    "In a storm: the limit on handshakes in progress, how many are, and how many wait.",
+                    "From the first storm on: the limit on handshakes in progress, their number, and how many wait.",
                 ),
                 meter.create_observable_gauge(
                     "drain.rotation", [self._rotation], "{rotation}", "1 while a rotation runs, otherwise 0."
@@ -258,30 +267,30 @@ class _Gauges:
                     "drain.watch",
                     [self._watch],
                     "{state}",
-                    "1 while a trigger sees its source, 0 before, -1 when it was told nothing for two intervals.",
+                    "1 while a trigger sees its source, 0 before that, -1 after two intervals without an answer.",
                 ),
                 meter.create_observable_gauge(
-                    "drain.workers", [self._workers], "{worker}", "Workers of the task that are heard of, or silent."
+                    "drain.workers", [self._workers], "{worker}", "Workers of the task that are active or silent."
                 ),
             )
         # Replaced as a whole, because the callbacks run on the exporter's thread.
         self._shown = (*(each for each in self._shown if each()), ref(one))
 
-    def _there(self) -> list[Instruments]:
+    def _alive(self) -> list[Instruments]:
         return [one for each in self._shown if (one := each())]
 
     def _state(self, _: CallbackOptions) -> Iterator[Observation]:
-        if states := {one.state for one in self._there()}:
-            # A process with two drains is drained when both are, and drains as soon as one of them does.
+        if states := {one.state for one in self._alive()}:
+            # A process with two drains is drained when both are, and draining as soon as one is.
             yield Observation(states.pop() if len(states) == 1 else DRAINING)
 
     def _rotation(self, _: CallbackOptions) -> Iterator[Observation]:
-        if there := self._there():
-            yield Observation(int(any(one.rotates for one in there)))
+        if alive := self._alive():
+            yield Observation(int(any(one.rotates for one in alive)))
 
     def _watch(self, _: CallbackOptions) -> Iterator[Observation]:
         seen: dict[str, int] = {}
-        for one in self._there():
+        for one in self._alive():
             for name, each in one.watch.items():
                 seen[name] = min(each, seen.get(name, each))
         for name, each in seen.items():
@@ -289,19 +298,19 @@ class _Gauges:
 
     def _active(self, _: CallbackOptions) -> Iterator[Observation]:
         counts: Counter[str] = Counter()
-        for one in self._there():
+        for one in self._alive():
             counts.update(one.open())
         for kind, count in counts.items():
             yield Observation(count, {"network.protocol.name": kind})
 
     def _handshakes(self, _: CallbackOptions) -> Iterator[Observation]:
-        there = [one.handshakes for one in self._there() if one.handshakes is not None]
-        for state, counts in zip(("limit", "in_progress", "held"), zip(*there, strict=True), strict=False):
+        seen = [one.handshakes for one in self._alive() if one.handshakes is not None]
+        for state, counts in zip(("limit", "in_progress", "held"), zip(*seen, strict=True), strict=False):
             yield Observation(sum(counts), {"drain.handshakes.state": state})
 
     def _remaining(self, _: CallbackOptions) -> Iterator[Observation]:
-        if there := self._there():
-            yield Observation(sum(one.open().total() for one in there if one.state != SERVING))
+        if alive := self._alive():
+            yield Observation(sum(one.open().total() for one in alive if one.state != SERVING))
 
     def _planned(self, _: CallbackOptions) -> Iterator[Observation]:
         if courses := self._courses():
@@ -312,10 +321,10 @@ class _Gauges:
             yield Observation(min(each.time_left() for each in courses))
 
     def _courses(self) -> list[Course]:
-        return [course for one in self._there() if (course := one.course) is not None]
+        return [course for one in self._alive() if (course := one.course) is not None]
 
     def _workers(self, _: CallbackOptions) -> Iterator[Observation]:
-        if seen := [workers for one in self._there() if (workers := one.workers) is not None]:
+        if seen := [workers for one in self._alive() if (workers := one.workers) is not None]:
             active, silent = max(seen, key=lambda each: each[1])
             yield Observation(active, {"drain.worker.state": "active"})
             yield Observation(silent, {"drain.worker.state": "silent"})
@@ -325,7 +334,7 @@ _gauges: dict[int, _Gauges] = {}
 
 
 def _gauges_of(provider: MeterProvider) -> _Gauges:
-    # By identity: Logfire's provider is a dataclass, which cannot be hashed, and two of them may be equal.
+    # By identity: Logfire's provider is an unhashable dataclass, and two of them may be equal.
     key = id(provider)
     if key not in _gauges:
         _gauges[key] = _Gauges()

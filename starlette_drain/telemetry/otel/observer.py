@@ -1,4 +1,4 @@
-"""The observer that keeps spans and metrics, and has them sent before the process ends."""
+"""The OpenTelemetry observer: spans and metrics, flushed before the process ends."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -19,11 +19,11 @@ PER_SESSION = (SessionOpened, SessionShed, SessionClosed)
 
 class OpenTelemetryObserver:
     """
-    Emits spans and metrics, with the providers given or the global ones.
+    Emits spans and metrics.
 
     Args:
-        tracer_provider: Where the tracer comes from; by default the global provider.
-        meter_provider: Where the meter comes from; by default the global provider.
+        tracer_provider: The provider of the tracer; by default the global one.
+        meter_provider: The provider of the meter; by default the global one.
     """
 
     def __init__(
@@ -38,27 +38,27 @@ class OpenTelemetryObserver:
         self._instruments = Instruments(meter_provider)
 
     def look_at(self, open_sessions: OpenSessions) -> None:
-        """Show how many sessions are open. Counted from events, those that opened before an SDK was set would lack."""
+        """Report the number of open sessions. A count from events would miss those opened before an SDK is set."""
         self._instruments.shown.add(open_sessions)
 
     def interest(self, kind: type[Event]) -> Callable[[], bool]:
-        """Return what says whether the metrics go anywhere, so that single sessions are worth an event."""
+        """Return a function that says whether events of single sessions are wanted: if the metrics go anywhere."""
         return _never if kind is SessionOpened else self._instruments.are_real
 
     def notify(self, event: Event) -> None:
-        """Put *event* into metrics, and into spans unless it is one of those that come for every session."""
+        """Record *event* in the metrics, and in the spans unless it is emitted for every session."""
         self._instruments.notify(event)
         if not isinstance(event, PER_SESSION):
             self._spans.notify(event)
 
     def flush(self, timeout: float) -> None:
         """
-        Have both providers send what they hold, at once: a collector that is gone must not cost us the other.
+        Flush both providers concurrently, so that an unreachable collector for one does not block the other.
 
         Raises:
-            ExceptionGroup: With what went wrong, a `TimeoutError` among it where *timeout* seconds were not enough.
+            ExceptionGroup: Of the errors, among them a `TimeoutError` for each provider that took too long.
         """
-        # The global providers are asked for now, because an application may have set them after it made us.
+        # The global providers are read now, because the application may have set them after creating this observer.
         providers = (
             self._tracer_provider or trace.get_tracer_provider(),
             self._meter_provider or metrics.get_meter_provider(),
@@ -82,7 +82,7 @@ class Flush(Thread):
     """
     One provider's ``force_flush``, on a thread that does not keep the process alive.
 
-    The time limit it is given is not enough: the SDK's own batch processor ignores it (1.45).
+    The timeout passed to ``force_flush`` is not enough: the SDK's batch processor ignores it (1.45).
     """
 
     def __init__(self, provider: Any, timeout: float) -> None:
@@ -92,14 +92,14 @@ class Flush(Thread):
         self._outcome: Exception | bool = False
 
     def run(self) -> None:
-        """Flush, and keep what came of it."""
+        """Flush, and keep the outcome."""
         try:
             self._outcome = self._provider.force_flush(int(self._timeout * 1000)) is not False
-        except Exception as error:  # noqa: BLE001 - it is raised to the caller of the flush
+        except Exception as error:  # noqa: BLE001 - `failure` returns it
             self._outcome = error
 
     def failure(self) -> Exception | None:
-        """Return what has gone wrong so far."""
+        """Return the error, a `TimeoutError` if the flush has not ended yet, or ``None`` if it succeeded."""
         if isinstance(self._outcome, Exception):
             return self._outcome
         if self._outcome:

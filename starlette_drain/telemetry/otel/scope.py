@@ -1,4 +1,4 @@
-"""Under which name, version and schema we are known to OpenTelemetry (its "instrumentation scope")."""
+"""The name, version and schema of our OpenTelemetry instrumentation scope."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -9,7 +9,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 
 def _version() -> str:
-    # The top package knows it too, but imports point down only.
+    # Not from `starlette_drain.__version__`: the top package imports this one.
     try:
         return version("starlette-drain")
     except PackageNotFoundError:  # run from a source tree that was never installed

@@ -1,10 +1,10 @@
 """
 The spans of a drain.
 
-A span is exported when it ends, the SDK keeps at most 128 of its events, and a process that is killed loses it. Hence
-one span that ends with the report, a bounded number of events on it, and a short one at the start that is exported at
-once. Events carry times of the event loop's clock and spans those of the wall clock; they are not converted: a span
-begins and ends when its event arrives.
+A span is exported when it ends, the SDK keeps at most 128 of its events, and a process that is killed loses it. So
+there is one span that ends with the report, with a limited number of events, and a short one at the start that is
+exported at once. Events have times of the event loop's clock, spans have wall-clock times. They are not converted: a
+span begins and ends when its event arrives.
 """
 
 from collections import Counter
@@ -30,28 +30,28 @@ from starlette_drain.telemetry.otel.scope import NAME, SCHEMA_URL, VERSION
 __all__ = ["MOST_OF_A_NAME", "Spans"]
 
 MOST_OF_A_NAME = 16
-"""Events of one name on a span, and ``drain.update`` spans of one drain. Later ones are dropped."""
+"""The most events of one name on a span, and the most ``drain.update`` spans of one drain. Later ones are dropped."""
 
 Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
 
 
 class Spans:
-    """The spans of one drain after another."""
+    """The spans of consecutive drains."""
 
     def __init__(self, provider: trace.TracerProvider | None) -> None:
         self._provider = provider
         self._span: Span | None = None
         self._context = Context()
-        self._told: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     @cached_property
     def _tracer(self) -> trace.Tracer:
-        # The provider's method: trace.get_tracer takes the same arguments in another order.
+        # Not trace.get_tracer, which takes the same arguments in another order.
         provider = self._provider or trace.get_tracer_provider()
         return provider.get_tracer(NAME, VERSION, schema_url=SCHEMA_URL)
 
     def notify(self, event: Event) -> None:
-        """Begin, mark or end a span."""
+        """Begin a span, add an event to it, or end it."""
         match event:
             case DrainStarted():
                 self._start(event)
@@ -67,8 +67,8 @@ class Spans:
                 self._end(report, "cancelled")
 
     def _start(self, event: DrainStarted) -> None:
-        # What asked may be a request that is over in a moment, while a drain takes an hour: a link, not a parent.
-        asking = trace.get_current_span().get_span_context()
+        # A link, not a parent: the drain may have been started by a short request, and may take an hour.
+        current = trace.get_current_span().get_span_context()
         identity: Attributes = {
             "drain.id": event.drain_id,
             "drain.trigger": event.cause.trigger,
@@ -80,12 +80,12 @@ class Spans:
             "drain.pacing": event.pacing,
             "drain.sessions.initial": event.sessions,
         }
-        self._told.clear()
+        self._counts.clear()
         self._span = self._tracer.start_span(
             "drain",
             context=Context(),
             kind=SpanKind.INTERNAL,
-            links=[Link(asking)] if asking.is_valid else [],
+            links=[Link(current)] if current.is_valid else [],
             attributes=identity,
         )
         self._context = trace.set_span_in_context(self._span, Context())
@@ -94,8 +94,8 @@ class Spans:
     def _end(self, report: DrainReport, how: str) -> None:
         span, self._span = self._span, None
         if span is None:
-            # A drain that was over was cancelled. Its span has ended.
-            if not self._may_tell("drain.update"):
+            # A drain that was over is cancelled: its span has ended.
+            if not self._count("drain.update"):
                 return
             span = self._tracer.start_span("drain.update", context=self._context)
         span.set_attributes({**_figures(report), "drain.outcome": how})
@@ -106,12 +106,13 @@ class Spans:
         span.end()
 
     def _add_event(self, name: str, attributes: Attributes) -> None:
-        if self._span and self._may_tell(name):
+        if self._span and self._count(name):
             self._span.add_event(name, attributes)
 
-    def _may_tell(self, name: str) -> bool:
-        self._told[name] += 1
-        return self._told[name] <= MOST_OF_A_NAME
+    def _count(self, name: str) -> bool:
+        """Count a span or event called *name*; return whether it may still be emitted."""
+        self._counts[name] += 1
+        return self._counts[name] <= MOST_OF_A_NAME
 
 
 def _progress(event: DrainProgressed) -> Attributes:

@@ -140,11 +140,11 @@ LINES = [
         "WARNING",
         (
             "Worker 34 has not responded for 5 s or more: its event loop is blocked, or it was stopped. "
-            "Remedy: py-spy dump --pid 34 shows where; if it stays so, kill -KILL 34 cuts its sessions now, and the "
-            "other workers go on"
+            "Remedy: py-spy dump --pid 34 shows where; if it stays blocked, kill -KILL 34 cuts its sessions now, and "
+            "the other workers go on"
         ),
     ),
-    (SignalReceived(0.0, "SIGTERM"), "DEBUG", "The process was told to stop, by SIGTERM"),
+    (SignalReceived(0.0, "SIGTERM"), "DEBUG", "The process was told to stop by SIGTERM"),
     (TriggerRestored(0.0, "target-health", 10.0), "INFO", "Trigger target-health works again after 10.0 s"),
     (
         TriggerStoodDown(0.0, "sigterm", "the server is not uvicorn."),
