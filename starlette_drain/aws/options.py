@@ -114,6 +114,11 @@ class AwsSettings(Settings):
             remedy = "also set pacing='fleet:500', the reconnects per second that the whole service can take"
             raise SettingsError("rebalance", self.rebalance, remedy)
 
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether ECS is asked in between where target health may be asked but seldom: task state would ask anyway."""
+        return "target-health" in self.sources and "task-state" not in self.sources
+
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the *settings* of a drain, which have the options of AWS unless they were made without."""

@@ -24,7 +24,7 @@ from starlette_drain.aws.identity.identity import TaskIdentity, discover
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, TaskMetadata, fetch_json, read_task
 from starlette_drain.aws.options import AwsSettings
 
-__all__ = ["AWSSession", "OpenSession"]
+__all__ = ["MANY", "AWSSession", "OpenSession"]
 
 MANY = 5.0
 """Seconds between two first questions, for each task of the service: forty such services keep to the budget then."""

@@ -50,6 +50,7 @@ __all__ = [
     "fleet_interval",
     "is_too_slow",
     "share_used",
+    "stand_in_interval",
     "start_spread",
     "tasks_listed",
 ]
@@ -176,6 +177,18 @@ def fleet_interval(poll_interval: float, tasks: int, groups: int, share: float, 
         refill: Calls per second that the account gets back.
     """
     return max(poll_interval, tasks * groups / (refill * share))
+
+
+def stand_in_interval(delay: float, tasks: int, share: float) -> float:
+    """
+    Return the seconds between two questions to ECS, which is asked while target health may be asked but seldom.
+
+    Args:
+        delay: The deregistration delay.
+        tasks: How many ask.
+        share: Part of the budget that all of them together may use.
+    """
+    return fleet_interval(max(1.0, SLOWEST * delay), tasks, 1, share, refill=ECS_REFILL)
 
 
 def start_spread(tasks: int, groups: int, share: float, *, brief: bool = False, cluster: int = 0) -> float:

@@ -35,7 +35,7 @@ from starlette_drain.aws.sources.verdict import Reading, Verdict, read, read_err
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.triggers.base import Control
 
-__all__ = ["TargetHealthTrigger"]
+__all__ = ["GUESS", "TargetHealthTrigger", "longest_wait"]
 
 LONGEST_WAIT = 60.0
 """Seconds between two polls at the most, however long AWS throttles."""
@@ -241,7 +241,7 @@ class TargetHealthTrigger(AwsSource):
 
     def _begin_polling(self, identity: TaskIdentity, aws: OpenSession, control: Control) -> None:
         settings = AwsSettings.of(control.settings)
-        covers = self._session.is_on_ecs and not self._may_not_ask_ecs and "task-state" not in settings.sources
+        covers = self._session.is_on_ecs and not self._may_not_ask_ecs and settings.has_stand_in
         things, longest = len(identity.targets), longest_wait(identity.shortest_delay)
         guess = GUESS if covers else 1.0
         aws.begin(settings.poll_interval, aws.balancers, things, longest=longest, guess=guess)

@@ -1,5 +1,8 @@
 """Tries what the options will make the package ask, as the package itself does it."""
 
+from contextlib import suppress
+
+from starlette_drain.aws.api.budget import PAIR
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.identity.deployment import revisions_of
 from starlette_drain.aws.identity.ecs import EcsRecords
@@ -14,14 +17,20 @@ __all__ = ["find_out", "try_deployments"]
 
 async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadata) -> TaskIdentity | Incomplete | None:
     """Find out who the task is as the package will; return that, or why it does not work."""
-    identity = None
+    identity, records = None, EcsRecords(calls, task)
     try:
         if finds_targets(options):
-            identity = await discover(calls, options, task)
+            identity = await discover(calls, options, task, records=records)
+            # At the start, unless the service is so small that it makes no difference.
+            if identity.service and await records.size(identity.service) > PAIR:
+                await records.cluster_size()
         if "task-state" in options.sources or "service-deployment" in options.sources:
-            await EcsRecords(calls, task).task()
+            await records.task()
     except Incomplete as missing:
         return missing
+    if options.has_stand_in:
+        with suppress(Incomplete):
+            await records.task()
     return identity
 
 

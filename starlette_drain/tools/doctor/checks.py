@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from starlette_drain.aws.api.errors import AwsCallFailed, Trouble, TroubleKind
 from starlette_drain.aws.identity.identity import OwnTarget, canonical_id
 from starlette_drain.tools.doctor.needs import Use, finds_targets, untried, use_of
-from starlette_drain.tools.doctor.outlook import replacing
+from starlette_drain.tools.doctor.outlook import first_interval, replacing
 from starlette_drain.tools.doctor.record import Finding, Group, SetUp
 from starlette_drain.tools.doctor.server_checks import check_process, check_server, check_stop_signal
 from starlette_drain.tools.doctor.time_checks import (
@@ -129,6 +129,11 @@ def _refused(trouble: Trouble, found: SetUp) -> Finding:
         remedy = "only this command needs it; allow it where you run it"
     elif trouble.kind is TroubleKind.NOT_FOUND and trouble.service == "ecs":
         remedy = "see whether the name, the cluster and the Region are right"
+    elif trouble.operation == "DescribeClusters":
+        remedy += f"; without it a new task polls every {first_interval(found):g} s at first, and services that start "
+        remedy += "together throttle each other"
+    elif trouble.operation == "DescribeTasks" and use is Use.SPARED:
+        remedy += "; without it a large service notices later, and an early rollback only at SIGTERM"
     return Finding("unsafe" if use is Use.NEEDED else "note", "permissions", trouble.problem, remedy)
 
 

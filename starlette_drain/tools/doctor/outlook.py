@@ -9,7 +9,10 @@
 # rest have to notice in time. An event needs no polling.
 """What the record of a set-up means for the time there is: pure."""
 
-from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval
+from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, stand_in_interval
+from starlette_drain.aws.api.errors import TroubleKind
+from starlette_drain.aws.session import MANY
+from starlette_drain.aws.sources.target_health import GUESS, longest_wait
 from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.plan.allowance import BAKE_TIME, LONGEST_STOP, Allowance
@@ -22,12 +25,15 @@ __all__ = [
     "after_sheds",
     "bakes",
     "deploying",
+    "first_interval",
     "graceful_timeout",
+    "health_interval",
     "how",
     "leaving",
     "poll_lags",
     "polling_tasks",
     "replacing",
+    "stands_in",
 ]
 
 DEFAULT_DELAY = 300.0
@@ -68,7 +74,7 @@ def bakes(found: SetUp) -> bool:
 def polling_tasks(found: SetUp) -> int:
     """Return how many tasks poll at the most while polls have to tell of a deregistration."""
     plan = replacing(found)
-    return plan.tasks if bakes(found) else plan.listed(DEFAULT_DELAY if found.delay is None else found.delay)
+    return plan.tasks if bakes(found) else plan.listed(_delay(found))
 
 
 def poll_lags(found: SetUp) -> dict[str, float]:
@@ -76,13 +82,41 @@ def poll_lags(found: SetUp) -> dict[str, float]:
     options, tasks = found.options, polling_tasks(found)
     lags = {}
     if "target-health" in options.sources:
-        groups = max(1, len(found.groups))
-        lags["target-health"] = fleet_interval(options.poll_interval, tasks, groups, options.poll_share)
+        lags["target-health"] = health_interval(found)
+        if stands_in(found):
+            by_ecs = stand_in_interval(_delay(found), tasks, options.poll_share)
+            lags["target-health"] = min(lags["target-health"], by_ecs)
     if "task-state" in options.sources:
         # It learns how many tasks there are when it looks for the delay.
         known = tasks if options.deregistration_delay is None else 0
         lags["task-state"] = fleet_interval(options.poll_interval, known, 1, options.poll_share, refill=ECS_REFILL)
     return lags
+
+
+def health_interval(found: SetUp) -> float:
+    """Return the seconds between two looks of a task at its target's health."""
+    options, groups = found.options, max(1, len(found.groups))
+    return fleet_interval(options.poll_interval, polling_tasks(found), groups, options.poll_share)
+
+
+def first_interval(found: SetUp) -> float:
+    """Return the seconds between the first looks of a new task that knows nothing of its cluster."""
+    options, groups, tasks = found.options, max(1, len(found.groups)), replacing(found).tasks
+    alone = fleet_interval(options.poll_interval, tasks, groups, options.poll_share)
+    longest = longest_wait(_delay(found))
+    bucket = Bucket()
+    bucket.begin(max(min(longest, MANY * tasks) / alone, GUESS if stands_in(found) else 1.0))
+    return bucket.stretched(alone, tasks * groups, longest)
+
+
+def stands_in(found: SetUp) -> bool:
+    """Tell whether tasks ask ECS in between, unless its refusal has been seen."""
+    denied = (each.operation for each in found.troubles if each.kind is TroubleKind.DENIED)
+    return found.options.has_stand_in and "DescribeTasks" not in denied
+
+
+def _delay(found: SetUp) -> float:
+    return DEFAULT_DELAY if found.delay is None else found.delay
 
 
 def leaving(found: SetUp) -> Fleet:
@@ -93,7 +127,7 @@ def leaving(found: SetUp) -> Fleet:
     return Fleet(
         replacing(found),
         found.sessions or 1000,
-        DEFAULT_DELAY if found.delay is None else found.delay,
+        _delay(found),
         options.margin,
         options.poll_interval,
         options.poll_share,
@@ -101,6 +135,7 @@ def leaving(found: SetUp) -> Fleet:
         options.window,
         None if is_by_polls else min(lags.values(), default=EVENT_LAG),
         start_delay=options.start_delay if "target-health" in options.sources else 0.0,
+        stands_in=stands_in(found),
         start_ups=_start_ups(found),
     )
 

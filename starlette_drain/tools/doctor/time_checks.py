@@ -12,10 +12,12 @@ from starlette_drain.tools.doctor.outlook import (
     bakes,
     deploying,
     graceful_timeout,
+    health_interval,
     how,
     leaving,
     poll_lags,
     polling_tasks,
+    stands_in,
 )
 from starlette_drain.tools.doctor.record import Finding, SetUp
 from starlette_drain.tools.plan.allowance import LONGEST_STOP
@@ -201,14 +203,19 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
         return
     source = min(lags, key=lags.__getitem__)
     lag, groups = lags[source], len(found.groups)
-    if source == "target-health":
-        used, whose = share_used(lag, tasks, groups), "the account's budget"
-    else:
-        used, whose = share_used(lag, tasks, 1, refill=ECS_REFILL), "ECS's budget"
     when = "" if bakes(found) else " in a deployment"
-    text = f"{tasks} tasks{when}: each asks every {lag:.3g} s, {used:.0%} of {whose}"
+    if source == "target-health":
+        every = health_interval(found)
+        text = f"each asks every {every:.3g} s, {share_used(every, tasks, groups):.0%} of the account's budget"
+        if lag < every:
+            text += f", and ECS every {lag:.3g} s" + ("" if found.task_arn else " if it may call ecs:DescribeTasks")
+    else:
+        text = f"each asks every {lag:.3g} s, {share_used(lag, tasks, 1, refill=ECS_REFILL):.0%} of ECS's budget"
+    text = f"{tasks} tasks{when}: {text}"
     if delay is not None and lag > found.options.poll_interval and is_too_slow(lag, delay):
         remedy = "add events by Lambda, which need no polling, or raise the delay"
+        if source == "target-health" and found.options.has_stand_in and not stands_in(found):
+            remedy += "; allowing ecs:DescribeTasks helps too"
         yield Finding("unsafe", "poll budget", f"{text}; too late for a delay of {delay:g} s", remedy)
     else:
         yield Finding("fine", "poll budget", text)

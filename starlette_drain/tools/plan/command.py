@@ -13,6 +13,7 @@ from starlette_drain._core.admission import AdmissionPolicy
 from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warning
 from starlette_drain._core.turnover import LONGEST_ROTATION
+from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval, is_too_slow
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.drawing import PlotNotPossible
 from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
@@ -294,12 +295,21 @@ def _asked(given: dict[str, Any]) -> Asked:
         settings.poll_interval,
         settings.poll_share,
         window=settings.window,
-        noticed=max(DEPLOYMENT_LAG, settings.poll_interval) if bakes else None,
+        noticed=max(DEPLOYMENT_LAG, settings.poll_interval) if bakes else _task_state_lag(settings, deployment, given),
         allowance=BAKE_TIME if bakes else DELAY,
         start_delay=settings.start_delay,
+        stands_in=settings.has_stand_in,
         start_ups=() if given["start_up"] or strategy.is_shifting or not deployment.can_begin else START_UPS,
     )
     return Asked(fleet, strategy, settings, given["clients"], given["accepts"], given["wish"], given["seed"])
+
+
+def _task_state_lag(settings: AwsSettings, deployment: Deployment, given: dict[str, Any]) -> float | None:
+    """Return the seconds between two looks at the task's state; ``None`` where it is no source."""
+    if "task-state" not in settings.sources:
+        return None
+    tasks = deployment.listed(given["delay"])
+    return fleet_interval(settings.poll_interval, tasks, 1, settings.poll_share, refill=ECS_REFILL)
 
 
 def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
@@ -351,7 +361,7 @@ def _troubles_of_time(asked: Asked, course: Course) -> Iterator[str]:
         yield f"The window of {settings.window:g} s does not fit under the delay: {fleet.room:.0f} s do."
     if warning := burst_warning(settings.pacing, fleet.fits):
         yield f"Of the time to spread, {fleet.fits:.3g} s: {warning}."
-    if fleet.noticed is None and fleet.lag > fleet.poll_interval and fleet.lag > fleet.delay / 4:
+    if fleet.allowance is DELAY and fleet.lag > fleet.poll_interval and is_too_slow(fleet.lag, fleet.delay):
         yield f"Noticed up to {fleet.lag:.0f} s late: add events by Lambda, which need no polling."
 
 
@@ -370,7 +380,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("sessions", f"{plan.tasks * fleet.sessions:,} on {plan.tasks} tasks"),
         ("taken out", _batches(plan, is_known=not asked.fleet.start_ups)),
         ("drain together", f"{fleet.draining} tasks at the most"),
-        ("noticed within", f"{fleet.lag:.3g} s"),
+        ("noticed within", f"{fleet.lag:.3g} s{_by_ecs(fleet)}"),
         ("spread over", f"{fleet.fits:.0f} s of the {fleet.allowance.name} of {fleet.delay:g} s"),
         ("at an even pace", _per_second(fleet.rate)),
         ("without a drain", f"{without.peak_closes * without.stretch:,.0f} in one instant"),
@@ -384,6 +394,11 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("a deployment takes", f"{asked.strategy.seconds(plan, fleet.delay) / 60:,.0f} minutes"),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
+
+
+def _by_ecs(fleet: Fleet) -> str:
+    is_slower = fleet.noticed is None and fleet.lag < fleet.health_lag
+    return f" (without ecs:DescribeTasks {fleet.health_lag:.3g} s)" if is_slower else ""
 
 
 def _batches(plan: Deployment, *, is_known: bool) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from starlette_drain._core.deadline import fitting_window
 from starlette_drain._core.start_delay import time_to_wait
-from starlette_drain.aws.api.budget import fleet_interval
+from starlette_drain.aws.api.budget import fleet_interval, stand_in_interval
 from starlette_drain.tools.plan.allowance import DELAY, Allowance
 from starlette_drain.tools.plan.deployment import START_UP, Deployment, starting_in
 from starlette_drain.tools.plan.flow import Flow, flow
@@ -41,6 +41,7 @@ class Fleet:
             health that tell.
         allowance: What gives the time, which is the deregistration delay as a rule.
         start_delay: As the option.
+        stands_in: Whether tasks ask ECS where they may ask about the target's health but seldom.
         start_ups: Seconds from the start of a task until it is healthy, where that is not known: the worst of them
             decides. None where it is the deployment's own.
     """
@@ -56,6 +57,7 @@ class Fleet:
     noticed: float | None = None
     allowance: Allowance = DELAY
     start_delay: float = 0.0
+    stands_in: bool = False
     start_ups: tuple[float, ...] = ()
 
     @property
@@ -65,7 +67,14 @@ class Fleet:
 
     @property
     def poll_lag(self) -> float:
-        """Seconds between two looks at the target's health while a deployment goes on."""
+        """Seconds between two looks while a deployment goes on: at the target's health, or at ECS's record."""
+        if not self.stands_in:
+            return self.health_lag
+        return min(self.health_lag, stand_in_interval(self.delay, self.deployment.listed(self.delay), self.poll_share))
+
+    @property
+    def health_lag(self) -> float:
+        """Seconds between two looks at the target's health."""
         targets = self.deployment.listed(self.delay)
         return fleet_interval(self.poll_interval, targets, self.groups, self.poll_share)
 

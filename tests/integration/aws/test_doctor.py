@@ -220,7 +220,7 @@ def test_every_fault_is_named(fake, ask):
     code, findings = ask()
     assert code == 1
     assert [what for what, _ in unsafe(findings)] == [
-        *("target groups", "delay", "window", "margin", "NLB", "deployment", "poll budget", "stopTimeout"),
+        *("target groups", "delay", "window", "margin", "NLB", "deployment", "stopTimeout"),
         *("server", "server", "server"),
     ]
     noted = [each["what"] for each in findings if each["level"] == "note"]
@@ -241,7 +241,6 @@ def test_every_fault_is_named(fake, ask):
         "a limit on requests",
         "DRAIN_MARGIN to 32",
         "DRAIN_LATE_ARRIVALS=accept",
-        "add events by Lambda",
         "add --timeout-graceful-shutdown 5",
     ):
         assert words in told, words

@@ -81,6 +81,30 @@ def test_the_example_of_the_documentation():
     assert fleet.remedies(500) == ["set the deregistration delay to 1,623 s"]
 
 
+def test_ecs_stands_in_where_polls_are_seldom():
+    """A hundred tasks at 100/200 are 200 targets: the polls alone take 100 s, with ECS a quarter of the delay."""
+    alone = Fleet(Deployment(100), 100)
+    assert (alone.lag, replace(alone, stands_in=True).lag) == (100, 75)
+    assert Fleet(Deployment(200), 100, stands_in=True).lag == 100
+    assert Fleet(Deployment(8), 100, stands_in=True).lag == Fleet(Deployment(8), 100).lag
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "75 s (without ecs:DescribeTasks 100 s)"),
+        (("--tasks", "8"), "8 s"),
+        (("--sources", "task-state"), "50 s"),
+        (("--sources", "target-health,task-state"), "50 s"),
+    ],
+)
+def test_plan_counts_what_ecs_is_asked(given, words, capsys):
+    """Which source tells first, and what it takes if ECS may not be asked."""
+    assert main(["plan", "--tasks", "100", "--sessions", "10", "--start-up", "30", *given]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("noticed within")]
+    assert line.split(maxsplit=2)[2] == words
+
+
 def test_batches_that_overlap_are_no_gentler():
     """One of eight at a time: the batches are 30 s apart, each drains for minutes, and all eight drain together."""
     fleet = Fleet(Deployment(8, 100, 113), 100_000, delay=477)

@@ -179,6 +179,23 @@ def test_a_read_that_stops_the_search_is_unsafe():
     assert "ecs:DescribeTasks" in fault
 
 
+def test_ecs_stands_in_unless_it_may_not_be_asked():
+    """200 targets are polled every 100 s. With ECS asked in between that is in time, and without it too late."""
+    assert told(desired=100) == told("note", desired=100) == []
+    (line,) = [each for each in told("fine", desired=100) if "poll budget" in each]
+    assert "and ECS every 75 s if it may call ecs:DescribeTasks" in line
+    refused = {"troubles": (denied("DescribeTasks", "ecs"),), "settings": Settings(target_group_arn=ARN)}
+    (fault,) = told(desired=100, **refused)
+    assert "too late for a delay of 300 s" in fault
+    assert "allowing ecs:DescribeTasks helps too" in fault
+
+
+def test_what_it_costs_not_to_ask_of_the_cluster():
+    """The note says how a new task begins then."""
+    (note,) = told("note", desired=5, troubles=(denied("DescribeClusters", "ecs"),))
+    assert "without it a new task polls every 25 s at first" in note
+
+
 def test_what_was_probably_not_meant_is_noted():
     """A variable that is not read is found before the deployment, not after it."""
     warnings = tuple(Settings().warnings({"DRAIN_WINDWO": "240"}))
@@ -209,11 +226,11 @@ def test_a_deployment_of_blue_and_green_is_the_whole_fleet():
 
 def test_the_polls_of_a_pair_of_groups():
     """Each of twice as many tasks asks both; where the bake time tells, only those at rest have to notice in time."""
-    given = {"strategy": "BLUE_GREEN", "desired": 50, "groups": (group(), group())}
+    given = {"strategy": "BLUE_GREEN", "desired": 200, "groups": (group(), group())}
     (fault,) = told(**given)
-    assert "100 tasks in a deployment: each asks every 100 s, 20% of the account's budget; too late" in fault
+    assert "400 tasks in a deployment: each asks every 400 s, 20% of the account's budget, and ECS every 100 s" in fault
     (line,) = [each for each in told("fine", **given, settings=BOTH, bake_time=3600.0) if "poll budget" in each]
-    assert "50 tasks: each asks every 50 s, 20%" in line
+    assert "200 tasks: each asks every 200 s, 20%" in line
 
 
 def test_a_window_that_is_too_short_for_the_wish():
