@@ -236,6 +236,7 @@ def describe(drain: Drain) -> dict[str, Any]:
         progress["pacing"] += f" (in one of {engine.workers} workers)"
     answer = {
         "schema": SCHEMA,
+        "mode": drain.settings.mode,
         **{name: task[name] for name in ("scope", "state", "sessions", "answers", "working", "failed_hooks")},
     }
     has_source = any(name not in off and {"watch", "watched_by"} & each.keys() for name, each in statuses.items())

@@ -19,7 +19,7 @@ from starlette_drain._engine.drain import Drain
 from starlette_drain._workers.group import WorkerGroup
 from starlette_drain.triggers.base import Control
 
-__all__ = ["Announcement"]
+__all__ = ["OTHERS", "Announcement"]
 
 OTHERS = ("announcement", "command", "process", "self-registration", "task-protection", "workers")
 """What has a status like a trigger's, and starts no drain."""

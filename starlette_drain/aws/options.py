@@ -7,7 +7,7 @@ from starlette_drain._core.declared import is_number, is_whole, names_in, option
 from starlette_drain._core.settings import Settings
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["AwsSettings"]
+__all__ = ["SOURCES", "AwsSettings"]
 
 SOURCES = ("target-health", "task-state", "service-deployment")
 

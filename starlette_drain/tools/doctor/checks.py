@@ -19,6 +19,7 @@ from starlette_drain.tools.doctor.time_checks import (
     check_spot,
     check_stop_timeout,
 )
+from starlette_drain.tools.doctor.watching import check_watching
 
 __all__ = ["CHECKS", "examine"]
 
@@ -169,6 +170,7 @@ def _no_group(found: SetUp) -> Finding:
 
 CHECKS: tuple[Callable[[SetUp], Iterator[Finding]], ...] = (
     check_identity,
+    check_watching,
     check_target,
     check_reads,
     check_options,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette_drain.tools.doctor.server_command import ServerCommand
+from starlette_drain.tools.tasks.channel import TOKEN
 
 __all__ = ["Container", "choose"]
 
@@ -28,6 +29,7 @@ class Container:
         command: Entry point and command; empty where they stand in the image.
         environment: The variables that can be seen.
         unseen: Variables of ours that come from secrets, and files of variables.
+        has_token: Whether it is given the admin token.
         restarts: Whether a restart policy starts it again when it ends.
     """
 
@@ -36,6 +38,7 @@ class Container:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    has_token: bool = False
     restarts: bool = False
 
 
@@ -72,12 +75,14 @@ def _rank(record: Record, behind: Sequence[str]) -> tuple[bool, bool, bool, bool
 
 
 def _read(record: Record) -> Container:
+    given = [*(record.get("environment") or ()), *(record.get("secrets") or ())]
     return Container(
         name=str(record.get("name") or ""),
         stop_timeout=float(record.get("stopTimeout") or STOP_TIMEOUT),
         command=(*(record.get("entryPoint") or ()), *(record.get("command") or ())),
         environment={each["name"]: each.get("value") or "" for each in record.get("environment") or ()},
         unseen=tuple(_unseen(record)),
+        has_token=any(each.get("name") == TOKEN for each in given),
         restarts=bool((record.get("restartPolicy") or {}).get("enabled")),
     )
 
@@ -85,7 +90,7 @@ def _read(record: Record) -> Container:
 def _unseen(record: Record) -> Iterator[str]:
     ours = ("DRAIN_", "UVICORN_", "GUNICORN_")
     for each in record.get("secrets") or ():
-        if (name := str(each.get("name") or "")).startswith(ours) and name != "DRAIN_ADMIN_TOKEN":
+        if (name := str(each.get("name") or "")).startswith(ours) and name != TOKEN:
             yield name
     for each in record.get("environmentFiles") or ():
         yield str(each.get("value") or "")

@@ -20,6 +20,8 @@ from starlette_drain.tools.doctor.inside import ask_own_process, ask_process, co
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
 from starlette_drain.tools.doctor.server_command import ServerCommand
+from starlette_drain.tools.doctor.watching import as_running
+from starlette_drain.tools.tasks.channel import TOKEN
 
 __all__ = ["Given", "look", "urls_of"]
 
@@ -132,8 +134,10 @@ class _Look:
             ports += [port for each in found.targets for port in sorted(each.ports)]
         urls = urls_of(self.given, self.environ, options, ports)
         answer = None if self.given.url else await ask_own_process(self.environ)
-        answer = answer or await ask_process(urls, self.environ.get("DRAIN_ADMIN_TOKEN"))
+        answer = answer or await ask_process(urls, self.environ.get(TOKEN))
         self.found["answer"] = answer
+        if "settings" in self.found:
+            self.found["settings"] = as_running(options, answer.shown, self.environ)
 
     async def _own_service(self) -> str | None:
         if self.task is not None:
@@ -209,6 +213,7 @@ class _Look:
         """Read the options: the task's own, or those in its definition."""
         environ = self.environ if self.task is not None else container.environment if container else {}
         self.found["environ"] = environ
+        self.found["has_token"] = TOKEN in environ or (container is not None and container.has_token)
         try:
             options = self.found["settings"] = AwsSettings.load({}, environ)
             self.found["warnings"] = tuple(options.warnings(environ))

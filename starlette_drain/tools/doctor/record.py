@@ -9,7 +9,9 @@ from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.doctor.inside import Answer
 
-__all__ = ["Finding", "Group", "SetUp"]
+__all__ = ["Finding", "Group", "Level", "SetUp"]
+
+Level = Literal["fine", "note", "unsafe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Finding:
         remedy: What to do about it; empty where nothing is to be done.
     """
 
-    level: Literal["fine", "note", "unsafe"]
+    level: Level
     what: str
     found: str
     remedy: str = ""
@@ -99,6 +101,7 @@ class SetUp:
         unseen: Variables of ours that come from secrets, and files of variables: what they say cannot be seen.
         own: What the package takes for its own target in each group, where it was found out.
         answer: What the process said of itself; ``None`` where it was not asked.
+        has_token: Whether the task has an admin token.
         url: Where it was to be asked, as given.
         early_success: What becomes of the old tasks where early success criteria are set.
         alarms: Whether alarms roll a deployment back.
@@ -139,6 +142,7 @@ class SetUp:
     unseen: tuple[str, ...] = ()
     own: tuple[OwnTarget, ...] = ()
     answer: Answer | None = None
+    has_token: bool = False
     url: str | None = None
     early_success: str | None = None
     alarms: bool = False

@@ -19,7 +19,7 @@ from starlette_drain.tools.doctor.outlook import (
     polling_tasks,
     stands_in,
 )
-from starlette_drain.tools.doctor.record import Finding, SetUp
+from starlette_drain.tools.doctor.record import Finding, Level, SetUp
 from starlette_drain.tools.plan.allowance import LONGEST_STOP
 from starlette_drain.tools.plan.sums import Fleet
 
@@ -90,14 +90,20 @@ def check_network_balancer(found: SetUp) -> Iterator[Finding]:
 
 def check_bake_time(found: SetUp) -> Iterator[Finding]:
     """A source that watches traffic being shifted needs deployments that shift it, and a time to shed over."""
-    if found.service_status != "ACTIVE" or "service-deployment" not in found.options.sources or bakes(found):
+    if found.service_status != "ACTIVE" or "service-deployment" not in found.options.sources:
         return
+    if bakes(found):
+        if found.options.sources == ("service-deployment",):
+            text = "it tells of deployments only: a scale-in or a replaced task is noticed at SIGTERM"
+            yield Finding("note", "service deployment", text, "add target-health to DRAIN_SOURCES")
+        return
+    level: Level = "unsafe" if found.options.sources == ("service-deployment",) else "note"
     if found.controller == "ECS" and found.strategy in SHIFTING:
         text = "there is no bake time, so the old tasks are taken out as soon as the traffic has gone"
-        yield Finding("note", "service deployment", text, "set bakeTimeInMinutes")
+        yield Finding(level, "service deployment", text, "set bakeTimeInMinutes")
     else:
         text = f"deployments are {how(found)}, which this source does not follow"
-        yield Finding("note", "service deployment", text, "leave it out of DRAIN_SOURCES, or shift traffic by ECS")
+        yield Finding(level, "service deployment", text, "leave it out of DRAIN_SOURCES, or shift traffic by ECS")
 
 
 def check_deployment(found: SetUp) -> Iterator[Finding]:

@@ -304,6 +304,7 @@ async def test_get_while_serving():
     }
     assert answer.json() == {
         "schema": 1,
+        "mode": "drain",
         "scope": "task",
         **numbers,
         "process": ANY,

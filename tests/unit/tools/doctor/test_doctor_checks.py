@@ -133,7 +133,6 @@ def test_a_command_line_without_fault(command):
         {"groups": (), "settings": Settings(sources="none")},
         {"is_tied": False, "settings": Settings(self_registration=True, target_group_arn=ARN)},
         {"settings": BOTH, **BAKED, "desired": 50, "groups": (group(), group()), "sessions": 10_000, "wish": 200.0},
-        {"settings": Settings(sources="none"), "desired": 400},
         {"settings": Settings(sources="target-health,task-state"), "desired": 100},
         {"settings": Settings(sources="task-state", deregistration_delay=300), "desired": 400},
         {"controller": "CODE_DEPLOY", "groups": (group(), group(in_use=False))},
@@ -142,6 +141,26 @@ def test_a_command_line_without_fault(command):
 def test_other_right_records_have_no_fault(given):
     """What the pages about the sources describe is neither unsafe nor noted."""
     assert told(**given) == told("note", **given) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "words"),
+    [
+        ({"settings": Settings(mode="off")}, "unsafe", "mode=off switches everything off"),
+        ({"settings": Settings(mode="observe")}, "unsafe", "mode=observe asks no session to leave"),
+        ({"settings": Settings(sources="none")}, "unsafe", "without DRAIN_ADMIN_TOKEN no event by Lambda is taken"),
+        ({"settings": Settings(sources="none"), "has_token": True}, "note", "unless events by Lambda arrive"),
+        ({"settings": Settings(sources="none", sigterm=False)}, "unsafe", "neither a source of AWS nor SIGTERM"),
+        ({"settings": Settings(sigterm=False)}, "note", "SIGTERM starts no drain"),
+        ({"settings": Settings(sources="service-deployment")}, "unsafe", "which this source does not follow"),
+        ({"settings": Settings(sources="service-deployment"), **BAKED}, "note", "a scale-in or a replaced task"),
+    ],
+)
+def test_a_task_that_would_see_nothing(given, level, words):
+    """However it was made blind, that is said, with the remedy."""
+    (fault,) = told(level, **given)
+    assert words in fault
+    assert fault.partition(" -> ")[2]
 
 
 @pytest.mark.parametrize(

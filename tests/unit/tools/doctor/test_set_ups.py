@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.testing import FakeAWS, FakeRegistration
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2
 from starlette_drain.tools.doctor import look as looking
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.anyio
 UVICORN = ("uvicorn", "app:app", "--timeout-graceful-shutdown", "5")
 GUNICORN = ("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "app:app")
 TOKEN = {"DRAIN_ADMIN_TOKEN": "a-token-of-the-tests"}
+SERVING = [{"arn": ":targetgroup/web/0", "target": "10.0.0.5 (8000)", "verdict": "serving"}]
 SOUND = {"pid": 7, "parents": ["docker-init"], "server": "uvicorn", "problems": []}
 
 
@@ -62,6 +64,9 @@ class SetUp:
     given: dict = field(default_factory=dict)
     environ: dict = field(default_factory=dict)
     process: dict | None = None
+    triggers: tuple | None = None
+    mode: str = "drain"
+    why_not: str = ""
     delay: float = 300.0
 
     def __post_init__(self):
@@ -93,7 +98,12 @@ async def judge(made, monkeypatch, *, is_inside):
         return agent.metadata(made.tasks[0], url.removeprefix("http://metadata"))
 
     async def answer(urls, token):
-        return Answer({"triggers": {}, "process": SOUND if made.process is None else made.process})
+        if made.why_not:
+            return Answer(why_not=made.why_not)
+        given = AwsSettings.load({}, made.environ).sources if made.triggers is None else made.triggers
+        status = {"state": "watching", "answer_age": 1.0, "target_groups": SERVING}
+        process = SOUND if made.process is None else made.process
+        return Answer({"triggers": dict.fromkeys(("sigterm", *given), status), "process": process, "mode": made.mode})
 
     monkeypatch.setattr(looking, "ask_process", answer)
     findings = examine(await look(Given(**given), Clients(fake), environ, fetch))
@@ -194,6 +204,20 @@ OUTSIDE = {
     "a misspelt option": (defined(environment={"DRAIN_WINDWO": "240"}), "DRAIN_WINDWO is not read"),
     "an option that cannot work": (defined(environment={"DRAIN_CLOSE_CODE": "1000"}), "CLOSE_CODE"),
     "Spot": (serving(spot=True), "an interruption gives 120 s"),
+    "switched off": (defined(environment={"DRAIN_MODE": "off"}), "mode=off switches everything off"),
+    "a trial that was left on": (defined(environment={"DRAIN_MODE": "observe"}), "mode=observe asks no session"),
+    "no source": (
+        defined(environment={"DRAIN_SOURCES": "none"}),
+        "no source of AWS is watched, and without DRAIN_ADMIN",
+    ),
+    "no source but events": (
+        defined(environment={"DRAIN_SOURCES": "none"}, secrets=("DRAIN_ADMIN_TOKEN",)),
+        "unless events by Lambda arrive",
+    ),
+    "a source that follows no deployment": (
+        defined(environment={"DRAIN_SOURCES": "service-deployment"}),
+        "deployments are 100/200, which this source does not follow",
+    ),
     "a large fleet": (serving(desired=200), "too late for a delay of 300 s"),
 }
 
@@ -205,6 +229,14 @@ INSIDE = {
     "a limit in its code": (telling(("unsafe", "limit_max_requests=9")), "limit_max_requests=9"),
     "a supervisor above it": (telling(("note", "supervisord stands before it")), "supervisord stands before it"),
     "another server": (telling(server=""), "not under uvicorn"),
+    "no source in its code": (lambda: SetUp(triggers=()), "no source of AWS is watched: unless events by Lambda"),
+    "a trigger of its own alone": (lambda: SetUp(triggers=("pager",)), "cannot tell what pager does"),
+    "a source that its code leaves out": (
+        lambda: SetUp(triggers=("target-health",), environ={"DRAIN_SOURCES": "target-health,task-state"}),
+        "task-state is not in place",
+    ),
+    "a trial in its code": (lambda: SetUp(mode="observe"), "mode=observe asks no session to leave"),
+    "no middleware": (lambda: SetUp(why_not="http://127.0.0.1:8000/drain answers 404"), "whether the process watches"),
     "a misspelt option": (lambda: SetUp(environ={"DRAIN_WINDWO": "240"}), "DRAIN_WINDWO is not read"),
 }
 

@@ -13,7 +13,8 @@ from starlette_drain.tools.doctor import inside
 from starlette_drain.tools.doctor import wait as waiting
 from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.look import Given
-from starlette_drain.tools.doctor.wait import judge, wait_watched
+from starlette_drain.tools.doctor.wait import wait_watched
+from starlette_drain.tools.doctor.watching import judge
 
 ENVIRON = {"ECS_CONTAINER_METADATA_URI_V4": "http://metadata", "DRAIN_ADMIN_TOKEN": "a-token-of-the-tests"}
 
@@ -28,6 +29,11 @@ def showing(verdict="serving", **status):
     return Answer({"triggers": {"target-health": {"state": "watching", "target_groups": [group], **status}}})
 
 
+def watched_elsewhere(watch):
+    """Return what a worker shows that is not the one that watches."""
+    return Answer({"watch": watch, "triggers": {"target-health": {"state": "another worker watches", "watched_by": 9}}})
+
+
 @pytest.mark.parametrize(
     ("answer", "sources", "words"),
     [
@@ -37,11 +43,14 @@ def showing(verdict="serving", **status):
         (showing("unknown", last_error="elbv2:DescribeTargetHealth is denied"), "target-health", "is denied"),
         (showing(target_groups=[]), "target-health", "has not found its target group yet"),
         (showing(why="this is no ECS task"), "target-health", "this is no ECS task"),
-        (showing(watched_by=9), "target-health", "worker 9 watches"),
+        (watched_elsewhere("watching"), "target-health", ""),
+        (watched_elsewhere("not yet"), "target-health", "worker 9 watches, and tells: not yet"),
+        (showing(watch="blind", blind_for=74.0, because="no answer has come"), "target-health", "blind for 74 s"),
+        (showing(watch="watching", last_error="Throttling"), "target-health", ""),
+        (showing(failed="OSError; it watches again within 5 s"), "target-health", "OSError"),
         (showing(), "target-health,task-state", "task-state is not in place"),
         (Answer({"triggers": {"task-state": {"answer_age": 2.0}}}), "task-state", ""),
         (Answer({"triggers": {"task-state": {"answer_age": None}}}), "task-state", "no answer yet"),
-        (Answer({"triggers": {"sigterm": {"state": "in place"}}}), "none", ""),
         (Answer(why_not="it does not answer"), "target-health", "it does not answer"),
     ],
 )
@@ -78,12 +87,38 @@ async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched,
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("environ", "words"),
-    [({}, "this is no ECS task"), ({**ENVIRON, "DRAIN_CLOSE_CODE": "1000"}, "CLOSE_CODE")],
+    [
+        ({}, "this is no ECS task"),
+        ({**ENVIRON, "DRAIN_CLOSE_CODE": "1000"}, "CLOSE_CODE"),
+        ({**ENVIRON, "DRAIN_MODE": "off"}, "switches everything off"),
+    ],
 )
 async def test_what_need_not_be_waited_for(environ, words):
-    """Off ECS, and with options that cannot work, nothing will change."""
+    """Off ECS, switched off, and with options that cannot work, nothing will change."""
     (fault,) = await wait_watched(Given(), None, environ, 60.0)
     assert words in fault.found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("environ", "shown", "words"),
+    [
+        ({}, {"triggers": {"sigterm": {}}}, "no source of AWS is watched"),
+        ({"DRAIN_SOURCES": "none"}, {"triggers": {"sigterm": {}}}, "no source of AWS is watched"),
+        ({}, {**showing().shown, "mode": "observe"}, "mode=observe"),
+        ({}, {"triggers": {"task-state": {"answer_age": 1.0}}}, ""),
+    ],
+)
+async def test_what_was_set_is_not_waited_for(environ, shown, words, monkeypatch):
+    """What the process was told to do it does: that nothing is watched, or nothing closed, is said at once."""
+
+    async def ask(urls, token):
+        return Answer(shown)
+
+    monkeypatch.setattr(waiting, "ask_process", ask)
+    findings = await wait_watched(Given(), None, {**ENVIRON, **environ}, 60.0)
+    assert not [each for each in findings if each.level == "unsafe"]
+    assert words in " ".join(each.found for each in findings if each.level == "note")
 
 
 @pytest.mark.anyio
