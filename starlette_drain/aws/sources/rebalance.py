@@ -26,7 +26,7 @@ from starlette_drain.aws.sources.group import TargetGroup
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.triggers.base import Control
 
-__all__ = ["Growth", "Rebalance", "ScaleOut"]
+__all__ = ["ALGORITHM", "FITTING", "Growth", "Rebalance", "ScaleOut"]
 
 SETTLED = 3
 """Answers in a row with one number of healthy targets that it takes to believe it."""

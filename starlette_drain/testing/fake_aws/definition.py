@@ -41,6 +41,7 @@ class FakeDefinition:
             "family": "app",
             "revision": self.revision,
             "status": "ACTIVE",
+            "taskRoleArn": f"arn:aws:iam::{prefix.rpartition(':')[2]}:role/app",
             "networkMode": "awsvpc",
             "compatibilities": ["EC2", "FARGATE"],
             "requiresCompatibilities": ["FARGATE"],

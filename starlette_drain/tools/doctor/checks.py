@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 from starlette_drain.aws.api.errors import AwsCallFailed, Trouble, TroubleKind
 from starlette_drain.aws.identity.identity import OwnTarget, canonical_id
+from starlette_drain.tools.doctor.definition_checks import check_container, check_role
+from starlette_drain.tools.doctor.group_checks import check_groups, check_routing
 from starlette_drain.tools.doctor.needs import Use, finds_targets, untried, use_of
-from starlette_drain.tools.doctor.outlook import first_interval, replacing
+from starlette_drain.tools.doctor.outlook import first_interval
 from starlette_drain.tools.doctor.record import Finding, Group, SetUp
 from starlette_drain.tools.doctor.server_checks import check_process, check_server, check_stop_signal
 from starlette_drain.tools.doctor.time_checks import (
@@ -58,7 +60,10 @@ def check_identity(found: SetUp) -> Iterator[Finding]:
 
 def check_target(found: SetUp) -> Iterator[Finding]:
     """What the package takes for its own target must be in the group, or no deregistration is ever noticed."""
-    if "target-health" not in found.options.sources or not found.own:
+    if "target-health" not in found.options.sources:
+        return
+    if not found.own:
+        yield from _by_hand(found)
         return
     looked = [each for each in found.groups if each.targets is not None]
     seen, missing = [], []
@@ -82,6 +87,18 @@ def check_target(found: SetUp) -> Iterator[Finding]:
         yield _not_listed(own, group, found)
 
 
+def _by_hand(found: SetUp) -> Iterator[Finding]:
+    """What the task definition tells all tasks can be seen to be wrong without knowing which one this is."""
+    options, listed = found.options, [each for group in found.groups for each in group.listed]
+    if options.target_id and (found.desired or 0) > 1:
+        text = f"DRAIN_TARGET_ID={options.target_id} is the same for all {found.desired} tasks"
+        yield Finding("unsafe", "target", text, "leave it out: each task finds its own")
+    elif options.target_port and listed and options.target_port not in {port for _, port, _ in listed}:
+        ports = ", ".join(map(str, sorted({port for _, port, _ in listed})))
+        text = f"no target has port {options.target_port}, so no deregistration would be noticed"
+        yield Finding("unsafe", "target", text, f"set DRAIN_TARGET_PORT to {ports}, or leave it out")
+
+
 def _not_listed(own: OwnTarget, group: Group, found: SetUp) -> Finding:
     text = f"{own} is not among the {len(group.listed)} targets of {group.name}"
     if found.options.self_registration is True:
@@ -97,19 +114,6 @@ def _not_listed(own: OwnTarget, group: Group, found: SetUp) -> Finding:
     return Finding("unsafe", "target", f"{text}, so no deregistration would be noticed", remedy)
 
 
-def check_container(found: SetUp) -> Iterator[Finding]:
-    """The container must be there, and what it is told should be seen."""
-    if found.missing_container:
-        text = f"the task definition has no container {found.missing_container}"
-        yield Finding("unsafe", "container", text, "see whether --container is the name of one")
-    if found.unseen:
-        text = f"cannot tell what {', '.join(found.unseen)} says: it comes from a secret or a file"
-        yield Finding("note", "options", text, "run the doctor inside the task")
-    if found.restarts and found.options.exit_when_drained:
-        text = "a restart policy starts the container again when DRAIN_EXIT_WHEN_DRAINED has ended it"
-        yield Finding("note", "container", text, "leave one of the two out")
-
-
 def check_reads(found: SetUp) -> Iterator[Finding]:
     """Each read that the package makes must be allowed, or made needless by a setting."""
     for trouble in found.troubles:
@@ -117,6 +121,8 @@ def check_reads(found: SetUp) -> Iterator[Finding]:
     tried = frozenset((*found.reads, *(each.operation for each in found.troubles)))
     missing = [*untried(found.options, tried)]
     told = [f"allowed: {', '.join(found.reads)}"] if found.reads else []
+    if told and not found.task_arn:
+        told.append("cannot tell what the task's own role allows")
     told += [f"not tried: {', '.join(missing)}"] if missing else []
     if told:
         yield Finding("fine", "permissions", "; ".join(told))
@@ -138,44 +144,16 @@ def _refused(trouble: Trouble, found: SetUp) -> Finding:
     return Finding("unsafe" if use is Use.NEEDED else "note", "permissions", trouble.problem, remedy)
 
 
-def check_groups(found: SetUp) -> Iterator[Finding]:
-    """A service must register its tasks with target groups that a balancer uses, of a kind that can be watched."""
-    if found.service_status == "ACTIVE" and not found.groups:
-        yield _no_group(found)
-    # Of a pair only one is in use between deployments.
-    is_pair = replacing(found).whole_fleet and any(each.in_use for each in found.groups)
-    for group in found.groups:
-        if group.has_optimizer:
-            text = f"{group.name}: the target optimizer's agent lets through one connection at a time by default"
-            remedy = "set TARGET_CONTROL_MAX_CONCURRENCY to the sessions of a task"
-            yield Finding("note", "target optimizer", text, remedy)
-        if group.target_type in ("lambda", "alb"):
-            remedy = "watch the target group that the tasks are in"
-            yield Finding("unsafe", "target groups", f"{group.name}: targets of type {group.target_type}", remedy)
-        elif group.in_use is False and not is_pair:
-            yield Finding("unsafe", "target groups", f"{group.name}: no load balancer uses it", "add a listener rule")
-        elif group.targets is not None:
-            text = f"{group.name}: {group.targets} targets, {group.healthy} healthy"
-            yield Finding("fine", "target groups", text)
-
-
-def _no_group(found: SetUp) -> Finding:
-    text = f"the service {found.service} registers with none"
-    if found.options.self_registration:
-        return Finding("unsafe", "target groups", text, "set DRAIN_TARGET_GROUP_ARN, so that the task can")
-    if "target-health" in found.options.sources:
-        return Finding("unsafe", "target groups", text, "without a load balancer set DRAIN_SOURCES=task-state")
-    return Finding("fine", "target groups", f"{text}, and none is watched")
-
-
 CHECKS: tuple[Callable[[SetUp], Iterator[Finding]], ...] = (
     check_identity,
     check_watching,
     check_target,
+    check_role,
     check_reads,
     check_options,
     check_container,
     check_groups,
+    check_routing,
     check_delay,
     check_network_balancer,
     check_bake_time,

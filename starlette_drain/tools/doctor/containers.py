@@ -7,7 +7,7 @@ from typing import Any
 from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.tasks.channel import TOKEN
 
-__all__ = ["Container", "choose"]
+__all__ = ["Container", "choose", "others_behind"]
 
 STOP_TIMEOUT = 30.0
 """Seconds: a container's stopTimeout where none is set."""
@@ -29,8 +29,11 @@ class Container:
         command: Entry point and command; empty where they stand in the image.
         environment: The variables that can be seen.
         unseen: Variables of ours that come from secrets, and files of variables.
-        has_token: Whether it is given the admin token.
+        names: Those of all variables that it is given, secrets too.
         restarts: Whether a restart policy starts it again when it ends.
+        has_stop_timeout: Whether its stopTimeout is set.
+        is_essential: Whether its end is that of the task.
+        waits_for: Those that it depends on, which are stopped after it.
     """
 
     name: str
@@ -38,8 +41,11 @@ class Container:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
-    has_token: bool = False
+    names: frozenset[str] = frozenset()
     restarts: bool = False
+    has_stop_timeout: bool = False
+    is_essential: bool = True
+    waits_for: tuple[str, ...] = ()
 
 
 def choose(records: Sequence[Record], given: str | None, behind: Sequence[str]) -> Container | None:
@@ -60,13 +66,29 @@ def choose(records: Sequence[Record], given: str | None, behind: Sequence[str]) 
     return _read(ranked[0]) if ranked else None
 
 
+def others_behind(records: Sequence[Record], chosen: Container, behind: Sequence[str]) -> tuple[list[str], list[str]]:
+    """
+    Return the other containers *behind* the target groups: servers, and proxies that may be stopped before *chosen*.
+
+    ECS stops a container before those that it depends on, and all others at the same time.
+    """
+    others = [each for each in records if each.get("name") in behind and each.get("name") != chosen.name]
+    servers = [str(each["name"]) for each in others if not _is_proxy(each)]
+    proxies = [str(each["name"]) for each in others if _is_proxy(each)]
+    return servers, [each for each in proxies if each not in chosen.waits_for]
+
+
+def _is_proxy(record: Record) -> bool:
+    image = str(record.get("image") or "").rpartition("/")[2]
+    command = [*(record.get("entryPoint") or ()), *(record.get("command") or ())]
+    return any(each in image or each in " ".join(command[:1]) for each in PROXIES)
+
+
 def _rank(record: Record, behind: Sequence[str]) -> tuple[bool, bool, bool, bool, bool]:
     container = _read(record)
-    image = str(record.get("image") or "").rpartition("/")[2]
-    is_proxy = any(each in image or each in " ".join(container.command[:1]) for each in PROXIES)
     is_told = any(name.startswith("DRAIN_") for name in (*container.environment, *container.unseen))
     return (
-        is_proxy,
+        _is_proxy(record),
         not ServerCommand(container.command).server,
         not is_told,
         container.name not in behind,
@@ -82,7 +104,10 @@ def _read(record: Record) -> Container:
         command=(*(record.get("entryPoint") or ()), *(record.get("command") or ())),
         environment={each["name"]: each.get("value") or "" for each in record.get("environment") or ()},
         unseen=tuple(_unseen(record)),
-        has_token=any(each.get("name") == TOKEN for each in given),
+        names=frozenset(str(each.get("name")) for each in given),
+        has_stop_timeout=record.get("stopTimeout") is not None,
+        is_essential=record.get("essential") is not False,
+        waits_for=tuple(str(each.get("containerName")) for each in record.get("dependsOn") or ()),
         restarts=bool((record.get("restartPolicy") or {}).get("enabled")),
     )
 

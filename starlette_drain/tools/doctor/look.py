@@ -1,6 +1,6 @@
 """Looks: asks AWS, the task's own endpoint and the process table, and writes down what they say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from starlette_drain.aws.api.calls import region_of
 from starlette_drain.aws.api.client import AwsClients
 from starlette_drain.aws.api.errors import Incomplete
+from starlette_drain.aws.identity.balancers import other_ways_in, registrations_of
 from starlette_drain.aws.identity.deployment import bake_time
 from starlette_drain.aws.identity.ecs import EcsRecords
 from starlette_drain.aws.identity.identity import TaskIdentity
@@ -15,7 +16,7 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE, Fetch, Task
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.attempts import find_out, try_deployments
-from starlette_drain.tools.doctor.containers import Container, choose
+from starlette_drain.tools.doctor.containers import Container, choose, others_behind
 from starlette_drain.tools.doctor.inside import ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.recorded import RecordedCalls
@@ -102,7 +103,7 @@ class _Look:
         record = await self._service(cluster, service) if service else {}
         container = await self._container(record) if record else None
         options = self._options(container)
-        groups = given.target_groups or options.target_group_arn or _groups_of(record)
+        groups = given.target_groups or options.target_group_arn or self.found.get("registered", ())
         self.found["groups"] = tuple([await self._group(arn) for arn in groups])
         if service and "service-deployment" in options.sources:
             await try_deployments(self.calls, cluster, service)
@@ -165,23 +166,50 @@ class _Look:
             "is_express": _is_express(record),
             "controller": (record.get("deploymentController") or {}).get("type") or "ECS",
             "bake_time": bake_time(record),
-            "is_tied": bool(_entries_of(record)),
             "is_spot": "FARGATE_SPOT" in providers,
+            "is_daemon": record.get("schedulingStrategy") == "DAEMON",
+            "is_fargate": _is_fargate(record.get("launchType"), providers),
+        }
+        revisions = await self._revisions(record)
+        registered = registrations_of(record, *(record.get("taskSets") or ()), *revisions)
+        self.found |= {
+            "is_tied": bool(registered or _entries_of(record)),
+            "registered": tuple(dict.fromkeys(each.target_group_arn for each in registered)),
+            "other_ways": tuple(other_ways_in([record, *(record.get("deployments") or ()), *revisions])),
         }
         return record
 
+    async def _revisions(self, record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the present revisions of a service that shows no balancers itself: ECS may manage them."""
+        arns = [str(each["arn"]) for each in record.get("currentServiceRevisions") or () if each.get("arn")]
+        if _entries_of(record) or not arns:
+            return []
+        answer = await self.calls.ask("ecs", "DescribeServiceRevisions", serviceRevisionArns=arns)
+        return [*(answer.get("serviceRevisions") or ())]
+
     async def _container(self, record: Mapping[str, Any]) -> Container | None:
         answer = await self.calls.ask("ecs", "DescribeTaskDefinition", taskDefinition=record.get("taskDefinition", ""))
-        records = (answer.get("taskDefinition") or {}).get("containerDefinitions") or ()
+        definition = answer.get("taskDefinition") or {}
+        records = definition.get("containerDefinitions") or ()
         behind = [str(each.get("containerName")) for each in _entries_of(record)]
         container = choose(records, self.container, behind)
         if records and container is None:
             self.found["missing_container"] = self.container
         elif container is not None:
+            servers, proxies = others_behind(records, container, behind)
+            family = str((definition.get("runtimePlatform") or {}).get("operatingSystemFamily") or "")
+            entries = [each for each in _entries_of(record) if each.get("containerName") == container.name]
             self.found |= {
                 "container": container.name,
                 "stop_timeout": container.stop_timeout,
+                "has_stop_timeout": container.has_stop_timeout,
                 "restarts": container.restarts,
+                "is_essential": container.is_essential,
+                "not_looked_at": tuple(servers),
+                "proxies": tuple(proxies),
+                "has_role": bool(definition.get("taskRoleArn") or "AWS_ACCESS_KEY_ID" in container.names),
+                "is_windows": family.startswith("WINDOWS"),
+                "ports": tuple(int(each.get("containerPort") or 0) for each in entries),
             }
             if self.task is None:
                 self.found["unseen"] = container.unseen
@@ -205,6 +233,8 @@ class _Look:
             termination=None if termination is None else termination == "true",
             targets=len(states) if health else None,
             listed=tuple(_listed(each) for each in health.get("TargetHealthDescriptions") or ()),
+            health_path=record.get("HealthCheckPath") or "",
+            attributes={key: str(value) for key, value in attributes.items()},
             has_optimizer=bool(record.get("TargetControlPort")),
             healthy=states.count("healthy"),
         )
@@ -213,7 +243,7 @@ class _Look:
         """Read the options: the task's own, or those in its definition."""
         environ = self.environ if self.task is not None else container.environment if container else {}
         self.found["environ"] = environ
-        self.found["has_token"] = TOKEN in environ or (container is not None and container.has_token)
+        self.found["has_token"] = TOKEN in environ or (container is not None and TOKEN in container.names)
         try:
             options = self.found["settings"] = AwsSettings.load({}, environ)
             self.found["warnings"] = tuple(options.warnings(environ))
@@ -259,6 +289,13 @@ def _is_express(record: Mapping[str, Any]) -> bool:
     return record.get("resourceManagementType") == "ECS" or steps == (5.0, 3, 3)
 
 
+def _is_fargate(launch_type: str | None, providers: Sequence[str | None]) -> bool | None:
+    """Tell whether tasks run on Fargate alone; a capacity provider of your own may be of instances or managed ones."""
+    if providers:
+        return all(each in ("FARGATE", "FARGATE_SPOT") for each in providers)
+    return None if launch_type is None else launch_type == "FARGATE"
+
+
 def _listed(description: Mapping[str, Any]) -> tuple[str, int, str]:
     target = description.get("Target") or {}
     health = description.get("TargetHealth") or {}
@@ -270,11 +307,3 @@ def _entries_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     for task_set in record.get("taskSets") or ():
         entries += task_set.get("loadBalancers") or ()
     return entries
-
-
-def _groups_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    for entry in _entries_of(record):
-        alternate = (entry.get("advancedConfiguration") or {}).get("alternateTargetGroupArn")
-        found |= dict.fromkeys(arn for arn in (entry.get("targetGroupArn"), alternate) if arn)
-    return tuple(found)

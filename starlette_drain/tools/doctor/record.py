@@ -48,6 +48,8 @@ class Group:
         healthy: How many of them are healthy.
         listed: Id, port and state of each.
         has_optimizer: Whether an agent of the target optimizer stands between the balancer and the task.
+        health_path: What its health check asks for; empty where not told.
+        attributes: All of them, by their keys.
     """
 
     arn: str
@@ -60,6 +62,8 @@ class Group:
     healthy: int = 0
     listed: tuple[tuple[str, int, str], ...] = ()
     has_optimizer: bool = False
+    health_path: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -94,7 +98,18 @@ class SetUp:
         controller: Who deploys: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
         bake_time: Seconds that the old tasks run on after all traffic has shifted; 0 where none shifts.
         is_spot: Whether tasks may run on Fargate Spot.
+        registered: The target groups with which ECS registers the service's tasks.
+        ports: Those of the container to which they send.
+        other_ways: By what else traffic reaches the tasks, in AWS's words.
+        is_daemon: Whether there is one task for each instance.
+        is_fargate: Whether the tasks run on Fargate alone; ``None`` where not told.
+        is_windows: Whether they run on Windows.
+        has_role: Whether the task definition names a task role; ``None`` where not told.
         stop_timeout: Of the container, in seconds, 30 where none is set; ``None`` where not told.
+        has_stop_timeout: Whether one is set.
+        is_essential: Whether the end of the container is the end of the task.
+        not_looked_at: Further containers behind the target groups.
+        proxies: Those that pass requests on to the container, and may be stopped before it.
         container: The container that is looked at.
         missing_container: The one that was asked for, where the task definition has none of that name.
         restarts: Whether a restart policy starts it again when it ends.
@@ -135,7 +150,18 @@ class SetUp:
     controller: str = "ECS"
     bake_time: float = 0.0
     is_spot: bool = False
+    registered: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    other_ways: tuple[str, ...] = ()
+    is_daemon: bool = False
+    is_fargate: bool | None = None
+    is_windows: bool = False
+    has_role: bool | None = None
     stop_timeout: float | None = None
+    has_stop_timeout: bool = True
+    is_essential: bool = True
+    not_looked_at: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     container: str | None = None
     missing_container: str | None = None
     restarts: bool = False

@@ -18,6 +18,12 @@ RUN_ASGI = ("uvicorn", "asgi")
 PASSES_ON = frozenset({"env", "gosu", "su-exec", "opentelemetry-instrument", "ddtrace-run", "newrelic-admin"})
 """They put the program that they start in their own place."""
 
+LIMITS = ("--limit-max-requests", "--max-requests", "--workers-lifetime", "--workers-max-rss")
+"""What lets a server end a worker: of hypercorn, granian, and those that are not known."""
+
+DEFAULT_PORT = 8000.0
+"""On which uvicorn listens that was told nothing."""
+
 RELOADS = "--reload", "leave --reload out"
 
 STOP_SIGNALS = frozenset({"SIGTERM", "TERM", "15", "SIGINT", "INT", "2"})
@@ -34,6 +40,7 @@ def check_server(found: SetUp) -> Iterator[Finding]:
         return
     command = ServerCommand(found.command, found.environ)
     faults = [*_signals(command, is_process=found.is_process), *_ends(command), *_gunicorn(command, found)]
+    faults += _listens(command, found)
     yield from faults
     if not faults:
         yield Finding("fine", "server", str(command))
@@ -52,6 +59,7 @@ def check_process(found: SetUp) -> Iterator[Finding]:
         words = str(each.get("problem")), str(each.get("remedy"))
         yield Finding("unsafe" if each.get("level") == "unsafe" else "note", "server", *words)
     faults = [*_gunicorn(ServerCommand(found.command or (), found.environ), found)]
+    faults += _refuses((process.get("options") or {}).get("limit_concurrency"))
     yield from faults
     server, above = process.get("server"), ", ".join(process.get("parents") or ())
     if not server:
@@ -98,13 +106,27 @@ def _ends(command: ServerCommand) -> Iterator[Finding]:
     if command.server == "uvicorn" and command.graceful_timeout is None:
         text = "without --timeout-graceful-shutdown uvicorn waits for a client that reads nothing until SIGKILL"
         yield Finding("note", "server", text, "add --timeout-graceful-shutdown 5")
-    if limit := command.number("--limit-concurrency"):
-        text = f"--limit-concurrency {limit:g} refuses all requests while {limit:g} connections, sessions too, are open"
-        yield Finding("note", "server", text, "allow more than a task holds, clients that come back included")
+    yield from _refuses(command.number("--limit-concurrency"))
     names = {"uvicorn": ("--limit-max-requests",), "gunicorn": ("--max-requests",)}
-    if command.has(*names.get(command.server, ("--limit-max-requests", "--max-requests"))):
+    if command.has(*names.get(command.server, LIMITS)):
         text = "a limit on requests ends the process with all its sessions in one instant"
         yield Finding("unsafe", "server", text, "leave it out; max_session_age moves sessions gently")
+
+
+def _refuses(limit: float | None) -> Iterator[Finding]:
+    if limit:
+        text = f"--limit-concurrency {limit:g} refuses all requests while {limit:g} connections, sessions too, are open"
+        yield Finding("note", "server", text, "allow more than a task holds, clients that come back included")
+
+
+def _listens(command: ServerCommand, found: SetUp) -> Iterator[Finding]:
+    """The server must listen where the balancer sends."""
+    port = command.number("--port") if command.option("--port") else DEFAULT_PORT
+    if command.server != "uvicorn" or command.has("--uds", "--fd") or not found.ports or port is None:
+        return
+    if port not in found.ports:
+        text = f"the server listens on port {port:g}, and the target group sends to {', '.join(map(str, found.ports))}"
+        yield Finding("unsafe", "server", text, "give both the same port")
 
 
 def _gunicorn(command: ServerCommand, found: SetUp) -> Iterator[Finding]:

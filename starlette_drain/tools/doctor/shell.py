@@ -63,14 +63,16 @@ def _read(text: str, arguments: Sequence[str]) -> Script:
 
 
 def _commands(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    command: list[str] = []
-    for word in words:
-        if word and ENDS_COMMAND.issuperset(word):
-            yield tuple(command)
-            command = []
-        else:
+    command, before = list[str](), ""
+    for word in [*words, ";"]:
+        if not (word and ENDS_COMMAND.issuperset(word)):
             command.append(word)
-    yield tuple(command)
+            continue
+        # In a pipeline, in the background and in parentheses a shell runs a copy of itself, and exec replaces that.
+        is_copy = before.endswith(("|", "|&", "(")) and before != "||"
+        is_copy = is_copy or word in ("|", "|&", "&") or word.startswith(")")
+        yield tuple(each for each in command if not (is_copy and each == "exec"))
+        command, before = [], word
 
 
 def _split(text: str) -> list[str]:

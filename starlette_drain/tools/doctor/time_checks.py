@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from starlette_drain._core.pacing import burst_warning
 from starlette_drain.aws.api.budget import ECS_REFILL, is_too_slow, share_used
 from starlette_drain.tools.doctor.outlook import (
     SERVER_END,
@@ -44,6 +45,9 @@ NEARLY = 0.9
 LONG_DELAY = 300.0
 """Seconds; a deployment that waits longer for its old tasks keeps people waiting."""
 
+MUCH = 0.5
+"""Part of the account's budget of calls that one service should not exceed."""
+
 SPOT_NOTICE = 120.0
 """Seconds between the notice of a Spot interruption and the end."""
 
@@ -59,6 +63,9 @@ def check_delay(found: SetUp) -> Iterator[Finding]:
     else:
         text = f"{delay:g} s, noticed within {fleet.lag:.3g} s: {fleet.fits:.0f} s to spread"
         yield Finding("fine", "delay", text)
+    yield from _delay_by_hand(found)
+    if fleet.fits > 0 and (warning := burst_warning(options.pacing, fleet.fits)):
+        yield Finding("unsafe", "pacing", f"of the {fleet.fits:.0f} s to spread: {warning}", "use DRAIN_PACING=even")
     delays = {each.name: each.delay for each in found.groups if each.delay is not None}
     if len(set(delays.values())) > 1:
         text = ", ".join(f"{name} {each:g} s" for name, each in delays.items())
@@ -70,6 +77,17 @@ def check_delay(found: SetUp) -> Iterator[Finding]:
     if tail > options.margin:
         text = f"the last session may take {tail:g} s, and the margin is {options.margin:g} s"
         yield Finding("unsafe", "margin", text, f"set DRAIN_MARGIN to {math.ceil(tail)} or more")
+
+
+def _delay_by_hand(found: SetUp) -> Iterator[Finding]:
+    """What the groups have counts, whatever the task was told."""
+    given = found.options.deregistration_delay
+    real = {each.name: each.delay for each in found.groups if each.delay is not None}
+    for name, delay in real.items():
+        if given is not None and given != delay:
+            text = f"DRAIN_DEREGISTRATION_DELAY={given:g}, and {name} has {delay:g} s"
+            level: Level = "unsafe" if given > delay else "note"
+            yield Finding(level, "delay", text, "leave it out, so that it is read; or set it to the same")
 
 
 def check_network_balancer(found: SetUp) -> Iterator[Finding]:
@@ -93,6 +111,7 @@ def check_bake_time(found: SetUp) -> Iterator[Finding]:
     if found.service_status != "ACTIVE" or "service-deployment" not in found.options.sources:
         return
     if bakes(found):
+        yield from _time_of_bake(found)
         if found.options.sources == ("service-deployment",):
             text = "it tells of deployments only: a scale-in or a replaced task is noticed at SIGTERM"
             yield Finding("note", "service deployment", text, "add target-health to DRAIN_SOURCES")
@@ -106,9 +125,25 @@ def check_bake_time(found: SetUp) -> Iterator[Finding]:
         yield Finding(level, "service deployment", text, "leave it out of DRAIN_SOURCES, or shift traffic by ECS")
 
 
+def _time_of_bake(found: SetUp) -> Iterator[Finding]:
+    fleet, window = deploying(found), found.options.window
+    if fleet.room <= 0:
+        text = f"the bake time of {fleet.delay:g} s leaves no time to spread"
+        yield Finding("unsafe", "bake time", text, "raise bakeTimeInMinutes")
+    elif window is not None and window > fleet.room:
+        text = f"DRAIN_WINDOW={window:g} does not fit into the bake time, of which {fleet.room:.0f} s may be used"
+        yield Finding("unsafe", "window", text, "lower it, or leave it out")
+
+
 def check_deployment(found: SetUp) -> Iterator[Finding]:
     """A deployment must be able to begin, and all that drain at once must not be more than the service can take."""
     if found.desired is None:
+        return
+    if found.is_daemon:
+        text = "cannot tell how many tasks of a daemon service drain together: there is one on each instance"
+        yield Finding(
+            "note", "deployment", text, "raise maximumPercent or minimumHealthyPercent to replace fewer at once"
+        )
         return
     fleet = deploying(found)
     plan = fleet.deployment
@@ -209,10 +244,11 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
         return
     source = min(lags, key=lags.__getitem__)
     lag, groups = lags[source], len(found.groups)
-    when = "" if bakes(found) else " in a deployment"
+    when, used = "" if bakes(found) else " in a deployment", 0.0
     if source == "target-health":
         every = health_interval(found)
-        text = f"each asks every {every:.3g} s, {share_used(every, tasks, groups):.0%} of the account's budget"
+        used = share_used(every, tasks, groups)
+        text = f"each asks every {every:.3g} s, {used:.0%} of the account's budget"
         if lag < every:
             text += f", and ECS every {lag:.3g} s" + ("" if found.task_arn else " if it may call ecs:DescribeTasks")
     else:
@@ -223,6 +259,9 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
         if source == "target-health" and found.options.has_stand_in and not stands_in(found):
             remedy += "; allowing ecs:DescribeTasks helps too"
         yield Finding("unsafe", "poll budget", f"{text}; too late for a delay of {delay:g} s", remedy)
+    elif used > MUCH:
+        remedy = "lower DRAIN_POLL_SHARE: the console, Terraform and other services live on the same budget"
+        yield Finding("note", "poll budget", text, remedy)
     else:
         yield Finding("fine", "poll budget", text)
 
@@ -237,8 +276,15 @@ def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
         yield Finding("fine", "stopTimeout", f"{limit:g} s, of which SIGTERM takes {needed:g} s at worst")
         return
     text = f"{limit:g} s, and from SIGTERM to the end it may take {needed:g} s: SIGKILL comes first"
-    ways = [f"set stopTimeout to {math.ceil(needed)} (Fargate allows {LONGEST_STOP:g})"]
+    if not found.has_stop_timeout and found.is_fargate is False:
+        text += ", unless the agent's ECS_CONTAINER_STOP_TIMEOUT is longer"
+    ways = []
+    if needed <= LONGEST_STOP or found.is_fargate is False:
+        most = "" if found.is_fargate is False else f" (Fargate allows {LONGEST_STOP:g})"
+        ways.append(f"set stopTimeout to {math.ceil(needed)}{most}")
     ways += [f"{name} to {value - needed + limit:g}" for name, value in _shorter(found) if value > needed - limit]
+    if not ways:
+        ways.append(f"lower {' and '.join(name for name, _ in _shorter(found))}")
     yield Finding("unsafe", "stopTimeout", text, ", or ".join(ways))
 
 

@@ -1,0 +1,49 @@
+"""What the task definition says of the container that serves, its role, and those beside it."""
+
+from collections.abc import Iterator
+
+from starlette_drain.tools.doctor.record import Finding, SetUp
+
+__all__ = ["check_container", "check_role"]
+
+
+def check_container(found: SetUp) -> Iterator[Finding]:
+    """The container must be there, and what it is told should be seen."""
+    if found.missing_container:
+        text = f"the task definition has no container {found.missing_container}"
+        yield Finding("unsafe", "container", text, "see whether --container is the name of one")
+    if found.unseen:
+        text = f"cannot tell what {', '.join(found.unseen)} says: it comes from a secret or a file"
+        yield Finding("note", "options", text, "run the doctor inside the task")
+    if found.restarts and found.options.exit_when_drained:
+        text = "a restart policy starts the container again when DRAIN_EXIT_WHEN_DRAINED has ended it"
+        yield Finding("note", "container", text, "leave one of the two out")
+    if not found.is_essential and found.options.exit_when_drained:
+        text = f"the task goes on when DRAIN_EXIT_WHEN_DRAINED has ended {found.container}, which is not essential"
+        yield Finding("note", "container", text, "make the container essential, or leave the option out")
+    if found.not_looked_at:
+        names = ", ".join(found.not_looked_at)
+        text = (
+            f"cannot tell what goes on in {names}, which a target group sends to: only {found.container} was looked at"
+        )
+        yield Finding("note", "container", text, f"run the doctor again with --container {found.not_looked_at[0]}")
+    for name in found.proxies:
+        text = f"{name} passes requests on to {found.container}, and may end at SIGTERM with all connections"
+        remedy = f"let {found.container} depend on it (dependsOn), so that ECS stops it last"
+        yield Finding("note", "container", text, remedy)
+    if found.is_windows:
+        text = "cannot tell how a task on Windows is told to end: the package was made for Linux"
+        yield Finding("note", "container", text, "see that target health is watched; SIGTERM does not come")
+
+
+def check_role(found: SetUp) -> Iterator[Finding]:
+    """Without a role the task can ask AWS nothing."""
+    asks = found.options.sources or found.options.self_registration
+    if found.has_role is not False or found.task_arn or not asks or found.options.mode == "off":
+        return
+    if found.is_fargate is False:
+        text = "the task definition names no task role, so the calls are made with the role of the instance"
+        yield Finding("note", "permissions", text, "set taskRoleArn to a role with the policy of the documentation")
+    else:
+        text = "the task definition names no task role, so the task can ask AWS nothing and is blind"
+        yield Finding("unsafe", "permissions", text, "set taskRoleArn to a role with the policy of the documentation")
