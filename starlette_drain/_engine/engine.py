@@ -112,6 +112,7 @@ class Engine:
         self._open: dict[str, int] = {}
         """The number of open sessions, by kind."""
         observers.open_sessions.by_kind = self._open
+        observers.open_sessions.observes_only = self.observes_only
         self._events = EventQueue(observers)
         self._timer = Timer(partial(close_due, self))
         self._share = 1

@@ -19,10 +19,12 @@ class OpenSessions:
 
     Attributes:
         by_kind: The counts on the current event loop, such as ``{"websocket": 3}``.
+        observes_only: Whether a drain closes none of them (``mode="observe"``).
     """
 
     def __init__(self) -> None:
         self.by_kind: Mapping[str, int] = {}
+        self.observes_only = False
 
 
 @runtime_checkable

@@ -60,7 +60,7 @@ def worker(name, *, task="a", number=30, **changes):
     }
 
 
-def drain(sessions, *, window=280, at=120, ends=300, left=lambda planned: planned, waits=0):
+def drain(sessions, *, window=280, at=120, ends=300, left=lambda planned: planned, waits=0, mode="drain"):
     """
     Return the series of a drain of *sessions* that begins *at* a second; the process is gone *ends* seconds later.
 
@@ -78,7 +78,7 @@ def drain(sessions, *, window=280, at=120, ends=300, left=lambda planned: planne
         "drain_state": then(0, [2 if each == 0 else 1 for each in remaining]),
         "drain_sessions_remaining": then(0, remaining),
         "drain_sessions_planned": then(GONE, planned),
-        "drain_time_left_seconds": then(GONE, [window - each for each in seconds]),
+        f'drain_time_left_seconds|drain_mode="{mode}"': then(GONE, [window - each for each in seconds]),
         'drain_watch|drain_trigger="target-health"': then(1, [1] * len(seconds)),
         'drain_trigger_polls_total|drain_trigger="target-health"': then(0, [3 * each for each in range(len(seconds))]),
         'drain_sessions_closed_total|drain_close_reason="app_shutdown"': then(
@@ -138,6 +138,10 @@ STORIES = [
         "sessions stay beyond the deadline",
         PEACE | worker("c:1", **drain(1200, ends=600, left=lambda planned: max(planned, 3))),
         {"DrainDeadlineMissed": (6.5, 7.25)},
+    ),
+    Story(
+        "a drain is only observed",
+        PEACE | worker("c:1", **drain(1200, ends=600, left=lambda _: 1200, mode="observe")),
     ),
     Story(
         "a process is killed in its drain",

@@ -200,6 +200,8 @@ PANELS: dict[str, tuple[Panel, ...]] = {
 """The panels of the dashboard, by row."""
 
 FORCED = '<drain.sessions.closed drain.close.reason="timeout">'
+CLOSES = '<drain.time_left drain.mode="drain">'
+"""Of drains that close something: with ``mode="observe"`` every drain leaves all sessions to the balancer."""
 WATCH = "alarm-drainwatch-below-1"
 
 RULES = (
@@ -217,7 +219,7 @@ RULES = (
     Rule(
         "DrainBehindPlan",
         f"{_of_worker('<drain.sessions.remaining>')} > 1.25 * {_of_worker('<drain.sessions.planned>')} + 5 "
-        f"and {_of_worker('<drain.time_left>')} > 0",
+        f"and {_of_worker(CLOSES)} > 0",
         30,
         "critical",
         "A drain is slower than its plan and will not end in time",
@@ -227,7 +229,7 @@ RULES = (
     ),
     Rule(
         "DrainDeadlineMissed",
-        f"{_of_worker('<drain.sessions.remaining>')} > 0 and {_of_worker('<drain.time_left>')} < -1",
+        f"{_of_worker('<drain.sessions.remaining>')} > 0 and {_of_worker(CLOSES)} < -1",
         0,
         "critical",
         "Sessions are open after the deadline of their drain: the balancer cuts them",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from weakref import ReferenceType, WeakSet, finalize, ref
 
@@ -195,6 +196,11 @@ class Instruments:
             counts.update(dict(each.by_kind))  # a copy: this is the exporter's thread
         return counts
 
+    def mode(self) -> str:
+        """Return the drain's mode; one that closes something counts for all that share an observer."""
+        shown = list(self.shown)
+        return "observe" if shown and all(each.observes_only for each in shown) else "drain"
+
     def _close(self, event: SessionClosed) -> None:
         session = event.session
         reason = CLOSE_REASONS[event.outcome]
@@ -313,15 +319,18 @@ class _Gauges:
             yield Observation(sum(one.open().total() for one in alive if one.state != SERVING))
 
     def _planned(self, _: CallbackOptions) -> Iterator[Observation]:
-        if courses := self._courses():
+        if courses := [course for one in self._alive() if (course := one.course) is not None]:
             yield Observation(sum(each.planned() for each in courses))
 
     def _time_left(self, _: CallbackOptions) -> Iterator[Observation]:
-        if courses := self._courses():
-            yield Observation(min(each.time_left() for each in courses))
-
-    def _courses(self) -> list[Course]:
-        return [course for one in self._alive() if (course := one.course) is not None]
+        # With the mode, so that alarms can pass over what closes nothing.
+        left: dict[str, float] = {}
+        for one in self._alive():
+            if (course := one.course) is not None:
+                mode = one.mode()
+                left[mode] = min(course.time_left(), left.get(mode, inf))
+        for mode, seconds in left.items():
+            yield Observation(seconds, {"drain.mode": mode})
 
     def _workers(self, _: CallbackOptions) -> Iterator[Observation]:
         if seen := [workers for one in self._alive() if (workers := one.workers) is not None]:

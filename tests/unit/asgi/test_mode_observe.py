@@ -5,10 +5,13 @@ import logging
 import signal
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from starlette_drain import Drain, DrainState, Session
 from starlette_drain._core.events import DrainFinished, DrainProgressed, DrainStarted, SessionShed, TriggerStoodDown
 from starlette_drain.telemetry.logs import LogObserver
+from starlette_drain.telemetry.otel import OpenTelemetryObserver
 from starlette_drain.testing import RecordingObserver
 from starlette_drain.triggers.sigterm import SigtermTrigger
 
@@ -68,6 +71,19 @@ async def test_arrivals_are_welcome_and_the_next_drain_counts_them_too():
         assert await drain.wait_drained()
     assert drain.report.sessions_at_start == 5
     assert drain.statistics().open == 5
+
+
+@pytest.mark.parametrize("mode", ["drain", "observe"])
+async def test_the_metrics_tell_whether_a_drain_closes_anything(mode):
+    """So that no alarm asks for a deployment to be stopped that goes as it would without us."""
+    reader = InMemoryMetricReader()
+    observer = OpenTelemetryObserver(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    drain = Drain(mode=mode, triggers=[], observers=[observer])
+    async with drain.run():
+        await drain.start(window=60)
+        metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    (time_left,) = (each for each in metrics if each.name == "drain.time_left")
+    assert [dict(point.attributes) for point in time_left.data.data_points] == [{"drain.mode": mode}]
 
 
 async def test_sigterm_is_not_held():

@@ -328,6 +328,16 @@ def test_a_drain_can_be_compared_with_its_plan(telemetry, monkeypatch):
     assert not {"drain.time_left", "drain.sessions.planned"} & set(telemetry.metrics())
 
 
+def test_a_drain_that_closes_nothing_says_so(telemetry):
+    """Alarms on the time left can pass over a drain that is only observed; one that closes decides for both."""
+    telemetry.sessions.observes_only = True
+    telemetry.emit(STARTED)
+    assert [each for each, _ in telemetry.values("drain.time_left")] == [{"drain.mode": "observe"}]
+    closing = OpenSessions()
+    telemetry.observer.look_at(closing)
+    assert [each for each, _ in telemetry.values("drain.time_left")] == [{"drain.mode": "drain"}]
+
+
 def test_a_pace_that_waits_is_not_behind_its_plan(telemetry, monkeypatch):
     """No session is planned to leave before it goes on, and all that are left are planned from there."""
     clock = [500.0]
