@@ -35,6 +35,7 @@ IN_CLOUDFORMATION = {
     "Tag": "tag",
     "TokenSecretArn": "token",
     "Logs.Arn": "logs",
+    "Cluster.Arn": "cluster",
 }
 IN_TERRAFORM = {
     "local.ecs": "arn:${data.aws_partition.this.partition}:ecs:${local.place}",
@@ -48,6 +49,7 @@ IN_TERRAFORM = {
     "var.tag": "<tag>",
     "var.token_secret_arn": "<token>",
     "${aws_cloudwatch_log_group.this.arn}:*": "<logs>",
+    "aws_ecs_cluster.this.arn": "<cluster>",
 }
 """What both call by names of their own, and the test by one."""
 
@@ -153,7 +155,7 @@ def attributes(listed):
 def figures_of_cloudformation(stack):
     """Return the figures that matter."""
     group, service = stack["TargetGroup"], stack["Service"]
-    (container,) = stack["TaskDefinition"]["ContainerDefinitions"]
+    container, collector = stack["TaskDefinition"]["ContainerDefinitions"]
     of_group, of_balancer = (
         attributes(group["TargetGroupAttributes"]),
         attributes(stack["Balancer"]["LoadBalancerAttributes"]),
@@ -177,8 +179,15 @@ def figures_of_cloudformation(stack):
         "stopTimeout": container["StopTimeout"],
         "init": container["LinuxParameters"]["InitProcessEnabled"],
         "secrets": {each["Name"]: of_cloudformation(each["ValueFrom"]) for each in container["Secrets"]},
-        "environment": container.get("Environment", []),
-        "size": (int(stack["TaskDefinition"]["Cpu"]), int(stack["TaskDefinition"]["Memory"])),
+        "command": container["Command"],
+        "starts after": [(each["ContainerName"], each["Condition"]) for each in container["DependsOn"]],
+        "environment": {each["Name"]: of_cloudformation(each["Value"]) for each in container["Environment"]},
+        "collector": {
+            **{each["Name"]: of_cloudformation(each["Value"]) for each in collector["Environment"]},
+            "CONFIG": yaml.safe_load({each["Name"]: each["Value"] for each in collector["Environment"]}["CONFIG"]),
+            "container": [collector[name] for name in ("Name", "Image", "Essential", "Cpu", "Memory", "Command")],
+        },
+        "size": (int(stack["TaskDefinition"]["Cpu"]), int(stack["TaskDefinition"]["Memory"]), container["Cpu"]),
         "Exec": service["EnableExecuteCommand"],
         "tasks": stack["parameters"]["Tasks"]["Default"],
         "grace": service["HealthCheckGracePeriodSeconds"],
@@ -188,6 +197,7 @@ def figures_of_cloudformation(stack):
         "task role": allowed(stack["TaskPolicy"]["PolicyDocument"], of_cloudformation),
         "execution role": allowed(stack["ExecutionPolicy"]["PolicyDocument"], of_cloudformation),
         "forwarder": set(stack["Forwarder"]["Parameters"]),
+        "dashboard": {name: of_cloudformation(value) for name, value in stack["Dashboard"]["Parameters"].items()},
         "alarms": set(stack["Alarms"]["Parameters"]),
     }
 
@@ -196,7 +206,7 @@ def figures_of_terraform(stack):
     """Return the same from Terraform."""
     group, service = stack["aws_lb_target_group.this"], stack["aws_ecs_service.this"]
     definition = stack["aws_ecs_task_definition.this"]
-    (container,) = encoded(definition["container_definitions"])
+    container, collector = encoded(definition["container_definitions"])
     (check,) = group["health_check"]
     (breaker,) = service["deployment_circuit_breaker"]
     assert group["deregistration_delay"] == "${var.deregistration_delay}"
@@ -215,8 +225,15 @@ def figures_of_terraform(stack):
         "stopTimeout": container["stopTimeout"],
         "init": container["linuxParameters"]["initProcessEnabled"],
         "secrets": {each["name"]: of_terraform(each["valueFrom"]) for each in container["secrets"]},
-        "environment": container.get("environment", []),
-        "size": (definition["cpu"], definition["memory"]),
+        "command": container["command"],
+        "starts after": [(each["containerName"], each["condition"]) for each in container["dependsOn"]],
+        "environment": {each["name"]: of_terraform(each["value"]) for each in container["environment"]},
+        "collector": {
+            **{each["name"]: of_terraform(each["value"]) for each in collector["environment"]},
+            "CONFIG": yaml.safe_load((TERRAFORM / "collector.yaml").read_text()),
+            "container": [collector[name] for name in ("name", "image", "essential", "cpu", "memory", "command")],
+        },
+        "size": (definition["cpu"], definition["memory"], container["cpu"]),
         "Exec": service["enable_execute_command"],
         "tasks": stack["variables"]["tasks"]["default"],
         "grace": service["health_check_grace_period_seconds"],
@@ -226,6 +243,10 @@ def figures_of_terraform(stack):
         "task role": allowed(encoded(stack["aws_iam_role_policy.task"]["policy"]), of_terraform),
         "execution role": allowed(encoded(stack["aws_iam_role_policy.execution"]["policy"]), of_terraform),
         "forwarder": set(stack["aws_cloudformation_stack.forwarder"]["parameters"]),
+        "dashboard": {
+            name: of_terraform(value)
+            for name, value in stack["aws_cloudformation_stack.dashboard"]["parameters"].items()
+        },
         "alarms": set(stack["aws_cloudformation_stack.alarms"]["parameters"]),
     }
 
@@ -244,12 +265,13 @@ def test_both_stacks_are_the_same(cloudformation, terraform):
 
 
 def test_the_roles_allow_what_the_policy_does(cloudformation):
-    """The task role is the documented policy, less what is for bridge mode, and ECS Exec; nothing that writes."""
-    policy = json.loads((DEPLOY / "iam-policy.json").read_text())
-    wanted = {each["Sid"]: sorted(each["Action"]) for each in policy["Statement"] if isinstance(each["Action"], list)}
+    """The task role is the documented policy less what bridge mode needs, and what Exec and the collector need."""
+    wanted = allowed(json.loads((DEPLOY / "iam-policy.json").read_text()), str)
+    del wanted["WhichPortOfTheInstanceIsMine"]
     found = {sid: actions for sid, (actions, _) in figures_of_cloudformation(cloudformation)["task role"].items()}
     assert all(each.startswith("ssmmessages:") for each in found.pop("Exec"))
-    assert found == wanted
+    assert found.pop("Metrics") == ["cloudwatch:PutMetricData"]
+    assert found == {sid: actions for sid, (actions, _) in wanted.items()}
 
 
 def test_the_execution_role_is_bound(cloudformation):
@@ -265,7 +287,48 @@ def test_the_stop_timeout_holds_what_follows_sigterm(cloudformation):
     assert at_worst < figures_of_cloudformation(cloudformation)["stopTimeout"] <= 120
 
 
-@pytest.mark.parametrize("name", ["Forwarder", "Alarms"])
+def test_the_image_can_run_its_command(cloudformation):
+    """It is the image's own command, behind what exports the metrics, which the image installs."""
+    image = (DEPLOY / "Dockerfile").read_text()
+    own = json.loads(re.search(r"^CMD (.+)$", image, re.MULTILINE)[1])
+    first, *command = figures_of_cloudformation(cloudformation)["command"]
+    assert first == "opentelemetry-instrument"
+    assert " ".join(command).replace("=", " ") == " ".join(own)
+    assert {"opentelemetry-distro", "opentelemetry-exporter-otlp-proto-http"} <= set(image.split())
+
+
+def test_what_is_measured_gets_to_the_dashboard(cloudformation):
+    """The application sends to its collector, that to CloudWatch, and the dashboard shows this service."""
+    figures = figures_of_cloudformation(cloudformation)
+    environment, collector = figures["environment"], figures["collector"]
+    config = collector["CONFIG"]
+    assert (
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        == f"http://{config['receivers']['otlp']['protocols']['http']['endpoint']}"
+    )
+    (pipeline,) = config["service"]["pipelines"].values()
+    for part, names in pipeline.items():
+        assert set(names) == set(config[part])
+    assert config["service"]["extensions"] == list(config["extensions"])
+    (exporter,) = config["exporters"].values()
+    assert exporter["auth"]["authenticator"] in config["extensions"]
+    used = set(re.findall(r"\$\{env:(\w+)\}", json.dumps(config))) | {"CONFIG", "container"}
+    assert used == set(collector)
+    assert collector["METRICS"] == "https://monitoring.<region>.<suffix>/v1/metrics"
+    assert figures["dashboard"] == {"Service": environment["OTEL_SERVICE_NAME"]}
+    assert float(environment["OTEL_EXPORTER_OTLP_TIMEOUT"]) < FLUSH_TIMEOUT
+
+
+def test_a_deployment_can_begin(cloudformation):
+    """ECS rounds the maximum down; where that is no more than the tasks that serve, no new one may start."""
+    figures = figures_of_cloudformation(cloudformation)
+    least, (minimum, maximum) = cloudformation["parameters"]["Tasks"]["MinValue"], figures["percent"]
+    assert minimum == 100
+    assert least * maximum // 100 > least
+    assert f"var.tasks >= {least}" in (TERRAFORM / "variables.tf").read_text()
+
+
+@pytest.mark.parametrize("name", ["Forwarder", "Dashboard", "Alarms"])
 def test_the_nested_stacks_take_what_they_are_given(cloudformation, name):
     """Each parameter of a nested stack exists, and each that has no default is given."""
     nested = cloudformation[name]

@@ -1,6 +1,7 @@
 """The files that are made of `queries`."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ RUNBOOK = "docs/runbook.md"
 SOURCE = models.DataSourceRef("prometheus", "${source}")
 COLUMNS, HEIGHT = 24, 8
 
+RATE_INTERVAL = "2m"
+"""In place of Grafana's variable, which CloudWatch does not have: eight exports of the stack."""
+
+TEXT = 2
+"""Lines that fit into one unit of a CloudWatch dashboard's height, about."""
+
 LINE = 10_000
 """The YAML writer is not to fold sentences."""
 
@@ -31,6 +38,7 @@ def files(runbook: str = RUNBOOK) -> dict[str, str]:
         "grafana-cloudwatch.json": _grafana(CLOUDWATCH),
         "prometheus-rules.yaml": _prometheus_rules(runbook),
         "cloudwatch-alarms.json": _cloudwatch_alarms(runbook),
+        "cloudwatch-dashboard.json": _cloudwatch_dashboard(runbook),
     }
 
 
@@ -119,4 +127,68 @@ def _cloudwatch_alarm(rule: Rule, runbook: str) -> dict[str, Any]:
             "AlarmActions": [{"Ref": "Topic"}],
             "Tags": [{"Key": "severity", "Value": rule.severity}],
         },
+    }
+
+
+def _cloudwatch_dashboard(runbook: str) -> str:
+    body = {"start": "-PT3H", "periodOverride": "inherit", "widgets": _widgets(runbook)}
+    template: Mapping[str, Any] = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "A dashboard of starlette_drain's metrics, which come to CloudWatch by its OTLP endpoint.",
+        "Parameters": {"Service": {"Type": "String", "Description": "The service.name of its metrics."}},
+        "Resources": {
+            "Dashboard": {
+                "Type": "AWS::CloudWatch::Dashboard",
+                "Properties": {
+                    # Dashboards are the account's, in all Regions.
+                    "DashboardName": {"Fn::Sub": "${Service}-drains-${AWS::Region}"},
+                    "DashboardBody": {"Fn::Sub": json.dumps(body, ensure_ascii=False)},
+                },
+            }
+        },
+    }
+    return json.dumps(template, indent=2, ensure_ascii=False) + "\n"
+
+
+def _widgets(runbook: str) -> list[dict[str, Any]]:
+    """Return the rows one below the other, each under a text that says what its panels show."""
+    widgets: list[dict[str, Any]] = []
+    y = 0
+    for row, panels in PANELS.items():
+        shown = [each for each in panels if not each.has_buckets]
+        says = [f"## {row}", *(f"- **{each.title}** {each.says}" for each in shown)]
+        if not widgets:
+            says = [f"# Drains of ${{Service}}. The runbook: {runbook}", *says]
+        tall = 1 + len(says) // TEXT
+        widgets.append(_placed("text", (0, y, COLUMNS, tall), {"markdown": "\n".join(says)}))
+        y += tall
+        columns = min(4 if shown[0].numbers else 3, len(shown))
+        width = COLUMNS // columns
+        for at, panel in enumerate(shown):
+            place = at % columns * width, y + at // columns * HEIGHT, width, HEIGHT
+            widgets.append(_placed("chart", place, _chart(panel)))
+        y += -(-len(shown) // columns) * HEIGHT
+    return widgets
+
+
+def _placed(kind: str, place: tuple[int, int, int, int], properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": kind, **dict(zip(("x", "y", "width", "height"), place, strict=True)), "properties": properties}
+
+
+def _chart(panel: Panel) -> dict[str, Any]:
+    words = ", ".join(f"{value}: {text}" for value, text, _ in panel.words)
+    queries = []
+    for number, (query, legend) in enumerate(panel.targets):
+        expression = CLOUDWATCH.query(query, only="${Service}").replace("$__rate_interval", RATE_INTERVAL)
+        made = {"id": f"q{number}", "type": "cloudwatch-metrics", "language": "PromQL", "query": expression}
+        # A label is a text here; without one CloudWatch shows the labels of the series.
+        if label := words or re.sub(r"\{\{[^}]*\}\}", "", legend).strip():
+            made["label"] = label
+        queries.append(made)
+    return {
+        "title": panel.title,
+        "view": "number" if panel.numbers else "line",
+        "region": "${AWS::Region}",
+        "data": {"queries": queries},
+        "plotOptions": {"legend": {"position": "bottom", "show": True}},
     }

@@ -138,26 +138,70 @@ resource "aws_ecs_task_definition" "this" {
     operating_system_family = "LINUX"
   }
 
-  container_definitions = jsonencode([{
-    name         = "app"
-    image        = local.image
-    essential    = true
-    portMappings = [{ containerPort = 8000, protocol = "tcp" }]
-    # 24 s may follow SIGTERM at worst.
-    stopTimeout = 30
-    secrets     = [{ name = "DRAIN_ADMIN_TOKEN", valueFrom = var.token_secret_arn }]
-    # Reaps what ECS Exec leaves behind, and passes SIGTERM on.
-    linuxParameters = { initProcessEnabled = true }
-    ulimits         = [{ name = "nofile", softLimit = 65535, hardLimit = 65535 }]
-    logConfiguration = {
-      logDriver = "awslogs"
-      options = {
-        "awslogs-group"         = aws_cloudwatch_log_group.this.name
-        "awslogs-region"        = data.aws_region.this.region
-        "awslogs-stream-prefix" = "app"
+  container_definitions = jsonencode([
+    {
+      name      = "app"
+      image     = local.image
+      essential = true
+      cpu       = 448
+      # It starts after the collector, and ECS stops it before.
+      dependsOn = [{ containerName = "collector", condition = "START" }]
+      command = [
+        "opentelemetry-instrument",
+        "uvicorn",
+        "example_app.server:app",
+        "--host=0.0.0.0",
+        "--port=8000",
+        "--timeout-graceful-shutdown=5",
+      ]
+      environment = [
+        { name = "OTEL_SERVICE_NAME", value = var.name },
+        { name = "OTEL_EXPORTER_OTLP_ENDPOINT", value = "http://127.0.0.1:4318" },
+        { name = "OTEL_EXPORTER_OTLP_PROTOCOL", value = "http/protobuf" },
+        { name = "OTEL_EXPORTER_OTLP_TIMEOUT", value = "3" },
+        { name = "OTEL_METRIC_EXPORT_INTERVAL", value = "15000" },
+        { name = "OTEL_TRACES_EXPORTER", value = "none" },
+        { name = "OTEL_LOGS_EXPORTER", value = "none" },
+      ]
+      portMappings = [{ containerPort = 8000, protocol = "tcp" }]
+      # 24 s may follow SIGTERM at worst.
+      stopTimeout = 30
+      secrets     = [{ name = "DRAIN_ADMIN_TOKEN", valueFrom = var.token_secret_arn }]
+      # Reaps what ECS Exec leaves behind, and passes SIGTERM on.
+      linuxParameters = { initProcessEnabled = true }
+      ulimits         = [{ name = "nofile", softLimit = 65535, hardLimit = 65535 }]
+      logConfiguration = {
+        logDriver = "awslogs"
+        options = {
+          "awslogs-group"         = aws_cloudwatch_log_group.this.name
+          "awslogs-region"        = data.aws_region.this.region
+          "awslogs-stream-prefix" = "app"
+        }
       }
-    }
-  }])
+    },
+    # Sends what each process of the task measures to CloudWatch, without which there is nothing to show or to alarm on.
+    {
+      name      = "collector"
+      image     = "public.ecr.aws/aws-observability/aws-otel-collector:v0.48.0"
+      essential = false
+      cpu       = 64
+      memory    = 256
+      command   = ["--config=env:CONFIG"]
+      environment = [
+        { name = "REGION", value = data.aws_region.this.region },
+        { name = "METRICS", value = "https://monitoring.${data.aws_region.this.region}.${data.aws_partition.this.dns_suffix}/v1/metrics" },
+        { name = "CONFIG", value = file("${path.module}/collector.yaml") },
+      ]
+      logConfiguration = {
+        logDriver = "awslogs"
+        options = {
+          "awslogs-group"         = aws_cloudwatch_log_group.this.name
+          "awslogs-region"        = data.aws_region.this.region
+          "awslogs-stream-prefix" = "collector"
+        }
+      }
+    },
+  ])
 }
 
 resource "aws_ecs_service" "this" {
@@ -194,7 +238,7 @@ resource "aws_ecs_service" "this" {
   depends_on = [aws_lb_listener.https, aws_iam_role_policy.task, aws_iam_role_policy.execution]
 }
 
-# One template for both stacks: the rule, the queues, the function and the alarms are not written twice.
+# One template for both stacks: the rule, the queues, the function, the dashboard and the alarms are not written twice.
 resource "aws_cloudformation_stack" "forwarder" {
   count         = var.code_bucket == "" ? 0 : 1
   name          = "${var.name}-forwarder"
@@ -210,6 +254,12 @@ resource "aws_cloudformation_stack" "forwarder" {
     TokenSecretArn      = var.token_secret_arn
     CodeBucket          = var.code_bucket
   }
+}
+
+resource "aws_cloudformation_stack" "dashboard" {
+  name          = "${var.name}-dashboard"
+  template_body = file("${path.module}/../monitoring/cloudwatch-dashboard.json")
+  parameters    = { Service = var.name }
 }
 
 resource "aws_cloudformation_stack" "alarms" {

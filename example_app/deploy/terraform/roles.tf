@@ -32,6 +32,12 @@ resource "aws_iam_role_policy" "task" {
           "${local.ecs}:service-revision/${var.name}/${var.name}/*",
         ]
       },
+      {
+        Sid      = "HowManyAreWe"
+        Effect   = "Allow"
+        Action   = "ecs:DescribeClusters"
+        Resource = aws_ecs_cluster.this.arn
+      },
       # These take no resource.
       {
         Sid    = "HowIsMyTarget"
@@ -41,6 +47,13 @@ resource "aws_iam_role_policy" "task" {
           "elasticloadbalancing:DescribeTargetGroups",
           "elasticloadbalancing:DescribeTargetGroupAttributes",
         ]
+        Resource = "*"
+      },
+      # Nor does this, which the collector needs.
+      {
+        Sid      = "Metrics"
+        Effect   = "Allow"
+        Action   = "cloudwatch:PutMetricData"
         Resource = "*"
       },
       # Nor do these, which ECS Exec needs.

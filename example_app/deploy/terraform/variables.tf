@@ -52,6 +52,11 @@ variable "alarm_topic_arn" {
 variable "tasks" {
   type    = number
   default = 3
+
+  validation {
+    condition     = var.tasks >= 3
+    error_message = "ECS rounds deployment_maximum_percent down: with fewer than three no new task could start."
+  }
 }
 
 variable "deregistration_delay" {

@@ -2,9 +2,11 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from telemetry_samples import story
@@ -59,16 +61,68 @@ def test_every_name_in_a_query_is_exported():
         assert names <= set().union(*(known[each] for each in metrics)), query
 
 
-def test_the_alarms_of_cloudwatch_name_what_the_sdk_sends():
+def test_alarms_and_dashboard_of_cloudwatch_name_what_the_sdk_sends():
     """In CloudWatch the names are OpenTelemetry's: every one in quotes is a metric, an attribute or a resource's."""
     known = exported()
     names = set(known) | RESOURCE | set().union(*known.values())
     alarms = json.loads(files()["cloudwatch-alarms.json"])["Resources"]
     assert set(alarms) == {rule.name for rule in RULES}
-    for alarm in alarms.values():
-        query = alarm["Properties"]["EvaluationCriteria"]["PromQLCriteria"]["Query"]
-        assert set(re.findall(r'"([^"]+)"', re.sub(r'="[^"]*"', "", query))) <= names
+    queries = [each["Properties"]["EvaluationCriteria"]["PromQLCriteria"]["Query"] for each in alarms.values()]
+    for query in (*queries, *(each["query"] for widget in widgets() for each in queries_of(widget))):
+        assert set(re.findall(r'"([^"]+)"', re.sub(r'=~?"[^"]*"', "", query))) <= names
         assert not re.search(r"drain_", query)
+
+
+def dashboard():
+    """Return the dashboard of CloudWatch, which is a text in its template."""
+    return json.loads(
+        json.loads(files()["cloudwatch-dashboard.json"])["Resources"]["Dashboard"]["Properties"]["DashboardBody"][
+            "Fn::Sub"
+        ]
+    )
+
+
+def widgets():
+    """Return its widgets."""
+    return dashboard()["widgets"]
+
+
+def queries_of(widget):
+    """Return the queries of a widget; texts have none."""
+    return widget["properties"].get("data", {"queries": []})["queries"]
+
+
+def test_the_dashboard_of_cloudwatch_is_as_aws_writes_them():
+    """It satisfies the documented structure; in each widget the queries have names of their own."""
+    schema = Draft202012Validator(json.loads((ROOT / "tests" / "schemas" / "cloudwatch-dashboard.json").read_text()))
+    body = dashboard()
+    schema.validate(body)
+    for widget in body["widgets"]:
+        assert len({each["id"] for each in queries_of(widget)}) == len(queries_of(widget))
+    body["widgets"][1]["properties"]["titel"] = ""
+    assert not schema.is_valid(body)
+
+
+def test_no_widget_covers_another():
+    """Each has its place on the grid of 24 columns."""
+    taken = [
+        cell
+        for each in widgets()
+        for cell in product(range(each["x"], each["x"] + each["width"]), range(each["y"], each["y"] + each["height"]))
+    ]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _ in taken) < 24
+
+
+def test_the_dashboard_of_cloudwatch_shows_every_panel_of_one_service():
+    """All but those that need buckets, each with the service that the template is given."""
+    shown = {each["properties"]["title"]: queries_of(each) for each in widgets() if each["type"] == "chart"}
+    panels = [panel for row in PANELS.values() for panel in row if not panel.has_buckets]
+    assert list(shown) == [panel.title for panel in panels]
+    for panel in panels:
+        wanted = [CLOUDWATCH.query(query, only="${Service}") for query, _ in panel.targets]
+        assert [each["query"].replace("[2m]", "[$__rate_interval]") for each in shown[panel.title]] == wanted
+        assert all("${Service}" in each for each in wanted)
 
 
 @pytest.mark.parametrize("source", queries())
