@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -146,8 +147,16 @@ def test_after_sigterm_everybody_is_asked_before_the_balancer_cuts(task_definiti
     assert Settings.load({}, environment_of(container)).sigterm_window < ALB_CUTS_AFTER
 
 
-def test_every_variable_of_the_task_definition_is_an_option(task_definition):
-    """A slip in the name of a variable would go unnoticed in production."""
-    (container,) = task_definition["containerDefinitions"]
+def test_every_variable_in_the_files_is_an_option():
+    """A slip in the name of a variable would go unnoticed in production. The Lambda function has some of its own."""
     known = {f"DRAIN_{name.upper()}" for name in Settings.__dataclass_fields__}
-    assert {*environment_of(container), *(each["name"] for each in container["secrets"])} <= known
+    found = {}
+    for path in DEPLOY.rglob("*"):
+        if path.suffix in {".yaml", ".json", ".tf", ".service", ".conf", ".py", ".md", ""} and path.is_file():
+            found[path.name] = set(re.findall(r"DRAIN_[A-Z_]+", path.read_text(encoding="utf-8")))
+    of_the_function = set(re.findall(r"DRAIN_[A-Z_]+", (DEPLOY.parent / "lambda_forwarder.py").read_text()))
+    assert found.pop("lambda-forwarder.yaml") <= known | of_the_function
+    assert set().union(*found.values()) <= known
+    assert {"task-definition.json", "balancer.conf", "with-target-id", "compose.yaml"} <= {
+        name for name, variables in found.items() if variables
+    }
