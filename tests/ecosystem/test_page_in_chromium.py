@@ -29,7 +29,8 @@ async def drive(scenario, server, programs, folder, **steps):
         async with asyncio.timeout(120), asyncio.TaskGroup() as reading:
             errors = reading.create_task(process.stderr.read())
             async for line in process.stdout:
-                outcome = await asyncio.to_thread(steps[line.decode().strip()])
+                step, _, words = line.decode().strip().partition(" ")
+                outcome = await asyncio.to_thread(steps[step], *([words] if words else []))
                 process.stdin.write(f"{outcome}\n".encode())
         assert await process.wait() == 0, errors.result().decode()
     finally:

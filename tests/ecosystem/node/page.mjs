@@ -167,6 +167,19 @@ const scenarios = {
     await check(page)
   },
 
+  async together() {
+    const page = await open()
+    await signIn(page)
+    for (const word of ["Serving", "Draining", "Drained"]) {
+      await ask(word)
+      await state(page, word)
+      // What the command and Prometheus agree on. A session may leave while the page is read: then all look again.
+      for (let left = NaN; left !== (await openNow(page)); await page.waitForTimeout(100)) left = Number(await ask("look"))
+    }
+    const figures = await page.locator("#report > div").evaluateAll((all) => all.map((each) => [...each.children].map((one) => one.textContent)))
+    await ask(`report ${JSON.stringify(Object.fromEntries(figures))}`)
+  },
+
   async stuck() {
     const page = await open({ viewport: { width: 360, height: 760 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 })
     await signIn(page)
