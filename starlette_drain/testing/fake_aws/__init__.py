@@ -10,8 +10,8 @@ from starlette_drain.testing.fake_aws.cluster import (
     FakeTaskSet,
 )
 from starlette_drain.testing.fake_aws.definition import FakeDefinition
-from starlette_drain.testing.fake_aws.deployments import FakeDeployment
-from starlette_drain.testing.fake_aws.rollout import FakeRollout
+from starlette_drain.testing.fake_aws.deployments import FakeDeployment, FakeHook
+from starlette_drain.testing.fake_aws.rollout import FakeRollout, FakeShift
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
@@ -21,10 +21,12 @@ __all__ = [
     "FakeDeployment",
     "FakeEndpoint",
     "FakeGateway",
+    "FakeHook",
     "FakeRegistration",
     "FakeRevision",
     "FakeRollout",
     "FakeService",
+    "FakeShift",
     "FakeTargetGroup",
     "FakeTask",
     "FakeTaskSet",

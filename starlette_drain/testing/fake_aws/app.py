@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from starlette_drain.testing.fake_aws import agent, deployments, ecs, elbv2, secrets
 from starlette_drain.testing.fake_aws.cluster import (
@@ -31,8 +31,9 @@ from starlette_drain.testing.fake_aws.faults import (
     distorted,
 )
 from starlette_drain.testing.fake_aws.replay import Replay, read_recording
-from starlette_drain.testing.fake_aws.rollout import FakeRollout
+from starlette_drain.testing.fake_aws.rollout import FakeRollout, FakeShift, Replacement
 from starlette_drain.testing.fake_aws.server import FakeEndpoint
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES, Strategy
 from starlette_drain.testing.fake_aws.target_group import FakeTargetGroup
 
 __all__ = ["FakeAWS"]
@@ -41,6 +42,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Answer = tuple[int, str, bytes]
+Going = TypeVar("Going", bound=Replacement)
 
 FIRST = "0123456789012345678"
 """The number of the first revision of a service."""
@@ -82,7 +84,7 @@ class FakeAWS:
         self.deployments: list[FakeDeployment] = []
         self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
-        self._rollouts: list[FakeRollout] = []
+        self._rollouts: list[Replacement] = []
         self._faults = Faults(clock)
         self._former: dict[str, dict[str, Any]] = {}
         """The last answer to each request that was neither old nor distorted."""
@@ -239,10 +241,17 @@ class FakeAWS:
         `serve` serves, and with `advance`.
         """
         with self._lock:
-            rollout = FakeRollout(self, service, **options)
-            self._rollouts.append(rollout)
-            rollout.advance()
-        return rollout
+            return self._begin(FakeRollout(self, service, **options))
+
+    def shift(self, service: FakeService, strategy: Strategy = STRATEGIES["blue-green"], **options: Any) -> FakeShift:
+        """Begin a blue/green, linear or canary deployment, which then goes on as `roll` does; see `FakeShift`."""
+        with self._lock:
+            return self._begin(FakeShift(self, service, strategy, **options))
+
+    def _begin(self, replacement: Going) -> Going:
+        self._rollouts.append(replacement)
+        replacement.advance()
+        return replacement
 
     def advance(self) -> None:
         """Advance the deployments, or the recording, to the clock."""
@@ -350,7 +359,7 @@ class FakeAWS:
             result = elbv2.answer(request, self.groups)
         elif api == "secretsmanager":
             result = secrets.answer(action, request, self.secrets)
-        elif "ServiceDeployments" in action or "ServiceRevisions" in action:
+        elif "ServiceDeployment" in action or "ServiceRevisions" in action:
             result = deployments.answer(action, request, self.deployments, self.services)
         else:
             result = ecs.answer(action, request, self.services, self.tasks)

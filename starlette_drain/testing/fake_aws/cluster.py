@@ -222,6 +222,7 @@ class FakeTask:
         definition: Which revision of the task definition it runs.
         stop_code: Why it was, or is being, stopped, as DescribeTasks shows it.
         protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
+        is_alternate: Whether it is registered with the second group of each pair.
     """
 
     id: str
@@ -241,6 +242,7 @@ class FakeTask:
     definition: int = 1
     stop_code: str | None = None
     protected_until: float | None = None
+    is_alternate: bool = False
 
     @property
     def arn(self) -> str:
@@ -278,13 +280,14 @@ class FakeTask:
     def targets(self) -> Iterator[tuple[FakeTargetGroup, str, int]]:
         """Yield the group, the id and the port of every target that ECS makes of the task."""
         for each in self.registrations:
-            if each.group.target_type == "instance":
-                is_udp = each.group.protocol in ("UDP", "QUIC")
+            group = (each.alternate if self.is_alternate else None) or each.group
+            if group.target_type == "instance":
+                is_udp = group.protocol in ("UDP", "QUIC")
                 port = self.udp_ports.get(each.port, each.port) if is_udp else self.host_port(each.port)
-                yield each.group, self.instance_id or "", port
+                yield group, self.instance_id or "", port
             else:
                 ipv6 = self.ipv6_addresses[:1] if not self.addresses else ()
-                yield each.group, (*self.addresses[:1], *ipv6)[0], each.port
+                yield group, (*self.addresses[:1], *ipv6)[0], each.port
 
     def host_port(self, port: int) -> int:
         """Return the port of the host that leads to *port*, for TCP and IPv4."""

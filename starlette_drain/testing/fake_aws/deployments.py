@@ -8,7 +8,7 @@ from typing import Any
 from starlette_drain.testing.fake_aws.cluster import ACCOUNT, REGION, FakeRevision, FakeService
 from starlette_drain.testing.fake_aws.faults import ApiError
 
-__all__ = ["FakeDeployment", "answer"]
+__all__ = ["FakeDeployment", "FakeHook", "answer"]
 
 STAGES = (
     "RECONCILE_SERVICE",
@@ -25,9 +25,39 @@ STAGES = (
 
 
 @dataclass(slots=True)
+class FakeHook:
+    """
+    A PAUSE hook that holds a deployment.
+
+    Attributes:
+        expires_at: When it times out, in seconds since 1970.
+        action: What then happens, or what was asked for.
+        status: One of the statuses of AWS.
+        id: Its id.
+    """
+
+    expires_at: float
+    action: str = "ROLLBACK"
+    status: str = "AWAITING_ACTION"
+    id: str = "hook-1"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it holds the deployment no more."""
+        return self.status != "AWAITING_ACTION"
+
+    def record(self) -> dict[str, Any]:
+        """Return it as DescribeServiceDeployments shows it."""
+        shown = {"hookId": self.id, "targetType": "PAUSE", "status": self.status, "timeoutAction": self.action}
+        return {**shown, "expiresAt": self.expires_at}
+
+
+@dataclass(slots=True)
 class FakeDeployment:
     """
-    A deployment from one revision to another. A test sets its `stage` and `status`.
+    A deployment from one revision to another.
+
+    That of `FakeAWS.shift` goes on by itself; otherwise a test sets its `stage` and `status`.
 
     Attributes:
         source: The revision that serves at its beginning.
@@ -37,15 +67,21 @@ class FakeDeployment:
         bake: Minutes.
         stage: One of the stages of AWS; ``None`` while it is pending.
         status: One of the statuses of AWS.
+        steps: Percent of the traffic, and seconds, of each step before all of it is shifted.
+        percent: Part of the traffic that the new revision gets; ``None`` where the stage decides.
+        hook: The PAUSE hook that holds it.
     """
 
     source: FakeRevision
     target: FakeRevision
     number: str
     strategy: str = "BLUE_GREEN"
-    bake: int | None = 60
+    bake: float | None = 60
     stage: str | None = "SCALE_UP"
     status: str = "IN_PROGRESS"
+    steps: tuple[tuple[float, float], ...] = ()
+    percent: float | None = None
+    hook: FakeHook | None = None
 
     @property
     def service(self) -> FakeService:
@@ -75,6 +111,7 @@ class FakeDeployment:
         record = self.brief()
         del record["targetServiceRevisionArn"]
         shifted = self.stage in STAGES[STAGES.index("POST_PRODUCTION_TRAFFIC_SHIFT") :] and self.status == "IN_PROGRESS"
+        percent = self.percent if self.percent is not None else 100.0 if shifted else 0.0
         configuration: dict[str, Any] = {
             "maximumPercent": 200,
             "minimumHealthyPercent": 100,
@@ -83,17 +120,21 @@ class FakeDeployment:
         if self.bake is not None:
             configuration["bakeTimeInMinutes"] = self.bake
         if self.strategy == "CANARY":
-            configuration["canaryConfiguration"] = {"canaryPercent": 5.0, "canaryBakeTimeInMinutes": 10}
+            first, seconds = self.steps[0] if self.steps else (5.0, 600.0)
+            configuration["canaryConfiguration"] = {"canaryPercent": first, "canaryBakeTimeInMinutes": seconds / 60}
         if self.strategy == "LINEAR":
-            configuration["linearConfiguration"] = {"stepPercent": 10.0, "stepBakeTimeInMinutes": 6}
+            first, seconds = self.steps[0] if self.steps else (10.0, 360.0)
+            configuration["linearConfiguration"] = {"stepPercent": first, "stepBakeTimeInMinutes": seconds / 60}
         record |= {
             "updatedAt": record["createdAt"],
-            "sourceServiceRevisions": [_summary(self.source, 0.0 if shifted else 100.0)],
-            "targetServiceRevision": _summary(self.target, 100.0 if shifted else 0.0),
+            "sourceServiceRevisions": [_summary(self.source, 100.0 - percent)],
+            "targetServiceRevision": _summary(self.target, percent),
             "deploymentConfiguration": configuration,
         }
         if self.stage:
             record["lifecycleStage"] = self.stage
+        if self.hook:
+            record["lifecycleHookDetails"] = [self.hook.record()]
         if self.status.startswith("ROLLBACK"):
             record["rollback"] = {"reason": "asked for", "serviceRevisionArn": self.source.arn}
         return record
@@ -121,7 +162,20 @@ def answer(
         case "DescribeServiceRevisions":
             known = {each.arn: each.record() for service in services for each in service.revisions}
             return _found(request.get("serviceRevisionArns") or (), known, "serviceRevisions")
+        case "ContinueServiceDeployment":
+            return _continue(request, {each.arn: each for each in deployments})
     raise ApiError("InvalidAction", f"FakeAWS does not speak {action}")
+
+
+def _continue(request: Mapping[str, Any], deployments: Mapping[str, FakeDeployment]) -> dict[str, Any]:
+    deployment = deployments.get(str(request.get("serviceDeploymentArn")))
+    if deployment is None:
+        raise ApiError("ServiceDeploymentNotFoundException", "Service deployment not found.")
+    hook, action = deployment.hook, request.get("action") or "CONTINUE"
+    if hook is None or hook.is_over or request.get("hookId") != hook.id or action not in ("CONTINUE", "ROLLBACK"):
+        raise ApiError("InvalidParameterException", "The lifecycle hook is not awaiting an action.")
+    hook.status, hook.action = "SUCCEEDED", action
+    return {"serviceDeploymentArn": deployment.arn}
 
 
 def _found(wanted: Iterable[str], known: Mapping[str, Any], key: str) -> dict[str, Any]:

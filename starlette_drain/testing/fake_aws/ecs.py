@@ -33,6 +33,8 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
         case "ListTasks":
             wanted = request.get("desiredStatus", "RUNNING")
             found = [each for each in tasks if each.desired_status == wanted]
+            if starter := request.get("startedBy"):
+                found = [each for each in found if each.started_by == starter]
             if name := request.get("serviceName"):
                 found = [each for each in found if each.service and name in (each.service.name, each.service.arn)]
             return {"taskArns": [each.arn for each in found]}

@@ -1,46 +1,32 @@
-# The life of a task in a rolling deployment, as ECS shows it:
+# The life of a task in a deployment, as ECS shows it:
 #
 #   new   PENDING ──(start_up)──> RUNNING, registered ──(initial)──> healthy
 #   old   RUNNING ──> DEACTIVATING, deregistered ──(delay)──> SIGTERM, STOPPING ──(it ends, or stop_timeout)──> STOPPED
 #
-# How many start and go at a time is the scheduler's: see scheduler.py. A task that is DEACTIVATING does not count any
-# more, so a deployment at less than 200 % takes out the next ones while the former drain.
-"""A rolling deployment that goes on by itself."""
+# How many start and go at a time in a rolling deployment is the scheduler's: see scheduler.py. A task that is
+# DEACTIVATING does not count any more, so a deployment at less than 200 % takes out the next ones while the former
+# drain. Where traffic is shifted, all new tasks start at once, and all old ones go at the end: see strategy.py.
+"""Deployments that go on by themselves."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette_drain.testing.fake_aws.cluster import FakeService, FakeTask
+from starlette_drain.testing.fake_aws.deployments import FakeHook
 from starlette_drain.testing.fake_aws.scheduler import Limits
+from starlette_drain.testing.fake_aws.strategy import PAUSED, Stage, Strategy
 
 if TYPE_CHECKING:
     from starlette_drain.testing.fake_aws.app import FakeAWS
 
-__all__ = ["FakeRollout"]
+__all__ = ["FakeRollout", "FakeShift"]
 
 STOP_TIMEOUT = 30.0
 
 
-class FakeRollout:
-    """
-    Replaces the tasks that a service has by new ones, on FakeAWS's clock.
-
-    Several may go on at the same time: the next one replaces the new tasks of the first while its old ones drain, as
-    early success criteria with deferred clean-up allow.
-
-    Attributes:
-        old: Those that are replaced.
-        new: Those that take their place.
-        stopped: When each of the old ones was told to stop, by its id, on FakeAWS's clock.
-
-    Args:
-        fake: The FakeAWS that it belongs to.
-        service: Whose percentages decide how many go at a time.
-        start_up: Seconds from the start of a task until it runs.
-        make: Makes a new task; by default one like those of `FakeAWS.add_task`, with an address of its own.
-        on_stop: Called with each old task when it is told to stop: what SIGTERM is to a process. It then ends by itself
-            where this returns true; otherwise `end` must be called, or its stop timeout ends it.
-    """
+class Replacement:
+    """Replaces the tasks that a service has by new ones, on FakeAWS's clock; see `FakeRollout`."""
 
     def __init__(
         self,
@@ -59,8 +45,6 @@ class FakeRollout:
         self._start_up = start_up
         self._make = make or self._make_task
         self._on_stop = on_stop
-        self._limits = Limits(service.min_percent, service.max_percent)
-        self._limits.check(len(self.old))
         self._proved: set[str] = set()
         """The new tasks that have been healthy; a later deployment may have taken them out again."""
         self._ready: dict[str, float] = {}
@@ -76,31 +60,41 @@ class FakeRollout:
         """Whether all new tasks are healthy, which may be enough: the old ones are cleaned up later."""
         return len(self._proved) == len(self.old)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens."""
+        return self.is_complete and len(self.stopped) == len(self.old)
+
     def advance(self) -> None:
         """Go on to where the clock is."""
-        if self.is_complete and len(self.stopped) == len(self.old):
+        if self.is_over:
             return
         now = self._fake.clock()
         for task in self.new:
             if task.last_status == "PENDING" and now >= self._ready[task.id]:
                 task.last_status = "RUNNING"
                 self._fake.register(task)
-        for task in self.old:
+        for task in (*self.old, *(each for each in self.new if each.id in self._leaves)):
             self._let_go(task, now)
         self._proved.update(each.id for each in self.new if each.last_status == "RUNNING" and self._is_healthy(each))
-        running, proved = [each for each in self.old if each.last_status == "RUNNING"], len(self._proved)
-        step = self._limits.step(len(self.old), old=len(running), new=proved, starting=len(self.new) - proved)
-        for task in running[: step.stop]:
-            self._fake.deactivate(task)
-            self._leaves[task.id] = now + max((group.delay for group, _, _ in task.targets()), default=0.0)
-        for _ in range(step.start):
-            task = self._make()
-            task.last_status, self._ready[task.id] = "PENDING", now + self._start_up
-            self.new.append(task)
+        self._step(now)
 
     def end(self, task: FakeTask) -> None:
-        """Take note that the process of an old task has ended."""
+        """Take note that the process of a task has ended."""
         task.last_status = "STOPPED"
+
+    def _step(self, now: float) -> None:
+        """Start and take out what is due."""
+        raise NotImplementedError
+
+    def _start(self, now: float) -> None:
+        task = self._make()
+        task.last_status, self._ready[task.id] = "PENDING", now + self._start_up
+        self.new.append(task)
+
+    def _take_out(self, task: FakeTask, now: float) -> None:
+        self._fake.deactivate(task)
+        self._leaves[task.id] = now + max((group.delay for group, _, _ in task.targets()), default=0.0)
 
     def _let_go(self, task: FakeTask, now: float) -> None:
         if task.last_status == "DEACTIVATING" and now >= self._leaves.get(task.id, now):
@@ -124,3 +118,111 @@ class FakeRollout:
             number = len(self._fake.tasks) + 5
             options["addresses"] = (f"10.0.{number // 250}.{number % 250}",)
         return self._fake.add_task(self.service, register=False, **options)
+
+
+class FakeRollout(Replacement):
+    """
+    A rolling deployment; the percentages of the service decide how many tasks go at a time.
+
+    Several may go on at the same time: the next one replaces the new tasks of the first while its old ones drain, as
+    early success criteria with deferred clean-up allow.
+
+    Attributes:
+        old: The tasks that are replaced.
+        new: Those that take their place.
+        stopped: When each of the old ones was told to stop, by its id, on FakeAWS's clock.
+
+    Args:
+        fake: The FakeAWS that it belongs to.
+        service: Whose tasks.
+        **options: ``start_up`` (30 s until a new task runs), ``make`` (makes a new task), and ``on_stop``: called with
+            each old task when it is told to stop, which is what SIGTERM is to a process. The task then ends by itself
+            where this returns true; otherwise `end` must be called, or its stop timeout ends it.
+    """
+
+    def __init__(self, fake: "FakeAWS", service: FakeService, **options: Any) -> None:
+        super().__init__(fake, service, **options)
+        self._limits = Limits(service.min_percent, service.max_percent)
+        self._limits.check(len(self.old))
+
+    def _step(self, now: float) -> None:
+        running, proved = [each for each in self.old if each.last_status == "RUNNING"], len(self._proved)
+        step = self._limits.step(len(self.old), old=len(running), new=proved, starting=len(self.new) - proved)
+        for task in running[: step.stop]:
+            self._take_out(task, now)
+        for _ in range(step.start):
+            self._start(now)
+
+
+class FakeShift(Replacement):
+    """
+    A blue/green, linear or canary deployment: traffic shifts to the new tasks, then all old ones go together.
+
+    A PAUSE hook holds it until ContinueServiceDeployment, or rolls it back when its time is over.
+
+    Attributes:
+        deployment: What the API shows of it.
+
+    Args:
+        fake: The FakeAWS that it belongs to.
+        service: Whose tasks. The new ones are registered with the other group of a pair where there is one.
+        strategy: Its stages.
+        **options: As of `FakeRollout`.
+    """
+
+    def __init__(self, fake: "FakeAWS", service: FakeService, strategy: Strategy, **options: Any) -> None:
+        super().__init__(fake, service, **options)
+        self.deployment = fake.deploy(service, strategy=strategy.name, bake=strategy.bake / 60, steps=strategy.steps)
+        self._stages = strategy.stages()
+        self._until = math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens."""
+        status = self.deployment.status
+        return status == "SUCCESSFUL" or (
+            status == "ROLLBACK_SUCCESSFUL" and all(each.last_status == "STOPPED" for each in self.new)
+        )
+
+    def _step(self, now: float) -> None:
+        deployment = self.deployment
+        if deployment.status != "IN_PROGRESS":
+            return
+        if not self.new:
+            for _ in self.old:
+                self._start(now)
+        if self.is_complete:
+            deployment.status, self.service.starts = "SUCCESSFUL", deployment.target
+        elif self.is_early_success and deployment.stage == "SCALE_UP":
+            self._until = now
+        if (hook := deployment.hook) is not None and hook.status == "AWAITING_ACTION" and now >= self._until:
+            hook.status = "TIMED_OUT"
+        if hook is not None and hook.is_over:
+            deployment.hook, self._until = None, now
+            if hook.action == "ROLLBACK":
+                self._roll_back(now)
+                return
+        while now >= self._until:
+            self._enter(next(self._stages, None), now)
+
+    def _enter(self, stage: Stage | None, now: float) -> None:
+        deployment = self.deployment
+        if stage is None:
+            deployment.stage, self._until = "CLEAN_UP", math.inf
+            for task in self.old:
+                self._take_out(task, now)
+            return
+        deployment.stage, deployment.percent, self._until = stage.name, stage.percent, now + stage.seconds
+        if stage.name == PAUSED and stage.seconds:
+            deployment.hook = FakeHook(self._fake.wall_clock() + stage.seconds)
+
+    def _roll_back(self, now: float) -> None:
+        self.deployment.status, self.deployment.percent = "ROLLBACK_SUCCESSFUL", 0.0
+        for task in self.new:
+            self._take_out(task, now)
+
+    def _make_task(self) -> FakeTask:
+        task = super()._make_task()
+        task.started_by, task.definition = self.deployment.target.started_by, self.deployment.target.definition
+        task.is_alternate = not self.old[0].is_alternate
+        return task

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BAKE_TIME", "DELAY", "LONGEST_DELAY", "LONGEST_STOP", "Allowance"]
+__all__ = ["BAKE_TIME", "DELAY", "LONGEST_DELAY", "LONGEST_STOP", "PAUSE", "Allowance"]
 
 LONGEST_DELAY = 3600.0
 """Seconds: no deregistration delay is longer."""
@@ -22,7 +22,7 @@ class Allowance:
     Attributes:
         name: In a word or two.
         setting: What sets it.
-        longest: Seconds, at the most.
+        longest: Seconds, at most.
         step: Seconds in one unit of the setting.
         unit: How the setting's unit is written; empty where its name says it.
     """
@@ -41,3 +41,5 @@ class Allowance:
 DELAY = Allowance("delay", "the deregistration delay", LONGEST_DELAY, unit=" s")
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html
 BAKE_TIME = Allowance("bake time", "bakeTimeInMinutes", LONGEST_BAKE, step=60.0)
+PAUSE = Allowance("pause", "the PAUSE hook", LONGEST_DELAY, step=60.0, unit=" minutes")
+"""The drains in it are started by hand, and such a drain takes an hour at most."""

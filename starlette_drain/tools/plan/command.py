@@ -15,8 +15,9 @@ from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warn
 from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval, is_too_slow
 from starlette_drain.aws.options import AwsSettings
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES, Strategy
 from starlette_drain.tools.drawing import PlotNotPossible
-from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY
+from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY, PAUSE
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.crash import LONGEST as PLAYED
 from starlette_drain.tools.plan.crash import Crash, Returns, play
@@ -24,7 +25,6 @@ from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deploymen
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
-from starlette_drain.tools.plan.strategy import STRATEGIES, Strategy
 from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet
 from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
 
@@ -90,11 +90,17 @@ class Asked:
 
     fleet: Fleet
     strategy: Strategy
+    delay: float
     settings: AwsSettings
     clients: str
     accepts: float | None
     wish: float | None
     seed: int
+
+    @property
+    def seconds(self) -> float:
+        """How long a deployment takes, from the start of the first new task until the last old one has gone."""
+        return self.fleet.worst.deployment.seconds + self.strategy.seconds + self.delay
 
 
 @click.command()
@@ -278,6 +284,9 @@ def _tell(move: Move, *, as_json: bool) -> int:
 def _asked(given: dict[str, Any]) -> Asked:
     settings = AwsSettings(**{name: given[name] for name in OPTIONS if given[name] is not None})
     strategy = STRATEGIES[given["strategy"]].with_times(given["bake"], given["pause"], is_network=given["nlb"])
+    if given["next_after"] is not None and strategy.is_shifting:
+        msg = "--next-after goes with --strategy rolling only: no other deployment ends before its old tasks"
+        raise click.UsageError(msg)
     deployment = Deployment(
         given["tasks"],
         given["min_percent"],
@@ -286,22 +295,29 @@ def _asked(given: dict[str, Any]) -> Asked:
         given["start_up"] or START_UP,
         given["next_after"],
     )
-    bakes = strategy.is_shifting and strategy.rest > 0 and "service-deployment" in settings.sources
+    early = max(DEPLOYMENT_LAG, settings.poll_interval)
+    seconds, allowance, noticed = given["delay"], DELAY, _task_state_lag(settings, deployment, given)
+    if strategy.bake > 0 and "service-deployment" in settings.sources:
+        seconds, allowance, noticed = strategy.bake, BAKE_TIME, early
+    elif strategy.pause > 0:
+        seconds, allowance, noticed = min(strategy.pause, PAUSE.longest), PAUSE, early
     fleet = Fleet(
         deployment,
         given["sessions"],
-        strategy.rest if bakes else given["delay"],
+        seconds,
         settings.margin,
         settings.poll_interval,
         settings.poll_share,
         window=settings.window,
-        noticed=max(DEPLOYMENT_LAG, settings.poll_interval) if bakes else _task_state_lag(settings, deployment, given),
-        allowance=BAKE_TIME if bakes else DELAY,
+        noticed=noticed,
+        allowance=allowance,
         start_delay=settings.start_delay,
         stands_in=settings.has_stand_in,
         start_ups=() if given["start_up"] or strategy.is_shifting or not deployment.can_begin else START_UPS,
     )
-    return Asked(fleet, strategy, settings, given["clients"], given["accepts"], given["wish"], given["seed"])
+    return Asked(
+        fleet, strategy, given["delay"], settings, given["clients"], given["accepts"], given["wish"], given["seed"]
+    )
 
 
 def _task_state_lag(settings: AwsSettings, deployment: Deployment, given: dict[str, Any]) -> float | None:
@@ -391,7 +407,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("asked twice or more", f"{course.shed_twice:,} (came back to a task that was to follow)"),
         ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at the most"),
         ("all back after", f"{course.seconds:,.0f} s"),
-        ("a deployment takes", f"{asked.strategy.seconds(plan, fleet.delay) / 60:,.0f} minutes"),
+        ("a deployment takes", f"{asked.seconds / 60:,.0f} minutes"),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
 
@@ -441,7 +457,7 @@ def _plain(asked: Asked, course: Course, without: Course, troubles: list[str]) -
         "away_without": round(without.away, 3),
         "closes": [round(each, 3) for each in course.closes],
         "arrivals": [round(each, 3) for each in course.arrivals],
-        "seconds_of_a_deployment": round(asked.strategy.seconds(plan, fleet.delay), 3),
+        "seconds_of_a_deployment": round(asked.seconds, 3),
         "remedies": asked.fleet.remedies(wish) if wish is not None and fleet.rate > wish else [],
         "troubles": troubles,
     }

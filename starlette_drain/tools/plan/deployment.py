@@ -69,6 +69,13 @@ class Deployment:
         return tuple(sorted(gone, key=lambda each: each.leaves_at))
 
     @property
+    def seconds(self) -> float:
+        """How long it takes from the start of the first new task until the last old one is taken out."""
+        first = min((each.serves_from for each in self.cohorts if each.serves_from >= 0), default=0.0)
+        last = max((each.leaves_at for each in self.leaving), default=0.0)
+        return self.start_up - first + last
+
+    @property
     def batches(self) -> int:
         """How many times tasks are taken out."""
         return len({each.leaves_at for each in self.leaving})

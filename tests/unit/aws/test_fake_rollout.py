@@ -5,7 +5,10 @@ import math
 import pytest
 
 from starlette_drain.testing import FakeAWS
+from starlette_drain.testing.fake_aws.deployments import answer
+from starlette_drain.testing.fake_aws.faults import ApiError
 from starlette_drain.testing.fake_aws.scheduler import Cohort, Limits, Step, roll, swap
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES
 
 
 @pytest.mark.parametrize(
@@ -147,15 +150,82 @@ def test_what_denies_every_call_spares_the_endpoints_of_the_task():
     assert fake._faults.strike("metadata", "task") is not None
 
 
-@pytest.mark.parametrize(("tasks", "percents"), [(8, (100, 125)), (8, (50, 100)), (6, (100, 200)), (5, (60, 150))])
-def test_what_is_worked_out_is_what_happens(clock, tasks, percents):
-    """The tasks of a deployment on FakeAWS are deregistered at the moments that `plan` and `doctor` reckon with."""
+def shift(fake, clock, *, pair=False, pause=0.0, **times):
+    """Begin a canary deployment of two tasks, let the new ones come up, and return it."""
+    service = service_of(fake, 2)
+    if pair:
+        service.registrations[0].alternate = fake.add_target_group("green", delay=300)
+        service.revisions[0].registrations = tuple(service.registrations)
+    strategy = STRATEGIES["canary"].with_times(times.get("bake", 5), pause, is_network=False)
+    going = fake.shift(service, strategy, start_up=30.0)
+    run(fake, clock, 31)
+    return going
+
+
+def weights(going):
+    """Return the part of the traffic that the old and the new revision get, as the API shows it."""
+    record = going.deployment.record()
+    both = (*record["sourceServiceRevisions"], record["targetServiceRevision"])
+    return [each["requestedProductionTrafficWeight"] for each in both]
+
+
+def test_a_canary_goes_through_its_stages(clock):
+    """New tasks in the other group of the pair, 5 % for ten minutes, the bake time, and all old tasks together."""
     fake = FakeAWS(clock=clock)
-    least, most = percents
-    rollout = fake.roll(service_of(fake, tasks, min_percent=least, max_percent=most), start_up=30.0)
+    going = shift(fake, clock, pair=True)
+    blue, green = fake.groups.values()
+    assert [len(blue.listed()), len(green.listed())] == [2, 2]
+    assert (going.deployment.stage, weights(going)) == ("PRODUCTION_TRAFFIC_SHIFT", [95.0, 5.0])
+    run(fake, clock, 600)
+    assert (going.deployment.stage, weights(going)) == ("BAKE_TIME", [0.0, 100.0])
+    assert {each.last_status for each in going.old} == {"RUNNING"}
+    run(fake, clock, 300)
+    assert (going.deployment.stage, going.deployment.status) == ("CLEAN_UP", "IN_PROGRESS")
+    assert {health.state for _, _, health in blue.described(())} == {"draining"}
+    run(fake, clock, 301)
+    assert going.deployment.status == "SUCCESSFUL"
+    assert going.is_complete
+    task = fake.add_task(going.service, register=False)
+    assert task.started_by == going.deployment.target.started_by
+
+
+def order(fake, going, action):
+    """Return the answer to ContinueServiceDeployment."""
+    (hook,) = going.deployment.record()["lifecycleHookDetails"]
+    assert (hook["status"], hook["targetType"]) == ("AWAITING_ACTION", "PAUSE")
+    request = {"serviceDeploymentArn": going.deployment.arn, "hookId": hook["hookId"], "action": action}
+    return answer("ContinueServiceDeployment", request, fake.deployments, fake.services)
+
+
+def test_a_pause_hook_holds_a_deployment_until_it_is_continued(clock):
+    """However long the bake time is, it begins then; a hook that is not paused takes no order."""
+    fake = FakeAWS(clock=clock)
+    going = shift(fake, clock, pause=60)
+    run(fake, clock, 600 + 1800)
+    assert going.deployment.stage == "POST_PRODUCTION_TRAFFIC_SHIFT"
+    assert order(fake, going, "CONTINUE") == {"serviceDeploymentArn": going.deployment.arn}
+    with pytest.raises(ApiError, match="not awaiting"):
+        answer(
+            "ContinueServiceDeployment",
+            {"serviceDeploymentArn": going.deployment.arn, "hookId": "hook-1"},
+            fake.deployments,
+            fake.services,
+        )
+    run(fake, clock, 10)
+    assert going.deployment.stage == "BAKE_TIME"
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_pause_hook_that_is_rolled_back_or_times_out(clock, is_asked):
+    """The new tasks go, the old ones stay, and the traffic is theirs."""
+    fake = FakeAWS(clock=clock)
+    going = shift(fake, clock, pause=60)
     run(fake, clock, 700)
-    assert rollout.is_complete
-    happened = sorted(moment - 300.0 for moment in rollout.stopped.values())
-    plan = roll([Cohort(tasks)], Limits(least, most), start_up=30.0)
-    reckoned = sorted(each.leaves_at for each in plan for _ in range(each.tasks) if each.leaves_at < math.inf)
-    assert happened == pytest.approx(reckoned, abs=1.5)
+    if is_asked:
+        order(fake, going, "ROLLBACK")
+    run(fake, clock, 10 if is_asked else 3600, step=5.0)
+    assert (going.deployment.status, weights(going)) == ("ROLLBACK_SUCCESSFUL", [100.0, 0.0])
+    run(fake, clock, 400)
+    assert {each.last_status for each in going.new} == {"STOPPED"}
+    assert {each.last_status for each in going.old} == {"RUNNING"}
+    assert going.is_over

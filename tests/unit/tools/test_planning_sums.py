@@ -348,11 +348,50 @@ def test_how_long_a_deployment_takes(capsys, given, minutes):
     assert f"a deployment takes   {minutes} minutes" in capsys.readouterr().out
 
 
-def test_the_sheds_may_take_the_bake_time_and_a_pause(capsys):
-    """Where tasks watch the deployment, a blue/green one gives its bake time, and as long as a PAUSE hook takes."""
-    given = ["--blue-green", "--bake", "10", "--pause", "50", "--sources", "target-health,service-deployment"]
-    assert main(["plan", "--sessions", "1000", *given]) == 0
-    assert "of the bake time of 3600 s" in capsys.readouterr().out
+WATCHED = ("--sources", "target-health,service-deployment")
+
+
+@pytest.mark.parametrize(
+    ("given", "time"),
+    [
+        (["--bake", "10", "--pause", "50"], "of the pause of 3000 s"),
+        (["--bake", "10", "--pause", "50", *WATCHED], "of the bake time of 600 s"),
+        (["--pause", "50", *WATCHED], "of the pause of 3000 s"),
+        (["--pause", "600"], "of the pause of 3600 s"),
+        (["--bake", "10"], "of the delay of 300 s"),
+    ],
+)
+def test_sessions_may_leave_before_the_delay(capsys, given, time):
+    """Tasks that watch the deployment take its bake time; in a PAUSE hook drains by hand take an hour at most."""
+    assert main(["plan", "--blue-green", "--sessions", "1000", *given]) == 0
+    assert time in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wish", [1, 2])
+def test_a_longer_pause_is_a_remedy(capsys, wish):
+    """It is told in minutes, and keeps the peak; where an hour is too short, that is told."""
+    given = ["plan", "--blue-green", "--sessions", "500", "--wish", str(wish), "--json", "--pause"]
+    assert main([*given, "5"]) == 1
+    (remedy,) = json.loads(capsys.readouterr().out)["remedies"]
+    if wish == 1:
+        assert remedy == "run more tasks with fewer sessions each: the PAUSE hook can be no longer"
+        return
+    assert remedy == "set the PAUSE hook to 34 minutes"
+    assert main([*given, "34"]) == 0
+    assert json.loads(capsys.readouterr().out)["even_rate"] <= wish
+
+
+def test_the_delay_comes_after_the_bake_time(capsys):
+    """Where tasks leave in the bake time ECS still waits out the deregistration delay."""
+    given = ["--blue-green", "--bake", "60", *WATCHED, "--start-up", "60"]
+    assert main(["plan", "--sessions", "10", *given]) == 0
+    assert "a deployment takes   66 minutes" in capsys.readouterr().out
+
+
+def test_only_a_rolling_deployment_overlaps_with_the_next(capsys):
+    """Early success criteria are for rolling deployments: a plan with another one is refused."""
+    assert main(["plan", "--blue-green", "--next-after", "60"]) == 2
+    assert "--next-after goes with --strategy rolling only" in capsys.readouterr().err
 
 
 def test_a_picture_without_matplotlib(capsys, monkeypatch):
