@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from itertools import count
+from math import gcd
 from pathlib import Path
 
 from example_app.ports import find_port
@@ -13,7 +14,8 @@ from example_app.rollout.events import Events
 from example_app.rollout.scenarios import Scenario
 from example_app.rollout.tasks import ADMIN_TOKEN, Task, uvicorn_command
 from example_app.rollout.times import Times
-from starlette_drain.testing import FakeAWS, FakeEndpoint
+from starlette_drain.testing import FakeAWS, FakeDeployment, FakeEndpoint, FakeRegistration
+from starlette_drain.testing.fake_aws.strategy import PAUSED, STRATEGIES, Stage, Strategy
 
 __all__ = ["Cluster"]
 
@@ -50,6 +52,8 @@ class Cluster:
         events: Events,
         results: Path,
         routing: Rule = "round-robin",
+        strategy: Strategy = STRATEGIES["rolling"],
+        sources: str = "target-health",
     ) -> None:
         self.scenario = scenario
         self.times = times
@@ -62,13 +66,24 @@ class Cluster:
         self._results = results
         self._numbers = count(1)
         self._ports: set[int] = {balancer.port}
-        self._routed: list[tuple[str, int]] = []
-        self._watching: list[asyncio.Task[None]] = []
-        self._service = aws.add_service(
-            "devices", delay=times.delay, target_type="instance", initial=times.initial, port=8000
-        )
-        self._group = self._service.registrations[0].group
-        self._group.attributes["load_balancing.algorithm.type"] = ALGORITHMS[routing]
+        self._routed: dict[tuple[str, int], int] = {}
+        """What the balancer was told: the weight of each healthy target."""
+        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._sources = sources
+        self._deployment: FakeDeployment | None = None
+        protocol = "TCP" if strategy.is_network else "HTTP"
+        self._groups = [
+            aws.add_target_group(
+                name, delay=times.delay, target_type="instance", initial=times.initial, protocol=protocol
+            )
+            for name in (("devices", "devices-2") if strategy.is_shifting else ("devices",))
+        ]
+        if not strategy.is_network:
+            for each in self._groups:
+                each.attributes["load_balancing.algorithm.type"] = ALGORITHMS[routing]
+        self._weights = [1, 0][: len(self._groups)]
+        registration = FakeRegistration(self._groups[0], "app", 8000, next(iter(self._groups[1:]), None))
+        self._service = aws.add_service("devices", registrations=[registration])
 
     async def follow(self) -> None:
         """
@@ -78,11 +93,15 @@ class Cluster:
             RuntimeError, OSError: If the balancer does not obey; nothing that is registered is ever reached then.
         """
         while True:
-            states = self._group.described(())
-            healthy = sorted(("127.0.0.1", port) for _, port, health in states if health.state == "healthy")
-            if healthy != self._routed:
-                await self.balancer.route_to(healthy)
-                self._routed = healthy  # not before: `register` waits for it
+            weights = {
+                ("127.0.0.1", port): weight
+                for group, weight in zip(self._groups, self._weights, strict=True)
+                for _, port, health in group.described(())
+                if health.state == "healthy"
+            }
+            if weights != self._routed:
+                await self.balancer.route_to(weights)
+                self._routed = weights  # not before: `register` waits for it
             await asyncio.sleep(FOLLOW_EVERY)
 
     async def start(self) -> Task:
@@ -98,7 +117,10 @@ class Cluster:
             host_ports={8000: port},
             instance_id="i-0123456789abcdef0",
         )
-        environment = self._endpoint.environment(record) | self.times.environment() | {"DRAIN_ADMIN_TOKEN": ADMIN_TOKEN}
+        if self._deployment:
+            record.started_by, record.is_alternate = self._deployment.target.started_by, True
+        environment = self._endpoint.environment(record) | self.times.environment()
+        environment |= {"DRAIN_ADMIN_TOKEN": ADMIN_TOKEN, "DRAIN_SOURCES": self._sources}
         environment |= self.scenario.environment
         log = self._results / f"{name}.log"
         command = uvicorn_command(self.scenario.app, port)
@@ -118,8 +140,36 @@ class Cluster:
     async def deregister(self, task: Task) -> None:
         """Begin to take its target out, and watch what the task makes of it."""
         self.aws.deactivate(task.record)
-        if self.scenario.drains:
-            self._watching.append(asyncio.create_task(self._watch(task)))
+        self._begin_to_watch(task)
+
+    async def begin_shift(self, strategy: Strategy) -> None:
+        """Begin a deployment to a new revision, whose tasks the second group of the pair gets."""
+        bake = strategy.bake * self.times.scale / 60
+        self._deployment = self.aws.deploy(self._service, strategy=strategy.name, bake=bake, steps=strategy.steps)
+
+    async def enter(self, stage: Stage, old: Sequence[Task]) -> None:
+        """Let the balancer follow the weights, and watch the old tasks once they get nothing new."""
+        if self._deployment:
+            self._deployment.stage, self._deployment.percent = stage.name, stage.percent
+        new = round(stage.percent)
+        self._weights = [each // gcd(new, 100) for each in (100 - new, new)]
+        if stage.name == PAUSED and self.times.ecs_rest:
+            self.events.note("shifted")
+            for task in old:
+                self._begin_to_watch(task)
+
+    async def pause(self, old: Sequence[Task], seconds: float) -> None:
+        """Do what docs/deploying-on-ecs.md does while a hook holds the deployment: drain the old tasks, then go on."""
+        window = max(seconds / 2, seconds - self.times.margin - 2 * ASK_EVERY)
+        try:
+            async with asyncio.timeout(seconds):
+                for task in old:
+                    await task.post("/drain", {"window": window, "reason": "replaced", "taken_out": True})
+                for task in old:
+                    while ((await task.get("/drain")) or {}).get("state") != "drained":  # noqa: ASYNC110
+                        await asyncio.sleep(ASK_EVERY)
+        except TimeoutError:
+            self.events.note("fault", "the pause is over, and not all old tasks have drained: ECS would roll back")
 
     def terminate(self, task: Task) -> None:
         """Send SIGTERM."""
@@ -154,7 +204,7 @@ class Cluster:
         """End what is left, without ceremony."""
         if self.balancer is not self._first_balancer:
             await self.balancer.stop()
-        for watching in self._watching:
+        for watching in self._watching.values():
             watching.cancel()
         for task in self.tasks:
             task.child.kill()
@@ -180,6 +230,10 @@ class Cluster:
     def tracebacks(self) -> int:
         """Return how many tracebacks all tasks have logged."""
         return sum(task.tracebacks() for task in self.tasks)
+
+    def _begin_to_watch(self, task: Task) -> None:
+        if self.scenario.drains and task.name not in self._watching:
+            self._watching[task.name] = asyncio.create_task(self._watch(task))
 
     async def _watch(self, task: Task) -> None:
         """Ask the task how far its drain is, until it is over."""

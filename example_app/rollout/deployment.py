@@ -1,6 +1,7 @@
 # ECS's order, from https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html and
 # https://docs.aws.amazon.com/AmazonECS/latest/bestpracticesguide/load-balancer-connection-draining.html. How many tasks
-# start and stop is the scheduler's, in starlette_drain/testing/fake_aws/scheduler.py. To retire a task is to
+# start and stop, and the stages of shifted traffic, are those of starlette_drain/testing/fake_aws/scheduler.py and
+# strategy.py. To retire a task is to
 #
 #     deregister its target                                    the balancer sends it nothing new from here on
 #     wait for the deregistration delay
@@ -8,19 +9,21 @@
 #     wait for stopTimeout
 #     SIGKILL
 #
-# `in_turn` waits for each batch to end before the next begins, as an operator does who deploys by hand.
-"""A rolling deployment in exactly ECS's order; what really happens is done by the hands it is given."""
+# `in_turn` waits for each batch to end before the next begins, as an operator does who deploys by hand. With
+# `next_after` the deployment is complete when the new tasks are healthy, and the next one begins so much later.
+"""A deployment in exactly ECS's order; what really happens is done by the hands it is given."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from example_app.rollout.events import Events
 from example_app.rollout.times import Times
 from starlette_drain.testing.fake_aws import scheduler
+from starlette_drain.testing.fake_aws.strategy import PAUSED, STRATEGIES, Stage, Strategy
 
-__all__ = ["Hands", "Limits", "deploy"]
+__all__ = ["Configuration", "Hands", "deploy"]
 
 
 class Named(Protocol):
@@ -57,65 +60,121 @@ class Hands(Protocol[T]):
     async def kill(self, task: T) -> None:
         """Send SIGKILL."""
 
+    async def begin_shift(self, strategy: Strategy) -> None:
+        """Begin a deployment that shifts traffic."""
+
+    async def enter(self, stage: Stage, old: Sequence[T]) -> None:
+        """Let new connections follow the weights of the stage."""
+
+    async def pause(self, old: Sequence[T], seconds: float) -> None:
+        """Return when the PAUSE hook lets the deployment go on."""
+
 
 @dataclass(frozen=True, slots=True)
-class Limits(scheduler.Limits):
-    """A service's deployment configuration; *in_turn* is the patience of somebody who deploys by hand."""
+class Configuration(scheduler.Limits):
+    """
+    A service's deployment configuration.
+
+    Attributes:
+        in_turn: Whether each batch ends before the next begins.
+        strategy: How traffic goes to the new tasks.
+        next_after: Seconds of ECS until the next deployment begins, from when the new tasks are healthy.
+    """
 
     in_turn: bool = False
+    strategy: Strategy = STRATEGIES["rolling"]
+    next_after: float | None = None
 
 
-async def deploy(old: Sequence[T], hands: Hands[T], limits: Limits, times: Times, events: Events) -> list[T]:
+async def deploy(
+    old: Sequence[T], hands: Hands[T], configuration: Configuration, times: Times, events: Events
+) -> list[T]:
     """
     Replace *old* by as many new tasks, and return those when the last of the old ones has ended.
 
     Raises:
         ValueError: If the limits let nothing happen at all.
     """
-    limits.check(len(old))
-    events.note("deployment began")
-    desired, waiting = len(old), list(old)
-    new: list[T] = []
+    if not configuration.strategy.is_shifting:
+        configuration.check(len(old))
     async with asyncio.TaskGroup() as retiring:
-        while waiting or len(new) < desired:
-            step = limits.step(desired, old=len(waiting), new=len(new))
-            going, waiting = waiting[: step.stop], waiting[step.stop :]
-            for task in going:
-                await _take_out(task, hands, events)
-            batch = [retiring.create_task(_stop(task, hands, times, events)) for task in going]
-            if limits.in_turn and batch:
-                await asyncio.wait(batch)
-            new += await asyncio.gather(*(_bring_up(hands, events) for _ in range(step.start)))
+        deployment = _Deployment(hands, configuration, times, events, retiring)
+        new = await deployment.replace(old)
+        if configuration.next_after is not None:
+            await asyncio.sleep(configuration.next_after * times.scale)
+            new = await deployment.replace(new)
     events.note("deployment ended")
     return new
 
 
-async def _take_out(task: T, hands: Hands[T], events: Events) -> None:
-    await hands.deregister(task)
-    events.note("deregistered", task.name)
+class _Deployment(Generic[T]):
+    def __init__(
+        self,
+        hands: Hands[T],
+        configuration: Configuration,
+        times: Times,
+        events: Events,
+        retiring: asyncio.TaskGroup,
+    ) -> None:
+        self._hands, self._configuration = hands, configuration
+        self._times, self._events = times, events
+        self._retiring = retiring
 
+    async def replace(self, old: Sequence[T]) -> list[T]:
+        """Return the new tasks when all are healthy and all old ones taken out."""
+        self._events.note("deployment began")
+        return await (self._shift(old) if self._configuration.strategy.is_shifting else self._roll(old))
 
-async def _stop(task: T, hands: Hands[T], times: Times, events: Events) -> None:
-    await asyncio.sleep(times.delay)
-    hands.terminate(task)
-    events.note("SIGTERM", task.name)
-    cutting = asyncio.create_task(_cut_later(task, hands, times, events))
-    if not await hands.exited(task, times.stop_timeout):
-        await hands.kill(task)
-        events.note("SIGKILL", task.name)
-    events.note("exited", task.name)
-    await cutting
+    async def _roll(self, old: Sequence[T]) -> list[T]:
+        limits = self._configuration
+        desired, waiting = len(old), list(old)
+        new: list[T] = []
+        while waiting or len(new) < desired:
+            step = limits.step(desired, old=len(waiting), new=len(new))
+            going, waiting = waiting[: step.stop], waiting[step.stop :]
+            batch = [await self._take_out(task) for task in going]
+            if limits.in_turn and batch:
+                await asyncio.wait(batch)
+            new += await asyncio.gather(*(self._bring_up() for _ in range(step.start)))
+        return new
 
+    async def _shift(self, old: Sequence[T]) -> list[T]:
+        strategy = self._configuration.strategy
+        await self._hands.begin_shift(strategy)
+        new = await asyncio.gather(*(self._bring_up() for _ in old))
+        for stage in strategy.stages():
+            self._events.note("stage", f"{stage.name}, {stage.percent:g} %")
+            await self._hands.enter(stage, old)
+            seconds = stage.seconds * self._times.scale
+            await (self._hands.pause(old, seconds) if stage.name == PAUSED and seconds else asyncio.sleep(seconds))
+        for task in old:
+            await self._take_out(task)
+        return new
 
-async def _cut_later(task: T, hands: Hands[T], times: Times, events: Events) -> None:
-    await asyncio.sleep(times.cut)
-    await hands.cut(task)
-    events.note("cut", task.name)
+    async def _take_out(self, task: T) -> asyncio.Task[None]:
+        await self._hands.deregister(task)
+        self._events.note("deregistered", task.name)
+        return self._retiring.create_task(self._stop(task))
 
+    async def _stop(self, task: T) -> None:
+        await asyncio.sleep(self._times.delay)
+        self._hands.terminate(task)
+        self._events.note("SIGTERM", task.name)
+        cutting = asyncio.create_task(self._cut_later(task))
+        if not await self._hands.exited(task, self._times.stop_timeout):
+            await self._hands.kill(task)
+            self._events.note("SIGKILL", task.name)
+        self._events.note("exited", task.name)
+        await cutting
 
-async def _bring_up(hands: Hands[T], events: Events) -> T:
-    task = await hands.start()
-    events.note("started", task.name)
-    await hands.register(task)
-    events.note("healthy", task.name)
-    return task
+    async def _cut_later(self, task: T) -> None:
+        await asyncio.sleep(self._times.cut)
+        await self._hands.cut(task)
+        self._events.note("cut", task.name)
+
+    async def _bring_up(self) -> T:
+        task = await self._hands.start()
+        self._events.note("started", task.name)
+        await self._hands.register(task)
+        self._events.note("healthy", task.name)
+        return task

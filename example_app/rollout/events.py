@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 __all__ = ["Event", "Events", "Kind"]
 
 Kind = Literal[
-    "started", "registered", "healthy", "deregistered", "draining seen", "drained", "SIGTERM", "cut", "SIGKILL",
-    "exited", "fault", "sessions", "deployment began", "deployment ended",
+    "stage", "shifted", "started", "registered", "healthy", "deregistered", "draining seen", "drained", "SIGTERM",
+    "cut", "SIGKILL", "exited", "fault", "sessions", "deployment began", "deployment ended",
 ]  # fmt: skip
 
 
@@ -37,8 +37,9 @@ class Events:
 
     @property
     def zero(self) -> float:
-        """When the first target was deregistered, or where none was, when the deployment began."""
-        return next(iter(self.times("deregistered") or self.times("deployment began")), 0.0)
+        """When sessions could first leave: the shift or the first deregistration; where neither was, the beginning."""
+        found = self.times("shifted") or self.times("deregistered") or self.times("deployment began")
+        return next(iter(found), 0.0)
 
     async def wait_for(self, kind: Kind, what: str | None = None) -> None:
         """Wait until an event of that kind has happened, to *what* or to anything."""

@@ -24,7 +24,8 @@ class Figures:
         peak_opened: WebSockets established in the busiest second, as fast as the servers can.
         mean: New connections per second if they were spread evenly over the windows.
         windows: Seconds in which sessions could leave in good order: from each deregistration to the end of its delay
-            less the margin, put together where they overlap; all of it where no target was deregistered.
+            (or from the shift of the traffic to the end of its pause or bake time) less the margin, put together where
+            they overlap; all of it where no target was deregistered.
         new_connections: TCP connections that clients made during the deployment.
         codes: Connections that ended, by close code; 1006 is none.
         cut: Connections that ended without a close frame.
@@ -68,7 +69,8 @@ def measure(records: Records, events: Events, times: Times) -> Figures:
     losses = [each for each in records.losses if each.lost >= began]
     without = sorted(each.back - each.lost for each in losses if each.back is not None)
     codes = Counter(each.code for each in losses)
-    total = sum(end - start for start, end in windows(events.times("deregistered"), times)) or ended - began
+    starts = events.times("shifted") or events.times("deregistered")
+    total = sum(end - start for start, end in windows(starts, times)) or ended - began
     return Figures(
         peak=busiest_second(connected),
         peak_opened=busiest_second(opened),
@@ -88,11 +90,11 @@ def measure(records: Records, events: Events, times: Times) -> Figures:
     )
 
 
-def windows(deregistered: Iterable[float], times: Times) -> list[tuple[float, float]]:
+def windows(starts: Iterable[float], times: Times) -> list[tuple[float, float]]:
     """Return the stretches of time in which sessions could leave in good order, put together where they overlap."""
     together: list[tuple[float, float]] = []
-    for start in sorted(deregistered):
-        end = start + times.delay - times.margin
+    for start in sorted(starts):
+        end = start + times.leaving - times.margin
         if together and start <= together[-1][1]:
             together[-1] = together[-1][0], max(together[-1][1], end)
         else:

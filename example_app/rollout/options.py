@@ -8,11 +8,12 @@ from pathlib import Path
 from example_app.rollout.balancer import BALANCERS
 from example_app.rollout.clients.backoff import BEHAVIOURS
 from example_app.rollout.clients.control import FleetOptions
-from example_app.rollout.deployment import Limits
+from example_app.rollout.deployment import Configuration
 from example_app.rollout.faults import FAULTS
 from example_app.rollout.rollout import Plan
 from example_app.rollout.scenarios import SCENARIOS, Scenario
 from example_app.rollout.times import Times
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES
 
 __all__ = ["parse"]
 
@@ -32,6 +33,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]
         honour_retry_after=options.honour_retry_after,
         deaf=max((each.deaf for each in faults), default=0.0),
     )
+    strategy = STRATEGIES[options.strategy].with_times(options.bake, options.pause, is_network=options.nlb)
     plan = Plan(
         tasks=options.tasks,
         fleet=fleet,
@@ -42,13 +44,18 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]
             options.stop_timeout,
             options.margin,
             options.sigterm_window,
+            # As `starlette-drain plan` reckons.
+            strategy.bake if strategy.bake and "service-deployment" in options.sources else strategy.pause,
         ),
-        limits=Limits(options.minimum_healthy_percent, options.maximum_percent, options.in_turn),
+        deployment=Configuration(
+            options.minimum_healthy_percent, options.maximum_percent, options.in_turn, strategy, options.next_after
+        ),
         balancer=options.balancer,
         routing=options.routing,
         faults=faults,
         results=options.results.resolve(),
         tasks_first=options.tasks_first,
+        sources=options.sources,
     )
     for conflict in _conflicts(plan):
         parser.error(conflict)
@@ -86,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--minimum-healthy-percent", type=_percent, default=100)
     service.add_argument("--maximum-percent", type=_percent, default=200)
     service.add_argument("--in-turn", action="store_true", help="let each batch end before the next begins")
+    service.add_argument("--strategy", choices=STRATEGIES, default="rolling", help="as of starlette-drain plan")
+    service.add_argument("--bake", type=_seconds, help="bakeTimeInMinutes; 0, or 3 for express")
+    service.add_argument("--pause", type=_seconds, default=0.0, help="minutes of a PAUSE hook; old tasks drain in it")
+    service.add_argument("--nlb", action="store_true", help="ten minutes more for each of two shifts of traffic")
+    service.add_argument(
+        "--next-after", type=_seconds, help="seconds until the next deployment, once the new tasks are healthy"
+    )
+    service.add_argument("--sources", default="target-health", help="DRAIN_SOURCES")
     add("--results", type=Path, default=Path("rollout-results"), help="directory for the JSON file, picture and logs")
     return parser
 
@@ -94,14 +109,16 @@ def _conflicts(plan: Plan) -> Iterator[str]:
     """Yield which options do not go together, with the remedy."""
     times, fleet = plan.times, plan.fleet
     try:
-        plan.limits.check(plan.tasks)
+        plan.deployment.check(plan.tasks)
     except ValueError as error:
         yield str(error)
     if times.ecs_margin >= times.ecs_delay:
         yield f"--margin {times.ecs_margin:g} leaves nothing of a delay of {times.ecs_delay:g} s: take less"
-    for fault in plan.faults:
-        if fault.deployments > 1 and not plan.limits.all_at_once(plan.tasks):
-            yield f"--fault {fault.name} needs all tasks to go at once: take 100 percent and 200 percent"
+    strategy, next_after = plan.deployment.strategy, plan.deployment.next_after
+    if next_after is not None and (strategy.is_shifting or plan.deployment.in_turn):
+        yield "--next-after goes with --strategy rolling without --in-turn: others end with their old tasks"
+    if strategy.is_shifting and plan.routing != "round-robin":
+        yield f"--strategy {strategy.name.lower()} needs --routing round-robin: it shifts traffic by weights"
     if fleet.kind == "websockets" and (fleet.deaf or fleet.honour_retry_after):
         asked = "--fault deaf-clients" if fleet.deaf else "--honour-retry-after"
         yield f"--fleet websockets does not know {asked}: take --fleet lean"

@@ -27,6 +27,7 @@ WIDTH, LEFT, RIGHT = 10.5, 0.72, 0.2
 HEADER, PANEL_HEADER, GRAPH, FOOTER = 1.2, 0.78, 2.1, 0.62
 
 MARKED: tuple[tuple[Kind, str, str], ...] = (
+    ("shifted", "traffic\nshifted", "right"),
     ("deregistered", "targets\nderegistered", "right"),
     ("draining seen", "draining\nseen", "left"),
     ("SIGTERM", "SIGTERM", "right"),
@@ -68,7 +69,7 @@ def draw(outcomes: Sequence[Outcome], plan: Plan) -> list[Path]:
     opened = [_rate(each, each.records.connected) for each in outcomes]
     closed = [_rate(each, [loss.lost for loss in each.records.losses]) for each in outcomes]
     top = max((count for rate in opened + closed for _, count in rate), default=1)
-    shown = 0.0 if _is_struck(outcomes) else plan.times.delay
+    shown = 0.0 if _is_struck(outcomes) else plan.times.leaving
     last = max([shown * (1 + TAIL)] + [second for rate in opened + closed for second, _ in rate])
     for place, outcome in enumerate(outcomes):
         above = HEADER + place * (PANEL_HEADER + GRAPH + FOOTER) + PANEL_HEADER
@@ -157,7 +158,7 @@ def _name_the_peak(axis: Axes, outcome: Outcome, opened: Rate, plan: Plan, top: 
         axis.annotate(text, (beside, top * 0.75), color=colour, **style)
         axis.annotate(_closes(outcome), (beside, top * 0.3), color=GREY, **style)
     else:
-        middle = second if second > plan.times.delay else plan.times.delay / 2
+        middle = second if second > plan.times.leaving else plan.times.leaving / 2
         style |= {"xytext": (0, 6), "ha": "center", "va": "bottom"}
         axis.annotate(text.replace("\n", " "), (middle, count), color=colour, **style)
 
@@ -217,7 +218,8 @@ def _time_axis(plan: Plan, outcomes: Sequence[Outcome]) -> str:
         if plan.times.scale == 1 or _is_struck(outcomes)
         else f"; 1 s here stands for {1 / plan.times.scale:g} s on ECS"
     )
-    began = "the first target was deregistered" if _deploys(outcomes) else "it began"
+    shift = "the traffic was shifted" if plan.times.ecs_rest else "the first target was deregistered"
+    began = shift if _deploys(outcomes) else "it began"
     return f"seconds since {began}{scaled}"
 
 

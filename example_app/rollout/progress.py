@@ -14,6 +14,9 @@ EVERY = 0.5
 EVERY_WITHOUT_TERMINAL = 5.0
 WIDTH = 24
 
+TOLD = ("fault", "stage")
+"""Kinds of events that are told each by itself."""
+
 
 class Progress:
     """One line that is written over and over in a terminal; a line now and then in a file."""
@@ -58,9 +61,9 @@ def _sentence(situation: Situation, rates: deque[float]) -> str:
 def _milestones(situation: Situation, said: int) -> list[str]:
     """Say in a line each what has happened since the last time, the same events of several tasks together."""
     news = Counter(each.kind for each in situation.events.all[said:])
-    faults = [each.what for each in situation.events.all[said:] if each.kind == "fault"]
+    told = [f"         {each.kind}: {each.what}" for each in situation.events.all[said:] if each.kind in TOLD]
     lines = [f"         {kind}: {count} task{'s' * (count > 1)}" for kind, count in news.items() if _is_told(kind)]
-    return lines + [f"         fault: {what}" for what in faults]
+    return lines + told
 
 
 def _is_told(kind: str) -> bool:

@@ -70,7 +70,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "tasks": plan.tasks,
         "fleet": dataclasses.asdict(plan.fleet),
         "times": dataclasses.asdict(plan.times),
-        "limits": dataclasses.asdict(plan.limits),
+        "deployment": dataclasses.asdict(plan.deployment),
         "balancer": plan.balancer,
         "routing": plan.routing,
         "faults": [each.name for each in plan.faults],

@@ -14,7 +14,7 @@ from example_app.rollout.clients.control import Fleet, FleetOptions
 from example_app.rollout.clients.records import Records
 from example_app.rollout.cluster import Cluster
 from example_app.rollout.crash import Survivors, crash
-from example_app.rollout.deployment import Limits, deploy
+from example_app.rollout.deployment import Configuration, deploy
 from example_app.rollout.events import Events
 from example_app.rollout.faults import Fault, Stage
 from example_app.rollout.measure import Figures, measure
@@ -39,12 +39,13 @@ class Plan:
     tasks: int
     fleet: FleetOptions
     times: Times
-    limits: Limits
+    deployment: Configuration
     balancer: str
     routing: Rule
     faults: tuple[Fault, ...]
     results: Path
     tasks_first: bool = False
+    sources: str = "target-health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
                 events=events,
                 results=results,
                 routing=plan.routing,
+                strategy=plan.deployment.strategy,
+                sources=plan.sources,
             )
             fleet = Fleet(plan.fleet, others, results)
             situation = Situation(scenario, fleet, events)
@@ -118,7 +121,7 @@ async def perform(scenario: Scenario, plan: Plan, watch: Callable[[Situation], C
 
 @asynccontextmanager
 async def _balancer(plan: Plan, children: Children, results: Path) -> AsyncIterator[Balancer]:
-    targets = plan.tasks * (1 + max((each.deployments for each in plan.faults), default=1))
+    targets = plan.tasks * (2 if plan.deployment.next_after is None else 3)
     balancer = BALANCERS[plan.balancer](
         children, results, clients=plan.fleet.clients, targets=targets, rule=plan.routing
     )
@@ -167,15 +170,9 @@ async def _wait_back(fleet: Fleet, plan: Plan) -> None:
 
 async def _deploy(cluster: Cluster, tasks: list[Task], plan: Plan) -> None:
     """Deploy, with everything that goes wrong meanwhile."""
-
-    async def deploy_again() -> None:
-        # What runs and is not leaving: the first deployment's new tasks.
-        fresh = [each for each in cluster.tasks if each not in tasks]
-        await deploy(fresh, cluster, plan.limits, plan.times, cluster.events)
-
-    stage = Stage(cluster, tasks, deploy_again)
+    stage = Stage(cluster, tasks)
     async with asyncio.TaskGroup() as going_on:
-        going_on.create_task(deploy(tasks, cluster, plan.limits, plan.times, cluster.events))
+        going_on.create_task(deploy(tasks, cluster, plan.deployment, plan.times, cluster.events))
         await cluster.events.wait_for("deregistered")
         for fault in plan.faults:
             going_on.create_task(fault.strike(stage))

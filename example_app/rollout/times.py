@@ -26,6 +26,7 @@ class Times:
         ecs_stop_timeout: Between SIGTERM and SIGKILL.
         ecs_margin: What a drain keeps free at the end of the delay.
         ecs_sigterm_window: Over which a drain spreads its sessions that begins with SIGTERM.
+        ecs_rest: Between the shift of the traffic and the deregistration, where the sessions leave then; 0 otherwise.
     """
 
     scale: float = 0.1
@@ -34,11 +35,17 @@ class Times:
     ecs_stop_timeout: float = 30.0
     ecs_margin: float = 15.0
     ecs_sigterm_window: float = 6.0
+    ecs_rest: float = 0.0
 
     @property
     def delay(self) -> float:
         """The deregistration delay; AWS knows whole seconds only."""
         return max(1.0, float(round(self.ecs_delay * self.scale)))
+
+    @property
+    def leaving(self) -> float:
+        """What sessions have to leave, the margin included."""
+        return self.ecs_rest * self.scale or self.delay
 
     @property
     def cut(self) -> float:

@@ -198,3 +198,26 @@ def test_a_rotation_moves_all_clients_to_a_second_balancer(tmp_path, balancer):
     rotated = scenarios["second-balancer"]["figures"]
     assert (rotated["cut"], rotated["codes"], rotated["hops"]) == (0, {"1012": 60}, 1.0)
     assert (rotated["never_back"], rotated["failures"]) == (0, {})
+
+
+@counts
+def test_old_tasks_drain_while_a_hook_holds_a_blue_green_deployment(tmp_path):
+    """Traffic goes to the new tasks, the old ones empty, and only then the deployment goes on to take them out."""
+    pause = ("--strategy", "blue-green", "--pause", "5", "--scale", "0.01", "--delay", "100")
+    _, scenarios = roll(tmp_path, "--scenario", "drain", *pause)
+    after = scenarios["drain"]
+    figures = after["figures"]
+    assert (figures["codes"], figures["hops"], figures["never_back"]) == ({"1012": 60}, 1.0, 0)
+    (shifted,) = moments_of(after, "shifted")
+    assert shifted == 0.0
+    assert moments_of(after, "fault") == []
+    assert max(map(int, after["closes_by_second"])) < min(moments_of(after, "deregistered"))
+
+
+@counts
+def test_three_generations_at_once(tmp_path):
+    """The next deployment begins while the old tasks drain: some clients move twice, and none is cut."""
+    _, scenarios = roll(tmp_path, "--scenario", "drain", "--next-after", "50", "--scale", "0.01")
+    figures = scenarios["drain"]["figures"]
+    assert (figures["cut"], figures["never_back"]) == (0, 0)
+    assert 60 < figures["codes"]["1012"] <= 120

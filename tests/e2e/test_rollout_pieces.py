@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import socket
 import sys
+from collections import Counter
 
 import pytest
 
@@ -55,11 +56,38 @@ async def test_what_haproxy_refuses_is_an_error(tmp_path):
     """A target that it has no room for is not lost in silence."""
     async with balancer_of("haproxy", tmp_path, targets=2) as balancer:
         await balancer.start()
-        await balancer.route_to([("127.0.0.1", 1), ("127.0.0.1", 2)])
-        await balancer.route_to([("127.0.0.1", 2)])
+        await balancer.route_to({("127.0.0.1", 1): 1, ("127.0.0.1", 2): 1})
+        await balancer.route_to({("127.0.0.1", 2): 1})
         await balancer.cut(("127.0.0.1", 1))
         with pytest.raises(RuntimeError, match=r"haproxy-1 answers .*task3.* with “No such server"):
-            await balancer.route_to([("127.0.0.1", 2), ("127.0.0.1", 3)])
+            await balancer.route_to({("127.0.0.1", 2): 1, ("127.0.0.1", 3): 1})
+
+
+@pytest.mark.parametrize("kind", ["tcp", pytest.param("haproxy", marks=needs_haproxy)])
+async def test_new_connections_follow_the_weights(kind, tmp_path):
+    """As the weights of a listener rule: three of four go to one target, and none to that which weighs nothing."""
+    counts = Counter()
+    async with contextlib.AsyncExitStack() as stack:
+        ports = []
+        for number in range(3):
+
+            def accept(_reader, writer, number=number):
+                counts[number] += 1
+                writer.close()
+
+            server = await stack.enter_async_context(await asyncio.start_server(accept, "127.0.0.1", 0))
+            ports.append(server.sockets[0].getsockname()[1])
+        balancer = await stack.enter_async_context(balancer_of(kind, tmp_path, targets=3))
+        await balancer.start()
+        a, b, c = (("127.0.0.1", port) for port in ports)
+        await balancer.route_to({a: 1, b: 1, c: 0})
+        await balancer.route_to({a: 3, b: 1, c: 0})
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", balancer.port)
+            await reader.read()
+            writer.close()
+    assert counts[2] == 0
+    assert 2 <= counts[0] / counts[1] <= 4  # the first one may come before the nodes have obeyed
 
 
 async def test_a_node_that_does_not_come_up_is_named_with_its_log(tmp_path):
@@ -78,15 +106,15 @@ async def test_a_node_that_has_gone_is_named_when_it_is_needed(tmp_path):
         balancer.nodes[0].kill()
         await balancer.nodes[0].wait(5)
         with pytest.raises(RuntimeError, match="balancer-1 ended with -9"):
-            await balancer.route_to([("127.0.0.1", 1)])
+            await balancer.route_to({("127.0.0.1", 1): 1})
 
 
 async def test_a_balancer_that_fails_ends_the_rollout(tmp_path, monkeypatch):
     """With its error, instead of waiting for ever for a target that is never reached."""
 
     class Broken(balancers.BALANCERS["tcp"]):
-        async def route_to(self, healthy):
-            msg = f"cannot route to {len(healthy)}"
+        async def route_to(self, weights):
+            msg = f"cannot route to {len(weights)}"
             raise RuntimeError(msg)
 
     monkeypatch.setitem(balancers.BALANCERS, "tcp", Broken)

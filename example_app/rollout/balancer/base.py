@@ -3,6 +3,7 @@
 import math
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -57,9 +58,9 @@ class Balancer(ABC):
         """
 
     @abstractmethod
-    async def route_to(self, healthy: list[Target]) -> None:
+    async def route_to(self, weights: Mapping[Target, int]) -> None:
         """
-        Send new connections to these targets from now on, and to no other.
+        Send new connections to these targets from now on, by their weights, and to no other.
 
         Raises:
             RuntimeError, OSError: If a node does not obey.

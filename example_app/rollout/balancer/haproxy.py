@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from example_app.limits import raise_file_limit
@@ -67,6 +68,7 @@ class HAProxyBalancer(Balancer):
             raise MissingHAProxy(msg)
         self._slots: dict[Target, int] = {}
         self._ready: set[Target] = set()
+        self._weights: dict[Target, int] = {}
         # Only its owner can enter a directory made by mkdtemp, so nobody else can reach the sockets in it.
         self._private = tempfile.TemporaryDirectory(prefix="rollout-")
         for number in range(1, self.number_of_nodes + 1):
@@ -91,18 +93,23 @@ class HAProxyBalancer(Balancer):
         if hasattr(self, "_private"):
             self._private.cleanup()
 
-    async def route_to(self, healthy: list[Target]) -> None:
+    async def route_to(self, weights: Mapping[Target, int]) -> None:
         """
-        Set the states of those servers whose state has changed.
+        Set the states of those servers whose state has changed, and the weights.
 
         A new target takes a slot of the backend, and keeps it.
         """
+        healthy = [target for target, weight in weights.items() if weight]
         for host, port in healthy:
             if (host, port) not in self._slots:
                 slot = self._slots[host, port] = len(self._slots) + 1
                 await self._command(f"set server tasks/task{slot} addr {host} port {port}")
         for target in set(healthy) - self._ready:
             await self._command(f"set server tasks/task{self._slots[target]} state ready")
+        for target in healthy:
+            if self._weights.get(target, 1) != weights[target]:
+                await self._command(f"set server tasks/task{self._slots[target]} weight {weights[target]}")
+                self._weights[target] = weights[target]
         for target in self._ready - set(healthy):
             await self._command(f"set server tasks/task{self._slots[target]} state drain")
         self._ready = set(healthy)

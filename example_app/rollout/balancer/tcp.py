@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from example_app.processes import Child
@@ -25,12 +26,13 @@ class TCPBalancer(Balancer):
         for node in self.nodes:
             await _wait_listening(node)
 
-    async def route_to(self, healthy: list[Target]) -> None:
-        """Tell every node."""
+    async def route_to(self, weights: Mapping[Target, int]) -> None:
+        """Tell every node: a target is listed as often as it weighs."""
+        turns = [target for target, weight in weights.items() for _ in range(weight)]
         for node in self.nodes:
             if not node.is_alive:
                 raise not_started(node)
-            node.emit({"route_to": healthy})
+            node.emit({"route_to": turns})
 
     async def cut(self, target: Target) -> None:
         """Tell every node."""

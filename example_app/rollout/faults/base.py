@@ -1,6 +1,6 @@
 """What a fault is, and what it can reach."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,10 @@ class Stage:
     Attributes:
         cluster: Everything that runs.
         old: The tasks that the deployment replaces.
-        deploy_again: Deploy once more, and return when that has ended.
     """
 
     cluster: Cluster
     old: list[Task]
-    deploy_again: Callable[[], Awaitable[None]]
 
 
 async def nothing(_stage: Stage) -> None:
@@ -40,11 +38,9 @@ class Fault:
         what: What happens, in one line.
         strike: Called when the first target is deregistered.
         deaf: Share of the clients that never read.
-        deployments: How many there are with it; more than one needs all tasks to go at once.
     """
 
     name: str
     what: str
     strike: Callable[[Stage], Coroutine[Any, Any, None]] = nothing
     deaf: float = 0.0
-    deployments: int = 1

@@ -73,11 +73,6 @@ class Limits:
             msg = f"{both} let none of {desired} tasks start and none stop: raise the maximum or lower the minimum"
             raise ValueError(msg)
 
-    def all_at_once(self, desired: int) -> bool:
-        """Tell whether all old tasks go in one moment, when as many new ones are there."""
-        first = self.step(desired, old=desired, new=0)
-        return first == Step(0, desired) or desired == 1
-
 
 @dataclass(frozen=True, slots=True)
 class Cohort:

@@ -25,12 +25,12 @@ class SlowBalancer:
         self.healthy = []
         self._error = error
 
-    async def route_to(self, healthy):
+    async def route_to(self, weights):
         """Obey."""
         await asyncio.sleep(3)
         if self._error:
             raise self._error
-        self.healthy = healthy
+        self.healthy = [target for target, weight in weights.items() if weight]
 
 
 def make_cluster(balancer):

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES
+
 deployment = pytest.importorskip("example_app.rollout.deployment", reason="the example is no part of the wheel")
 events_module = pytest.importorskip("example_app.rollout.events")
 times_module = pytest.importorskip("example_app.rollout.times")
@@ -25,6 +27,7 @@ class FakeHands:
 
     def __init__(self, *, exits_after=1.0):
         self.done = []
+        self.stages = []
         self.most = 0
         self._exits_after = exits_after
         self._running = 0
@@ -77,6 +80,17 @@ class FakeHands:
         """SIGKILL."""
         self.note("SIGKILL", task)
 
+    async def begin_shift(self, strategy):
+        """Remember nothing."""
+
+    async def enter(self, stage, old):
+        """Remember the stage, and what it means for new connections."""
+        self.stages.append((stage.name, stage.percent, len(old)))
+
+    async def pause(self, _old, seconds):
+        """Let the deployment go on when half of the time is over."""
+        await asyncio.sleep(seconds / 2)
+
 
 def make_events():
     """Make a log on the loop's clock."""
@@ -86,7 +100,7 @@ def make_events():
 async def test_one_task_is_replaced_in_exactly_this_order():
     """New one healthy, old one deregistered, 300 s, SIGTERM, 8 s, the cut; it had ended before."""
     hands = FakeHands()
-    new = await deployment.deploy(hands.adopt(1), hands, deployment.Limits(), TIMES, make_events())
+    new = await deployment.deploy(hands.adopt(1), hands, deployment.Configuration(), TIMES, make_events())
     assert hands.done == [
         (12.0, "healthy", "new-1"),
         (12.0, "deregister", "old-1"),
@@ -99,7 +113,7 @@ async def test_one_task_is_replaced_in_exactly_this_order():
 async def test_a_task_that_does_not_exit_is_killed_after_its_stop_timeout():
     """SIGKILL comes 30 s after SIGTERM, long after the cut."""
     hands = FakeHands(exits_after=1000.0)
-    await deployment.deploy(hands.adopt(1), hands, deployment.Limits(), TIMES, make_events())
+    await deployment.deploy(hands.adopt(1), hands, deployment.Configuration(), TIMES, make_events())
     assert hands.done[1:] == [
         (12.0, "deregister", "old-1"),
         (312.0, "SIGTERM", "old-1"),
@@ -111,7 +125,7 @@ async def test_a_task_that_does_not_exit_is_killed_after_its_stop_timeout():
 async def test_with_the_usual_percentages_the_whole_fleet_drains_together():
     """100 and 200 percent: a second fleet comes up, then all old targets are deregistered in one moment."""
     hands = FakeHands()
-    await deployment.deploy(hands.adopt(4), hands, deployment.Limits(), TIMES, make_events())
+    await deployment.deploy(hands.adopt(4), hands, deployment.Configuration(), TIMES, make_events())
     assert [at for at, what, _ in hands.done if what == "deregister"] == [12.0] * 4
     assert hands.most == 8
 
@@ -119,7 +133,7 @@ async def test_with_the_usual_percentages_the_whole_fleet_drains_together():
 async def test_maximum_percent_bounds_the_tasks_that_run():
     """With 125 percent of eight never more than ten run, and two drain at a time."""
     hands = FakeHands()
-    limits = deployment.Limits(100, 125)
+    limits = deployment.Configuration(100, 125)
     new = await deployment.deploy(hands.adopt(8), hands, limits, TIMES, make_events())
     assert hands.most == 10
     assert [at for at, what, _ in hands.done if what == "deregister"] == [
@@ -138,7 +152,7 @@ async def test_maximum_percent_bounds_the_tasks_that_run():
 async def test_below_a_hundred_percent_old_tasks_go_first():
     """With 50 and 100 percent nothing can start before something has gone."""
     hands = FakeHands()
-    limits = deployment.Limits(50, 100)
+    limits = deployment.Configuration(50, 100)
     await deployment.deploy(hands.adopt(4), hands, limits, TIMES, make_events())
     assert hands.most == 4
     assert [what for _, what, _ in hands.done[:2]] == ["deregister", "deregister"]
@@ -147,7 +161,7 @@ async def test_below_a_hundred_percent_old_tasks_go_first():
 async def test_in_turn_each_batch_ends_before_the_next_begins():
     """As somebody deploys who waits for the balancer."""
     hands = FakeHands()
-    limits = deployment.Limits(100, 150, in_turn=True)
+    limits = deployment.Configuration(100, 150, in_turn=True)
     await deployment.deploy(hands.adopt(2), hands, limits, TIMES, make_events())
     assert [at for at, what, _ in hands.done if what == "deregister"] == [12.0, 332.0]
 
@@ -164,11 +178,35 @@ async def test_limits_that_let_nothing_happen_are_an_error(limits, remedy):
     """ECS would wait for ever and say so in the service's events."""
     hands = FakeHands()
     with pytest.raises(ValueError, match=remedy):
-        await deployment.deploy(hands.adopt(2), hands, deployment.Limits(*limits), TIMES, make_events())
+        await deployment.deploy(hands.adopt(2), hands, deployment.Configuration(*limits), TIMES, make_events())
     assert hands.done == []
 
 
-@pytest.mark.parametrize(("limits", "together"), [((100, 200), True), ((100, 150), False), ((50, 200), False)])
-def test_all_at_once_needs_room_for_as_many_again(limits, together):
-    """Only then the old tasks are all deregistered in one moment."""
-    assert deployment.Limits(*limits).all_at_once(4) is together
+async def test_a_canary_shifts_the_traffic_first():
+    """5 % for ten minutes, all of it, a hook that lets it go on, the bake time; then all old tasks go together."""
+    hands = FakeHands()
+    strategy = STRATEGIES["canary"].with_times(bake=5, pause=30, is_network=False)
+    configuration = deployment.Configuration(100, 100, strategy=strategy)
+    events = make_events()
+    new = await deployment.deploy(hands.adopt(2), hands, configuration, TIMES, events)
+    assert hands.stages == [
+        ("TEST_TRAFFIC_SHIFT", 0.0, 2),
+        ("PRODUCTION_TRAFFIC_SHIFT", 5.0, 2),
+        ("PRODUCTION_TRAFFIC_SHIFT", 100.0, 2),
+        ("POST_PRODUCTION_TRAFFIC_SHIFT", 100.0, 2),
+        ("BAKE_TIME", 100.0, 2),
+    ]
+    assert [at for at, what, _ in hands.done if what == "deregister"] == [12.0 + 600 + 900 + 300] * 2
+    assert len(events.times("stage")) == 5
+    assert len(new) == 2
+
+
+async def test_the_next_deployment_begins_while_the_old_tasks_drain():
+    """With early success criteria and deferred clean-up: one minute after the new tasks are healthy."""
+    hands = FakeHands()
+    new = await deployment.deploy(
+        hands.adopt(2), hands, deployment.Configuration(next_after=60.0), TIMES, make_events()
+    )
+    gone = [(at, name) for at, what, name in hands.done if what == "deregister"]
+    assert gone == [(12.0, "old-1"), (12.0, "old-2"), (84.0, "new-1"), (84.0, "new-2")]
+    assert [task.name for task in new] == ["new-3", "new-4"]

@@ -43,16 +43,13 @@ async def stage(notes):
     async def cut(target):
         notes.take("cut", target[1])
 
-    async def deploy_again():
-        notes.take("deploy")
-
     cluster = SimpleNamespace(
         times=times_module.Times(scale=1.0),
         events=events_module.Events(clock=asyncio.get_running_loop().time),
         aws=SimpleNamespace(fail=lambda kind, **options: notes.take("fail", kind, options)),
         balancer=SimpleNamespace(cut=cut),
     )
-    return faults.Stage(cluster, [task("old-1"), task("old-2")], deploy_again)
+    return faults.Stage(cluster, [task("old-1"), task("old-2")])
 
 
 EXPECTED = {
@@ -61,7 +58,6 @@ EXPECTED = {
     "kill-task": [(150.0, "kill", "old-1")],
     "early-cut": [(150.0, "cut", "old-1"), (250.0, "cut", "old-2")],
     "deaf-clients": [],
-    "second-deployment": [(150.0, "deploy")],
 }
 
 

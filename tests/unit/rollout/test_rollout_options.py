@@ -36,7 +36,9 @@ REFUSED = {
     "--margin 400": "--margin 400 leaves nothing of a delay of 300 s",
     "--maximum-percent 100": "raise the maximum or lower the minimum",
     "--minimum-healthy-percent 110": "take a minimum from 0 to 100",
-    "--fault second-deployment --maximum-percent 150": "needs all tasks to go at once",
+    "--strategy canary --next-after 60": "--next-after goes with --strategy rolling",
+    "--in-turn --next-after 60": "--next-after goes with --strategy rolling without --in-turn",
+    "--strategy express --routing least-connections": "it shifts traffic by weights",
     "--fleet websockets --fault deaf-clients": "--fleet websockets does not know --fault deaf-clients",
     "--fleet websockets --honour-retry-after": "--fleet websockets does not know --honour-retry-after",
 }
