@@ -94,7 +94,7 @@ def _prometheus_rules(runbook: str) -> str:
             "for": f"{each.seconds}s",
             "labels": {"severity": each.severity},
             "annotations": {
-                "summary": f"{each.says} ({{{{ $labels.job }}}} {{{{ $labels.instance }}}})",
+                "summary": f"{each.says} ({_whose(each)})",
                 "description": each.remedy,
                 "runbook_url": f"{runbook}#{each.section}",
             },
@@ -104,6 +104,10 @@ def _prometheus_rules(runbook: str) -> str:
     groups = {"groups": [{"name": "starlette-drain", "rules": rules}]}
     head = "# Made by `python -m example_app.deploy.monitoring`: change queries.py and run it again.\n"
     return head + yaml.safe_dump(groups, sort_keys=False, allow_unicode=True, width=LINE)
+
+
+def _whose(rule: Rule) -> str:
+    return "{{ $labels.job }} {{ $labels.instance }}" if "@worker" in rule.query else "{{ $labels.job }}"
 
 
 def _cloudwatch_alarms(runbook: str) -> str:
