@@ -7,6 +7,7 @@ The reference of the command is made from its help.
 """
 
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ import click
 from starlette_drain import Settings
 from starlette_drain._core.declared import environment_name, options_of
 from starlette_drain._core.pacing import EvenPacing
+from starlette_drain._core.settings import REMOVED
 from starlette_drain._engine import options
 from starlette_drain.tools.commands import group
 
@@ -88,6 +90,12 @@ def table(*, expert: bool) -> str:
     return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])
 
 
+def removed() -> str:
+    """Return the rows of the options that were removed."""
+    rows = [f"| `{name}` | {remedy} |" for name, remedy in REMOVED.items()]
+    return "\n".join(["| removed | instead |", "|---|---|", *rows])
+
+
 def commands() -> str:
     """Return the help of the commands that have no page of their own, with what several take shown once."""
     status = context_of("status", group.commands["status"])
@@ -118,10 +126,18 @@ def context_of(name: str, command: click.Command) -> click.Context:
     )
 
 
+PARTS = {
+    "main options": partial(table, expert=False),
+    "expert options": partial(table, expert=True),
+    "removed options": removed,
+    "commands": commands,
+}
+
 LISTS = (
     (Path(options.__file__), None),
     (ROOT / "docs" / "settings.md", "main options"),
     (ROOT / "docs" / "settings.md", "expert options"),
+    (ROOT / "docs" / "settings.md", "removed options"),
     (ROOT / "docs" / "command.md", "commands"),
 )
 """The files, and what stands there between two comments; ``None`` where the file is nothing else."""
@@ -134,8 +150,7 @@ def made(file: Path, part: str | None) -> str:
     begin, end = f"<!-- {part}: made by tests/make_options.py -->", f"<!-- end of {part} -->"
     before, _, rest = file.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    made = commands() if part == "commands" else table(expert=part == "expert options")
-    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
+    return f"{before}{begin}\n\n{PARTS[part]()}\n\n{end}{after}"
 
 
 def main() -> None:

@@ -24,7 +24,24 @@ from starlette_drain._core.session import HOOK_TIMEOUT
 from starlette_drain._core.streams import STREAMS_REMEDY, are_streams, parse_streams
 from starlette_drain.exceptions import SettingsError
 
-__all__ = ["Settings"]
+__all__ = ["REMOVED", "Settings"]
+
+REMOVED = {
+    "fleet_rate": 'use pacing="fleet:500"',
+    "close_timeout": "use grace",
+    "farewell_timeout": "close hooks have 2 s",
+    "close_reason": 'the reason is always "server draining"',
+    "reconnect_window": "clients return over the drain's own window",
+    "cancel_transfers": "answers are left to finish; the server's own timeout cuts them",
+    "admin_path": "use DrainMiddleware(admin_path=...)",
+    "admin_proxied": "requests through a proxy are refused; use the task's own address",
+    "target_group_policy": "use TargetHealthTrigger(policy=...)",
+    "protection_limit": "use TaskProtection(limit=...)",
+    "protection_sessions": "use TaskProtection(sessions=...)",
+    "workers_dir": "use TMPDIR",
+    "freeze_gc": "docs/performance.md has a recipe",
+}
+"""Options of earlier checkouts, and what to do instead."""
 
 DEFAULT_WINDOW = 285.0
 """Seconds for a drain without a deadline: ELBv2's default delay (300 s) minus the default margin (15 s)."""
@@ -179,10 +196,14 @@ class Settings:
         known = options_of(cls)
         for name in options:
             if name not in known:
-                meant = nearest(name, known)
-                hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(known)}"
+                if name in REMOVED:
+                    remedy = f"this option was removed; {REMOVED[name]}"
+                else:
+                    meant = nearest(name, known)
+                    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(known)}"
+                    remedy = f"there is no such option; {hint}"
                 # The value is not shown: it may be the token under a mistyped name.
-                raise SettingsError(name, "…", f"there is no such option; {hint}")
+                raise SettingsError(name, "…", remedy)
         values = dict(options)
         for name, (_, declared) in known.items():
             text = environ.get(environment_name(name))
@@ -215,7 +236,11 @@ class Settings:
             if name.upper().startswith(PREFIX) and name not in known:
                 # Compare without the common prefix, which would make any two names look alike.
                 bare = {each.removeprefix(PREFIX): each for each in known}
-                meant = nearest(name.upper().removeprefix(PREFIX), bare)
+                own = name.upper().removeprefix(PREFIX)
+                if remedy := REMOVED.get(own.lower()):
+                    yield f"{name} is not read: this option was removed; {remedy}"
+                    continue
+                meant = nearest(own, bare)
                 hint = f"did you mean {bare[meant]}?" if meant else "starlette-drain --help lists the variables"
                 yield f"{name} is not read: there is no such option; {hint}"
         windows = {"window": self.window, "sigterm_window": self.sigterm_window if self.sigterm else None}

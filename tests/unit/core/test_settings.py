@@ -12,6 +12,7 @@ from starlette_drain import Drain, Settings
 from starlette_drain._core.admission import AdmissionPolicy
 from starlette_drain._core.declared import environment_name, options_of
 from starlette_drain._core.pacing import BatchPacing, EvenPacing, RateCapPacing
+from starlette_drain._core.settings import REMOVED
 from starlette_drain._core.settings import Settings as CoreSettings
 from starlette_drain._engine.options import DrainOptions
 from starlette_drain.aws.options import AwsSettings
@@ -236,6 +237,17 @@ def test_unknown_option(given, meant):
     with pytest.raises(SettingsError) as caught:
         Drain(**{given: 5})
     assert str(caught.value) == f"{given}='…' cannot work: there is no such option; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_removed_option(name):
+    """An option of an earlier checkout is refused, and the error says what to do instead; its variable is a warning."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({name: 5}, {})
+    remedy = f"this option was removed; {REMOVED[name]}"
+    assert caught.value.remedy == remedy
+    variable = environment_name(name)
+    assert list(Settings().warnings({variable: "5"})) == [f"{variable} is not read: {remedy}"]
 
 
 def test_unknown_option_like_no_other():
