@@ -1,1 +1,1 @@
-"""The top floor: where the drain meets ASGI, and the only importer of Starlette."""
+"""The ASGI side of the drain. Only this package imports Starlette."""

@@ -1,4 +1,4 @@
-"""The admin route: look at a drain, start it, cancel it. It refuses by default."""
+"""The admin route: show a drain, start it, cancel it. Without a valid token it refuses."""
 
 import asyncio
 import dataclasses
@@ -27,42 +27,42 @@ from starlette_drain.exceptions import DrainEnded, IllegalTransition
 __all__ = ["AdminRoute", "bearer_token", "is_for"]
 
 MAX_BODY = 16 * 1024
-"""Bytes; a request to drain is a few dozen."""
+"""The most bytes in a request body. Usual ones have a few dozen."""
 
 BODY_TIMEOUT = 10.0
-"""Seconds in which the body of a request must have arrived."""
+"""Seconds in which the body of a request must arrive."""
 
-LOOK = 0.5
-"""Seconds between two looks at whether the server stops, while a request waits."""
+CHECK_INTERVAL = 0.5
+"""Seconds between two checks whether the server is stopping, while a request waits."""
 
 SCHEMA = 1
-"""The version of the answer: raised when a field goes or changes its meaning, not when one is added."""
+"""The version of the answer: raised when a field is removed or changes its meaning, not when one is added."""
 
 DRAIN = ("rate", "eta", "shed", "left", "refused", "forced", "return_rate")
-"""What the workers of a task count together in a drain."""
+"""The fields that are sums over the workers of a task during a drain."""
 
 COMMAND = "command"
-"""What answers the command has a status like a trigger's."""
+"""The name under which the command socket shows its status, like a trigger."""
 
 MAX_WAIT = 3600.0
-"""Seconds; the longest deregistration delay there is."""
+"""The longest wait in seconds: the longest deregistration delay of ELBv2."""
 
 
 STILL_IN_SERVICE = (
     "no source shows that the balancer has taken this task's target out: it is still in service, and new clients still "
-    "come. Take it out with 'aws elbv2 deregister-targets', or stop the task with 'aws ecs stop-task'; until then late "
-    "arrivals are let in up to the deadline, unless late_arrivals is 'refuse'"
+    "arrive. Take it out with 'aws elbv2 deregister-targets', or stop the task with 'aws ecs stop-task'; until then "
+    "late arrivals are accepted up to the deadline, unless late_arrivals is 'refuse'"
 )
 
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "forwarded")
-"""What tells that a request did not come straight. An ALB can be set to leave the first one out, but not the second."""
+"""Headers that show that a request came through a proxy. An ALB can omit the first one, but not the second."""
 
 OWN_PROXY_HEADERS = ("x-request-id", "x-envoy-")
-"""What a task's own Envoy adds to X-Forwarded-Proto, as that of Service Connect: it leads to this task and no other."""
+"""Headers that the task's own Envoy (Service Connect) adds to X-Forwarded-Proto: it forwards only to this task."""
 
 
 def _came_through_a_balancer(headers: Mapping[str, str]) -> bool:
-    """Tell whether something that chooses among tasks has passed a request on."""
+    """Return whether a request was forwarded by something that chooses among tasks."""
     if any(name in headers for name in PROXY_HEADERS):
         return True
     return "x-forwarded-proto" in headers and not any(name.startswith(OWN_PROXY_HEADERS) for name in headers)
@@ -86,8 +86,8 @@ class AdminRoute:
 
     Args:
         drain: The drain.
-        token: The secret that every request must carry (RFC 6750).
-        path: Where the route is.
+        token: The bearer token that every request must have (RFC 6750).
+        path: The path of the route.
     """
 
     def __init__(self, drain: Drain, token: str, path: str) -> None:
@@ -97,11 +97,11 @@ class AdminRoute:
         self._streams = StatusStreams(lambda: describe(drain), self._wait_ending)
 
     def matches(self, scope: Scope) -> bool:
-        """Tell whether a request is for this route."""
+        """Return whether a request is for this route."""
         return is_for(self._path, scope) or is_for(self._path + ROTATION_PATH, scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer a request."""
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
@@ -125,7 +125,7 @@ class AdminRoute:
         match request.method:
             case "GET" if accepts(request, "text/event-stream"):
                 if self._streams.is_full:
-                    remedy = "too many event streams follow this worker; close one, or ask without text/event-stream"
+                    remedy = "too many event streams are open; close one, or send no Accept: text/event-stream"
                     raise _Refusal(429, remedy, retry_after="10")
                 return self._streams.make()
             case "GET" | "HEAD":
@@ -135,7 +135,7 @@ class AdminRoute:
                 return await self._start(request)
             case "DELETE":
                 return await self._cancel()
-        raise _Refusal(405, f"{request.method} means nothing here", allow="GET, HEAD, POST, DELETE")
+        raise _Refusal(405, f"{request.method} is not supported here", allow="GET, HEAD, POST, DELETE")
 
     def _authorize(self, request: Request, *, is_proxied: bool) -> None:
         token = bearer_token(request)
@@ -146,8 +146,8 @@ class AdminRoute:
             raise _Refusal(401, "that is not the admin token", www_authenticate=challenge)
         if is_proxied:
             remedy = (
-                "this request came through a proxy or balancer and would drain a task of the balancer's choice; "
-                "send it to the task's own address"
+                "this request came through a proxy or balancer, which may choose any task; send it to the task's own "
+                "address"
             )
             raise _Refusal(403, remedy)
 
@@ -170,7 +170,7 @@ class AdminRoute:
 
     async def _wait(self, seconds: float, request: Request) -> None:
         """
-        Wait until drained, for *seconds* at the most: a server that stops waits for its requests.
+        Wait until drained, for at most *seconds*, or until the server is stopping: it waits for its requests.
 
         Raises:
             ClientDisconnect: If the client has gone.
@@ -187,18 +187,18 @@ class AdminRoute:
         if body is not None:
             return body
         if is_stopping:
-            raise _Refusal(503, "the server stops, and the body has not arrived", connection="close")
+            raise _Refusal(503, "the server is stopping, and the body has not arrived", connection="close")
         raise _Refusal(408, f"the body has not arrived within {BODY_TIMEOUT:g} s", connection="close")
 
     async def _wait_ending(self) -> bool:
-        """Wait until the server stops or is about to: most do not show it, and wait for their responses."""
-        while not self._is_going and self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
+        """Wait until the server is stopping, or will be: most servers do not show it, and wait for their responses."""
+        while not self._will_stop and self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110
+            await asyncio.sleep(CHECK_INTERVAL)
         return True
 
     @property
-    def _is_going(self) -> bool:
-        """Whether the process was told to stop, and nothing keeps it any more."""
+    def _will_stop(self) -> bool:
+        """Whether the process was told to stop and has drained."""
         engine = self._drain.host.engine
         return engine is not None and engine.state is DrainState.DRAINED and not engine.is_revocable
 
@@ -208,24 +208,24 @@ class AdminRoute:
 
     async def _wait_stopping(self) -> bool:
         while self._drain.host.is_running and not _is_server_stopping():  # noqa: ASYNC110 - the server sends no event
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CHECK_INTERVAL)
         return True
 
 
 def is_for(path: str, scope: Scope) -> bool:
-    """Tell whether a request is for *path*."""
-    # Servers put their root_path in front of the path, or not: the ASGI specification changed its mind.
+    """Return whether a request is for *path*."""
+    # Some servers prepend root_path to the path and some do not: the ASGI specification has changed.
     return scope["path"] in (path, scope.get("root_path", "").rstrip("/") + path)
 
 
 def bearer_token(request: Request) -> bytes | None:
-    """Return the token that a request carries; None if it carries none."""
+    """Return the bearer token of a request, or ``None``."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip().encode() if scheme.lower() == "bearer" else None
 
 
 def describe(drain: Drain) -> dict[str, Any]:
-    """Return all that is known of the task that *drain* is one worker of, in JSON values."""
+    """Return the status of the whole task, of which *drain* is one worker, in JSON values."""
     engine = drain.host.engine
     now = engine.time() if engine else 0.0
     statuses = drain.host.statuses()
@@ -259,37 +259,37 @@ def describe(drain: Drain) -> dict[str, Any]:
         name: _status({**status, "why": off[name]} if name in off else dict(status))
         for name, status in statuses.items()
     }
-    # What asks for drains among the workers is their agreement: a trigger like the others.
-    agreement = {"scope": task["scope"], "workers": task["workers"]}
-    answer["triggers"]["workers"] = agreement if len(task["workers"]) > 1 else {"scope": task["scope"]}
+    # The other workers can start a drain here too, so they are shown as a trigger.
+    others = {"scope": task["scope"], "workers": task["workers"]}
+    answer["triggers"]["workers"] = others if len(task["workers"]) > 1 else {"scope": task["scope"]}
     return answer
 
 
 def _is_server_stopping() -> bool:
     """
-    Tell whether the server has begun to stop, where it is one that shows that: uvicorn.
+    Return whether the server has begun to stop, if it is uvicorn, which shows that.
 
-    It waits for its requests before it sends the lifespan's shutdown, so nothing else would tell us in time.
+    It waits for its requests before it sends the lifespan's shutdown, so nothing else tells us in time.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         server: Any = getattr(signal.getsignal(number), "__self__", None)
         if hasattr(server, "should_exit"):
-            # Without should_exit it may stop all the same, as with --limit-max-requests; then its sockets are closed.
+            # It may stop without should_exit, as with --limit-max-requests; then its sockets are closed.
             return bool(server.should_exit) or not all(each.is_serving() for each in getattr(server, "servers", ()))
     return False
 
 
 def _status(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a trigger says of itself, unless it would spoil the whole answer: JSON knows no infinity."""
+    """Return the *status* of a trigger, or an error if it is not valid JSON, which would break the whole answer."""
     try:
         json.dumps(status, allow_nan=False)
     except (TypeError, ValueError) as error:
-        return {"error": f"its status is no JSON: {error}"}
+        return {"error": f"its status is not JSON: {error}"}
     return status
 
 
 def _plain(value: Any, now: float) -> Any:
-    """Make JSON values: no moments on the event loop's clock, which mean nothing outside, and no long fractions."""
+    """Convert to JSON values: no times of the event loop's clock, which mean nothing outside, and rounded numbers."""
     match value:
         case DrainCause():
             return {
@@ -333,7 +333,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _read_order(body: bytes) -> dict[str, Any]:
-    """Return the arguments of `Drain.start` that a body gives."""
+    """Parse and validate the arguments of `Drain.start` in *body*."""
     order = _read_object(body, "window", "age", "reason", "taken_out")
     for name in ("window", "age"):
         seconds = order.get(name)
@@ -342,13 +342,13 @@ def _read_order(body: bytes) -> dict[str, Any]:
     reason = _read_reason(order)
     taken_out = order.get("taken_out", False)
     if not isinstance(taken_out, bool):
-        remedy = f"taken_out={taken_out!r:.80} cannot work: give true where the balancer has taken the target out"
+        remedy = f"taken_out={taken_out!r:.80} cannot work: give true if the balancer has taken the target out"
         raise _Refusal(400, remedy, field="taken_out")
     return {"window": order.get("window"), "age": order.get("age") or 0.0, "reason": reason, "taken_out": taken_out}
 
 
 def _read_object(body: bytes, *names: str) -> dict[str, Any]:
-    """Return the JSON object that a body is, with no other fields than these."""
+    """Parse *body* as a JSON object with no fields other than *names*."""
     try:
         order = json.loads(body) if body else {}
     except (ValueError, RecursionError):
@@ -357,7 +357,7 @@ def _read_object(body: bytes, *names: str) -> dict[str, Any]:
         raise _Refusal(400, 'the body is not a JSON object; send one such as {"window": 60}')
     for name in order.keys() - set(names):
         known = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
-        raise _Refusal(400, f"{name!r:.80} means nothing here: give {known}", field=f"{name!r:.80}"[1:-1])
+        raise _Refusal(400, f"{name!r:.80} is not supported here: give {known}", field=f"{name!r:.80}"[1:-1])
     return order
 
 

@@ -1,17 +1,17 @@
-# What may be held is what becomes a session: a WebSocket, and a stream that its path or its client's request calls one.
-# Everything else passes: health checks, the admin route, ordinary requests, answers. So does everything that a drain
-# refuses: its late arrivals have their own rules.
+# Only handshakes that will become sessions may be held: WebSockets, and streams that are sessions by their path or by
+# their client's request. Everything else passes: health checks, the admin route, ordinary requests, answers. So does
+# everything that a drain refuses: late arrivals have their own rules.
 #
-# A refusal is heard by its kind:
+# How a handshake is refused depends on its kind:
 #
-#   WebSocket                               503 with `Retry-After`; with ":close" an accept and 1013. Many clients begin
-#                                           their back-off anew once a connection has opened, so that is not the default
-#   stream declared to end cleanly          200, `retry:`, the end: to an EventSource every other status is final
-#   other streams                           503 with `Retry-After`: a clean end would mean the whole to their clients
+#   WebSocket                               503 with `Retry-After`; with ":close" an accept and 1013. Many clients reset
+#                                           their backoff when a connection opens, so that is not the default
+#   stream declared to end cleanly          200, `retry:` and the end: an EventSource gives up after any other status
+#   other streams                           503 with `Retry-After`: a clean end would look like a complete answer
 #
-# The 200 has to pass CORS, which is the application's business where it answers itself: it has no content, so it may be
-# read from anywhere.
-"""The limit on handshakes in progress, where they arrive: who is held, and how one is turned away."""
+# The 200 must pass CORS, which the application handles for its own answers. It has no content, so any origin may read
+# it.
+"""Applies the limit on handshakes in progress: which are held, and how one is refused."""
 
 from contextlib import suppress
 
@@ -28,25 +28,25 @@ BUSY = "busy"
 
 
 async def let_in(engine: Engine, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Return whether a connection may go on to the application, once it has waited for its turn; refuse it if not."""
+    """Wait for a place for a connection; return whether it may go on to the application. If not, it is refused."""
     admission = engine.admission
     if admission is None or not _may_hold(engine, scope) or not engine.admits() or admission.enter():
         return True
     has_place = await admission.wait()
-    if not engine.admits():  # a drain has begun meanwhile
+    if not engine.admits():  # a drain has begun while it waited
         admission.leave()
         return True
     if not has_place:
         with suppress(OSError):  # the client has gone
-            await _turn_away(engine, scope, receive, send, closes=admission.policy.closes)
+            await _refuse(engine, scope, receive, send, closes=admission.policy.closes)
     return has_place
 
 
 def begin(engine: Engine, connection: WebSocketSession | EventStreamSession) -> None:
-    """Take note that the application gets *connection*, if it is one that `let_in` has counted."""
+    """Begin the set-up of *connection*, if `let_in` has taken a place for it."""
     is_counted = engine.admission is not None and engine.admission.begin(connection)
     if is_counted and isinstance(connection, EventStreamSession):
-        connection.prepare()  # so that its head, or its end, is noticed
+        connection.prepare()  # so that its head or its end is tracked
 
 
 def _may_hold(engine: Engine, scope: Scope) -> bool:
@@ -56,13 +56,13 @@ def _may_hold(engine: Engine, scope: Scope) -> bool:
     return declared.kind == "session" if declared is not None else asks_for_events(scope)
 
 
-async def _turn_away(engine: Engine, scope: Scope, receive: Receive, send: Send, *, closes: bool) -> None:
+async def _refuse(engine: Engine, scope: Scope, receive: Receive, send: Send, *, closes: bool) -> None:
     kind = WebSocketSession.kind if scope["type"] == "websocket" else "event-stream"
     retry_after = engine.turned_away(kind, scope["path"])
     if kind == "event-stream":
         await _end_stream(engine, scope, send, retry_after)
         return
-    await receive()  # websocket.connect: servers answer nothing before it was taken
+    await receive()  # websocket.connect: servers send nothing before it is received
     if closes:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": f"server {BUSY}"})

@@ -1,4 +1,4 @@
-"""The line at the start: what this process watches, or that it watches nothing, and why."""
+"""Announces at the start what this process watches, or that it watches nothing and why."""
 
 import asyncio
 import os
@@ -22,27 +22,27 @@ from starlette_drain.triggers.base import Control
 __all__ = ["OTHERS", "Announcement"]
 
 OTHERS = ("announcement", "command", "process", "self-registration", "task-protection", "workers")
-"""What has a status like a trigger's, and starts no drain."""
+"""Names that have a status like a trigger but start no drain."""
 
 SETTLING = 0.1
-"""Seconds after which each trigger has said whether it is off here."""
+"""Seconds after which every trigger has reported whether it is off here."""
 
 ELECTING = 1.0
-"""Seconds more in which the workers of a task find each other, so that one of them announces."""
+"""Further seconds in which the workers of a task find each other, so that only one of them announces."""
 
-PATIENCE = 20.0
-"""Seconds until it announces what it knows, where a trigger has not understood its first look."""
+TIMEOUT = 20.0
+"""Seconds after which it announces what it knows, even if a trigger has not understood its first poll."""
 
 
 class Announcement:
     """
-    Announces what is watched once every trigger has understood its first look, and again when that changes.
+    Announces what is watched, after every trigger has understood its first poll, and again when that changes.
 
     Args:
-        drain: The drain whose triggers these are.
-        group: The workers of the task, of which one announces.
+        drain: The drain with the triggers.
+        group: The workers of the task, one of which announces.
         console: Shows the log while it is entered.
-        environ: The environment.
+        environ: The environment variables.
     """
 
     name = "announcement"
@@ -62,9 +62,9 @@ class Announcement:
         self._environ = environ
         self._off: dict[str, str] = {}
         self._alarms: set[str] = set()
-        """Triggers that are off here and should not be."""
+        """The triggers that are off here but should not be."""
         self._seen: dict[str, str] = {}
-        """What each trigger looks at, as it has reported."""
+        """What each trigger has reported to watch."""
         self._news = asyncio.Event()
         self._control: Control | None = None
         self._has_announced = False
@@ -78,7 +78,7 @@ class Announcement:
             if self._group.member is not None and self._group.member.is_in_group:
                 await asyncio.sleep(ELECTING)
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     await self._until_understood()
             self._announce(control)
             await asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class Announcement:
         return {"off": dict(self._off)}
 
     def notify(self, event: Event) -> None:
-        """Take note of triggers that are off; show the end of a drain that outlasts its application."""
+        """Record which triggers are off; keep showing the log of a drain that outlasts its application."""
         match event:
             case TriggerStoodDown():
                 self._off[event.trigger] = event.why.removesuffix(".")
@@ -115,7 +115,7 @@ class Announcement:
             self._announce(self._control)
 
     async def _until_understood(self) -> None:
-        """Wait until every trigger that reports what it sees has done so, or is off here."""
+        """Wait until every trigger that reports what it watches has done so, or is off here."""
         while any("watch" in each and name not in self._seen for name, each in self._statuses().items()):
             self._news.clear()
             await self._news.wait()

@@ -1,4 +1,4 @@
-"""Functions that return an awaitable instead of being coroutine functions, for speed, and must pass for them."""
+"""Marks functions that return an awaitable, which is faster than a coroutine function, as coroutine functions."""
 
 import asyncio.coroutines
 import inspect
@@ -12,7 +12,7 @@ Function = TypeVar("Function", bound=Callable[..., Awaitable[Any]])
 
 
 def marked_as_coroutine_function(function: Function) -> Function:
-    """Let *function* pass for a coroutine function; asgiref, which sends from threads, looks whether it is one."""
+    """Mark *function* as a coroutine function: asgiref, which sends from threads, checks for that."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)
     marked = cast("Any", function)

@@ -1,4 +1,4 @@
-"""Closes the sessions whose turn has come: the engine hands them out, and each reports back when it is over."""
+"""Closes the sessions that are due: the engine returns them, and each reports back when it is over."""
 
 import logging
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("starlette_drain")
 
 
 def close_due(engine: Engine) -> None:
-    """Begin to close the sessions that are due now. None of them stops the others."""
+    """Begin to close the sessions that are due now. An error in one does not affect the others."""
     for session in engine.collect():
         try:
             session.begin_close(engine.close_policy)

@@ -1,10 +1,10 @@
-# The command speaks to the process through a Unix socket in a directory that only its user may enter. Who can open it
-# could signal the process just as well, so no token is asked for; root can, since that is who ECS Exec comes as. While
-# no one asks, it costs one descriptor and no wake-up.
+# The command talks to the process through a Unix socket in a directory that only the process's user (and root, the user
+# of ECS Exec) may enter. A user who can open it could also signal the process, so no token is needed. While unused it
+# costs one file descriptor and no wake-ups.
 #
-# A connection carries one request and its answer, a line of JSON each. Behind it is the admin route itself, with a
-# token that is made for it: the command can do what the route can, is checked like it, and gets its answers.
-"""The socket on which this process answers the ``starlette-drain`` command in its own container."""
+# A connection carries one request and one answer, each a line of JSON. The requests go to an admin route with a token
+# of its own, so the command can do what the route can, with the same checks and answers.
+"""The Unix socket on which this process answers the ``starlette-drain`` command in its own container."""
 
 import asyncio
 import json
@@ -29,21 +29,21 @@ __all__ = ["CommandSocket", "is_served"]
 
 PATH = "/drain"
 
-PATIENCE = 5.0
-"""Seconds in which a request must have arrived, and in which the answer must have been taken."""
+TIMEOUT = 5.0
+"""Seconds in which a request must arrive, and in which the client must read the answer."""
 
-LONGEST_NAME = 100
-"""Bytes of the path of a Unix socket: the systems allow 103 to 107."""
+LONGEST_PATH = 100
+"""The most bytes in the path of a Unix socket: systems allow 103 to 107."""
 
 
 class CommandSocket:
     """
-    Answers the command for as long as the application runs.
+    Answers the command while the application runs.
 
     Args:
         drain: The drain.
-        is_wanted: Tells whether there should be a socket: not in a test, or in a script that imports the application.
-        environ: The environment.
+        is_wanted: Returns whether to open a socket: not in tests, nor in scripts that import the application.
+        environ: The environment variables.
     """
 
     name = COMMAND
@@ -58,7 +58,7 @@ class CommandSocket:
         self._status: dict[str, str] = {}
         self._connections: set[asyncio.Task[Any]] = set()
 
-    async def watch(self, control: Control) -> None:  # noqa: ARG002 - what it does goes through the admin route
+    async def watch(self, control: Control) -> None:  # noqa: ARG002 - requests go to the admin route
         """Answer until cancelled."""
         loop, thread = asyncio.get_running_loop(), FileThread()
         if not self._is_wanted():
@@ -85,10 +85,10 @@ class CommandSocket:
             listening.close()
             removing = loop.run_in_executor(thread, _remove, path)
             thread.shutdown()
-            await asyncio.wait((removing,), timeout=PATIENCE / 2)
+            await asyncio.wait((removing,), timeout=TIMEOUT / 2)
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return where the socket is, or why there is none; nothing where none is wanted."""
+        """Return the path of the socket, or why there is none; empty if none is wanted."""
         return self._status
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,20 +96,20 @@ class CommandSocket:
         assert task is not None  # noqa: S101 - for the type checker
         self._connections.add(task)
         try:
-            # What cannot be read gets no answer, and who does not read none either.
+            # An invalid request, or a client that does not read, gets no answer.
             with suppress(OSError, ValueError, TimeoutError, KeyError, TypeError, asyncio.CancelledError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     request = json.loads(await reader.readline())
                 answer = await self._ask(reader, request)
                 writer.write(json.dumps(answer).encode() + b"\n")
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     await writer.drain()
         finally:
             self._connections.discard(task)
             writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Put *request* to the admin route, and return its answer."""
+        """Send *request* to the admin route, and return its answer."""
         body = b"" if request.get("body") is None else json.dumps(request["body"]).encode()
         incoming: list[Message] = [{"type": "http.request", "body": body}]
         status, parts = 0, bytearray()
@@ -149,7 +149,7 @@ class CommandSocket:
 
 
 def is_served() -> bool:
-    """Return whether this process was started as a server, or by one."""
+    """Return whether this process is a server, or was started by one."""
     process = look_at_self()
     return bool(process.server) or not SERVERS.isdisjoint((program_of(words_of(process.pid)), *process.parents))
 
@@ -157,7 +157,7 @@ def is_served() -> bool:
 def _listen(environ: Mapping[str, str]) -> socket.socket:
     pid = os.getpid()
     path = socket_file(find_shared_directory(find_supervisor(environ) or pid, None, environ).path, pid)
-    if len(os.fsencode(path)) > LONGEST_NAME:  # with a TMPDIR that is deep
+    if len(os.fsencode(path)) > LONGEST_PATH:  # TMPDIR is too long
         path = socket_file(find_shared_directory(find_supervisor(environ) or pid, None, {}).path, pid)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -172,7 +172,7 @@ def _listen(environ: Mapping[str, str]) -> socket.socket:
 
 
 def _remove(path: Path) -> None:
-    """Remove the socket, and its directory where it is empty: workers that share it remove it with their files."""
+    """Remove the socket, and its directory if that is empty: workers that share it remove it with their files."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
         path.parent.rmdir()

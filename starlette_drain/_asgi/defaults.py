@@ -1,4 +1,4 @@
-"""What an installation gets that says nothing about triggers and observers: decided here and nowhere else."""
+"""The default triggers and observers. They are chosen only here."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,11 +21,11 @@ __all__ = ["equip"]
 
 
 Drain.settings_type = AwsSettings
-"""The one flat list of options that a user sees."""
+"""All options, including those of AWS."""
 
 
 def equip(drain: Drain) -> None:
-    """Give *drain* the usual triggers and observers where the user chose none."""
+    """Give *drain* the default triggers and observers where the user chose none."""
     settings = AwsSettings.of(drain.settings)
     recorder = _recorder(settings)
     if drain.host.equip(
@@ -43,12 +43,12 @@ def equip(drain: Drain) -> None:
 
 
 def _speaks(group: WorkerGroup) -> bool:
-    """Return whether this process writes the log of the task: of several workers one does."""
+    """Return whether this process writes the log lines of the task: only one of several workers does."""
     return group.member is None or group.member.speaks(Announcement.name)
 
 
 def _origin(group: WorkerGroup) -> str:
-    """Return in which of several workers a drain runs: each counts its own sessions."""
+    """Return the suffix that says in which of several workers a drain runs; empty for a single worker."""
     member = group.member
     return f"worker {member.pid}, one of {member.workers}" if member is not None and member.workers > 1 else ""
 
@@ -62,7 +62,7 @@ def _recorder(settings: AwsSettings) -> "Recorder | None":
 
 
 def _triggers(settings: AwsSettings, recorder: "Recorder | None") -> Iterable[Trigger]:
-    # Each in its own file, and imported only where it is wanted.
+    # Triggers are imported only if they are wanted.
     from starlette_drain.triggers.sigterm import SigtermTrigger  # noqa: PLC0415
 
     yield SigtermTrigger()

@@ -1,32 +1,31 @@
-# One HTTP exchange, and what becomes of it.
+# One HTTP exchange and its phases.
 #
-#   phase     how it comes to it                        in the registry   send                receive
-#   REQUEST   an exchange begins here                   no                looks at the head   the first passes
-#   ANSWER    a head that makes no session              no                passes              passes
-#   STREAM    an event stream that is an answer         no                notes events, end   can be interrupted
-#   SESSION   a head that makes one; `declare`          yes               notes events, end   can be interrupted
-#   OVER      last part of the body; our close of it    no                passes; dropped     passes; the disconnect
+#   phase     how it is reached                         in the registry   send                 receive
+#   REQUEST   the exchange begins                       no                checks the head      passes the first call
+#   ANSWER    a head that makes no session              no                passes               passes
+#   STREAM    an event stream that is an answer         no                tracks events, end   can be interrupted
+#   SESSION   a head that makes a session; `declare`    yes               tracks events, end   can be interrupted
+#   OVER      last part of the body; our close          no                passes; dropped      passes; the disconnect
 #
-#   - An ordinary request is watched until its head, and costs as little as can be: it has no more than the few slots of
-#     `begin_exchange`. `prepare` makes the rest, when the application asks for its session, or sends the head of one. A
-#     second receive before the head makes only what it takes to interrupt it, should it turn out to be one.
-#   - A stream is a session if its client will ask for it again: an event stream that was asked for as an EventSource
-#     asks (GET and `Accept: text/event-stream`), or what the application declares to be one. Every other stream is an
-#     answer (tokens of a language model, a tool call, the progress of a job): its client asks once, and would take a
-#     clean end for the whole.
-#   - A session ends with a clean final chunk, or is cut where its client takes that for final: the body is left
-#     incomplete, and the server closes the connection. Over HTTP/2 the end is always clean: servers differ in what
-#     becomes of a stream that is left open there.
-#   - `retry:` tells an EventSource when to come back. It is added only after a whole event: in the middle of one it
-#     would make the client dispatch half an event and resume from the wrong Last-Event-ID. No empty line follows: the
-#     field takes effect with its own line, and simpler parsers (httpx-sse) make an event of every block.
-#   - A session carries `Connection: close` from its start, over HTTP/1: a client that came back over the same
-#     connection would meet the same task (RFC 9112 section 9.6). In a drain so does every other response, unless only a
-#     last chunk tells its end: with that header Node.js takes such a body for complete, wherever it breaks off. So a
-#     session that is to be cut has none either.
-#   - An EventSource takes 204 and every status but 200 for final, and so it does a missing CORS header. A late arrival
-#     is therefore answered with the application's own head, told when to come back, and ended. Any other session is
-#     answered with 503.
+#   - An ordinary request is watched only until its head, and must cost as little as possible: it has only the few slots
+#     set by `begin_exchange`. `prepare` sets the rest, when the application asks for its session or sends the head of
+#     one. A second receive before the head sets only what is needed to interrupt it, in case it becomes a session.
+#   - A stream is a session if its client will request it again: an event stream requested as an EventSource does (GET
+#     and `Accept: text/event-stream`), or a response that the application declares to be a session. Every other stream
+#     is an answer (tokens of a language model, a tool call, the progress of a job): its client requests it once, and
+#     would take a clean end for the complete answer.
+#   - A session ends with a clean final chunk. It is declared as "cut" if its client takes a clean end for final: then
+#     the body is left incomplete, and the server closes the connection. Over HTTP/2 the end is always clean, because
+#     servers treat a stream that is left open differently.
+#   - `retry:` tells an EventSource when to reconnect. It is added only after a complete event: in the middle of one,
+#     the client would dispatch half an event and resume from the wrong Last-Event-ID. No empty line follows: the field
+#     takes effect with its own line, and simple parsers (httpx-sse) make an event of every block.
+#   - Over HTTP/1 a session has `Connection: close` from its start: a client that reconnects over the same connection
+#     would reach the same task (RFC 9112 section 9.6). During a drain every other response has it too, unless only a
+#     last chunk marks its end: with that header Node.js takes such a body for complete, wherever it breaks off. For the
+#     same reason a session that will be cut does not have it.
+#   - An EventSource does not reconnect after 204 or any other status but 200, nor if a CORS header is missing. So a
+#     late arrival gets the application's own head, a `retry:`, and the end. Any other late session gets 503.
 #   - Only a response without an announced length or trailers can be ended early.
 #
 # Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -60,51 +59,51 @@ from starlette_drain.exceptions import SettingsError
 __all__ = ["EventStreamSession", "asks_for_events", "begin_exchange"]
 
 DECLARATION = b"starlette-drain"
-"""The header by which a response declares what it is. No client sees it."""
+"""The response header that declares what the response is. It is removed before the response is sent."""
 
 EVENT_STREAM = b"text/event-stream"
 
 CONTENT_TYPE_SIZE, DECLARATION_SIZE, EVENT_STREAM_SIZE = len(b"content-type"), len(DECLARATION), len(EVENT_STREAM)
 
 REQUEST, ANSWER, STREAM, SESSION, OVER = range(5)
-"""The phases; see above. Plain numbers, for they are compared for each message."""
+"""The phases; see above. Plain integers, because they are compared for each message."""
 
 UNTOUCHED, PASSED, INTERRUPTIBLE = range(3)
-"""What has become of `receive`, before all that a session needs was made."""
+"""How `receive` has been used before `prepare`: not at all, once, or so that it can be interrupted."""
 
 LINE_END = re.compile("\r\n|\r|\n")
-"""What ends a line of an event stream; `str.splitlines` knows more."""
+"""The line ends of an event stream; `str.splitlines` splits at others too."""
 
 WHOLE = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n")
-"""What a body ends with after a whole event."""
+"""The last bytes of a body after a complete event."""
 
 NOT_ACCEPTABLE = re.compile(rb"q\s*=\s*0(\.0*)?")
-"""The weight that refuses a media type (RFC 9110 section 12.4.2)."""
+"""A weight of 0, which refuses a media type (RFC 9110 section 12.4.2)."""
 
 IN_BETWEEN = b"?"
-"""The end of a body of which a part is being sent: it may arrive, or its sending be cancelled."""
+"""The last bytes of a body while a part is being sent, which may still be cancelled."""
 
 DROPPED_AT_ONCE = 3
-"""Messages sent after the disconnect that are dropped without a pause."""
+"""How many messages sent after the disconnect are dropped without a pause."""
 
 CLOSE = (b"connection", b"close")
 
 NOT_OF_A_REFUSAL = (b"connection", b"content-encoding", b"content-type", b"transfer-encoding")
-"""The headers of a response that make no sense without its body."""
+"""The headers of the application's response that a 503 must not have."""
 
 PARTS = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
-"""The messages that carry the body."""
+"""The ASGI messages that carry the body."""
 
 
 class EventStreamSession(Connection):
     """
-    One HTTP exchange: an answer, until its response turns out to be a session.
+    One HTTP exchange: an answer until its response makes it a session.
 
     Attributes:
-        path: The path of its request.
-        opened_at: When its response started, in seconds on the event loop's clock.
+        path: The path of the request.
+        opened_at: When the response started, in seconds on the event loop's clock.
         is_open: Whether it is a session.
-        shed_at: When it was asked to leave; ``None`` if it was not.
+        shed_at: When it was asked to leave, on the same clock; ``None`` if it was not.
     """
 
     __slots__ = (
@@ -121,8 +120,8 @@ class EventStreamSession(Connection):
         "kind",
     )
 
-    tells_each_task = True
-    """Servers tell of the client's end as often as they are asked: two tasks may both wait to hear of it."""
+    notifies_each_task = True
+    """Servers report the client's disconnect to every `receive`: several tasks may wait for it."""
 
     _declared: Declaration | None
     _is_prepared: bool
@@ -135,15 +134,15 @@ class EventStreamSession(Connection):
         """
         Declare this response a session, which a drain asks to leave, or an answer, which is left to finish.
 
-        Call it before the response starts, or inside an event stream. The last call counts, and beats the option
+        Call it before the response starts, or inside an event stream. The last call wins, also over the option
         ``streams``. A response with a ``Content-Length`` is never a session.
 
         Args:
-            kind: What it is.
-            end: Whether a session ends with a complete body or with an error for its client.
+            kind: ``"session"`` or ``"answer"``.
+            end: How a session ends: ``"clean"`` (with a complete body) or ``"cut"`` (the client sees an error).
 
         Raises:
-            SettingsError: If there is no such kind or end.
+            SettingsError: If *kind* or *end* has another value.
         """
         if kind not in ("session", "answer") or end not in ("clean", "cut"):
             raise SettingsError("declare", f"{kind}, end={end}", "use 'session' or 'answer', and end='clean' or 'cut'")
@@ -161,7 +160,11 @@ class EventStreamSession(Connection):
             self._engine.answers.undeclared.pop(self, None)
 
     async def send_text(self, text: str) -> None:
-        """Send *text* as one event, for instance from a close hook. Sends nothing while another event is half sent."""
+        """
+        Send *text* as one event, for instance from a close hook.
+
+        Sends nothing while another event is partly sent, or after either side has ended the stream.
+        """
         if self.can_send() and self._may_add_text():
             data = "".join(f"data: {line}\n" for line in LINE_END.split(text))
             self._tail = IN_BETWEEN
@@ -178,7 +181,7 @@ class EventStreamSession(Connection):
     # What the middleware calls
 
     def prepare(self) -> None:
-        """Make what an ordinary request does without."""
+        """Set the attributes that an ordinary request does not need."""
         if not self._is_prepared:
             self._is_prepared = True
             received = (self._parked, self._last_received, self._is_over) if self._receives == INTERRUPTIBLE else None
@@ -192,18 +195,18 @@ class EventStreamSession(Connection):
             self._declared = None
 
     def absorbs_exception(self) -> bool:
-        """Tell whether the application raised what is being handled only because of what we did."""
+        """Return whether the exception being handled was only caused by our close."""
         return self._is_prepared and super().absorbs_exception()
 
     def connection_ended(self, *, forced: bool = False, code: int | None = None) -> None:
-        """Take note that the connection is over: it is a session no longer, if it was one."""
+        """Record that the connection is over; it is no longer a session."""
         if self._is_prepared:
             super().connection_ended(forced=forced, code=code)
         else:
             self._is_over = True
 
     def finish(self) -> bool:
-        """End: the application has ended. Return whether the server has to wait (`wait_closed`) until it may notice."""
+        """Record that the application has returned; return whether to call `wait_closed` before returning too."""
         if not self._is_prepared:
             self._engine.answers.under_way -= 1
             self._scope[SCOPE_KEY] = ENDED
@@ -214,14 +217,14 @@ class EventStreamSession(Connection):
 
     @marked_as_coroutine_function
     def receive(self) -> Awaitable[Message]:  # type: ignore[override]
-        """Receive the next message; from the second on in a way that a drain can interrupt, should it be a session."""
+        """Receive the next message. From the second call on, a drain can interrupt it."""
         if self._phase == ANSWER:
             return self._raw_receive()
         if not self._is_prepared and self._receives != INTERRUPTIBLE:
             if self._receives == UNTOUCHED:
                 self._receives = PASSED
                 return self._raw_receive()
-            # Frameworks look for the client's end before the head of any stream (Starlette's StreamingResponse).
+            # Frameworks wait for the client's disconnect before they send the head (Starlette's StreamingResponse).
             self._receives = INTERRUPTIBLE
             self._parked = self._disconnect = None
             self._last_received = ""
@@ -230,8 +233,8 @@ class EventStreamSession(Connection):
         return super().receive()
 
     @marked_as_coroutine_function
-    def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0911 - straight on, for speed
-        """Send a message of the application; once parted, it meets an ordinary disconnect."""
+    def send(self, message: Message) -> Awaitable[None]:  # noqa: C901, PLR0911 - inlined for speed
+        """Send a message of the application; after our close it gets an ordinary disconnect."""
         phase = self._phase
         if phase == ANSWER:
             return self._raw_send(message)
@@ -245,7 +248,7 @@ class EventStreamSession(Connection):
             if engine.streams is not None and engine.streams.find(self._scope["path"]) is not None:
                 return self._start(message)
             for name, value in headers:
-                size = len(name)  # quicker to compare than the name
+                size = len(name)  # faster to compare than the name
                 if size == CONTENT_TYPE_SIZE:
                     if len(value) >= EVENT_STREAM_SIZE and value.lower().startswith(EVENT_STREAM):
                         return self._start(message)
@@ -254,37 +257,37 @@ class EventStreamSession(Connection):
             self._phase = ANSWER
             return self._raw_send(message)
         if self._disconnect is not None:
-            return self._send_parted(message)
+            return self._send_late(message)
         return self._raw_send(message) if phase == OVER or message["type"] not in PARTS else self._send_part(message)
 
-    # What a session on any connection has
+    # What every kind of session implements
 
     def disconnect_message(self, close_policy: ClosePolicy) -> Message:  # noqa: ARG002
-        """Return the disconnect of HTTP, which says no more."""
+        """Return HTTP's disconnect, which has no code or reason."""
         return {"type": "http.disconnect"}
 
     def can_send(self) -> bool:
-        """Return whether an event can still be sent: neither side has ended the exchange."""
+        """Return whether the body can still be sent: neither side has ended the exchange."""
         return self._phase in (STREAM, SESSION) and not self._is_over
 
     async def send_close(self, close_policy: ClosePolicy) -> None:  # noqa: ARG002
-        """End the body, with ``retry:`` where it can be added."""
+        """End the body, with ``retry:`` if it can be added."""
         if self._phase == SESSION:
             self._phase = OVER
-            is_heard = self._may_add_text() and self._asks_for_events()
-            retry = f"retry: {self.reconnect_after_ms}\n".encode() if is_heard else b""
+            may_retry = self._may_add_text() and self._asks_for_events()
+            retry = f"retry: {self.reconnect_after_ms}\n".encode() if may_retry else b""
             is_cut = self._is_cut()
             if retry or not is_cut:
                 await self._raw_send({"type": "http.response.body", "body": retry, "more_body": is_cut})
 
     def is_our_disconnect(self, error: BaseException, disconnect: Message) -> bool:
-        """Tell whether *error* is what became of our *disconnect* in the application."""
+        """Return whether our *disconnect* caused *error* in the application."""
         return isinstance(error, ClientDisconnect) or super().is_our_disconnect(error, disconnect)
 
-    # The works
+    # Internals
 
     def _start(self, message: Message) -> Awaitable[None]:
-        """Send a head that may be that of a session."""
+        """Send a response head that may begin a session."""
         self.prepare()
         engine = self._engine
         if engine.admission is not None:
@@ -293,7 +296,7 @@ class EventStreamSession(Connection):
         own, kept = _split(headers, DECLARATION)
         by_path = engine.streams.find(self.path) if engine.streams is not None else None
         self._declared = self._declared or self._declared_by(own) or by_path
-        self._look_at(message, kept)
+        self._read_head(message, kept)
         is_session = self._can_end and (
             self._declared.kind == "session" if self._declared else self._is_events and self._asks_for_events()
         )
@@ -307,7 +310,7 @@ class EventStreamSession(Connection):
                 engine.answers.undeclared[self] = self.path
             return self._raw_send(message)
         self._begin_session()
-        return self._open(message) if engine.admits() else self._turn_away(message)
+        return self._open(message) if engine.admits() else self._refuse(message)
 
     def _begin_session(self) -> None:
         self._phase = SESSION
@@ -321,23 +324,23 @@ class EventStreamSession(Connection):
 
     async def _open(self, head: Message) -> None:
         await self._raw_send(head)
-        # Not before: a session that is asked to leave gets an end of the body, so the head must have gone.
+        # Not before: a tracked session may be closed at any moment, which ends the body, so the head must be sent.
         self._track()
 
-    async def _turn_away(self, head: Message) -> None:
+    async def _refuse(self, head: Message) -> None:
         engine = self._engine
         self.shed_at, self.reconnect_after = engine.time(), engine.retry_after()
         if not (self._is_events and self._asks_for_events()):
             kept = [each for each in head["headers"] if each[0].lower() not in NOT_OF_A_REFUSAL]
-            told = [(b"content-length", b"0"), retry_after_header(self.reconnect_after)]
-            told += [CLOSE] if self._is_http_1() else []
-            head = {**head, "status": HTTP_503_SERVICE_UNAVAILABLE, "headers": [*kept, *told]}
+            added = [(b"content-length", b"0"), retry_after_header(self.reconnect_after)]
+            added += [CLOSE] if self._is_http_1() else []
+            head = {**head, "status": HTTP_503_SERVICE_UNAVAILABLE, "headers": [*kept, *added]}
             self._phase = OVER
         await self._raw_send(head)
         if self._phase == OVER:
             await self._raw_send({"type": "http.response.body", "body": b"", "more_body": False})
         engine.refused(self.kind, self.path)
-        await self._part(engine.close_policy)
+        await self._close_now(engine.close_policy)
 
     async def _send_part(self, message: Message) -> None:
         if self._engine.notes_activity:
@@ -348,27 +351,27 @@ class EventStreamSession(Connection):
         tail, self._tail = (self._tail + bytes(message.get("body", b"")[-4:]))[-4:], IN_BETWEEN
         try:
             await self._raw_send(message)
-        except OSError:  # the client has gone, and this is how the server says so
+        except OSError:  # the client has gone
             self.connection_ended()
             raise
         self._tail = tail
 
-    async def _send_parted(self, message: Message) -> None:
-        # From ASGI 2.4 on applications expect a send after the disconnect to raise, and do not listen for one.
+    async def _send_late(self, message: Message) -> None:
+        # Since ASGI 2.4 applications expect a send after the disconnect to raise, and may not call `receive`.
         if _spec_version(self._scope) >= (2, 4):
             self._notice()
             await self._suspend_late_send()
             raise ConnectionEnded(self)
         if message["type"] in PARTS and not message.get("more_body", False):
-            self._notice()  # the application has ended it too: what follows is work
-        # The cancellation by the application's framework must meet it where it waits by itself: a generator that is
-        # left at its yield is cleaned up only when the garbage collector finds it.
+            self._notice()  # the application has ended the response itself
+        # Return at once a few times, so that the framework cancels the application where it waits by itself: a
+        # generator that is left at its yield is cleaned up only when the garbage collector finds it.
         self._dropped += 1
         if self._dropped > DROPPED_AT_ONCE:
             await self._suspend_late_send()
 
     def _declared_by(self, headers: list[tuple[bytes, bytes]]) -> Declaration | None:
-        """Return what the response itself declares."""
+        """Return the declaration in the response's own header, if it is valid."""
         for _, value in headers:
             declared = declaration_of(value.decode("latin-1"))
             if declared is None:
@@ -376,7 +379,7 @@ class EventStreamSession(Connection):
             return declared
         return None
 
-    def _look_at(self, head: Message, headers: list[tuple[bytes, bytes]]) -> None:
+    def _read_head(self, head: Message, headers: list[tuple[bytes, bytes]]) -> None:
         named = {name.lower(): value for name, value in headers}
         self._is_events = _is_event_stream(named.get(b"content-type", b""))
         self._is_text = b"content-encoding" not in named
@@ -389,7 +392,7 @@ class EventStreamSession(Connection):
         self._can_end = self._is_open_ended and head.get("status") == HTTP_200_OK and not head.get("trailers")
 
     def _asks_for_events(self) -> bool:
-        """Tell whether the client asks as an EventSource does, which comes back by itself."""
+        """Return whether the request is like an EventSource's, which reconnects by itself."""
         return asks_for_events(self._scope)
 
     def _may_add_text(self) -> bool:
@@ -405,7 +408,7 @@ class EventStreamSession(Connection):
 def begin_exchange(
     engine: Engine, scope: Scope, receive: Receive, send: Send, task: asyncio.Task[object] | None
 ) -> EventStreamSession:
-    """Return a new exchange. Not by a call of the class, which takes twice as long."""
+    """Return a new exchange. It is not created by calling the class, which takes twice as long."""
     exchange = _new(EventStreamSession)
     exchange._engine = engine
     exchange._scope = scope
@@ -424,7 +427,7 @@ _new = EventStreamSession.__new__
 
 
 def asks_for_events(scope: Scope) -> bool:
-    """Tell whether a request asks as an EventSource does."""
+    """Return whether a request is like an EventSource's: GET and ``Accept: text/event-stream``."""
     return scope.get("method", "GET") == "GET" and any(
         name.lower() == b"accept" and _accepts_events(value) for name, value in scope.get("headers", ())
     )
@@ -437,7 +440,7 @@ def _is_event_stream(content_type: bytes) -> bool:
 def _split(
     headers: Iterable[tuple[bytes, bytes]], wanted: bytes
 ) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
-    """Return the headers that are named *wanted*, and the others."""
+    """Return the headers named *wanted*, and the others."""
     own: list[tuple[bytes, bytes]] = []
     others: list[tuple[bytes, bytes]] = []
     for each in headers:
@@ -450,7 +453,7 @@ def _accepts_events(accept: bytes) -> bool:
         media_type, *parameters = (part.strip() for part in media_range.split(b";"))
         if media_type == EVENT_STREAM:
             return not any(NOT_ACCEPTABLE.fullmatch(parameter) for parameter in parameters)
-    return False  # ``*/*`` is what plain HTTP clients send
+    return False  # ``*/*`` does not count: plain HTTP clients send it
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The drain's own start and stop, inside the application's lifespan."""
+"""Starts and stops the drain within the application's lifespan."""
 
 import logging
 from typing import Any
@@ -16,9 +16,9 @@ logger = logging.getLogger("starlette_drain")
 
 async def serve_lifespan(host: DrainHost, app: App, scope: Scope, receive: Receive, send: Send) -> Any:
     """
-    Run the application's lifespan, with the drain watching from after its startup until before its shutdown.
+    Run the application's lifespan; the drain watches from the end of its startup until its shutdown.
 
-    Where the drain belongs to another lifespan, on this loop or another, it is left to that one.
+    If the drain belongs to another lifespan, on this loop or another, only the application runs.
     """
     if not _attach(host):
         return await app(scope, receive, send)
@@ -32,19 +32,19 @@ async def serve_lifespan(host: DrainHost, app: App, scope: Scope, receive: Recei
     async def send_started(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             host.begin()
-            await host.control().refresh()  # a worker that joins a drain half-way admits none from the start
+            await host.control().refresh()  # a worker that starts during a drain refuses from the start
         await send(message)
 
     try:
         return await app(scope, receive_shutdown, send_started)
     finally:
-        # An application that knows no lifespan, or fails in it, may be served all the same.
+        # An application that does not support lifespan, or fails in it, may still be served.
         if host.is_running:
             await host.end(may_begin_again=True)
 
 
 def _attach(host: DrainHost) -> bool:
-    """Begin a new life of *drain*, so that the application may wait for it from its own startup on."""
+    """Begin a new lifetime, so that the application may wait for a drain from its startup on."""
     try:
         return host.attach()
     except DrainInUse as error:

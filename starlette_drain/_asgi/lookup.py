@@ -1,4 +1,4 @@
-"""The session of a connection, for an application that has only the connection at hand."""
+"""Finds the session of a connection."""
 
 from collections.abc import Mapping
 from typing import Any, cast, overload
@@ -25,8 +25,8 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     """
     Return the session of a `WebSocket`, of a `Request`, or of an ASGI scope.
 
-    It works for every connection that came through `DrainMiddleware`. Where that is not a session, or not yet, a hold
-    defers nothing and `wait_shed` does not return.
+    It works for every connection that came through `DrainMiddleware`. If the connection is not a session, or not yet, a
+    hold has no effect and `wait_shed` does not return.
 
     Raises:
         NotTracked: If the connection did not come through `DrainMiddleware`.
@@ -38,4 +38,4 @@ def session_of(connection: HTTPConnection | Mapping[str, Any]) -> Connection:
     elif not isinstance(session, Connection | UntrackedSession):
         msg = f"this {scope.get('type', 'connection')} is not tracked; add DrainMiddleware to the application"
         raise NotTracked(msg)
-    return cast("Connection", session)  # one that is not tracked has the same methods
+    return cast("Connection", session)  # an UntrackedSession has the same methods

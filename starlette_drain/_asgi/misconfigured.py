@@ -1,4 +1,4 @@
-"""What stands in for a middleware whose options cannot work."""
+"""Replaces a middleware whose options are invalid."""
 
 import hmac
 import inspect
@@ -28,10 +28,10 @@ logger = logging.getLogger("starlette_drain")
 
 def is_made_by_starlette() -> bool:
     """
-    Tell whether the middleware is being made for ``add_middleware``.
+    Return whether Starlette is creating the middleware for ``add_middleware``.
 
     Starlette does that when the first scope arrives, usually the lifespan's. Servers take an exception there for "this
-    application has no lifespan" and start; then it is raised again for each request.
+    application does not support lifespan" and start anyway; then it is raised again for each request.
     """
     frames = traceback.walk_stack(inspect.currentframe())
     return any(frame.f_code.co_name == "build_middleware_stack" for frame, _ in frames)
@@ -39,13 +39,13 @@ def is_made_by_starlette() -> bool:
 
 class Misconfigured:
     """
-    Fails the startup; without a lifespan, logs why once and passes every connection through.
+    Fails the startup; without a lifespan, logs the error once and passes every connection through.
 
     Args:
         app: The application.
-        error: What is wrong.
-        options: The options given. The token of the admin route is used if it is valid by itself.
-        path: Where the admin route is.
+        error: The invalid option.
+        options: The options given. The token of the admin route is used if it is valid itself.
+        path: The path of the admin route.
     """
 
     def __init__(self, app: App, error: SettingsError, options: Mapping[str, Any], path: str) -> None:
@@ -64,7 +64,7 @@ class Misconfigured:
         if not self._has_logged:
             self._has_logged = True
             logger.error("DrainMiddleware does nothing here, no connection will be drained: %s", self._error)
-        # None: no token was given, so there is no such route. "": one was given, but no request can match it.
+        # None: no token was given, so there is no route. "": the token is invalid, and no request can match it.
         if scope["type"] == "http" and self._token is not None and is_for(self._path, scope):
             return await self._explain(scope, receive, send)
         if scope["type"] in ("http", "websocket"):
@@ -72,8 +72,8 @@ class Misconfigured:
         return await self._app(scope, receive, send)
 
     async def _explain(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = "an option cannot work; the server's log says which"
-        # Values may be confidential, so they are for the bearer of the token. The token itself is in no message.
+        message = "an option is invalid; the server's log says which"
+        # Values may be confidential, so only requests with the token get them. No message contains the token.
         if self._error.option in TOKEN_OPTIONS or self._is_authorized(Request(scope)):
             message = str(self._error)
         await JSONResponse({"error": message}, 503, {"cache-control": "no-store"})(scope, receive, send)
@@ -84,7 +84,7 @@ class Misconfigured:
 
 
 def _token_alone(options: Mapping[str, Any]) -> str | None:
-    """Return the token of the admin route if the other options are ignored; an empty one if it cannot work."""
+    """Return the token of the admin route, ignoring the other options; an empty string if the token is invalid."""
     option, variable = TOKEN_OPTIONS
     given = {option: options[option]} if option in options else {}
     try:

@@ -1,4 +1,4 @@
-"""The kill switch: an application as it would be without the middleware."""
+"""The kill switch: the application runs as it would without the middleware."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,12 @@ __all__ = ["Off"]
 
 class Off:
     """
-    Lets everything pass. What an application calls by itself, such as a hold, goes on to work, and does nothing.
+    Passes everything through. What the application calls itself, such as a hold, still works but has no effect.
 
     Args:
         app: The application.
         drain: The drain, which never begins.
-        show: Shows the drain to the application, as where the mode is another.
+        show: Shows the drain to the application, as in the other modes.
     """
 
     def __init__(self, app: App, drain: Drain, show: Callable[[Scope], None]) -> None:

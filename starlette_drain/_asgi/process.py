@@ -1,12 +1,12 @@
-# Who gets SIGTERM, and what does the server make of it?
+# Does SIGTERM reach the server, and what does the server do then?
 #
-# ECS signals the first process of the container (and so does Docker, with the image's STOPSIGNAL). What stands between
-# it and the server decides whether the server hears of it: an init passes the signal on, a shell does not, and a
-# process manager may or may not. A process knows its parents from /proc, and the server's configuration from the
-# server itself, whatever file, variable or line of code it was set in: from outside all of that is guesswork.
+# ECS signals the first process of the container, as Docker does, with the image's STOPSIGNAL. Whether the server gets
+# the signal depends on the processes in between: an init passes it on, a shell does not, and a process manager may or
+# may not. This process finds its parents in /proc, and the server's configuration in the server object, wherever that
+# was set. From outside, all of this would be guesswork.
 #
-# Only on ECS is any of this a problem: at a terminal a shell stands before every server.
-"""What this process knows of how it will be stopped: its parents, its server, the server's limits."""
+# This is a problem only on ECS: at a terminal every server runs under a shell.
+"""Finds out how this process will be stopped: its parent processes, its server, the server's limits."""
 
 import asyncio
 import logging
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "busybox"})
-"""They keep the signal to themselves."""
+"""Programs that do not pass signals on."""
 
 INITS = frozenset({"tini", "tini-static", "dumb-init", "docker-init", "catatonit"})
-"""They pass signals on to the program that they start."""
+"""Programs that pass signals on to the program that they start."""
 
 SERVERS = frozenset({"uvicorn", "gunicorn", "hypercorn", "granian", "daphne", "fastapi"})
-"""They pass the signal on to their workers."""
+"""Servers, which pass the signal on to their workers."""
 
 PROC = Path("/proc")
 
@@ -49,7 +49,7 @@ OPTIONS = (
     *("lifespan", "limit_concurrency", "limit_max_requests", "reload"),
     *("timeout_graceful_shutdown", "timeout_worker_healthcheck", "workers", "ws"),
 )
-"""What is shown of uvicorn's configuration."""
+"""The options of uvicorn that are shown."""
 
 logger = logging.getLogger("starlette_drain")
 
@@ -57,11 +57,11 @@ logger = logging.getLogger("starlette_drain")
 @dataclass(frozen=True, slots=True)
 class StopProblem:
     """
-    Why this process may not stop as it should.
+    A reason why this process may not stop properly.
 
     Attributes:
-        level: ``"unsafe"``, or ``"note"`` for what is only worth knowing.
-        problem: What it is.
+        level: ``"unsafe"``, or ``"note"`` if it is only worth knowing.
+        problem: What is wrong.
         remedy: What to do about it.
     """
 
@@ -73,14 +73,14 @@ class StopProblem:
 @dataclass(frozen=True, slots=True)
 class Process:
     """
-    What a process knows of itself.
+    What a process knows about itself.
 
     Attributes:
-        pid: Its number.
-        parents: The programs above it, from the container's first process on.
-        is_whole: Whether those reach the container's first process.
-        server: The name of the server; empty where it is none that shows itself.
-        options: The server's real configuration, as far as it matters.
+        pid: Its process id.
+        parents: The programs of its parent processes, topmost first.
+        is_whole: Whether they begin with the container's first process.
+        server: The name of the server; empty if it is unknown.
+        options: The server's actual configuration, as far as it matters; ``None`` if it is unknown.
     """
 
     pid: int
@@ -91,7 +91,7 @@ class Process:
 
 
 def program_of(words: Sequence[str]) -> str:
-    """Return the name of the program in a command line, which of Python is the module or script that it runs."""
+    """Return the name of the program in a command line; for Python, the module or script that it runs."""
     if not words:
         return ""
     name = PurePosixPath(words[0]).name
@@ -111,7 +111,7 @@ def program_of(words: Sequence[str]) -> str:
 
 
 def words_of(pid: int, proc: Path = PROC) -> tuple[str, ...]:
-    """Return the command line of a process; nothing where it cannot be seen."""
+    """Return the command line of a process; empty if it cannot be read."""
     with suppress(OSError):
         return tuple(filter(None, (proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")))
     return ()
@@ -119,9 +119,9 @@ def words_of(pid: int, proc: Path = PROC) -> tuple[str, ...]:
 
 def ancestors(pid: int, proc: Path = PROC) -> tuple[list[int], bool]:
     """
-    Return the processes above one, from the first on, and whether that is the first of the container.
+    Return the parent processes of *pid*, topmost first, and whether the first is the container's first process.
 
-    A session that somebody opened in the container, or a server that was started apart, is not followed further up.
+    It stops at the start of a process session, such as a shell opened in the container.
     """
     found: list[int] = []
     session = _stat(pid, proc)[1]
@@ -137,26 +137,26 @@ def ancestors(pid: int, proc: Path = PROC) -> tuple[list[int], bool]:
 
 
 def look_at_self(proc: Path = PROC) -> Process:
-    """Return what this process knows of itself."""
+    """Return what this process knows about itself."""
     above, is_whole = ancestors(os.getpid(), proc)
     server, options = _server()
     return Process(os.getpid(), tuple(program_of(words_of(each, proc)) for each in above), is_whole, server, options)
 
 
 def stop_problems(process: Process) -> Iterator[StopProblem]:
-    """Yield what will go wrong when the container is told to stop, or before."""
+    """Yield what will go wrong when the container is stopped, or before."""
     yield from _parent_problems(process)
     options = process.options or {}
     if options.get("reload"):
-        yield StopProblem("unsafe", "--reload runs the application in a child", "leave --reload out")
-    # gunicorn's workers stand for "no limit" with the largest number there is.
+        yield StopProblem("unsafe", "--reload runs the application in a child process", "remove --reload")
+    # gunicorn's workers express "no limit" as sys.maxsize.
     if 0 < (options.get("limit_max_requests") or 0) < sys.maxsize:
         limit = f"limit_max_requests={options['limit_max_requests']}"
         problem = f"a limit on requests ({limit}) ends the process and all its sessions at once"
-        yield StopProblem("unsafe", problem, "leave it out; max_session_age moves sessions gently")
+        yield StopProblem("unsafe", problem, "remove it; max_session_age moves sessions gradually")
     if options.get("lifespan") == "off":
         problem = "lifespan=off: the drain begins to watch with the first connection"
-        yield StopProblem("note", problem, "leave --lifespan out, so that it watches from the start")
+        yield StopProblem("note", problem, "remove --lifespan, so that it watches from the start")
     if process.server == "uvicorn" and options.get("timeout_graceful_shutdown") is None:
         problem = "without timeout_graceful_shutdown uvicorn waits until SIGKILL for a client that does not read"
         yield StopProblem("note", problem, "add --timeout-graceful-shutdown 5")
@@ -167,20 +167,20 @@ def _parent_problems(process: Process) -> Iterator[StopProblem]:
         return
     for each in process.parents:
         if each in SHELLS:
-            problem = f"a shell ({each}) stands before the server and does not pass SIGTERM on"
+            problem = f"a shell ({each}) runs the server and does not pass SIGTERM on"
             yield StopProblem("unsafe", problem, "put 'exec' before the server, or use the exec form of CMD")
         elif each not in INITS | SERVERS:
-            problem = f"{each or 'a process without a name'} stands before the server, and whether it passes SIGTERM on"
-            yield StopProblem("note", f"{problem} cannot be told", "see that it does, or start the server itself")
+            problem = f"{each or 'an unknown process'} runs the server and may not pass SIGTERM on"
+            yield StopProblem("note", problem, "make sure that it does, or start the server directly")
 
 
 class ProcessCheck:
     """
-    Checks at the start how this process will be stopped, and shows what it knows in ``GET /drain``.
+    Checks at the start how this process will be stopped, and shows the result in ``GET /drain``.
 
     Args:
-        speaks: Returns whether this process writes the log of the task: of several workers one does.
-        environ: The environment.
+        speaks: Returns whether this process writes the log lines of the task: only one of several workers does.
+        environ: The environment variables.
     """
 
     name = "process"
@@ -190,8 +190,8 @@ class ProcessCheck:
         self._environ = environ
         self._process: Process | None = None
 
-    async def watch(self, control: Control) -> None:  # noqa: ARG002 - it asks for no drain
-        """Check, and say what is unsafe."""
+    async def watch(self, control: Control) -> None:  # noqa: ARG002 - it claims no drain
+        """Check once, and log what is unsafe."""
         self._process = look_at_self()
         if self._is_on_ecs and self._speaks():
             for each in stop_problems(self._process):
@@ -200,7 +200,7 @@ class ProcessCheck:
         await asyncio.get_running_loop().create_future()
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
-        """Return what the process knows, and what of it is a problem."""
+        """Return what the process knows about itself, and the problems with it."""
         if self._process is None:
             return {}
         problems = [asdict(each) for each in stop_problems(self._process)] if self._is_on_ecs else []
@@ -212,7 +212,7 @@ class ProcessCheck:
 
 
 def _stat(pid: int, proc: Path) -> tuple[int, int]:
-    """Return the parent and the session of a process; 0 where it cannot be seen."""
+    """Return the ids of a process's parent and session; 0 if they cannot be read."""
     with suppress(OSError, ValueError, IndexError):
         fields = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return int(fields[1]), int(fields[3])
@@ -220,7 +220,7 @@ def _stat(pid: int, proc: Path) -> tuple[int, int]:
 
 
 def _server() -> tuple[str, Mapping[str, Any] | None]:
-    """Return the name and the configuration of the server that handles the signals here, where it shows them."""
+    """Return the name and the configuration of the server whose signal handlers are installed, if it is known."""
     for number in (signal.SIGTERM, signal.SIGINT):
         server: Any = getattr(signal.getsignal(number), "__self__", None)
         config = getattr(server, "config", None)

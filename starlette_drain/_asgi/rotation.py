@@ -1,4 +1,4 @@
-"""The route of rotations, below that of the drain: look at one, start it, cancel it."""
+"""The part of the admin route for rotations: show one, start it, cancel it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ NONE = {"state": "none"}
 
 
 async def answer_rotation(drain: Drain, method: str, read: Callable[[], Awaitable[Mapping[str, Any]]]) -> Response:
-    """Answer one request, whose body *read* returns."""
+    """Answer a request with *method*; *read* returns its parsed body."""
     status = 200
     try:
         match method:
@@ -29,10 +29,10 @@ async def answer_rotation(drain: Drain, method: str, read: Callable[[], Awaitabl
                 await drain.stop_rotating()
             case _:
                 headers = {"allow": "GET, HEAD, POST, DELETE"}
-                return JSONResponse({"error": f"{method} means nothing here"}, 405, headers)
+                return JSONResponse({"error": f"{method} is not supported here"}, 405, headers)
     except SettingsError as error:
-        remedy = f"{error.option}={error.value!r:.80} cannot work: {error.remedy}"
-        return JSONResponse({"error": remedy, "field": error.option}, 400)
+        problem = f"{error.option}={error.value!r:.80} cannot work: {error.remedy}"
+        return JSONResponse({"error": problem, "field": error.option}, 400)
     except IllegalTransition as error:
         return JSONResponse({"error": str(error)}, 409)
     except DrainEnded as error:
@@ -41,12 +41,12 @@ async def answer_rotation(drain: Drain, method: str, read: Callable[[], Awaitabl
 
 
 def describe_rotation(drain: Drain, task: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how far the rotation is of the *task* that *drain* is one worker of, in JSON values."""
+    """Return the progress of the rotation of the whole *task*, in JSON values; ``None`` if none runs."""
     engine, remaining = drain.host.engine, int(task["rotating"])
     if engine is None or engine.turnover.order is None or not remaining:
         return None
     order, progress = engine.turnover.order, engine.rotation()
-    # A worker that has asked all of its own sessions knows the end from the order.
+    # A worker that has asked all of its own sessions computes the time left from the order.
     time_left = progress.time_left if progress else max(0.0, order["at"] + order["window"] - engine.time())
     is_paused = progress is not None and progress.state == "paused"
     return {

@@ -1,4 +1,4 @@
-"""What the admin route shows, once a second: an event stream that is no session."""
+"""The admin route as an event stream, once a second. It is not tracked as a session."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ INTERVAL = 1.0
 """Seconds between two events."""
 
 LIMIT = 8
-"""Streams at one time."""
+"""The most streams at one time."""
 
 MAX_AGE = 30.0
-"""Seconds after which a stream ends, and its client asks again: it holds up no server that tells no one of its stop."""
+"""Seconds after which a stream ends and its client reconnects: not every server tells us that it is stopping."""
 
-LAST_WORDS = 1.0
-"""Seconds for the end of a stream: a client that reads nothing holds up no server that stops."""
+LAST_SEND_TIMEOUT = 1.0
+"""Seconds for the last event of a stream: a client that does not read must not delay a server that is stopping."""
 
 
 class StatusStreams:
@@ -31,8 +31,8 @@ class StatusStreams:
     The streams of one admin route.
 
     Args:
-        describe: Returns what is sent.
-        wait_stopping: Returns when the server is told to stop.
+        describe: Returns the status to send.
+        wait_stopping: Returns when the server is stopping.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class StatusStreams:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many as may be."""
+        """Whether the limit is reached."""
         return self.open >= LIMIT
 
     def make(self) -> StreamingResponse:
-        """Return one more stream."""
+        """Return a new stream."""
         return _StatusStream(self)
 
 
@@ -62,7 +62,7 @@ class _StatusStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         self._streams.open += 1
         try:
-            with suppress(OSError):  # how some servers tell that the client has gone
+            with suppress(OSError):  # some servers raise it when the client has gone
                 await self._stream(receive, send)
         finally:
             self._streams.open -= 1
@@ -72,7 +72,7 @@ class _StatusStream(StreamingResponse):
         works = self._send_events(send), wait_gone(receive), self._streams.wait_stopping()
         _, is_gone, _ = await first(*works, timeout=MAX_AGE)
         if not is_gone:
-            await first(self._send_event(send, more=False), timeout=LAST_WORDS)
+            await first(self._send_event(send, more=False), timeout=LAST_SEND_TIMEOUT)
 
     async def _send_events(self, send: Send) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What an application gets for a connection that is not tracked: everything works, and does nothing."""
+"""The session of a connection that is not tracked: all its methods work and do nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,19 +13,19 @@ from starlette_drain._core.session import Session
 __all__ = ["ENDED", "UntrackedSession"]
 
 RETRY_AFTER = 5.0
-"""Seconds, where no options say when a client should come back."""
+"""Seconds after which a client should reconnect, if there are no valid options."""
 
 
 class UntrackedSession(Session):
     """
-    What `session_of` returns for a connection that no drain closes: never asked to leave.
+    What `session_of` returns for a connection that no drain closes. It is never asked to leave.
 
-    The mode is off, the options cannot work, another event loop has the drain, or the connection has ended. It works
-    under trio too.
+    It is used if the mode is off, the options are invalid, the drain belongs to another event loop, or the connection
+    has ended. It works under trio too.
 
     Args:
-        scope: The connection's; ``None`` where it has ended.
-        retry_after: Seconds after which the client should come back.
+        scope: The scope of the connection; ``None`` if it has ended.
+        retry_after: Seconds after which the client should reconnect.
     """
 
     __slots__ = ("_retry_after", "kind")
@@ -45,14 +45,14 @@ class UntrackedSession(Session):
 
     @property
     def reconnect_after_ms(self) -> int:
-        """Milliseconds after which the client should come back."""
+        """Milliseconds after which the client should reconnect."""
         return round(self._retry_after * 1000)
 
     async def wait_shed(self) -> None:
         """Wait until cancelled."""
         await anyio.sleep_forever()
 
-    # Nothing that an application may call in a loop returns without suspending.
+    # These yield to the event loop, because an application may call them in a loop.
 
     async def send_text(self, text: str) -> None:  # noqa: ARG002
         """Send nothing: this is for close hooks."""
@@ -68,4 +68,4 @@ class UntrackedSession(Session):
 
 
 ENDED = UntrackedSession(None)
-"""What stands in the scope of a connection that has ended."""
+"""The session in the scope of a connection that has ended."""

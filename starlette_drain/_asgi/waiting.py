@@ -1,4 +1,4 @@
-"""Waiting for the first of several things."""
+"""Waits for the first of several coroutines."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,9 +9,17 @@ from starlette.types import Receive
 __all__ = ["first", "wait_gone"]
 
 
-async def first(*works: Coroutine[Any, Any, Any], timeout: float) -> list[Any]:  # noqa: ASYNC109 - raises nothing
-    """Return the results of *works* when the first is over or the time is up; None for each that is not over."""
-    tasks = [asyncio.create_task(each) for each in works]
+async def first(*coroutines: Coroutine[Any, Any, Any], timeout: float) -> list[Any]:  # noqa: ASYNC109 - raises nothing
+    """
+    Run *coroutines* until one of them returns or *timeout* seconds have passed, then cancel the others.
+
+    Returns:
+        The result of each; ``None`` for those that have not returned.
+
+    Raises:
+        Exception: What one of them raised.
+    """
+    tasks = [asyncio.create_task(each) for each in coroutines]
     try:
         await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         return [each.result() if each.done() else None for each in tasks]
@@ -22,7 +30,7 @@ async def first(*works: Coroutine[Any, Any, Any], timeout: float) -> list[Any]: 
 
 
 async def wait_gone(receive: Receive) -> bool:
-    """Return when the client has gone."""
+    """Return True when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
     return True

@@ -100,4 +100,4 @@ async def test_sessions_of_a_mounted_application_are_tracked_once(serve, neighbo
     await drained(server, "/sub")
     await ended(server)
     assert server.log.count("target-health (this is no ECS task") == 1
-    assert ("another DrainMiddleware stands around this one" in server.log) == (neighbour == "mounted_twice")
+    assert ("another DrainMiddleware around this one" in server.log) == (neighbour == "mounted_twice")

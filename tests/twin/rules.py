@@ -21,7 +21,7 @@ HOLDS = ("holds", "releases")
 OUR_CODE = 1012
 """The close code of a drain."""
 
-OURS = {"WebSocketDisconnect", "ConnectionEnded", "_Parted", "CancelledError"}
+OURS = {"WebSocketDisconnect", "ConnectionEnded", "_Disconnected", "CancelledError"}
 """Exceptions that a session meets when it is asked to leave, as far as their names tell."""
 
 ANYBODYS = {"ClientDisconnect", "ClientDisconnected"}

@@ -34,7 +34,7 @@ def websocket(*steps):
 
 async def tell_again(self, disconnect):
     """Tell of the disconnect each time, without suspending."""
-    return self._receive_parted(disconnect)
+    return self._receive_disconnect(disconnect)
 
 
 async def wait_longer(self):
@@ -72,7 +72,7 @@ FAULTS = {
     "told of the disconnect again": (
         websocket(Gather(((Receive(),), (Sleep(17.3), Receive())))),
         WebSocketSession,
-        "tells_each_task",
+        "notifies_each_task",
         True,
     ),
     "an error of the application was lost": (

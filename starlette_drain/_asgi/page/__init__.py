@@ -1,7 +1,7 @@
-# The page is a shell without data: it asks for the admin token, keeps it in memory, and sends it as a bearer with each
-# request of its own. No cookie, so no other site can make a browser act here. It goes to browsers that come straight
-# from a private network, the others get what they get without it.
-"""The admin route as a page in a browser."""
+# The page is a shell without data. It asks for the admin token, keeps it in memory, and sends it as a bearer token with
+# each of its requests. There is no cookie, so no other site can make a browser act here. Only browsers that connect
+# directly from a private network get the page; others get the answers of the admin route.
+"""The admin route as a web page."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse
 __all__ = ["accepts", "make_page", "wants_page"]
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")
-"""Addresses for carriers (RFC 6598); the subnets of EKS pods often have them too."""
+"""The shared address space of carriers (RFC 6598), which EKS pod subnets often use too."""
 
 
 class _Page(NamedTuple):
@@ -25,13 +25,13 @@ class _Page(NamedTuple):
 
 
 def accepts(request: Request, media_type: str) -> bool:
-    """Tell whether a request asks for *media_type* by its name: ``*/*`` is what every client sends."""
+    """Return whether a request names *media_type*; ``*/*`` does not count, since most clients send it."""
     accepted = request.headers.get("accept", "").lower().split(",")
     return media_type in (each.partition(";")[0].strip() for each in accepted)
 
 
 def wants_page(request: Request) -> bool:
-    """Tell whether a request is a browser's, straight from a private address. With a token it wants the JSON."""
+    """Return whether a request is from a browser with a private address, and has no token."""
     return (
         request.method in ("GET", "HEAD")
         and accepts(request, "text/html")
@@ -42,7 +42,7 @@ def wants_page(request: Request) -> bool:
 
 
 def make_page() -> HTMLResponse:
-    """Return the page."""
+    """Return the page, with its security headers."""
     page = _read_page()
     headers = {
         "content-security-policy": page.policy,
@@ -58,7 +58,7 @@ def make_page() -> HTMLResponse:
 def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a Unix socket, or a name: it may be anybody's
+    except ValueError:  # a Unix socket or a host name: unknown
         return False
     address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_private or address in SHARED
@@ -66,7 +66,7 @@ def _is_private(host: str) -> bool:
 
 @functools.cache
 def _read_page() -> _Page:
-    """Read the page when it is first asked for: an application that has none pays nothing."""
+    """Read the page on first use, so that applications that never serve it pay nothing."""
     folder = files(__name__)
     parts = {kind: folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
     style, script = (b64encode(hashlib.sha256(parts[kind].encode()).digest()).decode() for kind in ("css", "js"))

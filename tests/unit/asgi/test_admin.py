@@ -441,7 +441,7 @@ async def test_a_status_that_is_no_json_does_not_spoil_the_answer():
     house = House()
     for value in (float("inf"), float("nan"), object()):
         house.trigger.status = lambda _now, value=value: {"value": value}
-        assert "no JSON" in (await house.ask()).json()["triggers"]["switch"]["error"]
+        assert "not JSON" in (await house.ask()).json()["triggers"]["switch"]["error"]
 
 
 async def test_post_starts_with_202_and_the_plan():

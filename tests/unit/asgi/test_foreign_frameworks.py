@@ -179,7 +179,7 @@ async def test_a_middleware_inside_another_leaves_the_connections_to_it(caplog):
     servers = [serve(nested, outer), serve(nested, outer)]
     await settle()
     assert (outer.statistics().open, inner.statistics().open) == (2, 0)
-    assert caplog.text.count("another DrainMiddleware stands around this one") == 1
+    assert caplog.text.count("another DrainMiddleware around this one") == 1
     await shed(outer)
     for server in servers:
         await server.task

@@ -67,9 +67,9 @@ def test_the_processes_above(table, processes, above, is_whole):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"parents": ("sh",)}, ["unsafe: a shell (sh) stands before"]),
-        ({"parents": ("tini", "bash")}, ["unsafe: a shell (bash) stands before"]),
-        ({"parents": ("supervisord",)}, ["note: supervisord stands before the server, and whether"]),
+        ({"parents": ("sh",)}, ["unsafe: a shell (sh) runs the server"]),
+        ({"parents": ("tini", "bash")}, ["unsafe: a shell (bash) runs the server"]),
+        ({"parents": ("supervisord",)}, ["note: supervisord runs the server and may not pass"]),
         ({"parents": ("npm", "sh"), "is_whole": False}, []),
         ({"parents": ("docker-init", "gunicorn")}, []),
         ({"options": {"limit_max_requests": 100}}, ["unsafe: a limit on requests (limit_max_requests=100)"]),
