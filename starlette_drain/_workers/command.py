@@ -1,4 +1,4 @@
-"""What one worker publishes to the others, as it stands in a file, and what follows from all of it."""
+"""The commands that workers publish to one another, their file format, and the claims that follow from them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -29,7 +29,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The drain of the task was cancelled by hand."""
+    """The drain of the task was cancelled."""
 
 
 Command = Claim | Withdraw | Cancel
@@ -42,8 +42,8 @@ class Entry:
 
     Attributes:
         number: Its place in the log, the same for all workers.
-        pid: The worker that published it.
-        command: What it says.
+        pid: The process id of the worker that published it.
+        command: The command.
     """
 
     number: int
@@ -65,10 +65,10 @@ class Entry:
     @classmethod
     def load(cls, text: str) -> "Entry":
         """
-        Read an entry.
+        Parse an entry.
 
         Raises:
-            ValueError: If *text* is none, or one of a version that this one cannot read.
+            ValueError: If *text* is not an entry, or has a version that this one cannot read.
         """
         content = file_format.load(text)
         try:
@@ -97,7 +97,7 @@ def _command_in(content: dict[str, Any]) -> Command:
 
 
 def follow(claims: Claims, command: Command) -> None:
-    """Let *claims* be what they are after *command*."""
+    """Apply *command* to *claims*."""
     match command:
         case Claim(cause):
             claims.hold(cause)
@@ -108,7 +108,7 @@ def follow(claims: Claims, command: Command) -> None:
 
 
 def fold(commands: Iterable[Command]) -> Claims:
-    """Return the claims that *commands* lead to."""
+    """Return the claims that follow from *commands*."""
     claims = Claims()
     for command in commands:
         follow(claims, command)
@@ -116,7 +116,7 @@ def fold(commands: Iterable[Command]) -> Claims:
 
 
 def compact(entries: Sequence[Entry]) -> set[int]:
-    """Return the numbers of the *entries* without which the others lead to the same claims."""
+    """Return the numbers of the *entries* that are redundant: the others lead to the same claims."""
     claims, needed = _claims_after(entries), list(entries)
     for entry in entries:
         rest = [each for each in needed if each is not entry]

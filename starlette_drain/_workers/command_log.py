@@ -1,4 +1,4 @@
-"""The commands of a task, as one of its workers reads and writes them: each once, and all workers in the same order."""
+"""The log of the task's commands, as one worker reads and writes it: each command once, in the same order for all."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,11 +16,11 @@ class News:
     What is new in the log.
 
     Attributes:
-        entries: The commands that were published, in order. The first time, the claims that stand.
-        muted: The first time, the claims that were cancelled, and that their triggers still hold.
-        confirmed: How many of this worker's own commands have found their place in the log.
-        is_first: Whether this is what a worker finds when it starts.
-        last: The number up to which the log was read.
+        entries: The new commands, in order. At the first read, the claims that stand instead.
+        muted: At the first read, the muted claims.
+        confirmed: How many of this worker's own commands were read back from the log.
+        is_first: Whether it is the first read of this worker.
+        last: The number of the last command that was read.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -32,7 +32,7 @@ class News:
 
 class CommandLog:
     """
-    Reads and writes the commands. It belongs to one thread.
+    Reads and writes the commands. Not thread-safe: it is used by one thread.
 
     Args:
         pid: The process id of this worker.
@@ -47,33 +47,33 @@ class CommandLog:
         self._has_begun = False
         self._pruned: tuple[int, int] = (0, 0)
         self.unreadable: dict[str, str] = {}
-        """Why files could not be read, by their names."""
+        """Why files could not be read, by file name."""
 
     @property
     def entries(self) -> list[Entry]:
-        """The commands in the log, without those that were pruned."""
+        """The commands in the log that were not pruned, in order."""
         return [entry for _, entry in sorted(self._entries.items())]
 
     def keep(self, commands: Iterable[Command]) -> None:
-        """Keep *commands* until they are written."""
+        """Queue *commands*, to be written by `write`."""
         self._pending += commands
 
     def write(self, directory: SharedDirectory) -> None:
-        """Write the commands kept."""
+        """Write the queued commands. After an `OSError` those not written stay queued."""
         if not self._pending:
             return
-        # Where the directory was cleared its numbers would begin again, below those that the others have read.
+        # If the directory was cleared, its numbers would restart below those that the other workers have read.
         number = max(*directory.commands(), self._last, *self._own, 0, 0) + 1
         while self._pending:
             entry = Entry(number, self._pid, self._pending[0])
-            while not directory.write_command(entry):  # another worker has taken that number in the same moment
+            while not directory.write_command(entry):  # another worker took that number just now
                 entry = replace(entry, number=entry.number + 1)
             del self._pending[0]
             self._own.add(entry.number)
             number = entry.number + 1
 
     def read(self, directory: SharedDirectory) -> News:
-        """Read what is new."""
+        """Read the new commands."""
         news = self._read_new(directory)
         for number in [number for number in self._own if number <= self._last]:
             self._own.remove(number)
@@ -85,17 +85,17 @@ class CommandLog:
         return news
 
     def prune(self, directory: SharedDirectory, applied: int) -> None:
-        """Remove the commands that change nothing, of those up to number *applied*, which every worker has applied."""
+        """Remove redundant commands up to number *applied*, the last one that every worker has applied."""
         if (applied, self._last) == self._pruned:
             return
         self._pruned = applied, self._last
         for number in sorted(compact([entry for entry in self.entries if entry.number <= applied])):
-            if number != self._last:  # the latest stays, so that no number is given twice
+            if number != self._last:  # the last one stays, so that no number is used twice
                 directory.remove_command(number)
                 del self._entries[number]
 
     def _read_new(self, directory: SharedDirectory) -> News:
-        """Read from the first new file on; begin again when one of them is removed meanwhile."""
+        """Read all new files; start over if one of them is removed in the meantime."""
         while True:
             files = directory.commands()
             self.unreadable = {name: why for name, why in self.unreadable.items() if name in files.values()}
@@ -113,7 +113,7 @@ class CommandLog:
             return News(list(found.values()))
 
     def _summarize(self, news: News) -> None:
-        """Make *news* of the claims that stand, instead of all that has happened."""
+        """Replace the entries of *news* by the claims that follow from them."""
         claims = fold(each.command for each in news.entries)
         pids = {each.command.cause.trigger: each.pid for each in news.entries if isinstance(each.command, Claim)}
         news.entries = [Entry(self._last, pids[each.trigger], Claim(each)) for each in claims.standing]

@@ -1,4 +1,4 @@
-"""What triggers and commands by hand may do in a worker: the same as in a single process, published to the others."""
+"""What triggers and manual commands may do in a worker: as in a single process, but published to the others."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,15 +15,15 @@ __all__ = ["TaskControl"]
 
 class TaskControl(LocalControl):
     """
-    The `Control` of a worker: what changes the drain of the whole task is published.
+    The `Control` of a worker: changes to the drain of the whole task are published.
 
-    Being told to stop (SIGTERM) is not: a supervisor that wants all workers to stop tells all of them, and one that
-    restarts them in turn (uvicorn's SIGHUP) must not find the others drained.
+    A stop signal (SIGTERM) is not: a supervisor that stops all workers signals each of them, and one that restarts them
+    one after the other (uvicorn's SIGHUP) must not find the others drained.
 
     Args:
-        lifetime: The lifetime on the present event loop.
+        lifetime: The lifetime on the current event loop.
         triggers: Returns all triggers.
-        member: This worker as part of the group.
+        member: This worker as a member of the group.
     """
 
     def __init__(self, lifetime: Lifetime, triggers: Callable[[], Iterable[Trigger]], member: Member) -> None:
@@ -31,7 +31,7 @@ class TaskControl(LocalControl):
         self._member = member
 
     def claim(self, cause: DrainCause) -> None:
-        """Hold a claim."""
+        """Make *cause* the claim of its trigger, for the whole task."""
         place = self._member.place
         changed = self.engine.claim(cause)
         claim = self.engine.claim_of(cause.trigger)
@@ -45,7 +45,7 @@ class TaskControl(LocalControl):
             self._member.share_window(claim)
 
     def withdraw(self, trigger: str) -> bool:
-        """Drop the claim of *trigger*, also that of a dead worker; return whether that changed anything."""
+        """Drop the claim of *trigger*, even one made by a dead worker; return whether that changed anything."""
         place = self._member.place
         if not self._member.drop(trigger) or self.engine.claim_of(trigger) is None:
             return False
@@ -67,7 +67,7 @@ class TaskControl(LocalControl):
         self._member.publish(Cancel(), place)
 
     async def refresh(self) -> None:
-        """Read first what the other workers have published."""
+        """Read what the other workers have published."""
         await self._member.refresh()
 
     async def publish(self) -> None:
@@ -75,5 +75,5 @@ class TaskControl(LocalControl):
         await self._member.wait_published()
 
     async def wait_all_drained(self) -> bool:
-        """Wait until all workers have drained; return False if the drain was cancelled, or never came."""
+        """Wait until all workers have drained; return False if the drain was cancelled or never began."""
         return await self.engine.wait_drained() and await self._member.wait_others_drained()

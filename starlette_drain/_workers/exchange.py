@@ -1,4 +1,4 @@
-"""One exchange with the other workers: everything that is done with files, in a thread of its own."""
+"""The exchange with the other workers: all use of files, in a separate thread."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,10 +14,10 @@ from starlette_drain._workers.shared_directory import SharedDirectory
 __all__ = ["Exchange", "Problem", "Received", "problem_of"]
 
 BEAT = 1.0
-"""Seconds after which a worker of which there is nothing new says that it lives, and one whose counts move writes."""
+"""Seconds between two heartbeats of a worker with no news but changed counts."""
 
 COUNTS = frozenset({"sessions", "counts", "admission"})
-"""What may be out of date for a moment while a worker serves."""
+"""The fields that may be out of date for `BEAT` seconds while a worker serves."""
 
 EVERYTHING = frozenset(each.name for each in fields(Heartbeat))
 
@@ -26,11 +26,11 @@ SERVING = DrainState.SERVING.value
 NO_DIRECTORY = (
     "set TMPDIR to a directory that the workers share and can write; until then /drain acts on one worker only"
 )
-NO_FILE = "remove the file, or let all workers run one version; until then this worker may miss what the others do"
+NO_FILE = "remove the file, or run one version in all workers; until then this worker may miss what the others do"
 
 
 class Problem(NamedTuple):
-    """Why the workers cannot agree, and the remedy."""
+    """Why the workers cannot exchange, and the remedy."""
 
     text: str
     remedy: str
@@ -43,8 +43,8 @@ class Received:
 
     Attributes:
         news: The new commands.
-        heartbeats: Those of the other workers, by pid; ``None`` if they could not be read.
-        problem: What went wrong.
+        heartbeats: The heartbeats of the other workers, by pid; ``None`` if they could not be read.
+        problem: The first problem, if there was one.
     """
 
     news: News = field(default_factory=News)
@@ -54,10 +54,10 @@ class Received:
 
 class Exchange:
     """
-    Publishes what this worker has to say, and reads the others. It belongs to one thread.
+    Publishes commands and heartbeats of this worker, and reads those of the others. It is used by one thread.
 
     Args:
-        find: Makes or enters the shared directory.
+        find: Creates or enters the shared directory.
         pid: The process id of this worker.
     """
 
@@ -71,16 +71,16 @@ class Exchange:
 
     def publish(self, commands: Iterable[Command]) -> None:
         """
-        Write *commands*, and those that could not be written before. What fails is tried again at the next exchange.
+        Write *commands* and those that could not be written before.
 
         Raises:
-            OSError: If they cannot be written now.
+            OSError: If they cannot be written now. The next exchange tries again.
         """
         self._log.keep(commands)
         self._log.write(self._enter())
 
     def meet(self, heartbeat: Heartbeat) -> Received:
-        """Read the others, then publish *heartbeat*. A step that fails prevents no other."""
+        """Read commands and heartbeats, then publish *heartbeat*. If one step fails, the others are still done."""
         received = Received()
         try:
             directory = self._enter()
@@ -95,7 +95,7 @@ class Exchange:
         return received
 
     def leave(self, supervisor: int | None) -> None:
-        """Leave the other workers."""
+        """Leave the group: remove the files of this worker."""
         if self._directory is not None:
             with suppress(OSError):
                 self._log.read(self._directory)
@@ -107,7 +107,7 @@ class Exchange:
         if self._directory is None:
             self._directory = self._find()
         else:
-            self._directory.enter()  # the last of the workers that left may have removed it
+            self._directory.enter()  # the last worker that left may have removed it
         return self._directory
 
     def _publish(self, directory: SharedDirectory, heartbeat: Heartbeat, received: Received) -> None:  # noqa: ARG002
@@ -124,7 +124,7 @@ class Exchange:
             self._beat_at = at
         finally:
             self._log.write(directory)
-            directory.keep_room(self._pid)
+            directory.keep_reserve(self._pid)
 
     def _read_commands(self, directory: SharedDirectory, heartbeat: Heartbeat, received: Received) -> None:  # noqa: ARG002
         received.news = self._log.read(directory)
@@ -144,10 +144,10 @@ class Exchange:
 
 
 def _differences(one: Heartbeat, other: Heartbeat) -> frozenset[str]:
-    """Return the names of what differs, besides the moment."""
+    """Return the names of the fields that differ, except the time."""
     return frozenset(name for name in EVERYTHING if name != "at" and getattr(one, name) != getattr(other, name))
 
 
 def problem_of(error: OSError) -> Problem:
-    """Return what an *error* of the file system means for the workers."""
+    """Return the problem that an *error* of the file system causes for the workers."""
     return Problem(str(error) or repr(error), NO_DIRECTORY)

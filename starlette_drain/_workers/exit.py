@@ -1,4 +1,4 @@
-"""Early exit: to end the process as soon as it is empty, instead of waiting until ECS does."""
+"""Early exit: stops the process as soon as it is empty, instead of waiting for ECS."""
 
 import os
 import signal
@@ -9,15 +9,15 @@ from starlette_drain._engine.engine import Engine
 
 __all__ = ["end", "is_done"]
 
-REMEDY = "let the supervisor and its workers run as one user, or set exit_when_drained=False and leave the end to ECS"
+REMEDY = "run the supervisor and its workers as one user, or set exit_when_drained=False and let ECS stop the task"
 
 
 LONGEST_WORK = 60.0
-"""Seconds after the drain in which applications may end their work, though the deadline has passed."""
+"""Seconds after the drain for applications to finish their work, even if the deadline has passed."""
 
 
 def is_done(engine: Engine) -> bool:
-    """Return whether the process may end: it is empty, admits no new session, and was not told to stop yet."""
+    """Return whether the process may end: it is empty, admits no new sessions, and was not told to stop yet."""
     if engine.state is not DrainState.DRAINED or engine.admits() or not engine.is_revocable:
         return False
     progress = engine.progress()
@@ -27,7 +27,7 @@ def is_done(engine: Engine) -> bool:
 
 
 def end(engine: Engine, pid: int) -> None:
-    """Send SIGTERM to the process *pid*; where that is not allowed, say so."""
+    """Send SIGTERM to the process *pid*; report it if that is not allowed."""
     try:
         os.kill(pid, signal.SIGTERM)
     except OSError as error:

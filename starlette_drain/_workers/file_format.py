@@ -1,8 +1,8 @@
-# The workers of one task may be of two versions: a rolling restart replaces them in turn. Each file names the version
-# that wrote it, and the oldest version whose readers understand it. A field that is added raises neither: readers
-# ignore what they do not know, and take a default for what an older version does not write. A change of meaning raises
-# the version, and `oldest` only where an older reader would do the wrong thing.
-"""What all files of the workers have in common: JSON objects with a version."""
+# The workers of one task may have different versions: a rolling restart replaces them one after the other. Each file
+# has the version that wrote it, and the oldest version that can read it. Adding a field changes neither: readers ignore
+# unknown fields, and use a default for fields that an older version does not write. A change of meaning raises the
+# version, and raises `oldest` only if an older reader would do the wrong thing.
+"""The format of all files of the workers: JSON objects with a version."""
 
 import json
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 __all__ = ["dump", "load"]
 
 VERSION = 1
-"""The version that this worker writes, and the newest that it knows."""
+"""The version that this worker writes, and the newest that it can read."""
 
 OLDEST = 1
-"""The oldest version whose readers understand what this one writes."""
+"""The oldest version that can read what this one writes."""
 
 
 def dump(content: dict[str, Any]) -> str:
-    """Return *content* as the text of a file."""
+    """Return the text of a file with *content*."""
     return json.dumps({"version": VERSION, "oldest": OLDEST, **content})
 
 
@@ -26,7 +26,7 @@ def load(text: str) -> dict[str, Any]:
     Return the content of a file.
 
     Raises:
-        ValueError: If *text* is no such content, or only newer versions understand it.
+        ValueError: If *text* is not such a file, or only newer versions can read it.
     """
     try:
         content = json.loads(text)

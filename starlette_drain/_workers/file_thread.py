@@ -1,4 +1,4 @@
-"""The one thread in which a worker opens files: a disk or a network share that is slow holds up no event loop."""
+"""The thread in which a worker uses files, so that a slow disk or network share does not block the event loop."""
 
 import threading
 from collections.abc import Callable
@@ -11,9 +11,9 @@ __all__ = ["FileThread"]
 
 class FileThread(Executor):
     """
-    Runs calls one after the other, in a daemon thread that starts with the first of them.
+    Runs calls one after the other, in a daemon thread that is started by the first of them.
 
-    The executors of the standard library are waited for when the process exits; a file system that hangs would keep it.
+    At exit Python waits for the executors of the standard library, and a file system that hangs would block the exit.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class FileThread(Executor):
         self._has_started = False
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run *call* after those before it."""
+        """Run *call* after those submitted before it."""
         outcome: Future[Any] = Future()
         if not self._has_started:
             threading.Thread(target=self._run, name="starlette-drain-workers", daemon=True).start()
@@ -41,5 +41,5 @@ class FileThread(Executor):
             if outcome.set_running_or_notify_cancel():
                 try:
                     outcome.set_result(call())
-                except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+                except BaseException as error:  # noqa: BLE001 - re-raised where the future is awaited
                     outcome.set_exception(error)

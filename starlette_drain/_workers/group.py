@@ -1,4 +1,4 @@
-"""The workers of one task, which drain as one: a trigger that applies in this worker what the others publish."""
+"""The workers of one task, which drain as one: a trigger that applies what the other workers publish."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +16,13 @@ __all__ = ["WorkerGroup"]
 
 class WorkerGroup:
     """
-    Makes the drains of all workers of one task one drain.
+    Makes the workers of one task drain as one.
 
     Args:
-        environ: The environment.
+        environ: The environment variables.
         pid: The process id of this worker; by default that of the process in which it watches.
-        directory: Where the workers meet; by default in the temporary directory, if they have a supervisor.
+        directory: The parent of the shared directory; by default shared memory or the temporary directory, if the
+            workers have a supervisor.
     """
 
     name = NAME
@@ -34,24 +35,24 @@ class WorkerGroup:
         self._pid = pid
         self._directory = directory
         self.member: Member | None = None
-        """This worker in the present lifetime, or the last."""
+        """This worker in the current lifetime, or in the last one."""
 
     def join(self, lifetime: Lifetime, triggers: Callable[[], Iterable[Trigger]]) -> TaskControl:
-        """Return the control of a *lifetime* that begins in this worker."""
+        """Join the group for a *lifetime* that begins, and return its control."""
         self.member = Member(lifetime.engine, self._environ, self._pid, self._directory)
         return TaskControl(lifetime, triggers, self.member)
 
     def lead(self, trigger: Trigger) -> Trigger:
-        """Return what lets *trigger* watch in the leader only."""
+        """Wrap *trigger* so that it watches only in the leader."""
         return LeaderOnly(trigger, lambda: self.member)
 
     async def watch(self, control: Control) -> None:  # noqa: ARG002
-        """Meet the other workers for as long as the application runs."""
+        """Exchange with the other workers until cancelled."""
         if self.member is not None:
             await self.member.run()
 
     def notify(self, event: Event) -> None:
-        """Take note how the triggers of this worker see their sources."""
+        """Record the watch states of this worker's triggers."""
         match event:
             case WatchReported() if self.member is not None:
                 self.member.see(event.trigger, (event.state, event.at, event.because))
@@ -59,5 +60,5 @@ class WorkerGroup:
                 self.member.see(event.trigger, None)
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return how every worker stands, and the sum."""
+        """Return the status of every worker and their sums."""
         return {"scope": "task"} if self.member is None else self.member.status(now)

@@ -1,7 +1,7 @@
-# The workers do not negotiate who does what is done once per task. Each publishes since when it runs, and of those that
-# are alive the one that has run longest is the leader. All see the same files, so all come to the same result, and a
-# mistake (a worker that stalled, or was seen too late) is corrected a moment later. A lock would be no better: a child
-# that the application forks keeps it when its worker dies, since it belongs to the open file (flock(2)).
+# Leader election without negotiation: each worker publishes when it started, and of those alive the one that has run
+# longest is the leader. All workers see the same files, so all elect the same one, and a mistake (a worker that was
+# stalled or seen too late) is corrected a moment later. A lock would be no better: it belongs to the open file
+# (flock(2)), so a child forked by the application keeps it when the worker dies.
 """The status that each worker of a task publishes, and what follows from all of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from starlette_drain._workers import file_format
 __all__ = ["SILENCE", "Heartbeat", "Latest", "count", "leader", "reported", "sums", "task_state", "watch"]
 
 SILENCE = 20.0
-"""Seconds without a heartbeat after which a worker is taken to hang."""
+"""Seconds without a heartbeat after which a worker counts as dead."""
 
 SESSIONS = ("open", "waiting", "held", "leaving", "opened", "closed")
 UNDER_WAY = ("answers", "working", "failed_hooks", "rotated", "rotating")
@@ -24,37 +24,37 @@ PROGRESS = ("shed", "left", "refused", "forced", "return_rate")
 PLAN = ("rate", "eta")
 REPORT = ("sessions_at_start", "arrived", *PROGRESS, "still_open", "peak_rate", "mean_rate", "duration", "slack")
 COMBINED = {"eta": max, "duration": max, "slack": min}
-"""How the numbers of several workers become one, where that is not their sum."""
+"""How the numbers of several workers are combined, if not by their sum."""
 SIGHTS = ("watching", "not yet", "blind")
-"""How a trigger may see its source, the worst last."""
+"""The watch states of a trigger, the worst last."""
 ADMISSION = ("limit", "in_progress", "held", "held_ever", "refused_ever")
 OUTCOMES = ("drained", "cancelled", "late", "incomplete")
-"""How a drain may end, the worst last: the task's outcome is that of the worker in which it ended worst."""
+"""The outcomes of a drain, the worst last: the task's outcome is the worst of its workers'."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """
-    The status of one worker. All times are seconds on the monotonic clock, which all processes of a machine share.
+    The status of one worker. All times are in seconds on the monotonic clock, which all processes of a machine share.
 
     Attributes:
         at: When it was taken.
-        since: Since when the worker runs.
-        applied: The number of the last command that it has applied.
+        since: When the worker started.
+        applied: The number of the last command that the worker has applied.
         state: Its `DrainState`.
-        sessions: How many sessions it has, by how they stand.
-        counts: Answers and work under way, close hooks that have failed, the sessions that a rotation has asked to
-            leave and those that it is still to ask, the tally of its drain, and the rate and the eta of its plan.
-        report: The numbers and the outcome of its last report, if there was one.
-        failures: How often triggers of which one runs per task have failed in it, by their names.
-        window: What it knows of the window that a drain may take, as `Latest`.
-        fleet: What it knows of the other tasks, as `Latest`.
-        is_done: Whether nothing keeps it from ending.
-        holds: The triggers that hold a claim in this very worker; ``None`` of a version that does not say.
-        is_told_to_stop: Whether it was told to stop; ``None`` of a version that does not say.
-        sights: How its triggers see their sources: ``watching``, ``not yet`` or ``blind``, since when, and why.
+        sessions: The number of its sessions in each state.
+        counts: Answers and work in progress, failed close hooks, the sessions that a rotation has asked to leave and
+            has still to ask, the tally of its drain, and the rate and eta of its plan.
+        report: The numbers and the outcome of its last report, if there is one.
+        failures: How often triggers that run once per task have failed in it, by name.
+        window: What it knows about the window that a drain can have, as `Latest`.
+        fleet: What it knows about the other tasks, as `Latest`.
+        is_done: Whether it may end.
+        holds: The triggers that hold a claim in this worker; ``None`` if an older version wrote it.
+        is_told_to_stop: Whether it was told to stop; ``None`` if an older version wrote it.
+        sights: The watch state of each trigger: ``watching``, ``not yet`` or ``blind``, since when, and why.
         admission: The figures of its limit on handshakes in progress, if it has one.
-        rotation: The rotation that was asked for last, as `Latest`.
+        rotation: The last rotation that was ordered, as `Latest`.
     """
 
     at: float
@@ -81,10 +81,10 @@ class Heartbeat:
     @classmethod
     def load(cls, text: str) -> "Heartbeat":
         """
-        Read a heartbeat.
+        Parse a heartbeat.
 
         Raises:
-            ValueError: If *text* is none, or one of a version that this one cannot read.
+            ValueError: If *text* is not a heartbeat, or has a version that this one cannot read.
         """
         content = file_format.load(text)
         try:
@@ -111,7 +111,7 @@ class Heartbeat:
             raise ValueError(msg) from error
 
     def shown(self) -> dict[str, Any]:
-        """Return what ``GET /drain`` shows of this worker."""
+        """Return what ``GET /drain`` shows about this worker."""
         shown = {"state": self.state, "sessions": self.sessions, **self.counts}
         return shown if self.admission is None else {**shown, "admission": self.admission}
 
@@ -121,7 +121,7 @@ def _sight(state: str, since: float, because: str) -> tuple[str, float, str]:
 
 
 def _numbers(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers with these *names*; 0 for one that an older version does not write."""
+    """Return the numbers with these *names*; 0 for those that an older version does not write."""
     numbers = {name: given.get(name, 0) for name in names}
     sum(numbers.values())
     return numbers
@@ -151,7 +151,7 @@ def leader(task: str, heartbeats: Mapping[int, Heartbeat], now: float) -> int | 
     """
     Return the pid of the worker that does *task* for all; ``None`` if none is alive.
 
-    That is the one that has run longest, of those in which *task* has failed least often.
+    Of the workers in which *task* has failed least often, it is the one that has run longest.
     """
     alive = [
         (each.failures.get(task, 0), each.since, pid) for pid, each in heartbeats.items() if now - each.at <= SILENCE
@@ -161,12 +161,12 @@ def leader(task: str, heartbeats: Mapping[int, Heartbeat], now: float) -> int | 
 
 def task_state(own: str, others: Iterable[tuple[str, bool]]) -> str:
     """
-    Return the state of the task: draining if any worker drains, drained if all are, otherwise serving.
+    Return the state of the task: draining if any worker drains, drained if all have drained, otherwise serving.
 
     Args:
         own: The state of this worker.
-        others: The state of each other worker, and whether it has applied all commands. One that has not will follow in
-            a moment: it serves where this one does, and does not yet drain where this one does.
+        others: The state of each other worker, and whether it has applied all commands. One that has not is about to
+            follow this worker: it counts as serving if this one serves, and otherwise as draining.
     """
     serving, draining = DrainState.SERVING.value, DrainState.DRAINING.value
     behind = serving if own == serving else draining
@@ -177,15 +177,15 @@ def task_state(own: str, others: Iterable[tuple[str, bool]]) -> str:
 
 
 def watch(sights: Mapping[str, tuple[str, float, str]], now: float) -> str | None:
-    """Return how the sources of a task are seen, where that is worst; ``None`` where nothing was reported."""
+    """Return the worst watch state of a task's triggers; ``None`` if nothing was reported."""
     if not sights:
         return None
     trigger, (state, since, because) = max(sights.items(), key=lambda each: (SIGHTS.index(each[1][0]), -each[1][1]))
-    return f"blind since {now - since:.0f} s ago because {trigger}: {because}" if state == "blind" else state
+    return f"blind for {now - since:.0f} s: {trigger}: {because}" if state == "blind" else state
 
 
 def sums(heartbeats: Collection[Heartbeat]) -> dict[str, Any]:
-    """Return the numbers of all workers together."""
+    """Return the combined numbers of all workers."""
     reports = [each.report for each in heartbeats if each.report]
     report = None
     if reports:
@@ -206,24 +206,24 @@ def _combine(name: str, numbers: Sequence[Mapping[str, Any]]) -> Any:
 
 class Latest:
     """
-    Something that any worker may find out for all: what was found out last holds.
+    A value that any worker may find out for all. The last one wins.
 
     Args:
-        tell: What to call with something that another worker has found out.
+        tell: Called with a value that another worker has found out.
     """
 
     def __init__(self, tell: Callable[[Any], object]) -> None:
         self._tell = tell
         self.found: tuple[float, Any] = (0.0, None)
-        """When, and what."""
+        """When it was found out, and the value."""
 
     def note(self, now: float, value: Any) -> None:
-        """Take note of what is known here: if it is something else than before, it was found out here and now."""
+        """Record the value known here; a value that has changed was found out *now*."""
         if value != self.found[1]:
             self.found = now, value
 
     def learn(self, found: tuple[float, Any]) -> None:
-        """Take over what another worker has found out later."""
+        """Take over the value of another worker if it is newer."""
         at, value = found
         if at > self.found[0]:
             self.found = at, value

@@ -1,4 +1,4 @@
-"""A trigger of which one per task is enough: it watches in the leader."""
+"""Runs a trigger only in the leader of the task's workers."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ __all__ = ["LeaderOnly"]
 
 class LeaderOnly:
     """
-    Runs a trigger in one worker of the task at a time, and in another when that one dies, hangs, or fails to run it.
+    Runs a trigger in one worker of the task at a time, and in another one if that worker dies, hangs or fails.
 
-    A trigger may have a method ``attend(control)``, which returns an asynchronous context manager: every worker is in
-    it for as long as the application runs, whether it is the leader or not.
+    A trigger may have a method ``attend(control)`` that returns an async context manager. Every worker enters it while
+    the application runs, whether it is the leader or not.
 
     Args:
         trigger: The trigger.
-        member: Returns this worker as part of the group, in the present lifetime.
+        member: Returns this worker as a member of the group, in the current lifetime.
     """
 
     def __init__(self, trigger: Trigger, member: Callable[[], Member | None]) -> None:
@@ -51,7 +51,7 @@ class LeaderOnly:
             return
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return the trigger's status where it watches, and elsewhere which worker runs it."""
+        """Return the trigger's status in the leader; in other workers, which worker runs it."""
         member = self._member()
         pid = member.leader_of(self.name) if member is not None else None
         if member is None or pid is None:
@@ -61,7 +61,7 @@ class LeaderOnly:
         )
 
     async def before_exit(self) -> None:
-        """Let the trigger do what must happen before the exit, in the worker that runs it."""
+        """Run the trigger's ``before_exit``, in the worker that runs the trigger."""
         member, act = self._member(), getattr(self._trigger, "before_exit", None)
         if act is not None and member is not None and self.name in member.leads:
             await act()

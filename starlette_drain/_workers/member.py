@@ -2,17 +2,16 @@
 #
 # Each worker process has its own event loop, sessions and drain. When a claim begins, changes or ends a drain in one of
 # them, that worker publishes a command to the log in their shared directory. The others read the log four times a
-# second, and before every command by hand, and apply what is new. A worker that starts half-way applies the claims that
-# stand. All keep to one deadline, since the monotonic clock is the machine's: a moment in one process is the same in
-# another.
+# second during a drain, and before every manual command, and apply what is new. A worker that starts later applies the
+# claims that stand. All use the same deadline, because all processes of a machine share the monotonic clock.
 #
-# The log decides. What a worker does itself it does at once, and publishes it; if a command of another worker got into
-# the log before that, it applies that one and then its own again. So all end up with the claims that the log leads to.
+# The log decides. A worker applies its own command at once and publishes it. If a command of another worker got into
+# the log before it, the worker applies that one and then its own again. So all workers end up with the same claims.
 #
 # Each worker sheds its own sessions over the same window, so the sum is as even as each part. What a pacing promises
-# for the task (a limit per second) is divided by the number of workers, and a trigger that calls somebody else's API
-# runs in the leader only (leader.py).
-"""One worker of a task, as part of the group: what it publishes, what it applies, and how the others stand."""
+# for the task (a limit per second) is divided by the number of workers. A trigger that calls a remote API runs only in
+# the leader (leader.py).
+"""One worker of a task as a member of the group: what it publishes and applies, and the status of the others."""
 
 import asyncio
 import logging
@@ -49,34 +48,34 @@ from starlette_drain.exceptions import IllegalTransition
 __all__ = ["NAME", "Member"]
 
 NAME = "workers"
-"""What the agreement is called in logs and in ``GET /drain``."""
+"""The name of the group in logs and in ``GET /drain``."""
 
 INTERVAL = 0.25
-"""Seconds between two exchanges."""
+"""Seconds between two exchanges during a drain."""
 
 CALM = 0.5
-"""The same while all serve: each exchange wakes two threads, which is most of what it costs."""
+"""Seconds between two exchanges while all workers serve. An exchange wakes two threads, which is most of its cost."""
 
 IDLE = 1.0
-"""The same while there is no session either, which a drain would ask to leave."""
+"""Seconds between two exchanges while all workers serve and none has a session."""
 
 SILENT = 5.0
-"""Seconds without a heartbeat after which nothing is claimed of a worker: it stalls, hangs or was stopped."""
+"""Seconds without a heartbeat after which a worker counts as silent: it is blocked or suspended."""
 
-TELLING = 0.5
-"""Seconds in which all workers of a task that stops have been told to, and have let the others know."""
+SIGNAL_SPREAD = 0.5
+"""Seconds in which, when a whole task stops, all workers have received the signal and published that."""
 
 SLOW = 5.0
-"""Seconds after which an exchange is taken to hang."""
+"""Seconds after which an exchange is reported as hanging."""
 
 COMMAND_TIMEOUT = 1.0
-"""Seconds that a command by hand waits for the file system, before it and after it."""
+"""Seconds that a manual command waits for the file system, once before it and once after it."""
 
 HANGS = Problem(
     f"the shared directory has not answered for {SLOW:g} s",
     "set TMPDIR to a directory on a local file system; until then /drain acts on one worker only",
 )
-FAILED = "look into the log for the error and report it; the next exchange tries again"
+FAILED = "find the error in the log and report it; the next exchange tries again"
 
 logger = logging.getLogger("starlette_drain")
 
@@ -87,18 +86,19 @@ class Member:
 
     Args:
         engine: The engine of this worker.
-        environ: The environment.
+        environ: The environment variables.
         pid: The process id of this worker; by default that of this process.
-        directory: Where the workers meet; by default in the temporary directory, if they have a supervisor.
+        directory: The parent of the shared directory; by default shared memory or the temporary directory, if the
+            workers have a supervisor.
     """
 
     def __init__(
         self, engine: Engine, environ: Mapping[str, str], pid: int | None = None, directory: str | None = None
     ) -> None:
-        # With gunicorn's --preload the application is made in the arbiter; a lifetime begins in the worker.
+        # Read here, because with gunicorn's --preload the application is created in the arbiter.
         self.pid = pid or os.getpid()
         self.leads: set[str] = set()
-        """The triggers that this worker runs for all."""
+        """The triggers that this worker runs as the leader."""
         self._engine = engine
         self._supervisor = supervisor = find_supervisor(environ)
         self._thread = FileThread()
@@ -107,15 +107,15 @@ class Member:
             self._exchange = Exchange(lambda: find_shared_directory(supervisor, directory, environ), self.pid)
         self._since: float | None = None
         self._unconfirmed: list[Command] = []
-        """The commands of this worker that it has not read back from the log."""
+        """The commands of this worker that it has not read back from the log yet."""
         self._submitted = 0
-        """How many of them were handed to the thread."""
+        """How many of them were handed to the file thread."""
         self._applied = 0
         self._logged = Claims()
-        """The claims that the log leads to, as far as it was read."""
+        """The claims that follow from the log, as far as it was read."""
         self._claimants: dict[str, int] = {}
         self._held: dict[str, DrainCause] = {}
-        """The claims that triggers of this very worker hold, no matter which worker published them first."""
+        """The claims that triggers in this worker hold, even if another worker published them first."""
         self._others: dict[int, Heartbeat] = {}
         self._failures: dict[str, int] = {}
         self._window = Latest(engine.note_window)
@@ -125,10 +125,10 @@ class Member:
         self._own = self._heartbeat()
         self._looked_at = self._own.at
         self._seen: tuple[int, tuple[int, ...]] | None = None
-        """How many workers there are, and which are silent, as was last emitted."""
+        """The number of workers and the silent ones, as last emitted."""
         self._under_way: asyncio.Future[Any] | None = None
         self._hangs = False
-        """Whether the exchange under way is one that takes longer than any file system should."""
+        """Whether the current exchange has taken longer than `SLOW`."""
         self._publishing: asyncio.Future[Any] | None = None
         self._has_settled = False
         self._next: asyncio.Future[None] = engine.loop.create_future()
@@ -144,15 +144,15 @@ class Member:
 
     @property
     def workers(self) -> int:
-        """How many workers the group has."""
+        """The number of workers in the group."""
         return self._engine.workers
 
     def speaks(self, task: str) -> bool:
-        """Return whether this worker does *task* for all, as far as is known."""
+        """Return whether this worker is, as far as it knows, the one that does *task* for all."""
         return self.leader_of(task) in (None, self.pid)
 
     async def run(self) -> None:
-        """Meet the other workers for as long as the application runs; again where an error has ended that."""
+        """Exchange with the other workers until cancelled. It may be run again after an error."""
         self._has_left = False
         try:
             await self._meet()
@@ -171,9 +171,9 @@ class Member:
                 await asyncio.wait((leaving,))
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return how every worker stands, and their numbers together; of this worker alone if it is on its own."""
+        """Return the status of every worker and their sums."""
         others = self._others
-        if self._impaired_at is not None:  # a file that cannot be read for a moment makes no worker's sessions vanish
+        if self._impaired_at is not None:  # keep workers whose files cannot be read for a moment
             others = {pid: each for pid, each in others.items() if now - each.at <= SILENCE}
         all_workers = {**others, self.pid: self._heartbeat()}
         silent = {pid for pid, each in others.items() if now - each.at > SILENT}
@@ -196,21 +196,21 @@ class Member:
             if leader is not None and (sight := workers[leader].sights.get(trigger)) is not None:
                 yield trigger, sight
 
-    # What this worker does, and the others have to know
+    # What this worker publishes
 
     def see(self, trigger: str, sight: tuple[str, float, str] | None) -> None:
-        """Take note how *trigger* sees its source here: its state, since when, and why; ``None`` where it is off."""
+        """Record whether *trigger* sees its source here: its state, since when, and why; ``None`` if it is off."""
         self._sights.pop(trigger, None)
         if sight is not None:
             self._sights[trigger] = sight
 
     @property
     def place(self) -> int:
-        """The place of the next command: take it before you act, since what is told of the act may act again."""
+        """The place of the next command. Read it before you act, because observers of the act may act too."""
         return len(self._unconfirmed)
 
     def publish(self, command: Command, place: int) -> None:
-        """Publish *command*, which has been done here, in its *place* among the others."""
+        """Publish *command*, which was applied here, in its *place* among this worker's other commands."""
         if self._exchange is None or self._has_left:
             return
         if isinstance(command, Claim):
@@ -219,39 +219,39 @@ class Member:
         self._engine.loop.call_soon(self._submit)
 
     def hold(self, cause: DrainCause) -> None:
-        """Take note that a trigger of this very worker holds a claim."""
+        """Record that a trigger in this worker holds a claim."""
         self._held[cause.trigger] = cause
 
     def drop(self, trigger: str) -> bool:
-        """Take note that it holds none; return whether that is the task's: not while another worker still holds it."""
+        """Record that it holds none; return whether to withdraw it for the task: not if another worker holds it."""
         self._held.pop(trigger, None)
         return trigger in self.leads or not any(self._holds(pid, trigger) for pid in self._others)
 
     def _holds(self, pid: int, trigger: str) -> bool:
-        """Return whether another worker holds a claim of *trigger*, as far as is known."""
+        """Return whether the worker *pid* holds a claim of *trigger*, as far as this one knows."""
         other, claim = self._others[pid], self._logged.of(trigger)
         if other.holds is not None and trigger in other.holds:
             return True
-        # What it published last is its own, until a heartbeat that came later says otherwise.
-        has_said = other.holds is not None and claim is not None and other.at > claim.at
-        return self._claimants.get(trigger) == pid and not has_said
+        # The last worker to publish the claim holds it, until a later heartbeat says otherwise.
+        has_dropped = other.holds is not None and claim is not None and other.at > claim.at
+        return self._claimants.get(trigger) == pid and not has_dropped
 
     async def refresh(self) -> None:
-        """Read now what the others have published, for a second at most."""
+        """Read what the others have published; wait for at most `COMMAND_TIMEOUT`."""
         if self._exchange is not None and not self._hangs:
             await asyncio.wait((self._begin_exchange(self._exchange),), timeout=COMMAND_TIMEOUT)
 
     async def wait_published(self) -> None:
-        """Wait until the others can read what was published here, for a second at most."""
+        """Wait until the others can read what was published here, for at most `COMMAND_TIMEOUT`."""
         self._submit()
         if self._publishing is not None and not self._hangs:
             await asyncio.wait((self._publishing,), timeout=COMMAND_TIMEOUT)
 
     async def wait_others_drained(self) -> bool:
         """
-        Wait until the other workers have drained too; return False if this one serves again meanwhile.
+        Wait until the other workers have drained too; return False if this one serves again before that.
 
-        If this one was told to stop it waits for none: the others go on, and it must not be held up.
+        A worker that was told to stop does not wait: the others may go on, and its exit must not be delayed.
         """
         while self._engine.state is DrainState.DRAINED:
             if self._impaired_at is not None or not self._engine.is_revocable or self._has_left:
@@ -263,40 +263,40 @@ class Member:
 
     def share_window(self, stop: DrainCause) -> None:
         """
-        Take only a share of the window for *stop* where this worker alone was told to stop.
+        Take only a share of the window for *stop* if only this worker was told to stop.
 
-        A supervisor that replaces its workers in turn waits for each, and hears of its own SIGTERM only then
-        (uvicorn's SIGHUP). With a share each, all of them take one window, at the pace of a task that stops.
+        A supervisor that replaces its workers one after the other waits for each, and handles its own SIGTERM only
+        afterwards (uvicorn's SIGHUP). With a share each, all workers together take one window.
         """
         if self._exchange is not None and self._sharing is None:
             self._sharing = self._engine.loop.create_task(self._share_window(stop))
 
     async def _share_window(self, stop: DrainCause) -> None:
         await self.refresh()
-        await asyncio.sleep(TELLING)
+        await asyncio.sleep(SIGNAL_SPREAD)
         await self.refresh()
         now = self._engine.time()
-        told = [each.is_told_to_stop for each in self._others.values() if now - each.at <= SILENT]
-        if told and stop.deadline is not None and all(each is False for each in told) and not self._has_left:
+        stopping = [each.is_told_to_stop for each in self._others.values() if now - each.at <= SILENT]
+        if stopping and stop.deadline is not None and all(each is False for each in stopping) and not self._has_left:
             ends = now + (stop.deadline - stop.at) / self.workers
             self._engine.claim(replace(stop, deadline=min(stop.deadline, ends)))
 
-    # What one worker does for all
+    # Leadership
 
     def leader_of(self, task: str) -> int | None:
-        """Return the pid of the worker that does *task*; ``None`` before it is known."""
+        """Return the pid of the worker that does *task* for all; ``None`` before it is known."""
         if not self._has_settled:
             return None
         return leader(task, {**self._others, self.pid: self._own}, self._own.at)
 
     async def wait_elected(self, task: str) -> None:
-        """Return when this worker is the one that does *task*."""
+        """Return when this worker is the leader of *task*."""
         while self.leader_of(task) != self.pid:
             await asyncio.shield(self._next)
         self.leads.add(task)
 
     async def wait_deposed(self, task: str) -> None:
-        """Return when this worker is that one no longer."""
+        """Return when this worker is no longer the leader of *task*."""
         while self.leader_of(task) == self.pid:
             await asyncio.shield(self._next)
         self.leads.discard(task)
@@ -309,7 +309,7 @@ class Member:
     # The exchange
 
     async def _meet(self) -> None:
-        """Have one exchange, and do what follows from it."""
+        """Do one exchange, and what follows from it."""
         if self._exchange is not None:
             if self._under_way is None or self._under_way.done():
                 self._under_way = self._begin_exchange(self._exchange)
@@ -335,12 +335,12 @@ class Member:
         self._own = self._heartbeat()
         self._since = self._own.since
         future = self._engine.loop.run_in_executor(self._thread, exchange.meet, self._own)
-        # Not where it is awaited: the caller may be cancelled, and each command is read only once.
+        # As a callback, because a caller that waits may be cancelled, and each command is read only once.
         future.add_done_callback(self._take_in)
         return future
 
     def _submit(self) -> None:
-        """Have written what was not submitted yet."""
+        """Hand the commands that were not submitted yet to the file thread."""
         commands = self._unconfirmed[self._submitted :]
         if commands and self._exchange is not None and not self._has_left:
             self._submitted = len(self._unconfirmed)
@@ -357,7 +357,7 @@ class Member:
         try:
             received = outcome.result()
             self.apply(received)
-        except Exception as error:  # noqa: BLE001 - it is logged; what stops the exchanges would blind the whole task
+        except Exception as error:  # noqa: BLE001 - it is logged; without further exchanges the whole task would be blind
             self._fail(error)
         else:
             if received.problem is not None:
@@ -366,14 +366,14 @@ class Member:
                 self._restore()
 
     def apply(self, received: Received) -> None:
-        """Do what the others have published, and take note of how they stand."""
+        """Apply what the others have published, and record their status."""
         news = received.news
         del self._unconfirmed[: news.confirmed]
         self._submitted -= news.confirmed
         later = tuple(self._unconfirmed)
         try:
             if self._apply_entries(news):
-                # They come later in the log than what was just applied.
+                # These are later in the log than what was just applied.
                 for command in later:
                     self._apply(command, self.pid)
             for claim in news.muted:
@@ -384,7 +384,7 @@ class Member:
         if received.heartbeats is not None:
             self._others = received.heartbeats
             self._engine.divide(len(self._others) + 1)
-            # All workers see the same heartbeats, and the oldest stays the oldest for as long as it lives.
+            # All workers see the same heartbeats, and the oldest worker stays the oldest while it lives.
             self._engine.group = repr(min(each.since for each in (self._own, *self._others.values())))
             self._engine.open_elsewhere = sum(each.sessions["open"] for each in self._others.values())
             self._engine.turnover.elsewhere = int(sum(each.counts["rotating"] for each in self._others.values()))
@@ -398,7 +398,7 @@ class Member:
         now, before = self._own.at, self._looked_at
         self._looked_at = now
         if now - before > SILENT / 2:
-            return  # this worker stalled itself, perhaps with the whole machine: the others have yet to write
+            return  # this worker was stalled, perhaps with the whole machine: wait for the others to write
         silent = tuple(sorted(pid for pid, each in self._others.items() if now - each.at > SILENT))
         seen = len(self._others) + 1, silent
         if seen != self._seen:
@@ -406,14 +406,14 @@ class Member:
             self._engine.emit(WorkersSeen(now, *seen))
 
     def _apply_entries(self, news: News) -> bool:
-        """Apply what is new in the log; return whether that was more than what this worker has done itself."""
+        """Apply what is new in the log; return whether that included commands of other workers."""
         is_late = news.is_first and bool(news.entries)
         for entry in news.entries:
-            # What this worker has done itself is done again only if something came before it.
+            # This worker's own commands are applied again only if another's came before them.
             is_late = is_late or entry.pid != self.pid
             if is_late:
                 if entry.pid != self.pid and isinstance(entry.command, Claim) and not self._logged.standing:
-                    self._engine.rename(entry.command.cause)  # of all claims it was the first
+                    self._engine.rename(entry.command.cause)  # it was the first of all claims
                 self._apply(entry.command, entry.pid)
             follow(self._logged, entry.command)
         return is_late
@@ -429,11 +429,11 @@ class Member:
             case Withdraw(trigger):
                 held = self._held.get(trigger)
                 if pid != self.pid and held is not None and not engine.is_muted(trigger):
-                    self.publish(Claim(held), self.place)  # the other one could not know yet
+                    self.publish(Claim(held), self.place)  # the other worker could not know of it yet
                 else:
                     engine.withdraw(trigger)
             case Cancel():
-                with suppress(IllegalTransition):  # it does not drain, or was told to stop: nothing to cancel
+                with suppress(IllegalTransition):  # there is no drain, or the process was told to stop
                     engine.cancel()
 
     def _heartbeat(self) -> Heartbeat:
@@ -463,11 +463,11 @@ class Member:
         )
 
     def _agree(self) -> bool:
-        """Return whether all workers have applied all commands, as far as this one knows."""
+        """Return whether, as far as this worker knows, all workers have applied all commands."""
         return not self._unconfirmed and all(each.applied >= self._applied for each in self._others.values())
 
     def _fail(self, error: BaseException) -> None:
-        """Go on after an *error*, whatever it is: the next exchange tries again."""
+        """Report *error*; the next exchange tries again."""
         if isinstance(error, OSError):
             self._impair(problem_of(error))
             return
@@ -486,7 +486,7 @@ class Member:
             self._engine.emit(TriggerRestored(self._engine.time(), NAME, seconds))
 
     def _exit_when_drained(self) -> None:
-        """Tell the process to end when all are done; or the supervisor, which would start a worker again."""
+        """Stop the task when all workers are done: signal the supervisor, which would replace a worker that ends."""
         if self._has_asked_to_exit or not self._engine.settings.exit_when_drained or not is_done(self._engine):
             return
         if self._impaired_at is not None or self.leader_of("exit") != self.pid:

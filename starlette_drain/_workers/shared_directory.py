@@ -1,17 +1,17 @@
-# The directory is private to the user and named after the supervisor: its pid, and its start time, since pids are used
-# again. So what a task that was killed leaves behind is never entered by another, and the next server removes it. Files
+# The directory is private to the user and named after the supervisor: its pid and its start time, because pids are
+# reused. So no other task ever enters the directory of a task that was killed, and the next server removes it. Files
 # survive a worker's death, need no open descriptors, and can be listed with `ls`.
 #
-# The worker that needs a drain most is the one whose machine is in trouble, so little is needed to hear of one:
+# A drain is needed most when the machine is in trouble, so following one must need few resources:
 #
-#   - Where nothing is new no file is opened: whether the next command is there, and how old a heartbeat is, the kernel
-#     tells without a descriptor. For what has to be opened, and for listing, a few descriptors are kept.
-#   - The memory is preferred to the disk, which may be full. A command that cannot be written to a file becomes a
-#     symbolic link that leads nowhere and whose target is the text, as the locks of Emacs and Firefox do: that takes
-#     no descriptor, and little space. Where there is none at all, a file that was kept for this makes room.
+#   - If nothing is new, no file is opened: whether the next command exists, and how old a heartbeat is, can be read
+#     without a descriptor. A few spare descriptors are kept for opening and listing files.
+#   - Shared memory is preferred to the disk, which may be full. A command that cannot be written to a file becomes a
+#     dangling symbolic link whose target is the text, like the locks of Emacs and Firefox. That needs no descriptor and
+#     little space. If there is no space at all, a reserve file is removed to make room.
 #
 # It is not named after just any parent process: two servers started from one shell would drain each other. Only a
-# supervisor that starts workers counts: uvicorn's (the parent in the sense of multiprocessing) and gunicorn's.
+# supervisor that starts workers counts: uvicorn's (the parent process of multiprocessing) and gunicorn's.
 """A private directory that the worker processes of one task share."""
 
 import errno
@@ -43,10 +43,10 @@ __all__ = [
 
 PROC = Path("/proc")
 
-MEMORY = "/dev/shm"  # noqa: S108 - a directory of our own in it, private to the user
+MEMORY = "/dev/shm"  # noqa: S108 - we use a private directory in it
 
 ABANDONED = 3600.0
-"""Seconds without a change after which the directory of a dead supervisor counts as left behind."""
+"""Seconds without a change after which the directory of a dead supervisor is removed."""
 
 WORKER = re.compile(r"worker-(\d+)-(\d+)\.json")
 COMMAND = re.compile(r"command-(\d+)\.json")
@@ -58,27 +58,27 @@ NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 SPARE = 3
-"""Descriptors that are kept to open files with when the process may open no more."""
+"""The number of spare descriptors, used when the process may open no more files."""
 
-ROOM = 2, 4096
-"""Files that are kept to make room on a disk that is full, and their sizes: one for a drain and one to cancel it."""
+RESERVE = 2, 4096
+"""The number and size of the reserve files that make room on a full disk: one for a drain and one to cancel it."""
 
 MOST_READ = 64 * 1024
-"""Bytes of a file that are read; ours have about a thousand."""
+"""The most bytes of a file that are read; ours have about a thousand."""
 
 CYCLE = 64
-"""A heartbeat that is written anew has another size than the last ones: the kernel gives inodes again at once."""
+"""Heartbeats are padded to this many different sizes, because the kernel reuses inodes at once."""
 
 YOUNG = 2.0
-"""Seconds after a beat in which a worker is alive unless its process has gone."""
+"""Seconds after a heartbeat in which a worker counts as alive if its pid exists."""
 
 LINKED = "starlette-drain/"
-"""What a command begins with that is the target of a link. There is no such directory, so the link leads nowhere."""
+"""The prefix of a link's target that is a command. There is no such directory, so the link dangles."""
 
 ResultT = TypeVar("ResultT")
 
 Read = tuple[tuple[int, int], Heartbeat]
-"""What tells whether a file is the same, and the heartbeat that was read from it."""
+"""The identity of a file, and the heartbeat that was read from it."""
 
 
 class NoSharedDirectory(OSError):
@@ -86,7 +86,7 @@ class NoSharedDirectory(OSError):
 
 
 def find_supervisor(environ: Mapping[str, str]) -> int | None:
-    """Return the pid of the process that started this worker; ``None`` where there are no workers."""
+    """Return the pid of the supervisor that started this worker, or ``None`` if there is none."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         return parent.pid
@@ -97,21 +97,21 @@ def find_shared_directory(
     supervisor: int | None, where: str | None, environ: Mapping[str, str] = os.environ
 ) -> "SharedDirectory":
     """
-    Make or enter the directory for the workers of *supervisor*.
+    Create or enter the directory for the workers of *supervisor*.
 
     Args:
-        supervisor: A pid; without one all share *where* itself.
-        where: The directory in which to make it; by default the memory, which is not full when the disk is, or the
-            temporary directory; that one first where TMPDIR is set.
-        environ: The environment.
+        supervisor: Its pid; without one, *where* itself is shared.
+        where: The parent directory. By default shared memory, which works if the disk is full, and then the temporary
+            directory; in the reverse order if TMPDIR is set.
+        environ: The environment variables.
 
     Raises:
-        NoSharedDirectory: If none can be written, or the one there is not private to this user.
+        NoSharedDirectory: If none can be written, or the existing one is not private to this user.
     """
     if supervisor is None:
         directory = SharedDirectory(Path(where or tempfile.gettempdir()))
         if not directory.live_workers():
-            directory.clear()  # the commands of an earlier life do not concern this one
+            directory.clear()  # the commands of an earlier run do not concern this one
         return directory
     name = f"{_prefix()}{supervisor}-{_birth(supervisor) or 0}"
     if where is not None:
@@ -121,21 +121,21 @@ def find_shared_directory(
     for parent in reversed(parents) if environ.get("TMPDIR") else parents:
         try:
             return _enter_in(Path(parent()), name)
-        except OSError as error:  # tempfile's own, where nothing is writable
+        except OSError as error:  # also raised by tempfile, if nothing is writable
             problem = error
     raise NoSharedDirectory(str(problem))
 
 
 def socket_file(directory: Path, pid: int) -> Path:
-    """Return where the process *pid* answers the command."""
+    """Return the path of the socket on which the process *pid* answers the command."""
     return directory / f"socket-{pid}"
 
 
 def find_sockets(environ: Mapping[str, str] = os.environ) -> dict[int, list[Path]]:
     """
-    Return the sockets on which processes of this user may answer, by the process that stands for the task.
+    Return the sockets of this user's processes by the pid of the task's main process.
 
-    That is the supervisor of its workers, or the only process. Root finds those of all users: it is who ECS Exec is.
+    That is the supervisor of the workers, or the only process. Root, the user of ECS Exec, finds those of all users.
     """
     own = os.geteuid()
     for parent in dict.fromkeys((environ.get("TMPDIR"), MEMORY, tempfile.gettempdir())):
@@ -167,14 +167,14 @@ def _enter_in(parent: Path, name: str) -> "SharedDirectory":
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Tell whether a task has left *path* behind: a supervisor in another container only seems dead, so wait long."""
+    """Return whether *path* is left over. A supervisor in another container only looks dead, so this waits long."""
     pid, birth = path.name.split("-")[-2:]
     return _birth(int(pid)) != birth and time.time() - path.lstat().st_mtime > ABANDONED
 
 
 def _birth(pid: int) -> str | None:
     """Return when a process started, in clock ticks since boot (proc_pid_stat(5), field 22); ``None`` if it is dead."""
-    if not PROC.exists():  # macOS: no protection against the reuse of pids
+    if not PROC.exists():  # macOS: no protection against reused pids
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -188,7 +188,7 @@ def _birth(pid: int) -> str | None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Return whether there is no such process, not even one that its parent has not looked after yet."""
+    """Return whether there is no process *pid*, not even a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -199,14 +199,14 @@ def _is_gone(pid: int) -> bool:
 
 
 def _is_listening(path: Path) -> bool:
-    """Return whether a process listens on a socket, be it in another container."""
+    """Return whether a process listens on a socket, even in another container."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
 
 
 def _is_private(path: Path, uid: int | None = None) -> bool:
-    """Return whether *path* is a directory of this user, or of *uid*, alone; False where there is nothing."""
+    """Return whether *path* is a directory that only this user, or *uid*, may enter; False if it does not exist."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -219,7 +219,7 @@ def _enter(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        msg = f"{path} cannot be made: {error.strerror}"
+        msg = f"{path} cannot be created: {error.strerror}"
         raise NoSharedDirectory(msg) from None
     if not _is_private(path):
         msg = f"{path} is not a directory private to this user; remove it, or set TMPDIR to a directory of your own"
@@ -231,19 +231,19 @@ def _enter(path: Path) -> Path:
 
 
 class _Spares:
-    """A few descriptors, one of which is given up for each file that could not be opened otherwise."""
+    """A few spare descriptors. One is closed whenever a file cannot be opened for lack of descriptors."""
 
     def __init__(self) -> None:
         self._kept: list[int] = []
 
     def fill(self) -> None:
-        """Keep as many as there should be, or as many as there may be."""
+        """Open spare descriptors, up to `SPARE` or as many as possible."""
         with suppress(OSError):
             while len(self._kept) < SPARE:
                 self._kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def use(self, call: Callable[..., ResultT], *args: object) -> ResultT:
-        """Return what *call* returns, which needs one descriptor."""
+        """Return what *call*, which needs one descriptor, returns."""
         try:
             return call(*args)
         except OSError as error:
@@ -253,44 +253,44 @@ class _Spares:
         return call(*args)
 
     def close(self) -> None:
-        """Keep none any more."""
+        """Close all spare descriptors."""
         while self._kept:
             os.close(self._kept.pop())
 
 
 class SharedDirectory:
     """
-    The files in that directory. Every method may raise `OSError`, and none may be called on an event loop's thread.
+    The files in that directory. Every method may raise `OSError`; call none on the event loop's thread.
 
     Args:
-        path: The directory, made where it is missing.
+        path: The directory; it is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = _enter(path)
         self.spares = _Spares()
         self._births: dict[int, str | None] = {}
-        self._room: list[Path] = []
+        self._reserve: list[Path] = []
         self._listed: list[str] | None = None
         self._read: dict[str, Read] = {}
-        """What was read last, by the names of the files, with what tells whether they are the same."""
+        """What was read last, by file name."""
         self._sequence = 0
         self._written: tuple[int, ...] | None = None
-        """What tells whether the heartbeat of this worker is as it was written."""
+        """The identity of this worker's heartbeat file as it was written."""
 
     def enter(self) -> None:
-        """Make sure that it is still there, and private, and that there are spare descriptors."""
+        """Make sure that the directory exists and is private, and that there are spare descriptors."""
         self.spares.fill()
         if not _is_private(self.path):
             _enter(self.path)
-            self._room.clear()
+            self._reserve.clear()
 
     def commands(self) -> dict[int, str]:
-        """Return the names of the files with commands, by their numbers."""
+        """Return the names of the command files, by number."""
         return {int(match[1]): match[0] for match in self._files(COMMAND)}
 
     def has_command(self, number: int) -> bool:
-        """Return whether there is one with that *number*; that takes no descriptor."""
+        """Return whether there is a command with that *number*, without using a descriptor."""
         try:
             os.lstat(self._command_file(number))
         except FileNotFoundError:
@@ -302,13 +302,13 @@ class SharedDirectory:
         Return the command with that *number*.
 
         Raises:
-            ValueError: If it cannot be read.
+            ValueError: If its content is not a command that this version can read.
         """
         path = self._command_file(number)
         try:
-            text = os.readlink(path).removeprefix(LINKED)  # noqa: PTH115 - a Path would lose two slashes in a row
+            text = os.readlink(path).removeprefix(LINKED)  # noqa: PTH115 - a Path would merge double slashes
         except OSError as error:
-            if error.errno != errno.EINVAL:  # it is no link
+            if error.errno != errno.EINVAL:  # EINVAL: it is not a link
                 raise
             text = self._text(path)
         return Entry.load(text)
@@ -327,25 +327,25 @@ class SharedDirectory:
         finally:
             draft.unlink()
 
-    def keep_room(self, pid: int) -> None:
-        """Keep files of the worker *pid* that make room for its commands on a disk that is full, or as many as go."""
-        for file in self._room_of(pid):
-            if file not in self._room:
+    def keep_reserve(self, pid: int) -> None:
+        """Create the reserve files of the worker *pid*, as far as there is space for them."""
+        for file in self._reserve_of(pid):
+            if file not in self._reserve:
                 with suppress(OSError):
                     try:
                         file.touch(mode=0o600)
-                        file.write_bytes(bytes(ROOM[1]))
+                        file.write_bytes(bytes(RESERVE[1]))
                     except OSError:
                         file.unlink(missing_ok=True)
                         raise
-                    self._room.append(file)
+                    self._reserve.append(file)
 
     def remove_command(self, number: int) -> None:
-        """Remove the command with that *number*, if it is there."""
+        """Remove the command with that *number*, if it exists."""
         Path(self._command_file(number)).unlink(missing_ok=True)
 
     def write_heartbeat(self, pid: int, heartbeat: Heartbeat) -> None:
-        """Let the others know how the worker *pid* stands."""
+        """Publish the status of the worker *pid*."""
         text, self._sequence = heartbeat.dump(), self._sequence + 1
         text += " " * ((self._sequence - len(text)) % CYCLE)
         draft, file = self._draft(pid, text), self._heartbeat_file(pid)
@@ -355,9 +355,9 @@ class SharedDirectory:
 
     def beat(self, pid: int, at: float) -> bool:
         """
-        Let the others know that the heartbeat of the worker *pid* holds still, at the moment *at*.
+        Publish that the heartbeat of the worker *pid* still holds at *at*, by the modification time of its file.
 
-        That is the time of the file, which is not opened for it. Return False if it is not there as it was written.
+        The file is not opened. Return False if it does not exist as it was written.
         """
         file = self._heartbeat_file(pid)
         with suppress(FileNotFoundError):
@@ -367,18 +367,22 @@ class SharedDirectory:
                 return True
         return False
 
-    def read_heartbeats(self, besides: int, now: float) -> tuple[dict[int, Heartbeat], dict[str, str]]:
+    def read_heartbeats(self, own: int, now: float) -> tuple[dict[int, Heartbeat], dict[str, str]]:
         """
-        Return the heartbeats of the live workers *besides* one, by pid, and why files could not be read, by name.
+        Return the heartbeats of the other live workers, by pid, and why files could not be read, by file name.
 
-        The files of dead workers are removed. *now* is the present moment on the clock of the heartbeats.
+        The files of dead workers are removed.
+
+        Args:
+            own: The pid of this worker.
+            now: The time on the monotonic clock.
         """
         heartbeats: dict[int, Heartbeat] = {}
         unreadable: dict[str, str] = {}
         read, self._read = self._read, {}
         for match in self._files(WORKER):
             pid, birth, name = int(match[1]), match[2], match[0]
-            if pid == besides:
+            if pid == own:
                 continue
             before = read.get(name)
             try:
@@ -398,10 +402,10 @@ class SharedDirectory:
         return heartbeats, unreadable
 
     def _read_heartbeat(self, pid: int, birth: str, name: str, before: Read | None, now: float) -> Read | None:
-        """Return a heartbeat, opening its file only where that is not the one *before*; ``None`` of a dead worker."""
+        """Return a heartbeat, opening the file only if it has changed since *before*; ``None`` for a dead worker."""
         found = os.stat(f"{self.path}/{name}")  # noqa: PTH116 - twice a second for each worker
         version, moment = (found.st_ino, found.st_size), found.st_mtime_ns / 1e9
-        # A worker whose heartbeat is young is alive; of the others the kernel knows.
+        # For a young heartbeat the pid is enough; otherwise it may have been reused.
         is_young = before is not None and now - moment <= YOUNG
         if _is_gone(pid) or (not is_young and self.spares.use(_birth, pid) != birth):
             return None
@@ -412,11 +416,11 @@ class SharedDirectory:
 
     def _forget(self, pid: int, name: str) -> None:
         """Remove the files of a dead worker."""
-        for file in (self.path / name, *self._room_of(pid)):
+        for file in (self.path / name, *self._reserve_of(pid)):
             file.unlink(missing_ok=True)
 
     def live_workers(self) -> dict[int, str]:
-        """Return the names of the files with the heartbeats of live workers, by pid; remove those of the dead."""
+        """Return the names of the heartbeat files of live workers, by pid; remove those of dead workers."""
         alive: dict[int, str] = {}
         for match in self._files(WORKER):
             if self.spares.use(_birth, int(match[1])) == match[2]:
@@ -427,13 +431,13 @@ class SharedDirectory:
 
     def leave(self, pid: int, supervisor: int | None, *, is_draining: bool) -> None:
         """
-        Remove the heartbeat of the worker *pid*; the last one removes the directory, unless another may come after it.
+        Remove the heartbeat of the worker *pid*; the last worker removes the directory, unless another may follow.
 
-        A worker is not told whether its *supervisor* stops all workers or replaces this one. So while the task is
-        draining the last one leaves the commands to the worker that takes its place. If none does, the next server
-        removes them.
+        A worker does not know whether its *supervisor* stops all workers or replaces this one. So while the task is
+        draining, the last worker leaves the commands to its replacement. If there is none, the next server removes
+        them.
         """
-        for file in self._room:
+        for file in self._reserve:
             file.unlink(missing_ok=True)
         Path(self._heartbeat_file(pid)).unlink(missing_ok=True)
         if self.live_workers():
@@ -442,7 +446,7 @@ class SharedDirectory:
             self.remove()
 
     def clear(self) -> None:
-        """Remove the files, but none that another worker is writing now, or listens on."""
+        """Remove the files, except those that another worker is writing or listening on."""
         for kind in (COMMAND, WORKER, DRAFT, SOCKET):
             for match in self._files(kind):
                 pid = int(match[1])
@@ -453,28 +457,32 @@ class SharedDirectory:
                     (self.path / match[0]).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory, with its files."""
+        """Remove the directory and its files."""
         self.clear()
         self.path.rmdir()
 
-    def _room_of(self, pid: int) -> list[Path]:
-        return [self.path / f".spare-{pid}-{number}" for number in range(ROOM[0])]
+    def _reserve_of(self, pid: int) -> list[Path]:
+        return [self.path / f".spare-{pid}-{number}" for number in range(RESERVE[0])]
 
     def _write_link(self, text: str, path: str) -> bool:
         while True:
             try:
                 return _link(lambda: os.symlink(text, path))  # noqa: PTH211 - as above
             except OSError as error:
-                if error.errno not in NO_ROOM or not self._room:
+                if error.errno not in NO_ROOM or not self._reserve:
                     raise
-                self._room.pop().unlink(missing_ok=True)
+                self._reserve.pop().unlink(missing_ok=True)
 
     def _files(self, kind: re.Pattern[str]) -> list[re.Match[str]]:
-        """Return the names of our files of one *kind*; others are left alone."""
+        """Return the matches of our files of one *kind*."""
         return [match for name in self._names() if (match := kind.fullmatch(name))]
 
     def _names(self) -> list[str]:
-        """Return what is there; without a descriptor, what was there, and the commands that have come since."""
+        """
+        Return the names of all files.
+
+        Without a descriptor these are the names at the last listing, with the commands that have been added since.
+        """
         try:
             self._listed = self.spares.use(os.listdir, self.path)
         except OSError as error:
@@ -499,7 +507,7 @@ class SharedDirectory:
         return f"{self.path}/worker-{pid}-{self._births[pid]}.json"
 
     def _text(self, path: str) -> str:
-        """Return what is in a file; of one that never ends, or is much too long, the beginning."""
+        """Return the content of a file, at most its first `MOST_READ` bytes."""
         descriptor = self.spares.use(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             return os.read(descriptor, MOST_READ).decode()
@@ -508,7 +516,7 @@ class SharedDirectory:
             self.spares.fill()
 
     def _draft(self, pid: int, text: str) -> Path:
-        # Of the thread, too: two applications in one process write at the same time.
+        # Named after the thread too: two applications in one process may write at the same time.
         draft = self.path / f".draft-{pid}-{threading.get_ident()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
@@ -523,7 +531,7 @@ class SharedDirectory:
 
 
 def _link(make: Callable[[], None]) -> bool:
-    """Make a link; return False where the name is taken."""
+    """Create a link; return False if the name is taken."""
     try:
         make()
     except FileExistsError:
@@ -532,11 +540,11 @@ def _link(make: Callable[[], None]) -> bool:
 
 
 def _set_moment(file: Path | str, at: float) -> None:
-    """Let the time of *file* be a moment on the monotonic clock, which all processes of a machine share."""
+    """Set the modification time of *file* to a moment on the monotonic clock, which all processes share."""
     os.utime(file, ns=(time.time_ns(), int(at * 1e9)))
 
 
 def _version(file: str) -> tuple[int, ...]:
-    """Return what tells whether a file is as it was written."""
+    """Return the identity of a file: its inode, size and modification time."""
     found = os.stat(file)  # noqa: PTH116 - once a second for each worker
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -336,7 +336,7 @@ async def test_the_watch_is_that_of_the_leader(crowd):
     assert await report("watching") == ["watching"] * 2
     assert await report("not yet", trigger="another") == ["not yet"] * 2
     blind = await report("blind", because="no answer has come")
-    assert blind == ["blind since 10 s ago because watcher: no answer has come"] * 2
+    assert blind == ["blind for 10 s: watcher: no answer has come"] * 2
     watchers[0].control.emit(TriggerStoodDown(0.0, "another", "off"))
     assert await report("watching") == ["watching"] * 2
     await workers[0].die()

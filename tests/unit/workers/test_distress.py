@@ -141,7 +141,7 @@ async def test_an_order_is_given_although_no_file_can_be_written(crowd, monkeypa
 def test_a_disk_without_any_room_takes_a_drain_and_its_cancellation(tmp_path, monkeypatch):
     """Each worker keeps files that make room; they come back when there is room again, and go with the worker."""
     directory = SharedDirectory(tmp_path / "workers")
-    directory.keep_room(7)
+    directory.keep_reserve(7)
     symlink, files = os.symlink, set(directory.path.iterdir())
     assert len(files) == 2
 
@@ -159,7 +159,7 @@ def test_a_disk_without_any_room_takes_a_drain_and_its_cancellation(tmp_path, mo
         with pytest.raises(OSError, match="No space"):
             directory.write_command(Entry(3, 7, Cancel()))
     assert [directory.read_command(number).command for number in (1, 2)] == [Claim(CAUSE), Cancel()]
-    directory.keep_room(7)
+    directory.keep_reserve(7)
     assert len(list(directory.path.glob(".spare-7-*"))) == 2
     directory.leave(7, os.getpid(), is_draining=True)
     assert not list(directory.path.glob(".spare-*"))

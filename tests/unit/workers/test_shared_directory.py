@@ -159,7 +159,7 @@ def test_a_directory_of_another_user_is_not_entered(tmp_path, monkeypatch):
 
 def test_a_directory_that_cannot_be_made_says_why(tmp_path):
     """A missing parent, a read-only file system."""
-    with pytest.raises(NoSharedDirectory, match="cannot be made: No such file or directory"):
+    with pytest.raises(NoSharedDirectory, match="cannot be created: No such file or directory"):
         SharedDirectory(tmp_path / "missing" / "directory")
 
 
