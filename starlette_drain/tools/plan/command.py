@@ -40,7 +40,7 @@ BAR = 40
 """Characters of the longest bar."""
 
 HEADROOM = 0.8
-"""Part of what a service takes in that a remedy for refusals aims at: arrivals come at random."""
+"""Part of what a service accepts that a remedy for refusals aims at: arrivals come at random."""
 
 BY_CHANCE = 1.2
 """How much more than the even rate a single second may have, by chance."""
@@ -75,7 +75,7 @@ UNITS = dict.fromkeys(("rate", "peak", "each_task"), "/s") | {
 
 CRASH_ROWS: dict[str, Callable[[Returns], str]] = {
     "last client back": lambda found: f"{found.back_after:.1f} s" if not found.not_back else "never",
-    f"not after {PLAYED:g} s": lambda found: f"{found.not_back:,}",
+    f"not back in {PLAYED:g} s": lambda found: f"{found.not_back:,}",
     "set-up, p99": lambda found: f"{found.p99:.3f} s",
     "attempts given up": lambda found: f"{found.gave_up:,}",
     "attempts refused": lambda found: f"{found.refused:,}",
@@ -196,7 +196,7 @@ def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     asked = _asked(given)
     fleet = asked.fleet
     if not fleet.deployment.can_begin:
-        click.echo("No task may be taken out: raise maximumPercent, or lower minimumHealthyPercent.")
+        click.echo(f"No task can be replaced: {_or(fleet.deployment.beginnings())}.")
         return 1
     course, without = (
         rehearse(
@@ -333,13 +333,12 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
     yield from _troubles_of_time(asked, course)
     if isinstance(settings.pacing, FleetPacing) and fleet.rate > (budget := settings.pacing.limit):
         yield (
-            f"The sessions do not fit into {fleet.worst.fits:.0f} s at {budget:g}/s, so the budget gives way: "
+            f"At {budget:g}/s the sessions do not fit into {fleet.worst.fits:.0f} s, so the drains exceed the budget: "
             f"{_per_second(fleet.rate)}. To keep it, {_or(fleet.remedies(budget))}."
         )
     if asked.wish is not None and fleet.rate > asked.wish:
         yield (
-            f"{_per_second(fleet.rate)} are more than the {asked.wish:g}/s wished for: "
-            f"{_or(fleet.remedies(asked.wish))}."
+            f"{_per_second(fleet.rate)} exceed the {asked.wish:g}/s that you want: {_or(fleet.remedies(asked.wish))}."
         )
     elif (
         asked.wish is not None
@@ -347,36 +346,44 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
         and course.peak_closes > BY_CHANCE * asked.wish
     ):
         yield (
-            f"This pacing makes {course.peak_closes:,.0f} closes/s, more than the {asked.wish:g}/s wished for: "
+            f"This pacing makes {course.peak_closes:,.0f} closes/s, more than the {asked.wish:g}/s that you want: "
             f"use even, or fleet:{asked.wish:g}."
         )
     if not fleet.deployment.always_serves:
-        yield "No task serves until the new ones are healthy: raise minimumHealthyPercent."
+        yield f"No task serves until the new ones are healthy: {_or(fleet.deployment.beginnings())}."
     elif course.refused:
         yield (
-            f"{course.refused:,} attempts are refused, for the service takes in {asked.accepts:g}/s: "
+            f"{course.refused:,} attempts are refused because the service accepts {asked.accepts:g}/s: "
             f"{_or(fleet.remedies(HEADROOM * (asked.accepts or 1.0)))}."
         )
     if course.gave_up:
-        yield f"{course.gave_up:,} clients give up for good: {asked.clients} does after refused attempts."
+        yield f"{course.gave_up:,} clients give up for good, as {asked.clients} does after refused attempts."
     if course.away > without.away + A_MOMENT:
         yield (
-            f"Clients are away for {course.away:.1f} s on average, and without a drain for {without.away:.1f} s: "
-            "they are asked to leave before there is room for them."
+            f"Clients are away for {course.away:.1f} s on average, but for {without.away:.1f} s without a drain: "
+            "they are asked to leave before the service has room for them."
         )
 
 
 def _troubles_of_time(asked: Asked, course: Course) -> Iterator[str]:
     fleet, settings = asked.fleet.worst, asked.settings
     if fleet.fits <= 0:
-        yield f"No time is left: noticed {fleet.lag:g} s late, of {fleet.delay:g} s. Raise the delay."
+        # As long to spread as the margin is: what is shorter is hardly a drain.
+        rate = fleet.deployment.tasks * fleet.sessions / max(1.0, fleet.margin)
+        yield (
+            f"No time is left: a task may notice after {fleet.lag:g} s, of {fleet.delay:g} s: "
+            f"{_or(asked.fleet.remedies(rate))}."
+        )
         return
     if course.at_deadline > max(100, 0.02 * fleet.sessions) * course.stands_for:
-        yield f"{course.at_deadline:,} sessions are left for the instant of the deadline."
+        yield f"{course.at_deadline:,} sessions are asked all at once, at the deadline."
     if settings.window is not None and settings.window > fleet.room:
-        yield f"The window of {settings.window:g} s does not fit under the delay: {fleet.room:.0f} s do."
+        yield (
+            f"The window of {settings.window:g} s does not fit into the {fleet.allowance.name}: "
+            f"set it to {math.floor(fleet.room)} s."
+        )
     if warning := burst_warning(settings.pacing, fleet.fits):
-        yield f"Of the time to spread, {fleet.fits:.3g} s: {warning}."
+        yield f"With {fleet.fits:.3g} s to spread over, {warning}."
     if fleet.allowance is DELAY and fleet.lag > fleet.poll_interval and is_too_slow(fleet.lag, fleet.delay):
         yield f"Noticed up to {fleet.lag:.0f} s late: add events by Lambda, which need no polling."
 
@@ -386,7 +393,7 @@ def _or(remedies: list[str]) -> str:
 
 
 def _per_second(rate: float) -> str:
-    return f"{rate:,.0f} reconnects/s" if math.isfinite(rate) else "all reconnects in one instant"
+    return f"{rate:,.0f} reconnects/s" if math.isfinite(rate) else "all reconnects at once"
 
 
 def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
@@ -395,17 +402,17 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
     rows = [
         ("sessions", f"{plan.tasks * fleet.sessions:,} on {plan.tasks} tasks"),
         ("taken out", _batches(plan, is_known=not asked.fleet.start_ups)),
-        ("drain together", f"{fleet.draining} tasks at the most"),
+        ("drain together", f"{fleet.draining} tasks at most"),
         ("noticed within", f"{fleet.lag:.3g} s{_by_ecs(fleet)}"),
         ("spread over", f"{fleet.fits:.0f} s of the {fleet.allowance.name} of {fleet.delay:g} s"),
         ("at an even pace", _per_second(fleet.rate)),
-        ("without a drain", f"{without.peak_closes * without.stretch:,.0f} in one instant"),
+        ("without a drain", f"{without.peak_closes * without.stretch:,.0f} at once"),
         ("peak of closes", f"{course.peak_closes:,.0f}/s" + _over(course)),
         ("peak of arrivals", f"{course.peak_arrivals:,.0f}/s" + _over(course)),
         ("refused attempts", f"{course.refused:,}"),
         *([("gave up for good", f"{course.gave_up:,}")] if course.gave_up else []),
-        ("asked twice or more", f"{course.shed_twice:,} (came back to a task that was to follow)"),
-        ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at the most"),
+        ("asked twice or more", f"{course.shed_twice:,} (came back to an old task)"),
+        ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at most"),
         ("all back after", f"{course.seconds:,.0f} s"),
         ("a deployment takes", f"{asked.seconds / 60:,.0f} minutes"),
     ]
@@ -421,14 +428,14 @@ def _batches(plan: Deployment, *, is_known: bool) -> str:
     tasks = "1 task" if plan.at_once == 1 else f"{plan.at_once} tasks"
     if plan.batches == 1:
         return f"{tasks}, together"
-    worst = "" if is_known else " (the worst that may be: give --start-up)"
+    worst = "" if is_known else " (the worst case: give --start-up)"
     return f"{tasks} at a time, in {plan.batches} batches {plan.start_up:g} s apart{worst}"
 
 
 def _over(course: Course) -> str:
     if course.stretch == 1:
         return ""
-    return f" (over {course.stretch} s; each session played stands for up to {course.stands_for})"
+    return f" (over {course.stretch} s; a simulated session stands for up to {course.stands_for})"
 
 
 def _curves(course: Course) -> list[str]:

@@ -65,9 +65,9 @@ class Crash:
             return []
         tasks = self.lost + math.ceil(self.sessions * self.lost / fits)
         remedy = (
-            f"{self.arrive:,} come to each task, which sets up {fits:,.0f} in the {HOLD[0]:g} s for which they are "
-            f"held; the others are refused, and come again: run {tasks} tasks of {self.sessions:,} sessions, or set up "
-            f"{self.arrive / HOLD[0]:,.0f}/s in each."
+            f"{self.arrive:,} come to each task, which sets up {fits:,.0f} in the {HOLD[0]:g} s that arrivals wait. "
+            f"The others are refused and retry: run {tasks} tasks of {self.sessions:,} sessions, or set up "
+            f"{math.ceil(self.arrive / HOLD[0]):,}/s in each."
         )
         return [remedy]
 

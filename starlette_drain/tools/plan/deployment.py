@@ -82,7 +82,7 @@ class Deployment:
 
     @property
     def at_once(self) -> int:
-        """How many tasks are taken out in one moment, at the most."""
+        """How many tasks are taken out in one moment, at most."""
         return self.draining(0.0)
 
     @property
@@ -91,12 +91,12 @@ class Deployment:
         return all(self._came.until(each.leaves_at) > self._went.until(each.leaves_at) for each in self.leaving)
 
     def draining(self, seconds: float) -> int:
-        """Return how many tasks drain at the same time, at the most, where each takes so many *seconds*."""
+        """Return how many tasks drain at the same time, at most, where each takes so many *seconds*."""
         went = self._went
         return max((went.until(now) - went.before(now - seconds) for now in went.moments), default=0)
 
     def listed(self, delay: float) -> int:
-        """Return how many targets are listed at the most, those included that drain for the *delay*."""
+        """Return how many targets are listed at most, those included that drain for the *delay*."""
         if not self.cohorts:
             return self.tasks
         moments = [0.0, *self._came.moments]
@@ -105,6 +105,19 @@ class Deployment:
     def at(self, at_once: int) -> "Deployment":
         """Return the same with percentages at which *at_once* go together, without fewer than desired that serve."""
         return replace(self, min_percent=100, max_percent=smallest_percent(self.tasks, at_once))
+
+    def beginnings(self) -> list[str]:
+        """Return which percentages to set so that a deployment can begin, and a healthy task serves at every moment."""
+        one_less = 100 * (self.tasks - 1) // self.tasks
+        tried = (
+            replace(self, min_percent=100),
+            replace(self, max_percent=smallest_percent(self.tasks, 1)),
+            replace(self, min_percent=one_less),
+            replace(self, min_percent=100, max_percent=200),
+        )
+        working = [each for each in tried if each.can_begin and each.always_serves]
+        simplest = [each for each in working if (each.min_percent, each.max_percent) != (100, 200)] or working
+        return [f"set {self.changes_to(each)}" for each in simplest]
 
     def changes_to(self, other: "Deployment") -> str:
         """Return which percentages make *other* of this."""

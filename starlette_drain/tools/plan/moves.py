@@ -49,10 +49,15 @@ def rotation(tasks: int, sessions: int, window: float, *, pacing: Pacing, wish: 
     takes = max(window, sessions / limit)
     rate, peak = tasks * sessions / takes, _play(tasks, sessions, takes, seed)
     troubles = [*_too_fast(rate, wish, f"rotate over {tasks * sessions / wish:,.0f} s" if wish else "")]
-    if takes > window:
-        troubles.append(f"The limit of {limit:g}/s in each task makes it {takes:,.0f} s: take that as the window.")
     if takes > LONGEST_ROTATION:
-        troubles.append(f"A rotation takes {LONGEST_ROTATION:,.0f} s at the most.")
+        least = math.ceil(sessions / LONGEST_ROTATION)
+        over = max(window, math.ceil(sessions / least))
+        troubles.append(
+            f"A rotation takes at most {LONGEST_ROTATION:,.0f} s: "
+            f"raise the limit to rate:{least} and rotate over {over:,.0f} s."
+        )
+    elif takes > window:
+        troubles.append(f"At {limit:g}/s in each task the rotation takes longer: rotate over {math.ceil(takes):,} s.")
     return Move(tasks * sessions, takes, rate, peak, {"each_task": round(sessions / takes, 3)}, tuple(troubles))
 
 
@@ -71,7 +76,7 @@ def scale_out(before: int, after: int, sessions: int, *, pacing: Pacing, wish: f
     }
     troubles = [*_too_fast(limit or 0.0, wish, f"set pacing to fleet:{wish:g}" if wish else "")]
     if limit is None:
-        budget = f"fleet:{wish:g}" if wish else "fleet:500, or what the service can take"
+        budget = f"fleet:{wish:g}" if wish else "fleet:500, or as many as the service can take"
         troubles.append(f"Nothing moves: rebalance=True needs pacing={budget}.")
     peak = _play(before, round(sessions * share), window, seed) if limit else 0.0
     return Move(moved, window, moved / window, peak, facts, tuple(troubles))
@@ -79,7 +84,7 @@ def scale_out(before: int, after: int, sessions: int, *, pacing: Pacing, wish: f
 
 def _too_fast(rate: float, wish: float | None, remedy: str) -> Iterator[str]:
     if wish is not None and rate > wish * (1 + 1e-9):
-        yield f"{rate:,.0f} reconnects/s are more than the {wish:g}/s wished for: {remedy}."
+        yield f"{rate:,.0f} reconnects/s exceed the {wish:g}/s that you want: {remedy}."
 
 
 def _play(tasks: int, sessions: int, window: float, seed: int) -> float:

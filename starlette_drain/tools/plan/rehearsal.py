@@ -43,8 +43,8 @@ class Course:
         at_deadline: Sessions asked to leave in the instant of the deadline.
         seconds: Until the last one is back.
         away: Seconds that a client was away, on average.
-        away_longest: Seconds that a client was away, at the most.
-        stands_for: How many sessions each one played stands for, at the most.
+        away_longest: Seconds that a client was away, at most.
+        stands_for: How many sessions each one played stands for, at most.
     """
 
     stretch: int
@@ -116,7 +116,7 @@ def rehearse(
         fleet: Whose deployment can begin.
         come_back: How clients do.
         pacing: As the option; evenly by default.
-        accepts: Attempts per second that the service takes in; ``None`` for any number.
+        accepts: Attempts per second that the service accepts; ``None`` for any number.
         seed: Of the randomness.
         drains: Whether the tasks shed; without, all sessions of a task are cut when its delay is over.
     """

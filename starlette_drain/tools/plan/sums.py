@@ -98,7 +98,7 @@ class Fleet:
 
     @property
     def draining(self) -> int:
-        """How many tasks drain at the same time, at the most."""
+        """How many tasks drain at the same time, at most."""
         return self.deployment.draining(self.busy)
 
     @property
@@ -143,9 +143,7 @@ class Fleet:
 
     def remedies(self, rate: float) -> list[str]:
         """Return what to set so that no more than *rate* come back a second: any one of them will do."""
-        return [text for text, _ in self.cures(rate)] or [
-            f"run more tasks with fewer sessions each: {self.allowance.setting} can be no longer"
-        ]
+        return [text for text, _ in self.cures(rate)]
 
     def cures(self, rate: float) -> list[tuple[str, "Fleet"]]:
         """Return each remedy, and the service with it."""
@@ -159,7 +157,7 @@ class Fleet:
             if time := self._time_set(slower):
                 words.append(time)
             found.append((f"set {', and '.join(words)}", slower))
-        return found
+        return found or [self._split(rate)]
 
     def _flow(self, fits: float) -> Flow:
         return flow(self.deployment.cohorts, self.sessions, fits, max(fits, self.busy))
@@ -198,6 +196,23 @@ class Fleet:
         timed = [each for each in (slower._with_time(rate) for slower in tried.values()) if each is not None]
         best = min(timed, key=lambda each: each.delay, default=None)
         return best if best is not None and (plain is None or best.delay < WORTH * plain.delay) else None
+
+    def _split(self, rate: float) -> "tuple[str, Fleet]":
+        """Return into how many services the tasks must be split where no time is long enough, and one of these."""
+        longest = replace(self, delay=self.allowance.longest, window=None)
+        total = self.deployment.tasks * self.sessions
+
+        def part(services: int) -> Fleet:
+            tasks = -(-self.deployment.tasks // services)
+            fewer = replace(self.deployment, tasks=tasks)
+            sessions = -(-total // (services * tasks))
+            return replace(longest, deployment=fewer if fewer.can_begin else fewer.at(1), sessions=sessions)
+
+        services = _smallest(lambda number: part(number).rate <= rate * (1 + TOLERANCE), max(2, total)) or total
+        found = part(services)
+        words = [self.deployment.changes_to(found.deployment), longest.allowance.setting_to(longest.delay)]
+        split = f"split the service into {services:,} that are deployed one after the other"
+        return f"set {' and '.join(filter(None, words))}, and {split}", found
 
     def _time_set(self, timely: "Fleet") -> str:
         found = []

@@ -91,4 +91,4 @@ def test_a_rotation_that_takes_longer_than_one_may(ask):
     """A limit that is too low for the sessions is named."""
     code, told = ask("--sessions", "1000000", "--rotate", "86400", "--pacing", "rate:0.1")
     assert code == 1
-    assert "at the most" in told["troubles"][-1]
+    assert "at most" in told["troubles"][-1]

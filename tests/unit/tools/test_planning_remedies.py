@@ -1,0 +1,119 @@
+"""Each remedy that `plan` prints, read from its output and played: the trouble is gone, and the peak holds."""
+
+import json
+import re
+
+import pytest
+
+from starlette_drain.tools.cli import main
+
+SETTINGS = {
+    r"deregistration delay to ([\d,]+) s": "--delay",
+    r"(?:window to|set it to) ([\d,]+) s": "--window",
+    r"maximumPercent to ([\d,]+)": "--max-percent",
+    r"minimumHealthyPercent to ([\d,]+)": "--min-percent",
+    r"bakeTimeInMinutes to ([\d,]+)": "--bake",
+    r"PAUSE hook to ([\d,]+) minutes": "--pause",
+    r"(?:pacing=|or |to |use |^)(even|fleet:[\d.]+|rate:\d+)": "--pacing",
+    r"rotate over ([\d,]+) s": "--rotate",
+    r"run (\d+) tasks of": "--tasks",
+}
+"""What a remedy says, and the argument that it changes."""
+
+FLAGS = {
+    r"give a shorter interval": ("--pacing", "batches:100"),
+    r"the drain more time": ("--delay", "600"),
+}
+"""Remedies that name a direction only."""
+
+SET_UP = 0.02
+"""Seconds that a handshake takes by default."""
+
+TROUBLES = {
+    "nothing can begin": "--max-percent 100",
+    "nothing can begin with one task": "--tasks 1 --max-percent 150",
+    "nothing serves": "--min-percent 0 --max-percent 100 --sessions 10",
+    "one task does not serve": "--tasks 1 --min-percent 0 --max-percent 100 --sessions 10",
+    "too fast": "--wish 10",
+    "too fast, in a rolling deployment of many tasks": "--tasks 60 --sessions 200 --start-up 60 --wish 8",
+    "too fast, however quickly tasks start": "--tasks 20 --max-percent 120 --sessions 400 --wish 5",
+    "too fast, with a window": "--delay 600 --window 60 --wish 20",
+    "too fast, in the bake time": "--blue-green --bake 5 --sources target-health,service-deployment --wish 10",
+    "too fast, in a pause": "--blue-green --pause 5 --wish 10",
+    "too fast, with three generations": "--next-after 60 --wish 20",
+    "too fast for one service": "--blue-green --sessions 2000 --wish 3",
+    "a budget that is too small": "--pacing fleet:20",
+    "batches that are too large": "--pacing batches:10 --wish 40",
+    "batches that do not fit": "--pacing batches:500",
+    "refused attempts": "--tasks 4 --accepts 9",
+    "no time": "--delay 5",
+    "a window that does not fit": "--window 290",
+    "too fast a rotation": "--rotate 600 --wish 5",
+    "a rotation that its limit makes longer": "--rotate 10 --pacing rate:5",
+    "a rotation that would take too long": "--sessions 1000000 --rotate 86400 --pacing rate:0.1",
+    "a scale-out that cannot rebalance": "--scale-out 12",
+    "too fast a scale-out": "--scale-out 12 --pacing fleet:90 --wish 50",
+    "a crash of too large tasks": "--tasks 3 --crash 1 --sessions 3000 --at-once 4",
+}
+
+
+def plan(capsys, given):
+    """Return what the command tells as JSON, or the sentence where it plays nothing."""
+    code = main(["plan", "--json", *given])
+    out = capsys.readouterr().out
+    return code, json.loads(out) if out.startswith("{") else {"troubles": [out]}
+
+
+def given_by(words):
+    """Return the arguments that a remedy changes, and into how many services it splits the tasks."""
+    matches = {option: re.search(pattern, words) for pattern, option in SETTINGS.items()}
+    found = {option: match[1].replace(",", "") for option, match in matches.items() if match}
+    found |= dict(each for pattern, each in FLAGS.items() if re.search(pattern, words))
+    if rate := re.search(r"set up ([\d,]+)/s in each", words):
+        found["--at-once"] = str(round(int(rate[1].replace(",", "")) * SET_UP))
+    split = re.search(r"split the service into ([\d,]+)", words)
+    return found, int(split[1].replace(",", "")) if split else 1
+
+
+def remedies(trouble):
+    """Return the remedies in a sentence: any one of them will do."""
+    return [each for each in re.split(r", or |; ", trouble) if given_by(each)[0]]
+
+
+def changed(given, remedy):
+    """Return the arguments with those of a remedy."""
+    settings, services = given_by(remedy)
+    now = dict(zip(given[::2], given[1::2], strict=True))
+    if services > 1:
+        tasks, sessions = int(now.get("--tasks", 8)), int(now.get("--sessions", 1000))
+        settings["--tasks"] = str(-(-tasks // services))
+        settings["--sessions"] = str(-(-tasks * sessions // (services * int(settings["--tasks"]))))
+    return [part for pair in (now | settings).items() for part in pair]
+
+
+def busiest(told, seconds):
+    """Return the closes per second of the busiest stretch."""
+    width = max(1, round(seconds / told["stretch"]))
+    return max(sum(told["closes"][begin : begin + width]) / width for begin in range(len(told["closes"])))
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_what_is_advised_works(capsys, name):
+    """Each remedy by itself: the command with it has no such trouble any more, and what is played keeps the peak."""
+    given = ["--sessions", "1000", *TROUBLES[name].replace("--blue-green", "--strategy blue-green").split()]
+    given = [part for pair in dict(zip(given[::2], given[1::2], strict=True)).items() for part in pair]
+    code, told = plan(capsys, given)
+    assert code == 1
+    advised = [remedy for trouble in told["troubles"] for remedy in remedies(trouble)]
+    assert advised, told["troubles"]
+    wish = next(
+        (float(value) for option, value in zip(given[::2], given[1::2], strict=True) if option == "--wish"), None
+    )
+    for remedy in advised:
+        with_it = changed(given, remedy)
+        code, now = plan(capsys, with_it)
+        assert (code, now["troubles"]) == (0, []), (remedy, with_it)
+        if wish is not None and "closes" in now:
+            assert busiest(now, max(10, 500 / wish)) <= 1.06 * wish, (remedy, with_it)
+        if "refused" in now:
+            assert now["refused"] == 0
