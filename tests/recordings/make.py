@@ -1,5 +1,5 @@
 """
-Makes recordings of a drain against FakeAWS and against moto: ``python tests/recordings/make.py``.
+Makes recordings of a drain against FakeAWS and against moto, which is not ours: ``python tests/recordings/make.py``.
 
 Each takes half a minute. What users send us is put beside them; tests/unit/test_recordings.py plays all of them.
 """
@@ -9,6 +9,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "e2e")]
 
 from server_process import ServerProcess  # noqa: E402
+from test_foreign_endpoint import Balancer  # noqa: E402
 from websocket_clients import listeners  # noqa: E402
 
 from starlette_drain.testing import FakeAWS  # noqa: E402
@@ -43,12 +45,24 @@ def fake_aws(_folder: Path) -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def moto(folder: Path) -> Iterator[Stage]:
-    """Yield the environment of a target in moto, and what deregisters it: moto forgets it at once."""
+def moto(folder: Path, *, drains: bool = False) -> Iterator[Stage]:
+    """
+    Yield the environment of a target in moto, and what deregisters it.
+
+    Moto forgets it at once; where it *drains*, what stands before moto shows it as draining for the delay.
+    """
     command = ("-m", "moto.server", "--host", "127.0.0.1", "--port", "{port}")
-    with ServerProcess("", log=folder / "moto.log", command=command, probe="/moto-api/data.json") as server:
+    log = folder / "moto.log"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ServerProcess("", log=log, command=command, probe="/moto-api/data.json"))
         given = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        elbv2, ec2 = (boto3.client(name, endpoint_url=server.url, **given) for name in ("elbv2", "ec2"))
+        url = server.url
+        if drains:
+            balancer = stack.enter_context(Balancer(url))
+            url, balancer.delay = balancer.url, DELAY
+        elbv2, ec2 = (
+            boto3.client(name, endpoint_url=at, **given) for name, at in (("elbv2", url), ("ec2", server.url))
+        )
         network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         made = elbv2.create_target_group(Name="web", Protocol="HTTP", Port=8000, VpcId=network, TargetType="ip")
         arn = made["TargetGroups"][0]["TargetGroupArn"]
@@ -58,7 +72,7 @@ def moto(folder: Path) -> Iterator[Stage]:
         elbv2.register_targets(TargetGroupArn=arn, Targets=targets)
         environment = {
             **CREDENTIALS,
-            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ENDPOINT_URL": url,
             "DRAIN_TARGET_GROUP_ARN": arn,
             "DRAIN_TARGET_ID": "10.0.0.5",
             "DRAIN_TARGET_PORT": "8000",
@@ -94,3 +108,4 @@ def make(name: str, stage: Callable[[Path], contextlib.AbstractContextManager[St
 if __name__ == "__main__":
     make("fake-aws.jsonl", fake_aws)
     make("moto.jsonl", moto)
+    make("moto-draining.jsonl", partial(moto, drains=True))
