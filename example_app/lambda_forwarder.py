@@ -27,7 +27,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -52,11 +52,18 @@ AT_ONCE = 50
 """Tasks that are asked at the same time."""
 A_CALL = 100
 """Tasks that one call of DescribeTasks can ask about."""
+RESERVED = 13.0
+"""Seconds of a call of the function that are kept for the last look at ECS, and to report what has to come again."""
+LONGEST_ANSWER = 1_000_000
+"""Bytes of an answer that are read."""
 
 Outcome = dict[str, Any] | Exception
 
 _clients: dict[str, Any] = {}
 _token: tuple[float, str] | None = None
+_round = 0
+_read_in = 0
+_why_not = ""
 _reading = threading.Lock()
 
 
@@ -64,10 +71,14 @@ class NotAskedYet(Exception):
     """The task could not be asked to leave; it is tried again, and in the end the event is kept in the dead letters."""
 
 
-def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]:
+def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
     """Handle one event and return what became of it, or a batch from a queue and return what has to come again."""
+    global _round  # noqa: PLW0603 - what outlives one call of a function in Lambda is global
+    _round += 1
+    left = None if context is None else context.get_remaining_time_in_millis() / 1000 - RESERVED
+    ends = None if left is None else time.monotonic() + left
     if "Records" not in event:
-        (outcome,) = _handle([event])
+        (outcome,) = _handle([event], ends)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -75,9 +86,9 @@ def handler(event: Mapping[str, Any], _context: object = None) -> dict[str, Any]
     for message in event["Records"]:
         try:
             readable.append((message["messageId"], _read_event(message)))
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - whatever one message holds is no reason to leave out the next
             failed.append(_failed(message["messageId"], error))
-    for (name, _), outcome in zip(readable, _handle([each for _, each in readable]), strict=True):
+    for (name, _), outcome in zip(readable, _handle([each for _, each in readable], ends), strict=True):
         if isinstance(outcome, Exception):
             failed.append(_failed(name, outcome))
     return {"batchItemFailures": failed}
@@ -96,11 +107,11 @@ def _failed(name: str, error: Exception) -> dict[str, str]:
     return {"itemIdentifier": name}
 
 
-def _handle(events: Sequence[Mapping[str, Any]]) -> list[Outcome]:
-    """Return of each event what became of it, or why it has to come again."""
+def _handle(events: Sequence[Mapping[str, Any]], ends: float | None) -> list[Outcome]:
+    """Return of each event what became of it by the time that the call *ends*, or why it has to come again."""
     outcomes, leaving = _sort(events)
     failed: dict[int, Exception] = {}
-    for number, done in _ask_all(events, leaving).items():
+    for number, done in _ask_all(events, leaving, ends).items():
         if isinstance(done, Exception):
             failed[number] = done
         else:
@@ -117,13 +128,16 @@ def _sort(events: Sequence[Mapping[str, Any]]) -> tuple[dict[int, Outcome], dict
     leaving: dict[int, Mapping[str, Any]] = {}
     unsure: list[int] = []
     for number, event in enumerate(events):
-        detail = _detail(event)
-        if event.get("detail-type") != "ECS Task State Change" or not _arn(event) or not _is_leaving(detail):
-            outcomes[number] = _told(_arn(event), "ignored")
-        elif _is_certain(event) and _addresses(detail):
-            leaving[number] = detail
-        else:
-            unsure.append(number)
+        try:
+            detail = _detail(event)
+            if event.get("detail-type") != "ECS Task State Change" or not _arn(event) or not _is_leaving(detail):
+                outcomes[number] = _told(_arn(event), "ignored")
+            elif _is_certain(event) and _addresses(detail):
+                leaving[number] = detail
+            else:
+                unsure.append(number)
+        except Exception as error:  # noqa: BLE001 - an event of another shape is no reason to leave out the next
+            outcomes[number] = error
     for number, found in _look(events, unsure).items():
         arn = _arn(events[number])
         if isinstance(found, Exception):
@@ -177,17 +191,28 @@ def _look(
     errors: dict[str, Exception] = {}
     for cluster, arns in clusters.items():
         for begin in range(0, len(arns), A_CALL):
-            part = list(arns)[begin : begin + A_CALL]
-            try:
-                answer = _client("ecs").describe_tasks(cluster=cluster, tasks=part)
-            except Exception as error:  # noqa: BLE001 - what was not described comes again, the rest of the batch does not
-                errors |= dict.fromkeys(part, error)
-            else:
-                records |= {each["taskArn"]: each for each in answer.get("tasks") or () if "taskArn" in each}
+            described, failed = _describe(cluster, list(arns)[begin : begin + A_CALL])
+            records |= described
+            errors |= failed
     for number in numbers:
         arn = _arn(events[number])
         found[number] = errors.get(arn) or _judge(events[number], records.get(arn))
     return found
+
+
+def _describe(cluster: str, arns: list[str]) -> tuple[dict[str, Mapping[str, Any]], dict[str, Exception]]:
+    """Return the records of these tasks, and why there is none of some: those come again, and the others do not."""
+    try:
+        answer = _client("ecs").describe_tasks(cluster=cluster, tasks=arns)
+    except Exception as error:  # noqa: BLE001 - see above
+        code = (getattr(error, "response", None) or {}).get("Error", {}).get("Code")
+        if code != "InvalidParameterException" or len(arns) == 1:
+            return {}, dict.fromkeys(arns, error)
+        # One name that ECS does not like, and it answers for none of the others.
+        records, errors = _describe(cluster, arns[: len(arns) // 2])
+        more, failed = _describe(cluster, arns[len(arns) // 2 :])
+        return records | more, errors | failed
+    return {each["taskArn"]: each for each in answer.get("tasks") or () if "taskArn" in each}, {}
 
 
 def _judge(event: Mapping[str, Any], record: Mapping[str, Any] | None) -> Mapping[str, Any] | Exception | None:
@@ -213,16 +238,21 @@ def _version(task: Mapping[str, Any]) -> int:
 
 
 def _addresses(task: Mapping[str, Any]) -> list[str]:
-    """Return the addresses of the task's network interface: containers name it, attachments too in other words."""
-    named: dict[str, str] = {}
-    for container in task.get("containers") or ():
-        for interface in container.get("networkInterfaces") or ():
-            named |= {key.lower(): value for key, value in interface.items() if value}
-    for attachment in task.get("attachments") or ():
-        for each in attachment.get("details") or ():
-            if each.get("value"):
-                named.setdefault(str(each.get("name")).lower(), str(each["value"]))
-    return [named[kind] for kind in ("privateipv4address", "ipv6address") if kind in named]
+    """Return the addresses of the task's network interfaces: containers name them, attachments too in other words."""
+    named = [
+        each
+        for container in task.get("containers") or ()
+        for interface in container.get("networkInterfaces") or ()
+        for each in interface.items()
+    ]
+    named += [
+        (each.get("name"), each.get("value"))
+        for attachment in task.get("attachments") or ()
+        for each in attachment.get("details") or ()
+    ]
+    kinds = ("privateipv4address", "ipv6address")
+    found = {kind: [value for name, value in named if value and str(name).lower() == kind] for kind in kinds}
+    return list(dict.fromkeys(address for kind in kinds for address in found[kind]))
 
 
 def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,9 +275,9 @@ def _seconds_since(event: Mapping[str, Any]) -> float | None:
 
 
 def _ask_all(
-    events: Sequence[Mapping[str, Any]], leaving: Mapping[int, Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]], leaving: Mapping[int, Mapping[str, Any]], ends: float | None
 ) -> dict[int, int | Exception]:
-    """Ask all of these tasks, many at a time; return of each the status, or why it was not asked."""
+    """Ask all of these tasks, many at a time; return of each the status, or why it was not asked in time."""
 
     def ask(number: int) -> int | Exception:
         task, problem = leaving[number], OSError("it has no address")
@@ -260,10 +290,14 @@ def _ask_all(
                 return error
         return problem
 
-    if len(leaving) < 2:
-        return {number: ask(number) for number in leaving}
-    with ThreadPoolExecutor(min(AT_ONCE, len(leaving))) as pool:
-        return dict(zip(leaving, pool.map(ask, leaving), strict=True))
+    if not leaving:
+        return {}
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(leaving)))
+    asked = {number: pool.submit(ask, number) for number in leaving}
+    in_time, _ = wait(asked.values(), None if ends is None else max(0.0, ends - time.monotonic()))
+    pool.shutdown(wait=False, cancel_futures=True)
+    late = TimeoutError("there was no time left")
+    return {number: each.result() if each in in_time else late for number, each in asked.items()}
 
 
 def _post(address: str, order: Mapping[str, Any]) -> int:
@@ -274,8 +308,11 @@ def _post(address: str, order: Mapping[str, Any]) -> int:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         with closing(_connection(address)) as connection:
             connection.request("POST", path, json.dumps(order).encode(), headers)
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read()
+            with closing(connection.getresponse()) as answer:
+                status, text, left = answer.status, answer.read(LONGEST_ANSWER), answer.length
+            if left:
+                message = f"the answer breaks off, or is longer than {LONGEST_ANSWER} bytes"
+                raise OSError(message)
         told = json.loads(text) if status in (200, 202) else None
         if isinstance(told, dict) and told.get("state") in ("draining", "drained"):
             return status
@@ -303,22 +340,39 @@ def _connection(address: str) -> http.client.HTTPConnection:
 
 
 def _read_token(*, refused: str) -> str:
-    global _token  # noqa: PLW0603 - what outlives one call of a function in Lambda is global
-    with _reading:  # of many tasks that refuse it one reads it again
-        if _token is None or _token[1] == refused or time.monotonic() - _token[0] > KEEP_TOKEN:
-            secret = _client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])
-            text = secret["SecretString"].strip()
-            token = str(json.loads(text)["token"]).strip() if text.startswith("{") else text
-            if not (token and all("!" <= each <= "~" for each in token)):
-                message = "the secret holds no token that a header can carry"  # whose error would show it in the log
-                raise NotAskedYet(message)
-            _token = time.monotonic(), token
+    """Return the token, read again where it is old or was *refused*: once in a call of the function, for all tasks."""
+    global _token, _read_in, _why_not  # noqa: PLW0603 - see above
+    with _reading:
+        is_known = _token is not None and _token[1] != refused and time.monotonic() - _token[0] <= KEEP_TOKEN
+        if not is_known and _read_in != _round:
+            _read_in, _why_not = _round, ""
+            try:
+                _token = time.monotonic(), _find_token()
+            except Exception as error:  # noqa: BLE001 - all tasks of the batch are told why
+                _token, _why_not = None, str(error)
+        if _token is None:
+            raise NotAskedYet(_why_not)
         return _token[1]
+
+
+def _find_token() -> str:
+    secret = _client("secretsmanager").get_secret_value(SecretId=os.environ["TOKEN_SECRET"])
+    try:
+        text = secret["SecretString"].strip()
+        token = str(json.loads(text)["token"]).strip() if text.startswith("{") else text
+    except (KeyError, TypeError, ValueError):
+        token = ""
+    if not (token and all("!" <= each <= "~" for each in token)):
+        message = "the secret holds no token that a header can carry"  # whose error would show it in the log
+        raise NotAskedYet(message)
+    return token
 
 
 def _client(service: str) -> Any:
     if service not in _clients:
-        limits = importlib.import_module("botocore.config").Config(connect_timeout=3, read_timeout=5)
+        limits = importlib.import_module("botocore.config").Config(
+            connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 2, "mode": "standard"}
+        )
         _clients[service] = importlib.import_module("boto3").client(service, config=limits)
     return _clients[service]
 

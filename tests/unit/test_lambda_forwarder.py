@@ -1,6 +1,8 @@
 """The Lambda function without AWS and without tasks: batches, versions, and what a whole deployment costs."""
 
 import json
+import threading
+import types
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -197,6 +199,179 @@ def test_a_task_is_asked_at_each_of_its_addresses(ecs, monkeypatch):
     detail["containers"][0]["networkInterfaces"][0]["ipv6Address"] = "2001:db8::5"
     assert lambda_forwarder.handler(event_of(detail, age=1))["outcome"] == "asked"
     assert asked == ["address of a", "2001:db8::5"]
+
+
+POISON = {
+    "a detail that is text": {"detail": "none"},
+    "a detail that is a list": {"detail": ["none"]},
+    "containers without form": {"detail": record_of("a") | {"containers": ["app"]}},
+    "interfaces without form": {"detail": record_of("a") | {"containers": [{"networkInterfaces": {"a": 1}}]}},
+    "attachments without form": {"detail": record_of("a") | {"attachments": [None]}},
+    "too deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("which", POISON)
+def test_a_message_that_is_no_event_holds_up_no_other(ecs, told, which):
+    """It alone comes again, and ends in the dead letters; what stands beside it is told."""
+    poison = POISON[which]
+    poison = poison if isinstance(poison, str) else event_of(None, age=1) | poison
+    given = batch_of(poison, event_of(record_of("b"), age=1))
+    assert lambda_forwarder.handler(given) == {"batchItemFailures": [{"itemIdentifier": "0"}]}
+    assert told == ["address of b"]
+
+
+def test_a_name_that_ecs_does_not_like_holds_up_no_other(ecs, told):
+    """DescribeTasks refuses the whole call then, so it is asked about fewer until that one stands alone."""
+    refused = RuntimeError("Invalid identifier")
+    refused.response = {"Error": {"Code": "InvalidParameterException"}}
+    answer = ecs.describe_tasks
+
+    def describe_tasks(*, cluster, tasks):
+        if any(each.endswith("/odd") for each in tasks):
+            ecs.calls.append(tasks)
+            raise refused
+        return answer(cluster=cluster, tasks=tasks)
+
+    ecs.describe_tasks = describe_tasks
+    names = [*map(str, range(40)), "odd", *map(str, range(40, 99))]
+    events = [event_of(record_of(name)) for name in names]
+    for each in events:
+        ecs.add(each["detail"])
+    assert lambda_forwarder.handler(batch_of(*events)) == {"batchItemFailures": [{"itemIdentifier": "40"}]}
+    assert (len(told), len(ecs.calls)) == (99, 13)
+
+
+def test_some_of_a_hundred_are_missing(ecs, told):
+    """ECS names them as failures: they come again while they may be known yet, and the rest is told."""
+    events = [event_of(record_of(f"{number}"), age=400 if number < 5 else 100) for number in range(100)]
+    for each in events[10:]:
+        ecs.add(each["detail"])
+    failures = lambda_forwarder.handler(batch_of(*events))["batchItemFailures"]
+    assert [each["itemIdentifier"] for each in failures] == ["5", "6", "7", "8", "9"]
+    assert (len(told), len(ecs.calls)) == (90, 1)
+
+
+def test_versions_out_of_order_in_one_batch(ecs, told):
+    """Each event is judged by itself: an older one changes nothing, and a repeated one is asked about once."""
+    ecs.add(record_of("a", version=7))
+    given = batch_of(
+        event_of(record_of("a", version=7)),
+        event_of(record_of("a", version=6, last="RUNNING")),
+        event_of(record_of("a", version=5, last="RUNNING", desired="RUNNING")),
+        event_of(record_of("a", version=7)),
+    )
+    assert lambda_forwarder.handler(given) == {"batchItemFailures": []}
+    assert (set(told), [len(each) for each in ecs.calls]) == ({"address of a"}, [1])
+
+
+def test_a_task_of_several_interfaces(ecs, monkeypatch):
+    """Each address that ECS names is tried, IPv4 first and each once."""
+    asked = []
+
+    def post(address, _order):
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(lambda_forwarder, "_post", post)
+    detail = record_of("a") | {
+        "containers": [
+            {"networkInterfaces": [{"privateIpv4Address": "10.0.0.5", "ipv6Address": "2001:db8::5"}]},
+            {"networkInterfaces": [{"privateIpv4Address": "10.0.1.5"}]},
+            {"networkInterfaces": []},
+        ],
+        "attachments": [
+            {"details": [{"name": "privateIPv4Address", "value": "10.0.0.5"}]},
+            {"details": [{"name": "privateIPv4Address", "value": "10.0.2.5"}, {"name": "subnetId", "value": ""}]},
+        ],
+    }
+    ecs.add(detail)
+    with pytest.raises(lambda_forwarder.NotAskedYet, match=r"10\.0\.0\.5 and 10\.0\.1\.5 and 10\.0\.2\.5 and 2001"):
+        lambda_forwarder.handler(event_of(detail, age=1))
+    assert asked == ["10.0.0.5", "10.0.1.5", "10.0.2.5", "2001:db8::5"]
+
+
+class Context:
+    """What Lambda says of a call: how much of its time is left."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def get_remaining_time_in_millis(self):
+        """Return the milliseconds."""
+        return self.seconds * 1000
+
+
+def test_what_is_not_asked_in_time_comes_again(ecs, monkeypatch):
+    """A task that answers byte by byte would take all of the call's time, and the whole batch would come again."""
+    is_over = threading.Event()
+
+    def post(address, _order):
+        if address != "address of b":
+            is_over.wait(30)
+        return 202
+
+    monkeypatch.setattr(lambda_forwarder, "_post", post)
+    for name in "abc":
+        ecs.add(record_of(name))
+    given = batch_of(*(event_of(record_of(name), age=1) for name in "abc"))
+    failures = lambda_forwarder.handler(given, Context(lambda_forwarder.RESERVED + 0.2))["batchItemFailures"]
+    is_over.set()
+    assert {each["itemIdentifier"] for each in failures} == {"0", "2"}
+
+
+@pytest.mark.parametrize("trouble", ["denied", "wrong"])
+def test_a_hundred_tasks_read_a_token_once(ecs, monkeypatch, trouble):
+    """A secret that cannot be read, or that every task refuses, is asked for once in a call of the function."""
+    asked = []
+
+    class Secrets:
+        def get_secret_value(self, **_name):
+            asked.append(1)
+            if trouble == "denied":
+                raise RuntimeError("AccessDeniedException")
+            return {"SecretString": "the-token-of-yesterday"}
+
+    class Refusing:
+        def __init__(self, *_address):
+            self.status, self.length = 401, 0
+
+        def request(self, *_given):
+            pass
+
+        def getresponse(self):
+            return self
+
+        def read(self, _most):
+            return b"{}"
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(lambda_forwarder, "_token", None)
+    monkeypatch.setattr(lambda_forwarder, "_connection", Refusing)
+    monkeypatch.setenv("TOKEN_SECRET", "drain-token")
+    lambda_forwarder._clients["secretsmanager"] = Secrets()
+    for number in range(100):
+        ecs.add(record_of(f"{number}"))
+    given = batch_of(*(event_of(record_of(f"{number}"), age=1) for number in range(100)))
+    assert len(lambda_forwarder.handler(given)["batchItemFailures"]) == 100
+    assert len(asked) == 1
+    lambda_forwarder.handler(given)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("secret", [{}, {"SecretBinary": b"a-token"}, {"SecretString": '{"token": "half-a-secret'}])
+def test_a_secret_without_a_token_is_not_shown(ecs, monkeypatch, capsys, secret):
+    """What is wrong with it is said, and nothing of it."""
+    monkeypatch.setattr(lambda_forwarder, "_token", None)
+    monkeypatch.setenv("TOKEN_SECRET", "drain-token")
+    lambda_forwarder._clients["secretsmanager"] = types.SimpleNamespace(get_secret_value=lambda **_name: secret)
+    ecs.add(record_of("a"))
+    assert lambda_forwarder.handler(batch_of(event_of(record_of("a"), age=1)))["batchItemFailures"]
+    said = capsys.readouterr().out
+    assert "holds no token" in said
+    assert "half-a-secret" not in said
 
 
 @pytest.mark.parametrize("looks", [False, True])
