@@ -184,8 +184,8 @@ def figures_of_cloudformation(stack):
         "environment": {each["Name"]: of_cloudformation(each["Value"]) for each in container["Environment"]},
         "collector": {
             **{each["Name"]: of_cloudformation(each["Value"]) for each in collector["Environment"]},
-            "CONFIG": yaml.safe_load({each["Name"]: each["Value"] for each in collector["Environment"]}["CONFIG"]),
-            "container": [collector[name] for name in ("Name", "Image", "Essential", "Cpu", "Memory", "Command")],
+            "AOT_CONFIG_CONTENT": yaml.safe_load(collector["Environment"][-1]["Value"]),
+            "container": [collector[name] for name in ("Name", "Image", "Essential", "Cpu", "Memory")],
         },
         "size": (int(stack["TaskDefinition"]["Cpu"]), int(stack["TaskDefinition"]["Memory"]), container["Cpu"]),
         "Exec": service["EnableExecuteCommand"],
@@ -230,8 +230,8 @@ def figures_of_terraform(stack):
         "environment": {each["name"]: of_terraform(each["value"]) for each in container["environment"]},
         "collector": {
             **{each["name"]: of_terraform(each["value"]) for each in collector["environment"]},
-            "CONFIG": yaml.safe_load((TERRAFORM / "collector.yaml").read_text()),
-            "container": [collector[name] for name in ("name", "image", "essential", "cpu", "memory", "command")],
+            "AOT_CONFIG_CONTENT": yaml.safe_load((TERRAFORM / "collector.yaml").read_text()),
+            "container": [collector[name] for name in ("name", "image", "essential", "cpu", "memory")],
         },
         "size": (definition["cpu"], definition["memory"], container["cpu"]),
         "Exec": service["enable_execute_command"],
@@ -301,7 +301,7 @@ def test_what_is_measured_gets_to_the_dashboard(cloudformation):
     """The application sends to its collector, that to CloudWatch, and the dashboard shows this service."""
     figures = figures_of_cloudformation(cloudformation)
     environment, collector = figures["environment"], figures["collector"]
-    config = collector["CONFIG"]
+    config = collector["AOT_CONFIG_CONTENT"]
     assert (
         environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
         == f"http://{config['receivers']['otlp']['protocols']['http']['endpoint']}"
@@ -312,7 +312,7 @@ def test_what_is_measured_gets_to_the_dashboard(cloudformation):
     assert config["service"]["extensions"] == list(config["extensions"])
     (exporter,) = config["exporters"].values()
     assert exporter["auth"]["authenticator"] in config["extensions"]
-    used = set(re.findall(r"\$\{env:(\w+)\}", json.dumps(config))) | {"CONFIG", "container"}
+    used = set(re.findall(r"\$\{env:(\w+)\}", json.dumps(config))) | {"AOT_CONFIG_CONTENT", "container"}
     assert used == set(collector)
     assert collector["METRICS"] == "https://monitoring.<region>.<suffix>/v1/metrics"
     assert figures["dashboard"] == {"Service": environment["OTEL_SERVICE_NAME"]}

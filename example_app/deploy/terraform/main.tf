@@ -186,11 +186,10 @@ resource "aws_ecs_task_definition" "this" {
       essential = false
       cpu       = 64
       memory    = 256
-      command   = ["--config=env:CONFIG"]
       environment = [
         { name = "REGION", value = data.aws_region.this.region },
         { name = "METRICS", value = "https://monitoring.${data.aws_region.this.region}.${data.aws_partition.this.dns_suffix}/v1/metrics" },
-        { name = "CONFIG", value = file("${path.module}/collector.yaml") },
+        { name = "AOT_CONFIG_CONTENT", value = file("${path.module}/collector.yaml") },
       ]
       logConfiguration = {
         logDriver = "awslogs"
