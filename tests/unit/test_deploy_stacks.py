@@ -34,6 +34,7 @@ IN_CLOUDFORMATION = {
     "Repository": "repository",
     "Tag": "tag",
     "TokenSecretArn": "token",
+    "AlarmTopicArn": "topic",
     "Logs.Arn": "logs",
     "Cluster.Arn": "cluster",
 }
@@ -48,6 +49,7 @@ IN_TERRAFORM = {
     "var.repository": "<repository>",
     "var.tag": "<tag>",
     "var.token_secret_arn": "<token>",
+    "var.alarm_topic_arn": "<topic>",
     "${aws_cloudwatch_log_group.this.arn}:*": "<logs>",
     "aws_ecs_cluster.this.arn": "<cluster>",
 }
@@ -198,7 +200,7 @@ def figures_of_cloudformation(stack):
         "execution role": allowed(stack["ExecutionPolicy"]["PolicyDocument"], of_cloudformation),
         "forwarder": set(stack["Forwarder"]["Parameters"]),
         "dashboard": {name: of_cloudformation(value) for name, value in stack["Dashboard"]["Parameters"].items()},
-        "alarms": set(stack["Alarms"]["Parameters"]),
+        "alarms": {name: of_cloudformation(value) for name, value in stack["Alarms"]["Parameters"].items()},
     }
 
 
@@ -247,7 +249,9 @@ def figures_of_terraform(stack):
             name: of_terraform(value)
             for name, value in stack["aws_cloudformation_stack.dashboard"]["parameters"].items()
         },
-        "alarms": set(stack["aws_cloudformation_stack.alarms"]["parameters"]),
+        "alarms": {
+            name: of_terraform(value) for name, value in stack["aws_cloudformation_stack.alarms"]["parameters"].items()
+        },
     }
 
 

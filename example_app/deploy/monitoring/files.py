@@ -114,14 +114,18 @@ def _cloudwatch_alarms(runbook: str) -> str:
     template: Mapping[str, Any] = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "Alarms on starlette_drain's metrics, which come to CloudWatch by its OTLP endpoint.",
-        "Parameters": {"Topic": {"Type": "String", "Description": "The ARN of the SNS topic to notify."}},
+        "Parameters": {
+            "Topic": {"Type": "String", "Description": "The ARN of the SNS topic to notify."},
+            "Service": {"Type": "String", "Default": ".*", "Description": "A pattern for service.name."},
+        },
         "Resources": {each.name: _cloudwatch_alarm(each, runbook) for each in RULES},
     }
     return json.dumps(template, indent=2, ensure_ascii=False) + "\n"
 
 
 def _cloudwatch_alarm(rule: Rule, runbook: str) -> dict[str, Any]:
-    criteria = {"Query": CLOUDWATCH.query(rule.query), "PendingPeriod": rule.seconds, "RecoveryPeriod": 300}
+    query = {"Fn::Sub": CLOUDWATCH.query(rule.query, only="${Service}")}
+    criteria = {"Query": query, "PendingPeriod": rule.seconds, "RecoveryPeriod": 300}
     return {
         "Type": "AWS::CloudWatch::Alarm",
         "Properties": {

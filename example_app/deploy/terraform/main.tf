@@ -265,7 +265,7 @@ resource "aws_cloudformation_stack" "alarms" {
   count         = var.alarm_topic_arn == "" ? 0 : 1
   name          = "${var.name}-alarms"
   template_body = file("${path.module}/../monitoring/cloudwatch-alarms.json")
-  parameters    = { Topic = var.alarm_topic_arn }
+  parameters    = { Topic = var.alarm_topic_arn, Service = var.name }
 }
 
 output "address" {

@@ -67,7 +67,10 @@ def test_alarms_and_dashboard_of_cloudwatch_name_what_the_sdk_sends():
     names = set(known) | RESOURCE | set().union(*known.values())
     alarms = json.loads(files()["cloudwatch-alarms.json"])["Resources"]
     assert set(alarms) == {rule.name for rule in RULES}
-    queries = [each["Properties"]["EvaluationCriteria"]["PromQLCriteria"]["Query"] for each in alarms.values()]
+    queries = [
+        each["Properties"]["EvaluationCriteria"]["PromQLCriteria"]["Query"]["Fn::Sub"] for each in alarms.values()
+    ]
+    assert all(query.count("${Service}") == query.count('{"drain.') for query in queries)
     for query in (*queries, *(each["query"] for widget in widgets() for each in queries_of(widget))):
         assert set(re.findall(r'"([^"]+)"', re.sub(r'=~?"[^"]*"', "", query))) <= names
         assert not re.search(r"drain_", query)
