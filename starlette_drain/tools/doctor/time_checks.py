@@ -149,11 +149,11 @@ def check_deployment(found: SetUp) -> Iterator[Finding]:
     plan = fleet.deployment
     if not plan.can_begin:
         text = f"at {how(found)} none of {plan.tasks} tasks may be replaced: deployments cannot begin"
-        yield Finding("unsafe", "deployment", text, f"set maximumPercent to {fleet.at(1).deployment.max_percent}")
+        yield Finding("unsafe", "deployment", text, ", or ".join(plan.beginnings()))
         return
     if not plan.always_serves:
         text = f"at {how(found)} no task serves until the new ones are healthy"
-        yield Finding("unsafe", "deployment", text, "set minimumHealthyPercent to 100")
+        yield Finding("unsafe", "deployment", text, ", or ".join(plan.beginnings()))
     shown = fleet.worst
     given = "" if found.sessions is not None else "each "
     who = "task drains" if shown.draining == 1 else "tasks drain"
@@ -189,7 +189,7 @@ def check_early_success(found: SetUp) -> Iterator[Finding]:
     if not fleet.deployment.can_begin:
         return
     # Worst is a deployment that begins when most sessions have moved, and the last of the first one still drain.
-    again = replace(fleet, deployment=replace(fleet.deployment, next_after=NEARLY * max(0.0, fleet.fits))).worst
+    again = fleet.followed(NEARLY).worst
     budget = found.options.fleet_rate
     if budget is not None and again.rate <= budget:
         return
@@ -200,8 +200,7 @@ def check_early_success(found: SetUp) -> Iterator[Finding]:
     wish = found.wish or budget
     is_too_much = found.sessions is not None and wish is not None and again.rate > wish
     remedy = "leave a deregistration delay between two deployments"
-    # Two that overlap make twice the rate of one at the most.
-    if wish is not None and (delay := fleet.delay_for(wish / 2)) is not None:
+    if wish is not None and (delay := fleet.delay_for(wish, followed=NEARLY)) is not None:
         remedy += f", or set {fleet.allowance.setting_to(delay)}"
     yield Finding("unsafe" if is_too_much else "note", "early success", text, remedy)
 

@@ -124,17 +124,27 @@ class Fleet:
         # Where it makes no difference, the usual one.
         return max(known, key=lambda each: (round(each.rate, 6), -abs(each.deployment.start_up - START_UP)))
 
-    def delay_for(self, rate: float) -> int | None:
+    def followed(self, part: float) -> "Fleet":
+        """Return the same with a next deployment, which begins when that *part* of the time to leave is over."""
+        return replace(self, deployment=replace(self.deployment, next_after=part * max(0.0, self.fits)))
+
+    def delay_for(self, rate: float, followed: float | None = None) -> int | None:
         """
         Return the delay, in whole seconds (or steps of its setting), with which no more than *rate* come back.
 
         ``None`` where no delay will do.
+
+        Args:
+            rate: Per second.
+            followed: When the next deployment begins, if one does; see `followed`.
         """
         step = self.allowance.step
-        found = _smallest(
-            lambda steps: replace(self, delay=steps * step, window=None).rate <= rate * (1 + TOLERANCE),
-            math.floor(self.allowance.longest / step),
-        )
+
+        def is_enough(steps: int) -> bool:
+            longer = replace(self, delay=steps * step, window=None)
+            return (longer if followed is None else longer.followed(followed)).rate <= rate * (1 + TOLERANCE)
+
+        found = _smallest(is_enough, math.floor(self.allowance.longest / step))
         return None if found is None else int(found * step)
 
     def at(self, at_once: int) -> "Fleet":
@@ -199,7 +209,8 @@ class Fleet:
 
     def _split(self, rate: float) -> "tuple[str, Fleet]":
         """Return into how many services the tasks must be split where no time is long enough, and one of these."""
-        longest = replace(self, delay=self.allowance.longest, window=None)
+        step = self.allowance.step
+        longest = replace(self, delay=math.floor(self.allowance.longest / step) * step, window=None)
         total = self.deployment.tasks * self.sessions
 
         def part(services: int) -> Fleet:
