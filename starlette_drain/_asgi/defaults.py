@@ -22,6 +22,8 @@ __all__ = ["equip"]
 
 Drain.settings_type = AwsSettings
 """All options, including those of AWS."""
+Drain.console = Console
+"""uvicorn sets up its handlers before it imports the application."""
 
 
 def equip(drain: Drain) -> None:

@@ -17,6 +17,7 @@ from starlette_drain._asgi.connection import SCOPE_KEY, App
 from starlette_drain._asgi.untracked import UntrackedSession
 from starlette_drain._core.declared import environment_name
 from starlette_drain._core.settings import Settings
+from starlette_drain._engine.drain import Drain
 from starlette_drain.exceptions import SettingsError
 
 __all__ = ["Misconfigured", "is_made_by_starlette"]
@@ -63,7 +64,8 @@ class Misconfigured:
             raise self._error  # as Starlette does: its TestClient fails only if the lifespan raises
         if not self._has_logged:
             self._has_logged = True
-            logger.error("DrainMiddleware does nothing here, no connection will be drained: %s", self._error)
+            with Drain.console():
+                logger.error("DrainMiddleware does nothing here, no connection will be drained: %s", self._error)
         # None: no token was given, so there is no route. "": the token is invalid, and no request can match it.
         if scope["type"] == "http" and self._token is not None and is_for(self._path, scope):
             return await self._explain(scope, receive, send)

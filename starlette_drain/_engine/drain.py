@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from random import Random
 from typing import ClassVar, TypeVar, Unpack
 
@@ -51,6 +51,9 @@ class Drain:
     settings_type: ClassVar[type[Settings]] = Settings
     """The options; `_asgi/defaults.py` replaces them by a subclass that adds those of AWS."""
 
+    console: ClassVar[type[AbstractContextManager[object]]] = nullcontext
+    """Shows log lines in the server's format before the application starts; `_asgi/defaults.py` replaces it."""
+
     def __init__(
         self,
         *,
@@ -60,8 +63,9 @@ class Drain:
         **options: Unpack[DrainOptions],
     ) -> None:
         self.settings = self.settings_type.load(options, os.environ)
-        for warning in self.settings.warnings(os.environ):
-            logger.warning("Check the options: %s", warning)
+        with self.console() if self.settings.log else nullcontext():
+            for warning in self.settings.warnings(os.environ):
+                logger.warning("Check the options: %s", warning)
         self.host = DrainHost(self.settings, triggers, observers, rng)
         """For the packages above this one; not part of the public API."""
 

@@ -20,7 +20,7 @@ class Console(logging.Handler):
         origin: Returns what to append to the lines of a drain, such as which of several workers it runs in.
     """
 
-    def __init__(self, speaks: Callable[[], bool], origin: Callable[[], str]) -> None:
+    def __init__(self, speaks: Callable[[], bool] = lambda: True, origin: Callable[[], str] = str) -> None:
         super().__init__()
         self._speaks = speaks
         self._origin = origin

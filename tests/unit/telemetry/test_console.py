@@ -3,8 +3,12 @@
 import io
 import logging
 
+import pytest
 from plain_uvicorn import OURS, SERVER, plain_uvicorn
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
+from starlette_drain import Drain, DrainMiddleware
 from starlette_drain.telemetry.console import Console
 
 
@@ -109,3 +113,22 @@ def test_the_lines_of_a_drain_name_their_worker():
         "INFO:     drain d-1 starts (worker 31, one of 2)",
         "INFO:     starlette_drain watches sigterm",
     ]
+
+
+@pytest.mark.parametrize(("options", "prefix"), [({}, "WARNING:  "), ({"log": False}, "")])
+def test_the_warnings_of_the_options_come_in_its_format(options, prefix, capsys):
+    """They come while the application is imported, long before it starts; without `log` it is left to Python."""
+    with plain_uvicorn() as written:
+        Drain(window=0.5, **options)
+        assert as_it_was()
+    assert (written.getvalue() + capsys.readouterr().err).startswith(f"{prefix}Check the options: window=0.5")
+
+
+def test_an_option_that_cannot_work_comes_in_its_format():
+    """Without a lifespan the error is logged with the first request, and no drain runs that shows the log."""
+    app = Starlette()
+    app.add_middleware(DrainMiddleware, window="4m")
+    with plain_uvicorn() as written:
+        TestClient(app).get("/")
+        assert as_it_was()
+    assert written.getvalue().startswith("ERROR:    DrainMiddleware does nothing here")
