@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[list[Scenario], Plan]
             options.stop_timeout,
             options.margin,
             options.sigterm_window,
-            # As `starlette-drain plan` reckons.
+            # As `starlette-drain plan` computes.
             strategy.bake if strategy.bake and "service-deployment" in options.sources else strategy.pause,
         ),
         deployment=Configuration(

@@ -132,7 +132,7 @@ def _mark_events(axis: Axes, outcome: Outcome, top: int) -> None:
 def _mark_the_delay(axis: Axes, events: Events, plan: Plan, top: int) -> None:
     """Draw an arrow from the deregistration to SIGTERM, with the delay's name on it."""
     start, end = _moment(events, "deregistered"), _moment(events, "SIGTERM")
-    if start is not None and end is not None:
+    if start is not None and end is not None and not plan.times.ecs_rest:
         ends = {"arrowstyle": "<->", "color": GREY, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", (start, top * ARROW), (end, top * ARROW), arrowprops=ends)
         name = f"deregistration delay, {plan.times.ecs_delay:g} s on ECS"
@@ -205,11 +205,14 @@ def _subtitle(plan: Plan, *, deploys: bool = True) -> str:
     words = f"Clients reconnect {BEHAVIOURS[plan.fleet.reconnect].words}. "
     if not deploys:
         return f"{words}\nColour: new connections. Grey: connections closed."
-    replayed = "" if times.scale == 1 else f" ({times.ecs_delay:g} s, replayed in {times.delay:g} s)"
-    return (
-        f"ECS starts new tasks, deregisters the old ones, waits the deregistration delay{replayed}, sends SIGTERM.\n"
-        f"{words}Colour: new connections. Grey: connections closed."
+    seconds = times.ecs_rest or times.ecs_delay
+    replayed = "" if times.scale == 1 else f" ({seconds:g} s, replayed in {times.leaving:g} s)"
+    course = (
+        f"shifts the traffic to them, waits{replayed}, deregisters the old ones"
+        if times.ecs_rest
+        else f"deregisters the old ones, waits the deregistration delay{replayed}, sends SIGTERM"
     )
+    return f"ECS starts new tasks, {course}.\n{words}Colour: new connections. Grey: connections closed."
 
 
 def _time_axis(plan: Plan, outcomes: Sequence[Outcome]) -> str:

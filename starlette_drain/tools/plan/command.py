@@ -132,13 +132,13 @@ class Asked:
 )
 @click.option("--blue-green", "strategy", flag_value="blue-green", help="The same as --strategy blue-green.")
 @click.option("--bake", type=MINUTES, help="bakeTimeInMinutes (0; 3 for express).")
-@click.option("--pause", type=MINUTES, default=0.0, help="Length of a PAUSE hook after the traffic shift.")
+@click.option("--pause", type=MINUTES, default=0.0, help="Length of a PAUSE hook in which the old tasks are drained.")
 @click.option("--nlb", is_flag=True, help="Behind a Network Load Balancer: ECS shifts traffic more slowly.")
 @click.option(
     "--next-after",
     type=Number(most=86_400),
-    help="The next deployment begins this long after the new tasks serve; with early success criteria the old tasks "
-    "may still drain.",
+    help="The next rolling deployment begins this long after the new tasks serve; with early success criteria the old "
+    "tasks may still drain.",
 )
 @click.option(
     "--clients",

@@ -11,6 +11,7 @@ from starlette_drain._core.events import TriggerImpaired, TriggerRestored, Trigg
 from starlette_drain.aws.identity.deployment import RevisionVerdict, bake_time, find_own_revision, is_over, judge
 from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
 from starlette_drain.testing.fake_aws.deployments import STAGES
+from starlette_drain.testing.fake_aws.strategy import STRATEGIES
 from starlette_drain.triggers.base import Trigger
 
 SERVING, LEAVING, RETURNING, UNKNOWN = (
@@ -142,6 +143,23 @@ async def test_sheds_over_the_bake_time(stage, strategy):
         assert len(control.causes) == 1
         status = stage.trigger.status(control.time())
         assert (status["verdict"], status["status"]) == ("leaving", "SUCCESSFUL")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pause", [0, 30])
+async def test_a_deployment_that_goes_on_by_itself_gives_its_bake_time(stage, pause):
+    """From the shift of the last traffic on, and as `plan` computes: a PAUSE hook before the bake time adds nothing."""
+    async with watching(stage) as control:
+        strategy = STRATEGIES["canary"].with_times(20, pause, is_network=False)
+        going = stage.fake.shift(stage.fake.services[0], strategy, start_up=30.0)
+        while not control.causes:
+            await asyncio.sleep(1)
+            stage.fake.advance()
+            assert control.time() < 2000
+        shifted = going.deployment.stage in STAGES[STAGES.index("POST_PRODUCTION_TRAFFIC_SHIFT") :]
+        (cause,) = control.causes
+        assert shifted
+        assert cause.deadline == pytest.approx(cause.at - cause.lag + 1200 - 15)
 
 
 @pytest.mark.anyio
