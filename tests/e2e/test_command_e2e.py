@@ -13,6 +13,8 @@ import pytest
 from server_process import ROOT, TOKEN, eventually
 from websocket_clients import listeners
 
+from starlette_drain.testing import FakeAWS
+
 pytestmark = pytest.mark.anyio
 
 SESSIONS = 30
@@ -55,7 +57,7 @@ def command(directory):
             text=True,
         )
 
-    run.popen = lambda *arguments: popen(arguments, {})
+    run.popen = lambda *arguments, **env: popen(arguments, env)
     return run
 
 
@@ -94,6 +96,20 @@ async def test_a_rotation_from_the_container_and_from_elsewhere(start, command):
         code, out, _ = command("rotate", "--cancel")
         assert (code, out) == (0, f"process {server.pid}: no rotation runs\n")
         assert command("rotate", "--cancel")[0] == 1
+
+
+async def test_the_doctor_waits_for_two_workers(start, command):
+    """One of them watches, and whichever is asked tells of the task. It needs no token in their container."""
+    fake = FakeAWS()
+    task = fake.add_task(fake.add_service("web"))
+    with fake.serve() as aws:
+        environ = aws.environment(task)
+        waiting = command.popen("doctor", "--wait", "30", "--json", **environ)
+        start("--workers", "2", workers=2, env=environ)
+        out, err = await asyncio.to_thread(waiting.communicate, timeout=60)
+    assert waiting.returncode == 0, out + err
+    (found,) = json.loads(out)
+    assert found["found"].startswith("target-health: ")
 
 
 async def test_the_socket_is_private_and_goes_with_the_server(start, command, directory):

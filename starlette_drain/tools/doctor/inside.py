@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from starlette_drain._asgi.process import PROC, SERVERS, ancestors, program_of, words_of
 from starlette_drain._workers.shared_directory import find_sockets
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
-from starlette_drain.tools.tasks.channel import HttpChannel, Refused, SocketChannel, Unreachable
+from starlette_drain.tools.tasks.channel import PATIENCE, HttpChannel, Refused, SocketChannel, Unreachable
 
-__all__ = ["Answer", "ask_own_process", "ask_process", "command_of_server"]
+__all__ = ["Answer", "ask_own_process", "ask_process", "command_of_server", "is_alone"]
+
+COMMANDS = ("starlette-drain", "starlette_drain")
+"""What the command is called, as a program and as a module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,14 @@ async def ask_own_process(environ: Mapping[str, str], proc: Path = PROC) -> Answ
     return None
 
 
-async def ask_process(urls: Iterable[str], token: str | None) -> Answer:
+async def ask_process(urls: Iterable[str], token: str | None, patience: float = PATIENCE) -> Answer:
     """Ask the process at the first of *urls* that answers. Whatever listens there is shown the token."""
     if not token:
         return Answer(why_not="there is no DRAIN_ADMIN_TOKEN here to ask it with")
     reasons: dict[str, None] = {}
     for url in urls:
         try:
-            _, shown = await asyncio.to_thread(HttpChannel(url, token).ask, "GET")
+            _, shown = await asyncio.to_thread(HttpChannel(url, token, patience).ask, "GET")
         except (Unreachable, Refused) as problem:
             reasons[str(problem)] = None
         else:
@@ -70,6 +73,11 @@ def command_of_server(environ: Mapping[str, str], proc: Path = PROC) -> tuple[st
             outer = next((words_of(each, proc) for each in above), ())
             return outer or words
     return first
+
+
+def is_alone(proc: Path = PROC) -> bool:
+    """Tell whether this command is what its container was started for, so that no server runs beside it."""
+    return any(PurePosixPath(each).name in COMMANDS for each in words_of(1, proc))
 
 
 def _own_sockets(environ: Mapping[str, str], proc: Path) -> list[list[Path]]:

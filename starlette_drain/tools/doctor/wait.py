@@ -10,22 +10,27 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
 from starlette_drain.tools.doctor.checks import check_target
-from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process
+from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, is_alone
 from starlette_drain.tools.doctor.look import Given, look, urls_of
 from starlette_drain.tools.doctor.record import Finding, SetUp
 from starlette_drain.tools.doctor.watching import as_running, find_blindness, judge, not_watching
+from starlette_drain.tools.tasks.channel import PATIENCE
 
 __all__ = ["wait_watched"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds between two questions."""
 
+LEAST = 1.0
+"""Seconds that a question has, however little time is left."""
+
 
 async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, str], limit: float) -> list[Finding]:
     """
     Return what there is to say once the task is watched as it should be, or when *limit* seconds are over.
 
-    The process itself is asked, at ``/drain``; where there is no token to ask it with, what it will find is looked at.
+    The process itself is asked. Where it runs in another container, and there is no token to ask it with, what it will
+    find is looked at.
     """
     ends, pause = time.monotonic() + limit, FIRST_PAUSE
     try:
@@ -40,8 +45,8 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
     while True:
         left = ends - time.monotonic()
         try:
-            async with asyncio.timeout(max(left, 1.0)):
-                findings = await _look(given, clients, environ, options)
+            async with asyncio.timeout(max(left, LEAST)):
+                findings = await _look(given, clients, environ, options, min(PATIENCE, max(left, LEAST)))
         except TimeoutError:
             findings = [not_watching(f"there was no answer within {limit:g} s")]
         left = ends - time.monotonic()
@@ -51,13 +56,19 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
         pause = min(LONGEST_PAUSE, pause * 1.5)
 
 
-async def _look(given: Given, clients: AwsClients, environ: Mapping[str, str], options: AwsSettings) -> list[Finding]:
+async def _look(
+    given: Given, clients: AwsClients, environ: Mapping[str, str], options: AwsSettings, patience: float
+) -> list[Finding]:
     token = environ.get("DRAIN_ADMIN_TOKEN")
     answer = None if given.url else await ask_own_process(environ)
     if answer is None and token:
-        answer = await ask_process(urls_of(given, environ, options), token)
+        answer = await ask_process(urls_of(given, environ, options), token, patience)
     if answer is not None:
         return [*_judge(answer, as_running(options, answer.shown, environ), token)]
+    if not given.url and not is_alone():
+        text = "no process of this container answers on its socket, and there is no DRAIN_ADMIN_TOKEN here to ask with"
+        remedy = "see whether the server runs, as this user, with DrainMiddleware; or set DRAIN_ADMIN_TOKEN for both"
+        return [not_watching(text, remedy)]
     found = await look(given, clients, environ)
     findings = [*check_target(found)]
     if found.stuck is not None:

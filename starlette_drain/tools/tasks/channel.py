@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from starlette_drain._workers.shared_directory import find_sockets
 
 __all__ = [
+    "PATIENCE",
     "ROTATION",
     "TOKEN",
     "Channel",
@@ -106,15 +107,17 @@ class HttpChannel:
     Args:
         url: Of the admin route, or of the server.
         token: The admin token.
+        patience: Seconds that it has to answer.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, patience: float = PATIENCE) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             msg = f"{url!r} is not an address: give one such as http://10.0.3.17:8000/drain"
             raise Unreachable(msg)
         self._url = url if parts.path.strip("/") else urllib.parse.urljoin(url, "/drain")
         self._token = token
+        self._patience = patience
         # Through no proxy, and on to no other address: the token is for this one.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
 
@@ -126,7 +129,7 @@ class HttpChannel:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self._url.rstrip("/") + path, data, headers, method=method)  # noqa: S310 - checked above
         try:
-            with self._opener.open(request, timeout=PATIENCE) as response:
+            with self._opener.open(request, timeout=self._patience) as response:
                 return _judged(response.status, json.loads(response.read(LONGEST)), path)
         except urllib.error.HTTPError as error:
             with error, suppress(ValueError):

@@ -13,6 +13,7 @@ from starlette_drain.tools.doctor import inside
 from starlette_drain.tools.doctor import wait as waiting
 from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.look import Given
+from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.wait import wait_watched
 from starlette_drain.tools.doctor.watching import judge
 
@@ -70,7 +71,7 @@ async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched,
     answers = [Answer(why_not="not up"), showing("not-yet"), showing("not-yet"), showing("serving")]
     clock = [0.0]
 
-    async def ask(urls, token):
+    async def ask(urls, token, patience=5.0):
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     async def sleep(seconds):
@@ -112,13 +113,32 @@ async def test_what_need_not_be_waited_for(environ, words):
 async def test_what_was_set_is_not_waited_for(environ, shown, words, monkeypatch):
     """What the process was told to do it does: that nothing is watched, or nothing closed, is said at once."""
 
-    async def ask(urls, token):
+    async def ask(urls, token, patience=5.0):
         return Answer(shown)
 
     monkeypatch.setattr(waiting, "ask_process", ask)
     findings = await wait_watched(Given(), None, {**ENVIRON, **environ}, 60.0)
     assert not [each for each in findings if each.level == "unsafe"]
     assert words in " ".join(each.found for each in findings if each.level == "note")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("first", "level"), [("uvicorn app:app", "unsafe"), ("tini -- starlette-drain doctor --wait 60", "note")]
+)
+async def test_without_a_token_the_process_of_this_container_must_answer(first, level, tmp_path, monkeypatch):
+    """Only a container that was started for the check has none, and looks for the target itself."""
+
+    async def look(*_):
+        return SetUp()
+
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "cmdline").write_bytes("\0".join(first.split()).encode())
+    monkeypatch.setattr(waiting, "look", look)
+    monkeypatch.setattr(waiting, "is_alone", lambda: inside.is_alone(tmp_path))
+    (finding,) = await wait_watched(Given(), None, {METADATA_VARIABLE: "http://metadata"}, 0.0)
+    assert finding.level == level
+    assert "DRAIN_ADMIN_TOKEN" in finding.remedy
 
 
 @pytest.mark.anyio
@@ -196,7 +216,7 @@ async def test_the_doctor_asks_it_before_any_port(answering, monkeypatch):
     async def ask_own(_):
         return await ask_own_process(environ, proc)
 
-    async def ask(urls, token):
+    async def ask(urls, token, patience=5.0):
         shown.append(token)
         return Answer(why_not="not up")
 
