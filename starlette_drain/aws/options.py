@@ -1,4 +1,4 @@
-"""The options of AWS, beside those that every drain has."""
+"""The options of AWS, in addition to those of every drain."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
@@ -23,9 +23,9 @@ def _sources_in(text: str) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsSettings(Settings):
     """
-    All options of an installation on AWS: those of `Settings` and these, in one flat list.
+    All options of an installation on AWS: those of `Settings` and these.
 
-    What each means stands at its declaration; `docs/settings.md` is made from it.
+    Each option is documented where it is declared; `docs/settings.md` is generated from that.
     """
 
     sources: tuple[str, ...] = option(
@@ -108,7 +108,7 @@ class AwsSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Check every option, and what one needs of another."""
+        """Validate every option, and options that depend on one another."""
         Settings.__post_init__(self)
         if self.rebalance and self.fleet_rate is None:
             remedy = "also set pacing='fleet:500', the reconnects per second that the whole service can take"
@@ -121,7 +121,7 @@ class AwsSettings(Settings):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the *settings* of a drain, which have the options of AWS unless they were made without."""
+        """Return *settings* with the options of AWS; those that it does not have get their defaults."""
         if isinstance(settings, cls):
             return settings
         return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})

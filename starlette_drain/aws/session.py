@@ -1,10 +1,10 @@
-# A fleet that starts asks AWS about itself in the minute in which all others do too, so nothing is asked twice: each
-# source asks its session, and the session asks AWS once. The same holds for what costs memory and time here: one set of
-# clients, on one loop in one thread.
+# When a fleet starts, all tasks call AWS in the same minute. So no call is made twice: each source asks its session,
+# and the session calls AWS once. It also shares what costs memory and time: one set of clients, on one loop in one
+# thread.
 #
-# A session is open while at least one source or action uses it, and knows nothing from one time to the next: between
-# them the process may have been forked, or given another event loop.
-"""What all AWS sources and actions of one process share: the clients, who this task is, and the budget of calls."""
+# A session is open while at least one source or action uses it, and keeps nothing after that: the process may be
+# forked, or get another event loop.
+"""What all AWS sources and actions of a process share: the clients, the task's identity, and the budget of calls."""
 
 import asyncio
 import os
@@ -27,27 +27,27 @@ from starlette_drain.aws.options import AwsSettings
 __all__ = ["MANY", "AWSSession", "OpenSession"]
 
 MANY = 5.0
-"""Seconds between two first questions, for each task of the service: forty such services keep to the budget then."""
+"""Seconds between the first polls, for each task of the service: with that, forty such services fit the budget."""
 
 DISCOVERY_LIMIT = 30.0
-"""Seconds for one attempt to find out what this task is, apart from the wait for its turn."""
+"""Seconds for one attempt to identify this task, not counting the wait for its turn."""
 
 
 class AWSSession:
     """
-    One way to AWS for all sources and actions of a process.
+    The access to AWS that all sources and actions of a process share.
 
     Args:
-        clients: Who makes the AWS clients; aioboto3 by default.
-        environ: The environment; the process's own by default.
+        clients: Creates the AWS clients; by default with aioboto3.
+        environ: The environment variables; by default those of the process.
         rng: The source of randomness.
-        fetch: Who gets a JSON document from the task metadata endpoint; a thread by default.
-        wall_clock: Seconds since 1970, to compare with AWS's.
-        record: Who writes down what AWS answers.
+        fetch: Gets a JSON document from the task metadata endpoint; by default in a thread.
+        wall_clock: Returns seconds since 1970, to compare with AWS's times.
+        record: Records the answers of AWS.
     """
 
     make_clients: Callable[[], AwsClients] = Aioboto3Clients
-    """What makes the AWS clients where none are given."""
+    """Creates the AWS clients if none are given."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class AWSSession:
 
     @asynccontextmanager
     async def open(self, settings: AwsSettings) -> AsyncIterator["OpenSession"]:
-        """Share what is open already, or open it; the last one to leave closes the clients."""
+        """Enter the open session, or open it; the last user to leave closes the clients."""
         shared = self._open
         if shared is None or shared.loop is not asyncio.get_running_loop():
             shared = self._open = OpenSession(self, settings, self._clients or self.make_clients(), self._fetch)
@@ -92,42 +92,42 @@ class AWSSession:
                 await shared.close()
 
     def hurry(self) -> None:
-        """Let discovery wait for no turn: a drain has begun, and needs to know who we are."""
+        """Skip the wait before discovery: a drain has begun and needs the task's identity."""
         self._is_urgent = True
         if self._open:
             self._open.needed.set()
 
     def take_time(self) -> None:
-        """Let discovery wait for its turn again: nothing drains."""
+        """Wait before discovery again: there is no drain."""
         self._is_urgent = False
         if self._open:
             self._open.needed.clear()
 
 
 class OpenSession:
-    """A session from its first user to its last; `AWSSession.open` makes it."""
+    """An open session, from its first user to its last; `AWSSession.open` creates it."""
 
     def __init__(self, session: AWSSession, settings: AwsSettings, clients: AwsClients, fetch: Fetch) -> None:
         self.loop = asyncio.get_running_loop()
         self.users = 0
         self.needed = asyncio.Event()
-        """Set when a drain makes it urgent to know who we are."""
+        """Set when a drain makes the task's identity urgent."""
         self.size = 0
-        """How many tasks the service has, as ECS told at the start."""
+        """The number of tasks of the service at the start."""
         self.cluster = 0
-        """How many tasks its cluster has, likewise; 0 where that is not known."""
+        """The number of tasks of the cluster at the start; 0 if unknown."""
         self.listed = 0
-        """How many tasks the target groups list, as last seen."""
+        """The number of tasks that the target groups listed last."""
         self.balancers = Bucket()
-        """The budget of Describe calls of Elastic Load Balancing."""
+        """The budget of Elastic Load Balancing's Describe calls."""
         self.tasks = Bucket("ecs", ECS_REFILL)
-        """That of DescribeTasks."""
+        """The budget of DescribeTasks."""
         self.deployments = Bucket("ecs", ECS_REFILL)
-        """That of the calls about service deployments."""
+        """The budget of the calls about service deployments."""
         self.task = Once(self._read_task, session.rng)
-        """What the metadata endpoint tells of this task."""
+        """The task's metadata."""
         self.service = Once(self._find_service, session.rng)
-        """The name of this task's service, or ``None`` for a task that was started on its own."""
+        """The name of this task's service, or ``None`` for a standalone task."""
         self.record = Once(self._find_record, session.rng)
         """This task as ECS showed it at the start."""
         self.identity = Once(self._find_identity, session.rng)
@@ -136,7 +136,7 @@ class OpenSession:
         self._settings = settings
         self._fetch = fetch
         self.calls = AwsCalls(clients, record=session.record)
-        """The way to AWS."""
+        """The AWS calls."""
         for arn in settings.target_group_arn[:1]:
             self.calls.regions["elbv2"] = self.calls.region = region_of(arn)
         self._records: EcsRecords | None = None
@@ -144,10 +144,10 @@ class OpenSession:
 
     async def records(self) -> EcsRecords:
         """
-        Return what ECS knows of this task.
+        Return the ECS records of this task.
 
         Raises:
-            Incomplete: If the task cannot be told who it is.
+            Incomplete: If the task metadata endpoint does not answer.
         """
         if self._records is None:
             task = await self.task.get()
@@ -155,21 +155,21 @@ class OpenSession:
         return self._records
 
     def interval(self, shortest: float, bucket: Bucket, things: int = 1, *, longest: float = 60.0) -> float:
-        """Return the seconds between two questions about each of so many *things*, as all tasks together may ask."""
+        """Return the seconds between two calls about each of *things*, so that the whole fleet fits the budget."""
         tasks = self.listed or self.size
         alone = fleet_interval(shortest, tasks, things, self._settings.poll_share, refill=bucket.refill)
         return bucket.stretched(alone, max(1, tasks) * things, longest)
 
     def begin(self, shortest: float, bucket: Bucket, things: int = 1, *, longest: float, guess: float = 1.0) -> None:
         """
-        Let a service of more than two tasks ask seldom to begin with: others may have started with it.
+        Begin with long intervals in a service of more than two tasks: other services may have started with it.
 
         Args:
-            shortest: Seconds between two questions about one thing at the least.
-            bucket: The budget that they come out of.
-            things: About how many things each task asks.
-            longest: Seconds after which a deregistration would be noticed late.
-            guess: How many times as seldom as it may alone, where nothing is known of the cluster.
+            shortest: The shortest interval between two calls about one thing, in seconds.
+            bucket: The budget of the calls.
+            things: The number of things that each task asks about.
+            longest: The interval in seconds above which a deregistration would be noticed late.
+            guess: By how much to stretch the interval if nothing is known about the cluster.
         """
         alone = fleet_interval(shortest, self.size, things, self._settings.poll_share, refill=bucket.refill)
         if self.cluster:
@@ -205,16 +205,16 @@ class OpenSession:
                 return await discover(self.calls, given, metadata, self._wait_turn, records)
         except (Incomplete, TimeoutError) as error:
             if records:
-                records.forget()  # a record may have been incomplete when it was read
+                records.forget()  # they may have been incomplete when they were read
             if isinstance(error, Incomplete):
                 raise
             problem = f"this task could not be identified within {DISCOVERY_LIMIT:g} s"
             raise Incomplete(
-                problem=problem, remedy="it will be retried; find out why AWS's APIs answer so slowly"
+                problem=problem, remedy="it will be retried; find out why the AWS APIs answer so slowly"
             ) from error
 
     async def _wait_turn(self, tasks: int, cluster: int, groups: int, brief: bool) -> None:  # noqa: FBT001
-        """Wait for a random part of the time that the fleet needs to ask, and no longer than until it is needed."""
+        """Wait for a random part of the time over which the fleet spreads its calls, or until it is urgent."""
         self.size, self.cluster = tasks, cluster
         left = (self._limit.when() or self.loop.time()) - self.loop.time()
         self._limit.reschedule(None)
@@ -226,7 +226,7 @@ class OpenSession:
 
 
 def _recorded(fetch: Fetch, record: Record) -> Fetch:
-    """Return *fetch*, and let what it gets be written down."""
+    """Wrap *fetch* so that its answers are recorded."""
 
     async def fetch_and_record(url: str) -> Mapping[str, Any]:
         answer = await fetch(url)

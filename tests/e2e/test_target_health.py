@@ -122,6 +122,6 @@ async def test_off_ecs_one_line_says_so_and_the_rest_works(serve):
     async with listeners([server.websocket("/ws")] * 3) as clients:
         await asyncio.to_thread(server.drain, "POST", window=0.5)
         assert [(await each.close_policy()).words for each in clients] == [(1012, REASON)] * 3
-    assert server.log.count("target-health (this is no ECS task") == 1
+    assert server.log.count("target-health (this is not an ECS task") == 1
     assert "WARNING" not in server.log
     assert server.trouble == []

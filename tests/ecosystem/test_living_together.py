@@ -99,5 +99,5 @@ async def test_sessions_of_a_mounted_application_are_tracked_once(serve, neighbo
     server = serve(f"neighbours:{neighbour}", "--factory")
     await drained(server, "/sub")
     await ended(server)
-    assert server.log.count("target-health (this is no ECS task") == 1
+    assert server.log.count("target-health (this is not an ECS task") == 1
     assert ("another DrainMiddleware around this one" in server.log) == (neighbour == "mounted_twice")

@@ -1,1 +1,1 @@
-"""What this task asks AWS to do."""
+"""What this task changes in AWS."""

@@ -1,7 +1,7 @@
-# A worker is not told whether it ends alone or with all others, and one that is killed says nothing. So each holds a
-# shared lock for as long as it lives, which the kernel lets go with the process, and the one that can have the lock for
-# itself is the last. It keeps it until it has taken back what was done: a worker that starts meanwhile waits for that.
-"""Which of several workers is the last to leave, and what it has to take back."""
+# A worker does not know whether it ends alone or with all others, and one that is killed cannot tell. So each holds a
+# shared lock while it lives, which the kernel releases with the process. The worker that can get the exclusive lock is
+# the last. It keeps that lock until it has undone what has to be undone, and a worker that starts waits for it.
+"""Finds out which of several workers is the last to leave, and what it has to undo."""
 
 import asyncio
 import fcntl
@@ -14,20 +14,20 @@ from starlette_drain.aws.actions.private_file import name_of, open_private
 
 __all__ = ["LastOut"]
 
-PATIENCE = 6.0
-"""Seconds that a worker waits at its start for one that is taking something back."""
+TIMEOUT = 6.0
+"""Seconds that a worker waits at its start for one that is undoing something."""
 
 RETRY = 0.1
 
 
 class LastOut:
     """
-    The workers that are there, and a note of what is to be taken back when the last of them has left.
+    The workers of a task, and a note of what the last one to leave has to undo.
 
-    Where there can be no file there is no last one.
+    If the file cannot be created, no worker is the last.
 
     Args:
-        what: Names what is done for all workers, and for whom.
+        what: Identifies what is done for all workers, and its owner; the name of the file is derived from it.
     """
 
     def __init__(self, what: str) -> None:
@@ -35,24 +35,24 @@ class LastOut:
         self._file: int | None = None
 
     async def enter(self) -> None:
-        """Be one of the workers from now on."""
+        """Join the workers; wait for one that is undoing something, for at most `TIMEOUT`."""
         with suppress(OSError):
             self._file = open_private(self._name)
-        end = asyncio.get_running_loop().time() + PATIENCE
+        end = asyncio.get_running_loop().time() + TIMEOUT
         while self._file is not None and not self._lock(fcntl.LOCK_SH):
             if asyncio.get_running_loop().time() > end:
                 self.close()
             await asyncio.sleep(RETRY)
 
-    def note(self, to_take_back: Any) -> None:
-        """Note, for whichever worker is the last, what is to be taken back: a JSON value; nothing where it is false."""
+    def note(self, to_undo: Any) -> None:
+        """Record what the last worker has to undo: a JSON value, or a false one for nothing."""
         if self._file is not None:
-            content = json.dumps(to_take_back).encode() if to_take_back else b""
+            content = json.dumps(to_undo).encode() if to_undo else b""
             with suppress(OSError):
                 os.pwrite(self._file, content.ljust(os.fstat(self._file).st_size), 0)
 
     def read(self) -> Any:
-        """Return what was noted."""
+        """Return what was recorded, or ``None``."""
         if self._file is None:
             return None
         try:
@@ -61,14 +61,14 @@ class LastOut:
             return None
 
     def leave(self) -> Any:
-        """Leave; return what was noted where this was the last worker. Call `close` when that is taken back."""
+        """Leave; the last worker gets what was recorded, and must call `close` when it is undone."""
         if self._file is None:
             return None
-        self._lock(fcntl.LOCK_UN)  # first: two that leave together would keep the lock from each other
+        self._lock(fcntl.LOCK_UN)  # first, because two that leave at once would block each other
         return self.read() if self._lock(fcntl.LOCK_EX) else None
 
     def close(self) -> None:
-        """Let others come."""
+        """Release the lock, so that other workers can start."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -1,7 +1,7 @@
-# A limit that began anew with each process would be none: workers are recycled, a server is started again, and the
-# sessions that made the need are soon as many as before. So the beginning of the need outlives the process, in a file
-# of one line. The moments are those of the machine's monotonic clock, which mean the same in every process.
-"""Since when something has been needed, remembered in a file for the next process."""
+# A limit that restarted with each process would be no limit: workers are recycled, servers are restarted, and soon
+# there are as many sessions as before. So the beginning of the need is kept in a file of one line. The times are those
+# of the machine's monotonic clock, which all processes share.
+"""Since when something has been needed, kept in a file across processes."""
 
 import os
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ __all__ = ["Need"]
 
 class Need:
     """
-    Since when something has been needed, whichever process asks.
+    Since when something has been needed by any process.
 
     Args:
-        what: Names the need and whose it is; it becomes part of the name of the file.
-        pause: Seconds without a need, after which the next one is another.
+        what: Identifies the need and its owner; the name of the file is derived from it.
+        pause: Seconds without a need after which a new one begins.
     """
 
     def __init__(self, what: str, pause: float) -> None:
@@ -26,10 +26,10 @@ class Need:
         self._pause = pause
         self._since, self._last = 0.0, -pause
         self.is_lasting = True
-        """Whether it outlives the process: there is a file."""
+        """Whether the beginning is kept in a file."""
 
     def note(self, now: float) -> float:
-        """Take note that there is a need at *now*; return since when there has been."""
+        """Record that there is a need at *now*; return since when there has been one."""
         try:
             with self._open() as file:
                 since, last = _parse(os.pread(file, 100, 0)) or (self._since, self._last)
@@ -43,7 +43,7 @@ class Need:
         return since
 
     def _begin(self, since: float, last: float, now: float) -> float:
-        # A last need that is yet to come is of a clock that has begun anew: another machine, another boot.
+        # A last need in the future is from another clock: another machine or another boot.
         return since if since <= last <= now < last + self._pause else now
 
     @contextmanager

@@ -1,6 +1,6 @@
-# The temporary directory is shared: a name there may be a link, or a file that another user has put there to
-# mislead us. What is not a plain file that only this user can write is left alone.
-"""Small files that the processes of one container share, in a directory that is anybody's."""
+# Any user can write to the temporary directory: a name there may be a link, or a file that another user has planted.
+# Only plain files that no other user can access are used.
+"""Small private files that the processes of one container share, in the temporary directory."""
 
 import hashlib
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 
 __all__ = ["name_of", "open_private"]
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where the temporary directory is read-only; what is found there is checked
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - used if the temporary directory is read-only; the file is checked
 
 
 def name_of(what: str) -> str:
-    """Return the name of the file about *what*."""
+    """Return the name of the file for *what*."""
     return f"starlette-drain-{os.geteuid()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
 
 def open_private(name: str) -> int:
     """
-    Open the file, made where there is none; return its descriptor.
+    Open the file, creating it if necessary; return its descriptor.
 
     Raises:
-        OSError: If none can be made, or the one there is not private to this user.
+        OSError: If it cannot be created, or the existing file is not private to this user.
     """
     try:
         file = _open(Path(tempfile.gettempdir()) / name)

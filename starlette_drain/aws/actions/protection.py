@@ -1,21 +1,21 @@
-# Scale-in protection, and what keeps it from doing harm.
+# Scale-in protection, and how it is kept from doing harm.
 #
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html: a task asks the
-# agent to be protected for so many minutes; meanwhile neither scale-in nor a deployment ends it. A protection that is
-# forgotten blocks deployments (DEPLOYMENT_BLOCKED) for as long as it was asked for, 48 hours at the most. So
+# agent to protect it for some minutes; in that time neither scale-in nor a deployment stops it. A forgotten protection
+# blocks deployments (DEPLOYMENT_BLOCKED) until it expires, for up to 48 hours. So
 #
-#   - it is asked for in short leases (5 minutes) and renewed at half-time: a process that is killed blocks for minutes;
-#   - no lease ends later than its limit after the need began, and the limit begins anew only when there was no
-#     need for so long that a lease has ended: neither sessions that come and go around the threshold, nor workers that
-#     do, nor a process that starts again add up to more;
-#   - it is given back when the need is over, when ECS ends the task all the same, and when the application ends.
+#   - it is requested in short leases (5 minutes) and renewed at half-time: after a process is killed it blocks only for
+#     minutes;
+#   - no lease ends later than the limit after the need began, and the limit restarts only after a time without need in
+#     which a lease would have expired: sessions or workers that come and go, or a restart, cannot extend it;
+#   - it is released when the need is over, when ECS stops the task anyway, and when the application ends.
 #
-# Of several workers it is given back by the one that sees the need end, or by the last to leave, and by no other: one
-# that hung, or leaves, may be followed by one that still needs it. So until when it is held stands in a file.
+# Of several workers only the one that sees the need end, or the last to leave, releases it: after one that hangs or
+# leaves, another may still need it. So its expiry is kept in a file.
 #
-# Needed is it while a drain goes on that ECS did not ask for (by hand, or for a deployment's bake time), and while more
-# than `protection_sessions` sessions are open in the task. Once ECS takes the task out, protection comes too late.
-"""Task scale-in protection: held while the task is slow to leave, and never for longer than it said."""
+# It is needed during a drain that ECS did not start (by hand, or in a deployment's bake time), and while more than
+# `sessions` sessions are open in the task. Once ECS deregisters the task, protection is too late.
+"""Task scale-in protection: held while the task is slow to leave, and never longer than its limit."""
 
 import asyncio
 import http.client
@@ -52,54 +52,54 @@ __all__ = ["AGENT_VARIABLE", "NotProtectable", "TaskProtection", "lease", "put_j
 
 AGENT_VARIABLE = "ECS_AGENT_URI"
 TIME_LIMIT = 5.0
-"""Seconds the agent may take to answer, and that releasing may hold up the end of the application."""
+"""Seconds that the agent may take to answer, and for which the release may delay the end of the application."""
 
 LEASE = 5
-"""Minutes."""
+"""The length of a lease, in minutes."""
 
 SHORTEST_LIMIT, LONGEST_LIMIT = 60.0, 172_800.0
-"""Seconds for which ECS can protect a task."""
+"""The bounds of the time for which ECS can protect a task, in seconds."""
 
-LOOK = 10.0
-"""Seconds between two looks at whether protection is needed."""
+CHECK_INTERVAL = 10.0
+"""Seconds between two checks whether protection is needed."""
 
-PAUSE = LEASE * 60.0 + LOOK
-"""Seconds without a need after which the limit begins anew: a lease that was not given back has ended."""
+PAUSE = LEASE * 60.0 + CHECK_INTERVAL
+"""Seconds without a need after which the limit restarts: a lease that was not released has expired."""
 
 ENDED_BY_ECS = frozenset({"target-health", "task-state"})
 
 Put = Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, object]]]
-"""Something that puts a JSON object to a URL, and returns the status and the JSON value of the answer."""
+"""Puts a JSON object to a URL, and returns the status and the JSON value of the answer."""
 
 
 class NotProtectable(Incomplete):
-    """ECS protects tasks of services only, and none that is ending."""
+    """This task cannot be protected: it belongs to no service, or is stopping."""
 
 
 def lease(limit: float, since: float, now: float) -> int:
     """
-    Return for how many minutes protection may be asked for now; 0 when the limit is used up.
+    Return for how many minutes protection may be requested now; 0 if the limit is used up.
 
     Args:
         limit: Seconds for which the task may be protected.
-        since: When the need for it began.
-        now: When it is asked; it may take `TIME_LIMIT` to reach the agent.
+        since: When the need for protection began.
+        now: The time; the request may take `TIME_LIMIT` to reach the agent.
     """
     return max(0, min(LEASE, math.floor((since + limit - now - TIME_LIMIT) / 60)))
 
 
 def read_answer(status: int, answer: object, *, wanted: bool) -> None:
     """
-    Read what the agent answered to the wish for protection, or for none.
+    Check the agent's answer to a request for protection, or to release it.
 
     Raises:
         NotProtectable: If this task can never be protected.
-        Incomplete: If it was not done.
+        Incomplete: If the protection was not changed.
     """
     failure, error, protection = (_part(answer, name) for name in ("failure", "error", "protection"))
     if failure.get("Reason") == "TASK_NOT_VALID":
         raise NotProtectable(
-            problem="ECS protects no task that belongs to no service or is ending (TASK_NOT_VALID)",
+            problem="ECS does not protect a task that belongs to no service or is stopping (TASK_NOT_VALID)",
             remedy="remove TaskProtection for such tasks",
         )
     if protection.get("ProtectionEnabled") is wanted:
@@ -119,16 +119,19 @@ def _part(answer: object, name: str) -> Mapping[str, Any]:
 
 class TaskProtection(AwsSource):
     """
-    Protects the task from being scaled in while it is slow to leave; it asks for no drain.
+    Protects the task from scale-in while it is slow to leave. It starts no drain.
 
-    Hand it over like a trigger: it watches, and is told of every drain. Nothing that fails here breaks a drain.
+    Pass it like a trigger. Its failures never affect a drain.
 
     Args:
-        limit: Seconds for which the task may be protected, 60 to 172800 (48 hours, the longest protection there is).
-        sessions: It is protected while more sessions than this are open, too; ``None`` only while it drains.
-        put: Who puts a JSON document to the ECS agent; a thread with urllib by default.
-        session: The session of this process; one of its own by default.
-        **own: See `AWSSession`, for a session of its own.
+        session: The session of this process; by default a new one.
+        limit: Seconds for which the task may be protected, from 60 to 172800 (48 hours, the longest that ECS allows).
+        sessions: Protect the task also while more sessions than this are open; ``None`` protects it only in a drain.
+        put: Puts a JSON document to the ECS agent; by default with urllib in a thread.
+        **own: The arguments of a new `AWSSession`.
+
+    Raises:
+        SettingsError: If *limit* or *sessions* is invalid.
     """
 
     name = "task-protection"
@@ -163,7 +166,7 @@ class TaskProtection(AwsSource):
 
     @asynccontextmanager
     async def attend(self, control: Control) -> AsyncIterator[None]:
-        """Be one of the workers of the task; the last one to leave gives protection back."""
+        """Count this process among the workers of the task; the last one to leave releases the protection."""
         if not (agent := self._session.environ.get(AGENT_VARIABLE)):
             yield
             return
@@ -181,7 +184,7 @@ class TaskProtection(AwsSource):
                 last_out.close()
 
     async def watch(self, control: Control) -> None:
-        """Hold protection while it is needed, until cancelled; then give it back."""
+        """Hold protection while it is needed, until cancelled; then release it."""
         if not self._session.environ.get(AGENT_VARIABLE):
             self._stand_down(control, f"there is no ECS agent: {AGENT_VARIABLE} is not set")
             return
@@ -190,7 +193,7 @@ class TaskProtection(AwsSource):
         self._take_over(control)
         self._state = "watching"
         impairment = Impairment(self.name, control)
-        backoff = Backoff(LOOK, 60.0, self._session.rng)
+        backoff = Backoff(CHECK_INTERVAL, 60.0, self._session.rng)
         try:
             while True:
                 self._news.clear()
@@ -208,12 +211,12 @@ class TaskProtection(AwsSource):
                     self._last_error = None
                     impairment.worked(self.name)
                     backoff.reset()
-                    await self._sleep(LOOK)
+                    await self._sleep(CHECK_INTERVAL)
         finally:
             await self._release_at_stop(control)
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return for how much longer the task is protected, how long it has needed to be, and whose limit it is."""
+        """Return for how long the task is still protected, how long it has needed it, and whether the limit lasts."""
         return {
             "state": self._state,
             "protected_for": None if self._until is None else round(max(0.0, self._until - now), 3),
@@ -223,7 +226,7 @@ class TaskProtection(AwsSource):
         }
 
     def notify(self, event: Event) -> None:
-        """Follow drains that begin, go on for another cause, and end."""
+        """Check again when a drain begins, gets another cause, or ends."""
         match event:
             case DrainStarted(cause=cause):
                 self._drains = _is_ours(cause)
@@ -237,7 +240,7 @@ class TaskProtection(AwsSource):
         return self._drains or (self._sessions is not None and control.open_sessions() > self._sessions)
 
     async def _settle(self, need: Need, control: Control) -> None:
-        """Ask for protection, renew it or give it back, as things stand."""
+        """Request, renew or release protection, as needed now."""
         now = control.time()
         if not self._is_needed(control):
             self._since = None
@@ -252,13 +255,13 @@ class TaskProtection(AwsSource):
             await self._ask(control, minutes)
 
     async def _ask(self, control: Control, minutes: int) -> None:
-        """Ask for so many minutes of protection; 0 gives it back."""
+        """Request protection for *minutes*; 0 releases it."""
         wanted = minutes > 0
         body: dict[str, Any] = {"ProtectionEnabled": wanted}
         now = control.time()
         if wanted:
             body["ExpiresInMinutes"] = minutes
-            # Taken for granted before the answer: what may be held is given back at the end.
+            # Recorded before the answer, so that what may be held is released at the end.
             self._hold_until(max(self._until or 0.0, now + minutes * 60.0))
         url = f"{self._session.environ[AGENT_VARIABLE].rstrip('/')}/task-protection/v1/state"
         try:
@@ -266,18 +269,18 @@ class TaskProtection(AwsSource):
                 status, answer = await self._put(url, body)
         except (OSError, ValueError, http.client.HTTPException) as error:
             problem = f"the ECS agent does not answer ({type(error).__name__})"
-            raise Incomplete(problem=problem, remedy=f"see whether {AGENT_VARIABLE} is what ECS has set") from error
+            raise Incomplete(problem=problem, remedy=f"check whether {AGENT_VARIABLE} is what ECS has set") from error
         read_answer(status, answer, wanted=wanted)
         self._renew_at = now + minutes * 30.0
         if not wanted:
             self._hold_until(None)
         if wanted is not self._is_held:
             self._is_held = wanted
-            deed = f"protected the task for {minutes} min, renewed while needed" if wanted else "given protection back"
+            deed = f"protected the task for {minutes} min, renewed while needed" if wanted else "released protection"
             control.emit(TriggerActed(control.time(), self.name, deed))
 
     def _take_over(self, control: Control) -> None:
-        """Go on with what another worker holds: this one may renew it, and give it back."""
+        """Take over the protection that another worker holds: this one may renew or release it."""
         until = _moment(self._last_out.read()) if self._last_out is not None else None
         if until is not None and until > control.time():
             self._until, self._is_held, self._renew_at = until, True, 0.0
@@ -290,7 +293,7 @@ class TaskProtection(AwsSource):
     async def _release_at_stop(self, control: Control) -> None:
         self._drains = False
         if self._last_out is not None and control.workers > 1:
-            self._until, self._is_held = None, False  # the next leader goes on, or the last to leave gives it back
+            self._until, self._is_held = None, False  # the next leader or the last worker releases it
         elif self._until is not None:
             await self._give_back(control)
 
@@ -299,7 +302,7 @@ class TaskProtection(AwsSource):
             async with asyncio.timeout(TIME_LIMIT):
                 await self._ask(control, 0)
         except (Incomplete, TimeoutError) as error:
-            self._last_error = f"protection could not be given back ({type(error).__name__}); it ends by itself"
+            self._last_error = f"protection could not be released ({type(error).__name__}); it expires by itself"
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -319,7 +322,7 @@ def _put(url: str, body: Mapping[str, Any]) -> tuple[int, object]:
         raise ValueError(url)
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="PUT")  # noqa: S310 - http, see above
-    # No proxy: the agent is on the link, and a proxy elsewhere could not reach it.
+    # No proxy: the agent is link-local, and a proxy could not reach it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=TIME_LIMIT) as answer:
@@ -334,5 +337,5 @@ def _moment(noted: object) -> float | None:
 
 
 def _is_ours(cause: DrainCause) -> bool:
-    """Tell whether ECS may still think that the task goes on."""
+    """Return whether ECS may not know yet that the task is leaving."""
     return cause.revocable and cause.trigger not in ENDED_BY_ECS

@@ -1,32 +1,32 @@
-# Registering oneself: what is wished, and what the balancer shows.
+# Self-registration reconciles a wish with what the balancer shows.
 #
-# Where the tie between ECS and the balancer is cut (no `loadBalancers` in the service), each task registers itself. ECS
-# then knows no deregistration delay, and sends SIGTERM at once; but a drain by hand, by an event or by the task's own
-# state may take as long as the delay allows, because the balancer cuts nothing before.
+# If ECS does not manage the balancer (no `loadBalancers` in the service), each task registers itself. ECS then knows no
+# deregistration delay, and sends SIGTERM at once. But a drain by hand, by an event or by the task's own state may take
+# as long as the delay allows, because the balancer cuts nothing before that.
 #
-# A drain, whatever started it, wishes OUT. That it is cancelled wishes IN, or for a task that ECS registered AS_WAS:
-# what was taken out from here is put back, and nothing else. What is wished is compared with what DescribeTargetHealth
-# shows and brought about, with back-off, for as long as it takes. Then no more calls are made, so an operator who takes
-# the target out by hand is not contradicted.
+# A drain, whatever started it, sets the wish OUT. When it is cancelled the wish is IN, or AS_WAS for a task that ECS
+# registers: then only the entries that were deregistered here are restored. The wish is compared with
+# DescribeTargetHealth and brought about, with backoff, for as long as it takes. After that no more calls are made, so
+# an operator may deregister the target by hand.
 #
-# The order is the one in which ECS does it: deregister, shed within the delay, end. Only the end of the process waits,
-# in `before_exit`, until the target is seen `draining`: before that the balancer may send more. The sheds do not:
-#   - `draining` is seen with the next call, in some 0.3 s, in which an even drain asks one session in a thousand; what
-#     of these comes straight back is a late arrival, answered 503, and tries again
-#   - it says that AWS has taken note; the balancer's nodes follow when they do (an NLB's in up to two minutes)
-#   - a drain that waited for a call would stand still where AWS does not answer, and spend a window that does not wait
+# The order is that of ECS: deregister, shed within the delay, exit. Only the exit waits, in `before_exit`, until the
+# target is seen `draining`, because until then the balancer may send more. The sheds do not wait:
+#   - `draining` is seen with the next call, after about 0.3 s. In that time an even drain asks one session in a
+#     thousand to leave. If one reconnects at once it is a late arrival, gets 503, and retries.
+#   - `draining` only means that AWS has recorded it; the balancer's nodes follow later (an NLB's in up to two minutes).
+#   - A drain that waited for a call would stall if AWS does not answer, while its window runs out.
 #
-# What wishes nothing:
-#   service-deployment  the balancer sends nothing to the old revision any more, and to deregister would begin the very
-#                       delay that its bake time is to outlast
-#   SIGTERM of one of several workers: a restart of them in turn does not mean the task. Where ECS says that the task is
-#   to end, it does. Otherwise the last of them to leave takes the task out (last_out.py), whichever it is: it finds in
-#   a file what there is to take out
+# These set no wish:
+#   service-deployment  the balancer sends nothing more to the old revision, and deregistering would start the delay,
+#                       which is shorter than the bake time
+#   SIGTERM in one of several workers: they may be restarted one after the other while the task goes on. If ECS says
+#   that the task is ending, the wish is OUT. Otherwise the last worker to leave deregisters the task (last_out.py); it
+#   finds the entries in a file
 #
-# A task that is killed takes nothing out. ECS starts another in its place, and that one looks for what was left behind:
-# targets whose address was that of a task of the same service that has stopped, and is that of no running task of the
-# cluster. No other proof will do, since a target group may have targets that are nothing to do with us.
-"""Registering this task with its target groups by itself, and taking it out when a drain begins."""
+# A task that is killed deregisters nothing. ECS starts another task, which looks for leftover targets: those whose
+# address belonged to a stopped task of the same service and belongs to no running task of the cluster. Nothing less is
+# proof, because a target group may have targets that do not belong to the service.
+"""Registers this task with its target groups, and deregisters it when a drain begins."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -64,47 +64,47 @@ __all__ = ["SelfRegistration"]
 SPARED = frozenset({"service-deployment"})
 
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
-"""Seconds between two attempts: at first, and at the most."""
+"""Seconds between two attempts: the first and the longest pause."""
 
 CONFIRMED_WITHIN = 30.0
-"""Seconds after which a target that was deregistered is taken for drained, where looking is not allowed."""
+"""Seconds after which a deregistered target counts as draining, if DescribeTargetHealth fails."""
 
 STOP_LIMIT = 4.5
-"""Seconds that deregistering may hold up the end of the application: triggers have 5 s to end."""
+"""Seconds for which deregistering may delay the end of the application: triggers have 5 s to end."""
 
 ASK_AGAIN = 1.0
-"""Seconds between two questions whether ECS ends the task, while a worker that was told to stop drains."""
+"""Seconds between two checks whether ECS is stopping the task, while a worker that was told to stop drains."""
 
 REAP_AFTER = (0.0, 60.0)
-"""Seconds between looks for what tasks that were killed have left behind: ECS may tell late that one has stopped."""
+"""Seconds before each search for targets of killed tasks: ECS may report late that a task has stopped."""
 
 
-REAPED = "the next task of the service deregisters it; until then the balancer finds out by its health check"
+REAPED = "the next task of the service deregisters it; until then the balancer relies on its health check"
 
 
 class Wish(Enum):
-    """Where this task's targets are to be."""
+    """The registration that this task should have."""
 
     AS_WAS = "as it was"
     IN = "in"
     OUT = "out"
 
 
-COME_ABOUT = {Wish.AS_WAS: "watching", Wish.IN: "registered", Wish.OUT: "deregistered"}
-"""What the state is called when a wish has come about."""
+DONE = {Wish.AS_WAS: "watching", Wish.IN: "registered", Wish.OUT: "deregistered"}
+"""The state when a wish has been brought about."""
 
 
 class SelfRegistration(AwsSource):
     """
-    Registers this task with its target groups when the application has started, and takes it out when it drains.
+    Registers this task with its target groups when the application has started, and deregisters it when it drains.
 
-    Pass it like a trigger: it watches, and is notified of every drain. Nothing that fails here breaks a drain.
+    Pass it like a trigger. Its failures never affect a drain.
 
     Args:
-        registers: False for tasks that ECS registers: only a drain takes such a task out, and a cancelled one puts it
-            back, exactly as it was. Meant for a drain by hand, which ECS does not expect.
-        session: The session of this process; one of its own by default.
-        **own: See `AWSSession`, for a session of its own.
+        session: The session of this process; by default a new one.
+        registers: False for tasks that ECS registers. Then only a drain deregisters the task, and a cancelled drain
+            restores its entries exactly. Meant for manual drains, which ECS does not know of.
+        **own: The arguments of a new `AWSSession`.
     """
 
     name = "self-registration"
@@ -124,7 +124,7 @@ class SelfRegistration(AwsSource):
         self._settled = asyncio.Event()
         self._sent: dict[str, float] = {}
         self._claim: DrainCause | None = None
-        """What is wanted now: that a drain under way ends before the balancer cuts."""
+        """The claim that a running drain ends before the balancer cuts."""
         self._last_out: LastOut | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._aws: OpenSession | None = None
@@ -132,10 +132,10 @@ class SelfRegistration(AwsSource):
     @asynccontextmanager
     async def attend(self, control: Control) -> AsyncIterator[None]:
         """
-        Be one of the workers of the task.
+        Count this process among the workers of the task.
 
-        The last one to leave takes out a task that registers itself. What was taken out of a task that ECS registers is
-        remembered for the next leader.
+        The last worker to leave deregisters a task that registers itself. For a task that ECS registers, the
+        deregistered entries are kept for the next leader.
         """
         given = AwsSettings.of(control.settings)
         who = self._session.environ.get(METADATA_VARIABLE), given.target_group_arn, given.target_id, given.target_port
@@ -155,7 +155,7 @@ class SelfRegistration(AwsSource):
                 last_out.close()
 
     async def watch(self, control: Control) -> None:
-        """Find the target groups, and bring about what is wished until cancelled; then take the task out."""
+        """Find the target groups, and bring about the wish until cancelled; then deregister the task."""
         if not AwsSettings.of(control.settings).target_group_arn and self._stand_down_off_ecs(control):
             return
         self._control = control
@@ -178,7 +178,7 @@ class SelfRegistration(AwsSource):
                 self._recall()
                 self._aws = aws
                 if self._registers:
-                    self._do_meanwhile(self._reap(aws, control))
+                    self._run_in_background(self._reap(aws, control))
                 try:
                     await self._keep(control)
                 finally:
@@ -188,17 +188,17 @@ class SelfRegistration(AwsSource):
                     await self._leave_at_stop(control)
         finally:
             self._control = None
-            if self._last_out is None:  # otherwise another worker may lead during the same drain, and this one again
+            if self._last_out is None:  # otherwise this worker may become the leader again during the same drain
                 self._wish = self._home
             self._settled.set()
 
     async def before_exit(self) -> None:
-        """Wait while the balancer may still send to this task: the process is not to end before."""
+        """Wait while the balancer may still send to this task: the process must not end before."""
         if self._control is not None and self._wish is Wish.OUT:
             await self._settled.wait()
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return what is wished, whether it has come about, and what went wrong."""
+        """Return the wish, whether it has been brought about, and the last error."""
         out_since = self._out_since()
         return {
             "state": self._state,
@@ -209,26 +209,26 @@ class SelfRegistration(AwsSource):
         }
 
     def notify(self, event: Event) -> None:
-        """Follow drains that begin, go on for another cause, or are cancelled."""
+        """Set the wish when a drain begins, gets another cause, or is cancelled."""
         match event:
-            case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._heeds(cause):
+            case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if self._deregisters_for(cause):
                 self._session.hurry()
                 self._wish_for(Wish.OUT)
             case DrainStarted(cause=cause) | DrainReplanned(cause=cause) if not cause.revocable:
                 if self._aws is not None and self._session.is_on_ecs and self._wish is not Wish.OUT:
-                    self._do_meanwhile(self._follow_ecs(self._aws))
+                    self._run_in_background(self._follow_ecs(self._aws))
             case DrainCancelled() if self._wish is Wish.OUT:
                 self._wish_for(self._home)
 
-    def _heeds(self, cause: DrainCause) -> bool:
+    def _deregisters_for(self, cause: DrainCause) -> bool:
         control = self._control
         if control is not None and control.settings.mode != "drain":
-            return False  # what only observes takes nothing out
+            return False  # in observe-only mode nothing is deregistered
         is_of_one_worker = not cause.revocable and control is not None and control.workers > 1
         return cause.trigger != self.name and cause.trigger not in SPARED and not is_of_one_worker
 
     async def _follow_ecs(self, aws: OpenSession) -> None:
-        """Wish the task out if ECS ends it: this worker was told to stop, and it may be the only one."""
+        """Set the wish OUT if ECS is stopping the task. This worker was told to stop, perhaps as the only one."""
         while self._wish is not Wish.OUT:
             with suppress(Incomplete):
                 records = await aws.records()
@@ -236,7 +236,7 @@ class SelfRegistration(AwsSource):
                     self._wish_for(Wish.OUT)
             await asyncio.sleep(ASK_AGAIN)
 
-    def _do_meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -259,7 +259,7 @@ class SelfRegistration(AwsSource):
             if wish is not self._wish:
                 backoff.reset()
             elif all(results):
-                self._state = COME_ABOUT[wish]
+                self._state = DONE[wish]
                 self._settled.set()
                 backoff.reset()
                 await self._news.wait()
@@ -268,7 +268,7 @@ class SelfRegistration(AwsSource):
                 await self._sleep(backoff.grow())
 
     async def _bring_about(self, wish: Wish, group: TargetEntries, control: Control) -> bool:
-        """Go one step towards *wish*; return whether it has come about."""
+        """Go one step towards *wish*; return whether it has been brought about."""
         try:
             is_done = await (self._go_out if wish is Wish.OUT else self._go_home)(group, control)
         except AwsCallFailed as failed:
@@ -279,10 +279,11 @@ class SelfRegistration(AwsSource):
         self._problems.pop(group.arn, None)
         if self._impairment:
             self._impairment.worked(group.arn)
-        self._note_for_the_last()
+        self._note_registered()
         return is_done
 
-    def _note_for_the_last(self) -> None:
+    def _note_registered(self) -> None:
+        """Record what the last worker to leave has to deregister."""
         if self._last_out is not None and self._registers:
             self._last_out.note({each.arn: each.entries for each in self._groups if each.out_since is None})
 
@@ -292,7 +293,7 @@ class SelfRegistration(AwsSource):
             self._last_out.note({each.arn: [each.out_since, each.entries] for each in out})
 
     def _recall(self) -> None:
-        """Know what a leader before this one has taken out."""
+        """Take over the entries that a previous leader has deregistered."""
         noted = self._last_out.read() if self._last_out is not None and not self._registers else None
         for each in self._groups:
             match noted:
@@ -319,18 +320,18 @@ class SelfRegistration(AwsSource):
             if await group.is_out():
                 return True
         except AwsCallFailed:
-            # The deregistration went through; not being allowed to look must not hold up anything for ever.
+            # The deregistration succeeded. If it cannot be confirmed, do not wait for ever.
             if control.time() - self._sent[group.arn] < CONFIRMED_WITHIN:
                 raise
             return True
-        del self._sent[group.arn]  # it is in, against our wish
+        del self._sent[group.arn]  # it is registered, against the wish
         return False
 
     def _out_since(self) -> float | None:
         return min((each.out_since for each in self._groups if each.out_since is not None), default=None)
 
     def _ask(self, control: Control) -> None:
-        """Let the drain under way know when the balancer will cut, if it still goes on."""
+        """Claim that the drain ends before the balancer cuts, if it is still running."""
         out_since = self._out_since()
         if self._wish is not Wish.OUT or self._identity is None or out_since is None:
             return
@@ -344,7 +345,7 @@ class SelfRegistration(AwsSource):
         control.claim(self._claim)
 
     async def _leave_at_stop(self, control: Control) -> None:
-        """Take the task out although nothing drains, or what was begun is not done: the application ends."""
+        """Deregister the task because the application ends, if that is not done already."""
         if self._settled.is_set() and self._wish is Wish.OUT:
             return
         if self._wish is not Wish.OUT and (control.workers > 1 or not self._registers):
@@ -356,17 +357,17 @@ class SelfRegistration(AwsSource):
         was_out = group.out_since is not None
         try:
             async with asyncio.timeout(STOP_LIMIT):
-                # A task that registers itself knows its entries, and one just registered may not be listed yet.
+                # A task that registers itself knows its entries, and new ones may not be listed yet.
                 is_out = await group.take_out(control.time(), looks=not self._registers)
         except (AwsCallFailed, TimeoutError) as error:
             self._problems[group.arn] = f"could not deregister at the end ({type(error).__name__})"
             return
         if is_out and not was_out:
             self._tell(control, "deregistered", group.target)
-        self._note_for_the_last()
+        self._note_registered()
 
     async def _take_back(self, last_out: LastOut, control: Control) -> None:
-        """Take out what another worker has registered, if this one is the last to leave."""
+        """Deregister what another worker has registered, if this one is the last to leave."""
         left: Mapping[str, list[Mapping[str, Any]]] = last_out.leave() or {}
         if not left:
             return
@@ -385,7 +386,7 @@ class SelfRegistration(AwsSource):
             last_out.note(None)
 
     async def _reap(self, aws: OpenSession, control: Control) -> None:
-        """Take out what tasks of this service have left behind that were killed."""
+        """Deregister the targets of killed tasks of this service."""
         if not self._session.is_on_ecs:
             return
         for pause in REAP_AFTER:
@@ -412,7 +413,7 @@ class SelfRegistration(AwsSource):
         if left:
             await elbv2.deregister(aws.calls, group.arn, left)
             targets = ", ".join(str(each["Id"]) for each in left)
-            deed = f"deregistered {targets} from the group {group.target.group}: left behind by tasks that have stopped"
+            deed = f"deregistered {targets} from the group {group.target.group}: left over from stopped tasks"
             control.emit(TriggerActed(control.time(), self.name, deed))
 
     def _tell(self, control: Control, done: str, target: OwnTarget) -> None:

@@ -1,1 +1,1 @@
-"""Calls to AWS: clients, retries, errors, and what each call needs."""
+"""Calls to AWS: clients, time limits, budgets and errors."""

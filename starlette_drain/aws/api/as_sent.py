@@ -1,4 +1,4 @@
-"""Answers as AWS has sent them, beside what the client made of them."""
+"""Combines AWS's raw JSON with the answer that the client parsed from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 __all__ = ["AS_SENT", "records_of"]
 
 AS_SENT = "AsSent"
-"""The key under which an answer has its own JSON, where the client adds it."""
+"""The key of the raw JSON in an answer, if the client adds it."""
 
 
 def records_of(answer: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the records in *answer*, each with the fields that the client does not know; it parses times, for one."""
+    """Return the records in *answer* as parsed, for instance with times, plus the fields that the client drops."""
     parsed = answer.get(key) or []
     sent = (answer.get(AS_SENT) or {}).get(key) or []
     if len(sent) != len(parsed):

@@ -7,7 +7,7 @@ __all__ = ["Backoff"]
 
 class Backoff:
     """
-    Decorrelated back-off: each wait is drawn between the base and three times the wait before.
+    Decorrelated backoff: each wait is drawn between the base and three times the previous wait.
 
     Of the schemes in https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ it is the one that
     spreads a fleet that was throttled at the same moment.
@@ -26,11 +26,11 @@ class Backoff:
 
     @property
     def wait(self) -> float:
-        """The wait in force, in seconds."""
+        """The current wait, in seconds."""
         return self._wait
 
     def rebase(self, base: float, cap: float) -> None:
-        """Take another shortest wait from here on, and another longest."""
+        """Change the shortest and the longest wait."""
         self._base = base
         self._cap = max(base, cap)
         self._wait = max(base, self._wait)

@@ -1,4 +1,4 @@
-"""A client whose calls block, such as boto3's, in the shape of one whose calls are coroutines."""
+"""Wraps a client with blocking calls, such as boto3's, so that its calls are coroutines."""
 
 import asyncio
 import contextvars
@@ -10,15 +10,15 @@ from typing import Any
 __all__ = ["BlockingClient"]
 
 AT_ONCE = 8
-"""Calls under way at the most. One that its caller has given up counts until it ends."""
+"""The most calls at one time. A call that its caller has given up counts until it ends."""
 
 
 class BlockingClient:
     """
-    Makes each call of a blocking *client* in a thread of its own.
+    Makes each call of a blocking *client* in its own daemon thread.
 
-    The caller limits the time. A call that is given up goes on in its thread, a daemon: a server that answers a byte at
-    a time holds up neither the event loop nor the exit, as the executors of the standard library would.
+    The caller limits the time. A call that is given up continues in its thread, but delays neither the event loop nor
+    the exit, as it would with the executors of the standard library.
     """
 
     def __init__(self, client: Any) -> None:
@@ -48,7 +48,7 @@ class BlockingClient:
             result, error = None, None
             try:
                 result = context.run(call)
-            except BaseException as failure:  # noqa: BLE001 - it is raised where the outcome is awaited
+            except BaseException as failure:  # noqa: BLE001 - re-raised where the future is awaited
                 error = failure
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done, result, error)

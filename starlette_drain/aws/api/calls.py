@@ -1,4 +1,4 @@
-"""Calls to AWS: one open client per service, a time limit, no telemetry of their own, one kind of error."""
+"""Makes calls to AWS: one open client per service, a time limit, no traces, one type of error."""
 
 import asyncio
 import contextlib
@@ -17,20 +17,20 @@ from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind, classify
 __all__ = ["AwsCalls", "Record", "region_of", "unobserved"]
 
 TIME_LIMIT = 10.0
-"""Seconds a call may take at the most, opening its client included: clients handed in may know no time limits."""
+"""The most seconds for a call, including opening its client: clients passed in may have no time limits."""
 
-OPEN_ANEW = frozenset({TroubleKind.NO_CREDENTIALS, TroubleKind.SLOW})
-"""After which a client is made anew: with credentials, where there are some by then; and with longer time limits."""
+REOPEN_AFTER = frozenset({TroubleKind.NO_CREDENTIALS, TroubleKind.SLOW})
+"""Failures after which a new client is opened: there may be credentials by then, and its time limits are longer."""
 
 
 class Record(Protocol):
-    """Who writes down what AWS answers."""
+    """Records the answers of AWS."""
 
     def answer(self, operation: str, parameters: Mapping[str, Any], answer: object) -> None:
-        """Write down an answer."""
+        """Record an answer."""
 
     def failure(self, operation: str, kind: str) -> None:
-        """Write down that there was none."""
+        """Record a failure."""
 
 
 class AwsCalls:
@@ -38,9 +38,9 @@ class AwsCalls:
     Calls AWS through clients that are opened on first use, kept, and closed with this object.
 
     Args:
-        clients: Who makes the clients.
-        region: The region to call; ``None`` leaves it to the clients' own configuration.
-        record: Who writes down what is answered.
+        clients: Creates the clients.
+        region: The region to call; ``None`` leaves it to the clients' configuration.
+        record: Records the answers.
     """
 
     def __init__(self, clients: AwsClients, region: str | None = None, *, record: Record | None = None) -> None:
@@ -48,7 +48,7 @@ class AwsCalls:
         self._record = record
         self.region = region
         self.regions: dict[str, str | None] = {}
-        """The region of each service that is called in another."""
+        """The region of services that are called in another one."""
         self._open: dict[str, tuple[Any, AsyncExitStack]] = {}
         self._opening = asyncio.Lock()
 
@@ -67,10 +67,10 @@ class AwsCalls:
 
     async def call(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any]:
         """
-        Call *operation*, named as the API names it, and return the answer.
+        Call *operation*, named as in the API, and return the answer.
 
         Raises:
-            AwsCallFailed: If there is no answer that can be used, for whatever reason.
+            AwsCallFailed: If there is no usable answer, for any reason.
         """
         client = None
         try:
@@ -86,7 +86,7 @@ class AwsCalls:
                 self._record.failure(operation, trouble.kind.value)
             if trouble.kind is TroubleKind.SLOW and hasattr(self._clients, "be_patient"):
                 self._clients.be_patient()
-            if trouble.kind in OPEN_ANEW:
+            if trouble.kind in REOPEN_AFTER:
                 await self._close(service, client)
             raise AwsCallFailed(trouble) from error
         if self._record:
@@ -103,16 +103,16 @@ class AwsCalls:
 
     async def _close(self, service: str, client: object) -> None:
         if service not in self._open or self._open[service][0] is not client:
-            return  # another who shares it was faster
+            return  # another user of the client was faster
         _, stack = self._open.pop(service)
-        # A client that cannot be closed must not hide why it is.
+        # An error of the close must not hide the reason for it.
         with contextlib.suppress(Exception):
             await stack.aclose()
 
 
 @contextlib.contextmanager
 def unobserved() -> Iterator[None]:
-    """Keep instrumentation of HTTP clients and botocore from making a trace of every poll."""
+    """Keep the instrumentation of HTTP clients and botocore from tracing every poll."""
     token = otel.attach(otel.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
     try:
         yield
@@ -121,7 +121,7 @@ def unobserved() -> Iterator[None]:
 
 
 def region_of(arn: str) -> str | None:
-    """Return the region in *arn*: ECS on EC2 does not tell a container its region otherwise."""
+    """Return the region in *arn*, or ``None``: on EC2, ECS does not tell a container its region in another way."""
     parts = arn.split(":")
     return parts[3] or None if len(parts) > 5 else None
 

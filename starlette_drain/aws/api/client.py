@@ -1,4 +1,4 @@
-"""Clients of AWS: made off the event loop when first needed, opened once, and closed at the end."""
+"""AWS clients: created on first use, off the event loop, and closed at the end."""
 
 import contextlib
 import importlib
@@ -17,23 +17,23 @@ from starlette_drain.aws.api.size_limit import limit_answers
 __all__ = ["Aioboto3Clients", "AwsClients", "GivenClients"]
 
 TIME_LIMITS: Mapping[str, Any] = {
-    # botocore waits 60 s for a connection, 60 s for an answer, and tries five times: a poll against a network that
-    # swallows packets would hang for as long as the whole drain. A poll is tried again anyhow.
+    # By default botocore waits 60 s for a connection and 60 s for an answer, and tries five times: with a network that
+    # drops packets a poll would hang for as long as the whole drain. Polls are repeated anyway.
     "connect_timeout": 1,
     "read_timeout": 2,
     "retries": {"total_max_attempts": 1},
 }
 
-MOST_PATIENT = 4.0
-"""By how much the time limits above are stretched at the most, where calls take longer."""
+LONGEST_STRETCH = 4.0
+"""The largest factor by which the time limits above grow if calls take longer."""
 
 
 @runtime_checkable
 class AwsClients(Protocol):
     """
-    Something that makes a client of an AWS service; an ``aioboto3.Session`` is one.
+    Creates clients of AWS services, as ``aioboto3.Session`` does.
 
-    The client has coroutines as aiobotocore names them: ``describe_target_health(TargetGroupArn=...)``.
+    A client has coroutines named as in aiobotocore: ``describe_target_health(TargetGroupArn=...)``.
     """
 
     def client(self, service: str, /, *, region_name: str | None = None) -> AbstractAsyncContextManager[Any]:
@@ -41,7 +41,7 @@ class AwsClients(Protocol):
 
 
 class GivenClients:
-    """Clients that the caller opened, and will close: ``GivenClients(elbv2=..., ecs=...)``."""
+    """Clients that the caller has opened and will close: ``GivenClients(elbv2=..., ecs=...)``."""
 
     def __init__(self, **clients: Any) -> None:
         self._clients = clients
@@ -49,10 +49,10 @@ class GivenClients:
     @contextlib.asynccontextmanager
     async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:  # noqa: ARG002
         """
-        Lend the client of *service*; its own region rules.
+        Yield the client of *service*, with its own region.
 
         Raises:
-            AwsCallFailed: If there is none.
+            AwsCallFailed: If none was given.
         """
         if service not in self._clients:
             missing = ImportError(f"no client of {service} was given")
@@ -62,17 +62,16 @@ class GivenClients:
 
 class Aioboto3Clients:
     """
-    Clients made by aioboto3, aiobotocore or boto3, the first of them that is installed.
+    Creates clients with aioboto3, aiobotocore or boto3, whichever is installed, in this order.
 
-    All three read the model of AWS that botocore brings, of which an environment has one version: none knows more than
-    another.
+    All three use botocore's data, of which an environment has one version, so they support the same calls.
 
-    They live on an event loop of their own, in a thread. On the loop that serves, importing the library would take a
-    third of a second, parsing botocore's data 50 ms, and each client 50 ms for the certificates that it trusts. Short
-    time limits and a single attempt are set: see `TIME_LIMITS`. They grow where calls time out.
+    The clients run on a separate event loop, in a thread. On the loop that serves, importing the library would take a
+    third of a second, parsing botocore's data 50 ms, and each client 50 ms for its certificates. They have short time
+    limits, which grow if calls time out, and make a single attempt: see `TIME_LIMITS`.
 
     Args:
-        **arguments: What each client is made with besides, such as ``endpoint_url``.
+        **arguments: Further arguments for each client, such as ``endpoint_url``.
     """
 
     def __init__(self, **arguments: str) -> None:
@@ -84,14 +83,14 @@ class Aioboto3Clients:
 
     @classmethod
     def patient(cls) -> Self:
-        """Return clients for a command, which asks once and has no drain to be late for: they wait the longest."""
+        """Return clients with the longest time limits, for a command, which makes each call only once."""
         clients = cls()
-        clients._stretch = MOST_PATIENT
+        clients._stretch = LONGEST_STRETCH
         return clients
 
     def be_patient(self) -> None:
-        """Let clients that are opened from now on wait longer: a call has timed out."""
-        self._stretch = min(MOST_PATIENT, self._stretch * 2)
+        """Double the time limits of clients opened from now on, up to a limit: a call has timed out."""
+        self._stretch = min(LONGEST_STRETCH, self._stretch * 2)
 
     @contextlib.asynccontextmanager
     async def client(self, service: str, /, *, region_name: str | None = None) -> AsyncIterator[Any]:
@@ -99,13 +98,13 @@ class Aioboto3Clients:
         Open the client of *service*.
 
         Raises:
-            ImportError: If none of the three is installed.
+            ImportError: If none of the three libraries is installed.
         """
         async with self._thread as thread:
             stack = contextlib.AsyncExitStack()
             opened = await thread.run(self._open(stack, service, region_name))
             try:
-                yield _Elsewhere(opened, thread)
+                yield _OnThread(opened, thread)
             finally:
                 await thread.run(stack.aclose())
 
@@ -123,8 +122,8 @@ class Aioboto3Clients:
         return _adapted(await stack.enter_async_context(made))
 
 
-class _Elsewhere:
-    """A client whose calls are made on the loop where it lives."""
+class _OnThread:
+    """A client whose calls run on the loop of another thread."""
 
     def __init__(self, client: Any, thread: LoopThread) -> None:
         self._client = client
@@ -140,10 +139,10 @@ def _stretched(limits: Mapping[str, Any], factor: float) -> Mapping[str, Any]:
 
 
 def _import_session() -> tuple[Any, Any]:
-    """Return a new session and the class of its configuration."""
+    """Return a new session and the class of its configuration; raise ImportError if no library is installed."""
     try:
         config = importlib.import_module("aiobotocore.config").AioConfig
-    except ImportError:  # also one that does not fit the botocore beside it
+    except ImportError:  # also if it does not match the installed botocore
         session = importlib.import_module("boto3").Session()
         return session, importlib.import_module("botocore.config").Config
     try:
@@ -154,10 +153,10 @@ def _import_session() -> tuple[Any, Any]:
 
 def _adapted(client: Any) -> Any:
     """
-    Let *client* read no answer that is too large, and drop nothing of services and their revisions.
+    Limit the size of *client*'s answers, and keep unknown fields of services and their revisions.
 
-    The botocore that the newest aioboto3 demands knows neither Express mode nor Gateway connectors, so it drops the
-    balancers that ECS manages for these.
+    The botocore version that the newest aioboto3 requires does not know Express mode and Gateway connectors, so it
+    drops the balancers that ECS manages for them.
     """
     limit_answers(client)
     for operation in ("DescribeServices", "DescribeServiceRevisions"):

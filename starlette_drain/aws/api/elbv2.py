@@ -1,4 +1,4 @@
-"""The calls to Elastic Load Balancing (ELBv2: ALB, NLB, GWLB), each with the part of its answer that is used."""
+"""The calls to Elastic Load Balancing (ELBv2: ALB, NLB, GWLB). All raise `AwsCallFailed`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,14 +12,14 @@ async def describe_health(calls: AwsCalls, arn: str) -> list[Mapping[str, Any]]:
     """
     Return the ``TargetHealthDescriptions`` of a whole group.
 
-    No targets are named: the same one call then also tells how many of the group are healthy and draining.
+    The call names no targets, so that its answer also shows how many of the group are healthy and draining.
     """
     answer = await calls.call("elbv2", "DescribeTargetHealth", TargetGroupArn=arn)
     return answer.get("TargetHealthDescriptions") or []
 
 
 async def describe_groups(calls: AwsCalls, arns: list[str]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the records of groups by their ARNs; AWS tells of none where one does not exist."""
+    """Return the records of groups by ARN. The call fails if one of them does not exist."""
     answer = await calls.call("elbv2", "DescribeTargetGroups", TargetGroupArns=arns)
     return {each["TargetGroupArn"]: each for each in answer["TargetGroups"]}
 
@@ -36,5 +36,5 @@ async def register(calls: AwsCalls, arn: str, targets: Iterable[Mapping[str, Any
 
 
 async def deregister(calls: AwsCalls, arn: str, targets: Iterable[Mapping[str, Any]]) -> None:
-    """Deregister *targets* from a group; those that are not in it do no harm."""
+    """Deregister *targets* from a group; AWS ignores those that are not registered."""
     await calls.call("elbv2", "DeregisterTargets", TargetGroupArn=arn, Targets=list(targets))

@@ -1,4 +1,4 @@
-"""What went wrong with a call to AWS, in one vocabulary, each with its remedy."""
+"""Classifies failures of calls to AWS, each with a remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from starlette_drain.exceptions import DiscoveryError
 __all__ = ["AwsCallFailed", "Incomplete", "Trouble", "TroubleKind", "classify"]
 
 IAM_PREFIX = {"elbv2": "elasticloadbalancing"}
-"""The services whose IAM actions begin with something else than their name."""
+"""The IAM prefixes of services that differ from the service's name."""
 
 REPLACED_BY = {
     "DescribeTasks": "DRAIN_TARGET_GROUP_ARN",
@@ -19,11 +19,11 @@ REPLACED_BY = {
     "DescribeContainerInstances": "DRAIN_TARGET_ID",
     "DescribeTargetGroupAttributes": "DRAIN_DEREGISTRATION_DELAY",
 }
-"""The setting that makes a call needless."""
+"""The environment variable that makes a call unnecessary."""
 
 
 class TroubleKind(Enum):
-    """Why a call to AWS gave no answer that can be used."""
+    """Why a call to AWS gave no usable answer."""
 
     THROTTLED = "throttled"
     DENIED = "denied"
@@ -54,14 +54,14 @@ REMEDIES = {
     TroubleKind.NO_CREDENTIALS: "give the task definition a taskRoleArn",
     TroubleKind.NO_REGION: "set AWS_DEFAULT_REGION",
     TroubleKind.UNREACHABLE: (
-        "give the subnet a NAT gateway or a VPC endpoint for the service, and see whether the security group allows it"
+        "give the subnet a NAT gateway or a VPC endpoint for the service, and check that the security group allows it"
     ),
     TroubleKind.SLOW: (
         "longer time limits are tried by themselves; if it lasts, look for a slow proxy or firewall in between, and at "
         "the AWS Health Dashboard"
     ),
     TroubleKind.NOT_INSTALLED: 'pip install "starlette-drain[aws]"',
-    TroubleKind.NOT_FOUND: "see whether DRAIN_TARGET_GROUP_ARN and the Region are right",
+    TroubleKind.NOT_FOUND: "check that DRAIN_TARGET_GROUP_ARN and the Region are right",
     TroubleKind.OTHER: "it is tried again; if it lasts, look at the AWS Health Dashboard",
 }
 
@@ -69,16 +69,16 @@ REMEDIES = {
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """
-    What went wrong with one call.
+    The failure of a call.
 
     Attributes:
-        kind: In our vocabulary.
-        service: As botocore names it, such as ``"elbv2"``.
-        operation: As the API names it, such as ``"DescribeTargetHealth"``.
+        kind: Its kind.
+        service: The service, as botocore names it, such as ``"elbv2"``.
+        operation: The operation, as the API names it, such as ``"DescribeTargetHealth"``.
         code: AWS's error code, or the name of the exception.
-        message: AWS's own words, or those of the exception, without anything secret; empty where there are none.
-        advice: What to do, where what was raised tells more than its kind.
-        sentence: What is the matter, where what was raised tells more than its kind; ``{code}`` stands for itself.
+        message: AWS's message, or that of the exception, without secrets; empty if there is none.
+        advice: A remedy that fits better than that of its kind, or empty.
+        sentence: A description that fits better than that of its kind, or empty; ``{code}`` is filled in.
     """
 
     kind: TroubleKind
@@ -96,17 +96,17 @@ class Trouble:
 
     @property
     def problem(self) -> str:
-        """One sentence that says what is the matter, in AWS's own words where there are any."""
+        """What is wrong, in one sentence, with AWS's message if there is one."""
         code = f"{self.code}: {self.message}" if self.message else self.code
         return (self.sentence or PROBLEMS[self.kind].replace("{action}", self.action)).replace("{code}", code)
 
     @property
     def remedy(self) -> str:
-        """One sentence that says what to do about it."""
+        """What to do about it, in one sentence."""
         remedy = self.advice or REMEDIES[self.kind].replace("{action}", self.action)
         setting = REPLACED_BY.get(self.operation)
         if self.kind is TroubleKind.DENIED and setting:
-            return f"{remedy}, or set {setting} so that it need not be called"
+            return f"{remedy}, or set {setting}, so that the call is not needed"
         return remedy
 
 
@@ -116,7 +116,7 @@ def action_of(service: str, operation: str) -> str:
 
 
 class Incomplete(DiscoveryError):
-    """What was found does not suffice; ``problem`` says what is missing, ``remedy`` what to do about it."""
+    """Something is missing that is needed; ``problem`` says what, and ``remedy`` what to do about it."""
 
     def __init__(self, *, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)
@@ -128,15 +128,15 @@ class Incomplete(DiscoveryError):
 
 
 class AwsCallFailed(Incomplete):
-    """A call to AWS gave no answer that can be used; ``trouble`` says why."""
+    """A call to AWS gave no usable answer; ``trouble`` says why."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(problem=trouble.problem, remedy=trouble.remedy)
         self.trouble = trouble
 
 
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/CommonErrors.html and the same page of ECS;
-# the many words for throttling are botocore's (botocore/retries/standard.py).
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/CommonErrors.html and the same page of ECS. The
+# codes for throttling are those of botocore (botocore/retries/standard.py).
 CODES = {
     TroubleKind.THROTTLED: {
         "BandwidthLimitExceeded",
@@ -178,7 +178,7 @@ CODES = {
     TroubleKind.NOT_FOUND: {"ClusterNotFoundException", "ServiceNotFoundException", "TargetGroupNotFound"},
 }
 
-# By name, because importing botocore.exceptions to name its classes costs a quarter of a second on the event loop.
+# By name, because importing botocore.exceptions would block the event loop for a quarter of a second.
 EXCEPTIONS = {
     TroubleKind.NO_CREDENTIALS: {
         "ConfigNotFound",
@@ -210,7 +210,7 @@ LAST_GUESS = {TroubleKind.UNREACHABLE: {"HTTPClientError", "OSError"}}
 
 
 def classify(error: BaseException, service: str, operation: str) -> Trouble:
-    """Find what *error*, raised by a call to *operation*, means in our vocabulary."""
+    """Classify *error*, which a call to *operation* raised."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         code = str(response["Error"].get("Code") or "no code")
@@ -232,12 +232,12 @@ def _find(table: dict[TroubleKind, set[str]], names: set[str]) -> TroubleKind:
 
 
 def _chain(error: BaseException | None) -> Iterator[str]:
-    """Yield the names and messages of *error* and of what has led to it."""
+    """Yield the class names and messages of *error* and of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield from (each.__name__ for each in type(error).__mro__[:-2])
         yield str(error)
-        kwargs = getattr(error, "kwargs", None)  # botocore keeps what it wraps here
+        kwargs = getattr(error, "kwargs", None)  # where botocore keeps the error that it wraps
         inner = kwargs.get("error") if isinstance(kwargs, dict) else None
         error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__

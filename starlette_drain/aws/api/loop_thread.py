@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for what would stop the loop that serves."""
+"""An event loop in a separate thread, for what would block the loop that serves."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class LoopThread:
-    """Runs coroutines on another event loop. Thread and loop are there while somebody is inside the ``async with``."""
+    """Runs coroutines on another event loop. Its thread exists while any task is inside the ``async with`` block."""
 
     def __init__(self) -> None:
         self._inside = 0
@@ -23,7 +23,7 @@ class LoopThread:
         self._inside += 1
         if self._loop is None:
             self._loop, self._end = asyncio.new_event_loop(), asyncio.Event()
-            # A daemon: the import of a library cannot be interrupted, and must not hold up the exit.
+            # A daemon: the import of a library cannot be interrupted, and must not delay the exit.
             thread = threading.Thread(target=_live, args=(self._loop, self._end), name="starlette_drain", daemon=True)
             thread.start()
         return self
@@ -37,7 +37,7 @@ class LoopThread:
             self._loop = None
 
     async def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run *coroutine* there, in a copy of the caller's context; cancelling this cancels that."""
+        """Run *coroutine* on that loop, in a copy of the caller's context; a cancellation is passed on."""
         assert self._loop, "not entered"  # noqa: S101
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 

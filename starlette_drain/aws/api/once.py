@@ -1,4 +1,4 @@
-"""A question that is answered once, however many ask it."""
+"""A value that is looked up once for all who need it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,17 +13,17 @@ __all__ = ["Once"]
 Answer = TypeVar("Answer")
 
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
-"""Seconds between two attempts: at first, and at the most."""
+"""Seconds between two attempts: the shortest and the longest wait."""
 
 FIRST_THROTTLED, LAST_THROTTLED = 10.0, 120.0
-"""The same after AWS has throttled one: the tasks of a fleet that starts are throttled together, and must spread."""
+"""The same after AWS has throttled an attempt: tasks that start together are throttled together, and must spread."""
 
 
 class Once(Generic[Answer]):
     """
     Asks until there is an answer, and keeps it.
 
-    There is one attempt at a time, and the more have failed the longer the next one waits, however many want to know.
+    There is only one attempt at a time, however many callers there are, and the wait between attempts grows.
 
     Args:
         ask: Makes one attempt.
@@ -40,10 +40,10 @@ class Once(Generic[Answer]):
 
     async def get(self) -> Answer:
         """
-        Return the answer; where there is none yet make one attempt, when it is time for the next.
+        Return the answer. If there is none yet, wait until the next attempt is due, and make it.
 
         Raises:
-            Exception: What that attempt has raised.
+            Exception: What that attempt raised.
         """
         async with self._asking:
             if self._answer is None:

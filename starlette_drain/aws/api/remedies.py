@@ -1,9 +1,8 @@
-# AWS says in its message why a call was refused, and botocore in its exception why none was made. Neither can be
-# guessed, so both are shown, and the remedy follows from what was really raised: "allow it in the task role" leads the
-# wrong way where an organisation's policy denies it.
+# AWS's message says why a call was refused, and botocore's exception why none was made. Both are shown, and the remedy
+# depends on them: "allow it in the task role" is wrong advice if an organization's policy denies the call.
 #
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html has the sentences about policies.
-"""What to do about a call that failed, chosen by what was raised; and AWS's message, without anything secret."""
+"""The remedy for a failed call, chosen by what was raised, and AWS's message without secrets."""
 
 import re
 from typing import NamedTuple
@@ -11,17 +10,17 @@ from typing import NamedTuple
 __all__ = ["Advice", "advise", "presentable"]
 
 LONGEST = 400
-"""Characters of a message that are shown."""
+"""The most characters of a message that are shown."""
 
 
 class Advice(NamedTuple):
     """
-    What fits one failure better than the usual words for its kind.
+    Advice that fits a failure better than the usual one for its kind.
 
     Attributes:
-        pattern: What is found in the names of the exceptions, the code and the message.
+        pattern: What to search for in the names of the exceptions, the code and the message.
         remedy: What to do; ``{action}`` and ``{role}`` are filled in.
-        problem: What is the matter, where the usual sentence would be wrong.
+        problem: What is wrong, if the usual sentence does not fit.
     """
 
     pattern: re.Pattern[str]
@@ -37,11 +36,11 @@ ADVICE = {
     "denied": (
         _when(
             r"(service|resource) control policy",
-            "let the organisation's policies allow {action} for this account: the task role cannot",
+            "allow {action} for this account in the organization's policies: the task role cannot",
         ),
-        _when(r"permissions boundary", "let the permissions boundary of {role} allow {action}"),
+        _when(r"permissions boundary", "allow {action} in the permissions boundary of {role}"),
         _when(r"VPC endpoint policy", "allow {action} in the policy of the VPC endpoint"),
-        _when(r"session policy", "let the session policy with which {role} is assumed allow {action}"),
+        _when(r"session policy", "allow {action} in the session policy with which {role} is assumed"),
         _when(r"explicit deny", "remove the Deny statement that covers {action} from the policies of {role}"),
         _when(r"OptInRequired", "enable the Region for the account, and sign up for the service"),
         _when(
@@ -67,7 +66,7 @@ ADVICE = {
         ),
         _when(
             r"Skewed|Signature expired|not yet current|RequestExpired|RequestInTheFuture",
-            "set the clock of the host: it differs from that of AWS by more than five minutes",
+            "correct the clock of the host: it differs from AWS's by more than five minutes",
         ),
         _when(
             r"ExpiredToken|token.{0,40}expired",
@@ -76,16 +75,16 @@ ADVICE = {
         ),
         _when(
             r"SignatureDoesNotMatch|IncompleteSignature|InvalidSignature",
-            "see whether AWS_SECRET_ACCESS_KEY belongs to AWS_ACCESS_KEY_ID, and whether a proxy alters requests",
+            "check that AWS_SECRET_ACCESS_KEY belongs to AWS_ACCESS_KEY_ID, and that no proxy alters requests",
         ),
         _when(
             r"InvalidClientTokenId|UnrecognizedClient|AuthFailure",
-            "see whether the access key is active, and of the partition and Region that are called; a task role needs "
-            "no key",
+            "check that the access key is active, and that it belongs to the partition and Region that are called; a "
+            "task role needs no key",
         ),
         _when(
             r"CredentialRetrievalError|MetadataRetrievalError",
-            "see whether the container reaches the credentials endpoint, 169.254.170.2: a proxy needs it in NO_PROXY",
+            "check that the container reaches the credentials endpoint, 169.254.170.2: a proxy needs it in NO_PROXY",
         ),
     ),
     "unreachable": (
@@ -102,8 +101,8 @@ ADVICE = {
         ),
         _when(
             r"gaierror|getaddrinfo|Name or service not known|Temporary failure in name resolution|ClientConnectorDNS",
-            "see whether the VPC resolves names (enableDnsSupport), and whether the Region is right; without a way to "
-            "the internet a VPC endpoint for the service needs private DNS",
+            "check that the VPC resolves names (enableDnsSupport), and that the Region is right; without internet "
+            "access, a VPC endpoint for the service needs private DNS",
             "the name of the endpoint of {action} is not resolved ({code})",
         ),
         _when(
@@ -113,7 +112,7 @@ ADVICE = {
         ),
         _when(
             r"refused|Errno 111\b",
-            "see whether AWS_ENDPOINT_URL is right; otherwise give the subnet a NAT gateway or a VPC endpoint for the "
+            "check that AWS_ENDPOINT_URL is right; otherwise give the subnet a NAT gateway or a VPC endpoint for the "
             "service",
         ),
         _when(
@@ -125,29 +124,29 @@ ADVICE = {
     "other": (
         _when(
             r"AnswerTooLarge",
-            "see whether DRAIN_TARGET_GROUP_ARN names a group of this service, and what AWS_ENDPOINT_URL leads to",
+            "check that DRAIN_TARGET_GROUP_ARN names a group of this service, and what AWS_ENDPOINT_URL leads to",
             "the answer to {action} is too large to be read ({code})",
         ),
         _when(
             r"ParserError|ParseError|JSONDecodeError|ResponseParser",
-            "see whether AWS_ENDPOINT_URL and HTTPS_PROXY lead to AWS: what answers there is something else",
+            "check that AWS_ENDPOINT_URL and HTTPS_PROXY lead to AWS: what answers there is something else",
             "the answer to {action} cannot be read ({code})",
         ),
         _when(
             r"InvalidRegionError|InvalidEndpoint|UnknownService|UnknownEndpoint|EndpointProvider|EndpointVariant",
-            "see whether the Region, AWS_ENDPOINT_URL and AWS_USE_DUALSTACK_ENDPOINT are right",
+            "check that the Region, AWS_ENDPOINT_URL and AWS_USE_DUALSTACK_ENDPOINT are right",
             "{action} has no endpoint with this configuration ({code})",
         ),
-        _when(r"InvalidAction|UnknownOperation|ValidationError", "see whether AWS_ENDPOINT_URL leads to AWS"),
+        _when(r"InvalidAction|UnknownOperation|ValidationError", "check that AWS_ENDPOINT_URL leads to AWS"),
     ),
 }
-"""For each kind of trouble what is looked for, in this order."""
+"""The advice for each kind of trouble; the first pattern that matches wins."""
 
 ROLE = re.compile(r":assumed-role/([^/\s]+)/")
 
 
 def advise(kind: str, evidence: str, action: str) -> tuple[str, str]:
-    """Return the remedy and the problem (with ``{code}`` left in it) that fit; empty ones where the usual words do."""
+    """Return a fitting remedy and problem (still with ``{code}``); each is empty if the usual one fits."""
     found = ROLE.search(evidence)
     role = f"the role {found[1]}" if found else "the task role"
     for each in ADVICE.get(kind, ()):
@@ -173,9 +172,9 @@ LONG_RUN = re.compile(r"[A-Za-z0-9/+=_-]{40,}")
 
 def presentable(message: str) -> str:
     """
-    Return AWS's *message* on one line, with ARNs, and without what may be secret.
+    Return AWS's *message* on one line, with ARNs but without secrets.
 
-    A few messages quote the request that was signed, keys, tokens, or a proxy's password.
+    Some messages quote the signed request, keys, tokens, or a proxy's password.
     """
     text = QUOTED_REQUEST.sub("", message)
     for pattern, instead in SECRETS:

@@ -1,7 +1,7 @@
-# botocore and aiobotocore read an answer whole, whatever its size, and parse it with the GIL held: 300 MB stop the loop
-# that serves for seconds. Neither has a setting for that. Their HTTP sessions leave the reading to others where a
-# request asks for a stream, so that is what every request does here.
-"""No answer of AWS is read beyond a size."""
+# botocore and aiobotocore read whole answers of any size, and parse them with the GIL held: 300 MB block the loop that
+# serves for seconds. Neither has a setting for that. But their HTTP sessions do not read the body of a request with
+# streaming output, so every request is made one here, and its body is read with a limit.
+"""Limits the size of AWS's answers."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -10,20 +10,20 @@ from typing import Any
 __all__ = ["AnswerTooLarge", "limit_answers"]
 
 LARGEST = 8 * 1024 * 1024
-"""Bytes; a target takes 500 of an answer, and a target group has at most some thousand."""
+"""The most bytes in an answer: a target takes about 500, and a target group has at most a few thousand targets."""
 
 CHUNK = 65536
 
 
 class AnswerTooLarge(Exception):
-    """An answer is larger than any that is right."""
+    """An answer is larger than `LARGEST`."""
 
     def __init__(self) -> None:
         super().__init__(f"more than {LARGEST} bytes")
 
 
 def limit_answers(client: Any) -> None:
-    """Let no answer that *client* gets be larger than `LARGEST`; of a client of an unknown make nothing is changed."""
+    """Make *client* raise `AnswerTooLarge` for answers above `LARGEST`; clients of unknown kinds are not changed."""
     session = getattr(getattr(client, "_endpoint", None), "http_session", None)
     send = getattr(session, "send", None)
     if session is not None and send is not None:

@@ -1,1 +1,1 @@
-"""Which task this is, and which targets are its own."""
+"""Finds out which task this is, and which targets are its own."""

@@ -1,4 +1,4 @@
-# Where ECS keeps a service's balancers, by what the service was made with:
+# Where ECS records a service's balancers, by the kind of service:
 #
 #   loadBalancers                       the service, its revisions, and with CODE_DEPLOY and EXTERNAL its task sets
 #   blue/green, linear, canary          the same entries; advancedConfiguration names the other group of the pair
@@ -6,9 +6,9 @@
 #   Gateway connector                   the revision: ecsManagedResources.gatewayConnections[].resources.hostSharedAlb
 #   Service Connect, VPC Lattice        no target group of ELBv2 at all
 #
-# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ServiceRevision.html. The record of a service shows what
-# its newest revision has. A task keeps the balancers of the revision, or task set, that it was started with.
-"""What ECS's records say about the balancers before a service: pure."""
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ServiceRevision.html. The record of a service shows the
+# balancers of its newest revision. A task keeps those of the revision, or task set, that it was started with.
+"""Finds the balancers of a service in ECS records. Pure functions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A target group into which a service registers its tasks, and with which port of which container."""
+    """A target group with which a service registers its tasks, and the container and port that it registers."""
 
     target_group_arn: str
     container: str | None = None
@@ -29,7 +29,7 @@ class Registration:
 
 
 def registrations_of(*records: Record) -> list[Registration]:
-    """Return where services, task sets or service revisions register their tasks."""
+    """Return the target groups with which services, task sets or service revisions register their tasks."""
     return list(dict.fromkeys(each for record in records for each in _registrations(record)))
 
 
@@ -39,16 +39,16 @@ def find_task_set(service: Record, started_by: str) -> Record | None:
 
 
 def is_of_newest(service: Record, started_by: str) -> bool:
-    """Tell whether a task was started by the newest deployment, whose balancers *service* itself shows."""
+    """Return whether a task was started by the newest deployment, whose balancers *service* shows."""
     newest = [each for each in service.get("deployments") or () if each.get("status") == "PRIMARY"]
     return bool(started_by) and any(each.get("id") == started_by for each in newest)
 
 
 def guess_revision(service: Record, started_by: str) -> str | None:
     """
-    Return what the ARN of the revision of a task would be.
+    Return a guess at the ARN of a task's revision, or ``None``.
 
-    ECS gives the deployment in ``startedBy`` and the revision one number. That is not documented, so it is a guess.
+    ECS gives the deployment in ``startedBy`` and the revision the same number. That is not documented.
     """
     number = started_by.removeprefix("ecs-svc/")
     prefix, _, place = str(service.get("serviceArn") or "").partition(":service/")
@@ -58,7 +58,7 @@ def guess_revision(service: Record, started_by: str) -> str | None:
 
 
 def other_ways_in(records: Sequence[Record]) -> list[str]:
-    """Return by what else than target groups of ELBv2 traffic reaches the tasks, in AWS's words."""
+    """Return AWS's names for other ways than ELBv2 target groups by which traffic reaches the tasks."""
     found = []
     if any((each.get("serviceConnectConfiguration") or {}).get("enabled") for each in records):
         found.append("Service Connect")
@@ -74,10 +74,10 @@ def _registrations(record: Record) -> Iterator[Registration]:
     for entry in record.get("loadBalancers") or ():
         alternate = (entry.get("advancedConfiguration") or {}).get("alternateTargetGroupArn")
         for arn in (entry.get("targetGroupArn"), alternate):
-            if arn:  # a Classic Load Balancer has none
+            if arn:  # a Classic Load Balancer has no target group
                 yield Registration(arn, entry.get("containerName"), entry.get("containerPort"))
     for arn in _managed(record.get("ecsManagedResources") or {}):
-        yield Registration(arn)  # in awsvpc mode only, where every port of an address is the task's
+        yield Registration(arn)  # only in awsvpc mode, where every port of the address belongs to the task
 
 
 def _managed(resources: Record) -> Iterable[str]:

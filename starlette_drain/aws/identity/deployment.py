@@ -1,11 +1,11 @@
-# What DescribeServiceDeployments says of a blue/green, linear or canary deployment, and what we conclude.
+# What DescribeServiceDeployments shows of a blue/green, linear or canary deployment, and what follows from it.
 #
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ServiceDeployment.html: traffic is shifted by weights of
 # listener rules. The old ("source") revision stays registered and healthy during the whole bake time; its sessions
-# stay, it gets no new ones, and at CLEAN_UP all of its tasks are deregistered at once. So from
-# POST_PRODUCTION_TRAFFIC_SHIFT on, the bake time is for shedding: up to 24 hours, where a deregistration delay ends at
-# one. In a canary or linear deployment part of the traffic moves during PRODUCTION_TRAFFIC_SHIFT already; the old
-# revision serves the rest, so that stage is none of leaving.
+# stay, it gets no new ones, and at CLEAN_UP all of its tasks are deregistered at once. So the bake time, from
+# POST_PRODUCTION_TRAFFIC_SHIFT on, is the time to shed: up to 24 hours, while a deregistration delay is at most one. In
+# a canary or linear deployment part of the traffic shifts during PRODUCTION_TRAFFIC_SHIFT already; the old revision
+# serves the rest, so sessions do not leave at that stage.
 #
 #   our revision  status                                       stage                               verdict
 #   source        IN_PROGRESS                                  POST_PRODUCTION_TRAFFIC_SHIFT ...   leaving
@@ -15,9 +15,9 @@
 #   target        any                                          any                                 serving
 #   neither       any                                          any                                 unknown
 #
-# In a rollback the traffic goes back to the source, and a drain that was begun for it is withdrawn. The target of a
-# deployment that is rolled back is taken out like any task: its target health tells.
-"""The deployments of this task's service: what is asked of them, and the pure verdict on one."""
+# In a rollback the traffic goes back to the source, and a drain that began there is withdrawn. The target revision of a
+# deployment that is rolled back is deregistered like any task, which its target health shows.
+"""The deployments of this task's service: the calls, and the pure verdict on a deployment."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -30,7 +30,7 @@ from starlette_drain.aws.identity.metadata import TaskMetadata
 __all__ = ["Deployments", "RevisionVerdict", "bake_time", "find_own_revision", "is_over", "judge", "revisions_of"]
 
 SHIFTED = frozenset({"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"})
-"""The stages in which the source revision gets no production traffic any more."""
+"""The stages in which the source revision no longer gets production traffic."""
 
 RETURNS = frozenset(
     {
@@ -50,20 +50,20 @@ OVER = frozenset({"SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAIL
 
 
 class RevisionVerdict(Enum):
-    """What a deployment means for our revision."""
+    """What a deployment means for this task's revision."""
 
     SERVING = "serving"
     """It gets production traffic, or will."""
     LEAVING = "leaving"
-    """The traffic has gone to another revision."""
+    """The traffic has shifted to another revision."""
     RETURNING = "returning"
-    """The traffic comes back."""
+    """The traffic shifts back to it."""
     UNKNOWN = "unknown"
-    """The deployment is not about our revision, or does not tell."""
+    """The deployment does not involve it, or does not say."""
 
 
 def judge(deployment: Mapping[str, Any], revision: str) -> RevisionVerdict:
-    """Conclude from a ``ServiceDeployment`` about the *revision* (ARN) of this task."""
+    """Return what a ``ServiceDeployment`` means for *revision*, the ARN of this task's."""
     sources, target = revisions_of(deployment)
     status, stage = deployment.get("status"), deployment.get("lifecycleStage")
     if revision == target:
@@ -80,16 +80,16 @@ def judge(deployment: Mapping[str, Any], revision: str) -> RevisionVerdict:
 
 
 def revisions_of(deployment: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
-    """Return the ARNs of the source revisions, and of the target revision."""
+    """Return the ARNs of the source revisions and of the target revision, if there is one."""
     sources = tuple(str(each["arn"]) for each in deployment.get("sourceServiceRevisions") or () if each.get("arn"))
     return sources, (deployment.get("targetServiceRevision") or {}).get("arn")
 
 
 def bake_time(deployment: Mapping[str, Any]) -> float:
     """
-    Return for how many seconds both revisions run after all production traffic has shifted.
+    Return the seconds for which both revisions run after all production traffic has shifted.
 
-    The times between the steps of a canary or linear deployment are over by then; a rolling one shifts no traffic.
+    The intervals between the steps of a canary or linear deployment are over by then. A rolling one shifts no traffic.
     """
     configuration = deployment.get("deploymentConfiguration") or {}
     return (
@@ -98,7 +98,7 @@ def bake_time(deployment: Mapping[str, Any]) -> float:
 
 
 def is_over(deployment: Mapping[str, Any]) -> bool:
-    """Tell whether nothing changes any more."""
+    """Return whether the deployment has ended."""
     return deployment.get("status") in OVER
 
 
@@ -106,9 +106,9 @@ def find_own_revision(task: Mapping[str, Any], revisions: Iterable[Mapping[str, 
     """
     Return the ARN of the revision that *task* (as DescribeTasks shows it) belongs to; ``None`` if that is not certain.
 
-    A task does not name its revision. Its ``startedBy`` names a deployment, whose number is that of the revision where
-    ECS numbers them alike; that is not documented, so the task definition serves where no number fits: it is certain
-    when only one of the revisions has it.
+    A task does not name its revision. Its ``startedBy`` names a deployment, whose number is usually that of the
+    revision. That is not documented, so if no number matches, the task definition decides, provided that only one of
+    the revisions has it.
     """
     known = [each for each in revisions if each.get("serviceRevisionArn")]
     number = str(task.get("startedBy") or "").removeprefix("ecs-svc/")
@@ -119,7 +119,7 @@ def find_own_revision(task: Mapping[str, Any], revisions: Iterable[Mapping[str, 
 
 
 class Deployments:
-    """What is asked about the deployments of one service."""
+    """The calls about the deployments of one service."""
 
     def __init__(self, calls: AwsCalls, task: TaskMetadata, service: str, record: Mapping[str, Any]) -> None:
         self._calls = calls
@@ -129,7 +129,13 @@ class Deployments:
         self._known: dict[str, Mapping[str, Any]] = {}
 
     async def current(self, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """Return the deployment under way; ``None`` if there is none. Follow the one that is *known* to its end."""
+        """
+        Return the deployment in progress, or ``None``; the one that is *known* is followed to its end.
+
+        Raises:
+            AwsCallFailed: If a call fails.
+            Incomplete: If ECS does not know the deployment.
+        """
         arn = known["serviceDeploymentArn"] if known and not is_over(known) else await self._newest()
         if arn is None:
             return None
@@ -140,7 +146,13 @@ class Deployments:
         return found[0]
 
     async def own_revision(self, deployment: Mapping[str, Any]) -> str:
-        """Return the revision of this task, if it is one of those in the deployment."""
+        """
+        Return the ARN of this task's revision.
+
+        Raises:
+            AwsCallFailed: If the call fails.
+            Incomplete: If it is not certain which revision of *deployment* it is.
+        """
         sources, target = revisions_of(deployment)
         arns = [*sources, *([target] if target else [])]
         missing = [arn for arn in arns if arn not in self._known]

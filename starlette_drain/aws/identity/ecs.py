@@ -1,4 +1,4 @@
-"""What ECS knows of the task: its service, where the service registers it, and on which instance and ports it runs."""
+"""The ECS records of the task: its service, where that registers it, and on which instance and ports it runs."""
 
 import asyncio
 import math
@@ -15,22 +15,22 @@ __all__ = ["EcsRecords"]
 
 
 class EcsRecords:
-    """What ECS records of one task; asks for each record once, and only when it is needed."""
+    """The ECS records of one task. Each is requested once, when it is needed."""
 
     def __init__(self, calls: AwsCalls, task: TaskMetadata) -> None:
         self.metadata = task
-        """What the metadata endpoint tells."""
+        """The task's metadata."""
         self.asked = -math.inf
-        """When the present record of the task was asked for, on the event loop's clock."""
+        """When the current record of the task was requested, on the event loop's clock."""
         self.is_denied = False
-        """Whether the role may not ask for the record of the task."""
+        """Whether the role may not call DescribeTasks."""
         self._calls = calls
         self._record: Mapping[str, Any] | None = None
         self._services: dict[str, Mapping[str, Any]] = {}
         self._asking = asyncio.Lock()
 
     async def task(self, *, since: float = -math.inf) -> Mapping[str, Any]:
-        """Return the task as DescribeTasks shows it; ask again where that was asked for before *since*."""
+        """Return the task as DescribeTasks shows it, requested no earlier than *since*."""
         async with self._asking:
             if self._record is None or self.asked < since:
                 asked, task = asyncio.get_running_loop().time(), self.metadata
@@ -40,7 +40,7 @@ class EcsRecords:
             return self._record
 
     def forget(self) -> None:
-        """Ask for each record again when it is needed."""
+        """Drop all records, so that they are requested again."""
         self._record = None
         self._services.clear()
 
@@ -52,7 +52,7 @@ class EcsRecords:
         return name if kind == "service" else None
 
     async def started_by(self) -> str:
-        """Return the deployment or task set that started the task; empty where that cannot be found out."""
+        """Return the deployment or task set that started the task; empty if the call is denied or it is unknown."""
         try:
             return str((await self.task()).get("startedBy") or "")
         except AwsCallFailed as failed:
@@ -63,10 +63,10 @@ class EcsRecords:
 
     async def revisions(self, service: str) -> list[Mapping[str, Any]]:
         """
-        Return the revision of *service* that the task was started with; where that is not certain, all present ones.
+        Return the revision of *service* that the task was started with; if that is not certain, all current ones.
 
         Raises:
-            AwsCallFailed: If ECS does not tell.
+            AwsCallFailed: If a call fails.
         """
         record, started_by = await self.service(service), await self.started_by()
         current = [str(each["arn"]) for each in record.get("currentServiceRevisions") or () if each.get("arn")]
@@ -76,13 +76,13 @@ class EcsRecords:
         return await self._revisions(*current)
 
     async def size(self, service: str) -> int:
-        """Return how many tasks *service* has or is to have, the old and the new ones of a deployment together."""
+        """Return how many tasks *service* has or should have, including old and new ones during a deployment."""
         record = await self.service(service)
-        there = (record.get("runningCount") or 0) + (record.get("pendingCount") or 0)
-        return int(max(record.get("desiredCount") or 0, there))
+        current = (record.get("runningCount") or 0) + (record.get("pendingCount") or 0)
+        return int(max(record.get("desiredCount") or 0, current))
 
     async def cluster_size(self) -> int:
-        """Return how many tasks the cluster has or is to have; 0 where ECS does not tell."""
+        """Return the number of running and pending tasks of the cluster; 0 if ECS does not tell."""
         cluster = self.metadata.cluster
         try:
             found = _only(
@@ -92,7 +92,7 @@ class EcsRecords:
                 cluster,
             )
         except Incomplete:
-            return 0  # it only makes the start gentler
+            return 0  # not essential: it only spreads the first calls
         counts = (found.get(each) for each in ("runningTasksCount", "pendingTasksCount"))
         return sum(each for each in counts if isinstance(each, int))
 
@@ -102,10 +102,10 @@ class EcsRecords:
 
     async def addresses_of_others(self, stopped_of: str | None) -> set[str]:
         """
-        Return the addresses of running tasks of the cluster, or of stopped ones of the service *stopped_of*.
+        Return the addresses of running tasks of the cluster, or of stopped tasks of the service *stopped_of*.
 
         Raises:
-            AwsCallFailed: If ECS does not tell.
+            AwsCallFailed: If a call fails.
         """
         which = {"desiredStatus": "RUNNING"}
         if stopped_of is not None:
@@ -130,15 +130,15 @@ class EcsRecords:
 
     async def host_ports(self, container: str | None, port: int | None, protocol: str) -> frozenset[int]:
         """
-        Return the ports of the host that lead to *port* of *container*: dynamic ones, as a rule, in bridge mode.
+        Return the host ports that are mapped to *port* of *container*. In bridge mode they are usually dynamic.
 
         Args:
-            container: A name; ``None`` for any.
+            container: The name of a container; ``None`` for any.
             port: A port of the container; ``None`` for the only one.
-            protocol: Of the target group; empty where it is not known.
+            protocol: The protocol of the target group; empty if unknown.
 
         Raises:
-            Incomplete: If there is none (yet).
+            Incomplete: If there is none (yet), or it is ambiguous.
         """
         boxes = [each for each in self.metadata.containers if container in (None, each.name)]
         bound = [each for box in boxes for each in box.host_ports if port in (None, each.container_port)]
@@ -158,7 +158,7 @@ class EcsRecords:
         Return the id of the EC2 instance that the task runs on.
 
         Raises:
-            Incomplete: If it runs on none.
+            Incomplete: If it does not run on one.
         """
         instance = (await self.task()).get("containerInstanceArn")
         if not instance:
@@ -169,10 +169,10 @@ class EcsRecords:
         record = _only(answer, "containerInstances", "DescribeContainerInstances", instance)
         return str(record.get("ec2InstanceId") or "")
 
-    async def service(self, name: str, *, anew: bool = False) -> Mapping[str, Any]:
-        """Return the service with that *name* as DescribeServices shows it; *anew* where it may have changed."""
+    async def service(self, name: str, *, refresh: bool = False) -> Mapping[str, Any]:
+        """Return the service with that *name* as DescribeServices shows it; *refresh* requests it again."""
         async with self._asking:
-            if name in self._services and not anew:
+            if name in self._services and not refresh:
                 return self._services[name]
             answer = await self._calls.call("ecs", "DescribeServices", cluster=self.metadata.cluster, services=[name])
             self._services[name] = _only(answer, "services", "DescribeServices", name)
@@ -191,7 +191,12 @@ class EcsRecords:
 
 
 def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Mapping[str, Any]:
-    """Return the one record that was asked for: ECS reports an unknown name in ``failures``, not as an error."""
+    """
+    Return the one record that was requested.
+
+    Raises:
+        Incomplete: If there is none: ECS reports an unknown name in ``failures``, not as an error.
+    """
     found = records_of(answer, key)
     if not found:
         why = next((each.get("reason") for each in answer.get("failures") or ()), None) or "no reason given"
@@ -204,7 +209,7 @@ def _only(answer: Mapping[str, Any], key: str, operation: str, name: str) -> Map
 def _addresses(record: Mapping[str, Any]) -> set[str]:
     interfaces = [each for box in record.get("containers") or () for each in box.get("networkInterfaces") or ()]
     found = {each.get(key) for each in interfaces for key in ("privateIpv4Address", "ipv6Address")}
-    # A task that has stopped may have lost its interfaces, but not what they were.
+    # A stopped task may no longer list its interfaces, but its attachments still have the addresses.
     for attachment in record.get("attachments") or ():
         details = {each.get("name"): each.get("value") for each in attachment.get("details") or ()}
         found |= {details.get("privateIPv4Address"), details.get("ipv6Address")}
@@ -213,11 +218,11 @@ def _addresses(record: Mapping[str, Any]) -> set[str]:
 
 def registered(bound: list[HostPort], protocol: str) -> set[int]:
     """
-    Return which ports of the host ECS registers with a target group of that *protocol*.
+    Return the host ports that ECS registers with a target group of that *protocol*.
 
-    Docker counts the ports of each protocol, and those of IPv4 and IPv6, for itself, so one number may lead to two
-    containers; ECS registers that for IPv4: https://github.com/aws/amazon-ecs-agent/issues/3096. Behind TCP_UDP and
-    TCP_QUIC both protocols have one number.
+    Docker assigns host ports separately for each protocol, and for IPv4 and IPv6, so one number may belong to two
+    containers. ECS registers the IPv4 one: https://github.com/aws/amazon-ecs-agent/issues/3096. For TCP_UDP and
+    TCP_QUIC both protocols have the same number.
     """
     bound = [each for each in bound if not each.is_ipv6] or bound
     tcp, udp = ({each.host_port for each in bound if each.protocol == kind} for kind in ("tcp", "udp"))

@@ -1,4 +1,4 @@
-"""Who am I: from the task to its service, its target groups, and its own targets in them."""
+"""Identifies this task: its service, its target groups, and its own targets in them."""
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -23,20 +23,20 @@ from starlette_drain.aws.options import AwsSettings
 __all__ = ["DEFAULT_DELAY", "OwnTarget", "TaskIdentity", "Turn", "canonical_id", "discover"]
 
 Turn = Callable[[int, int, int, bool], Awaitable[None]]
-"""Waits before ELBv2 is asked for the first time.
+"""Waits before the first call to ELBv2.
 
-It is told how many tasks the service has, how many its cluster (0 where that is not known), in how many groups, and
-whether they look before they ask anything else.
+Its arguments are the number of tasks of the service, the number of tasks of its cluster (0 if unknown), the number of
+target groups, and whether the first poll comes before all other calls.
 """
 
 DEFAULT_DELAY = 300.0
-"""Seconds: the deregistration delay of a target group where none is set."""
+"""Seconds: the default deregistration delay of a target group."""
 
 
 def canonical_id(target_id: str) -> str:
-    """Return *target_id* in the one form in which two are compared: IPv6 addresses have many."""
+    """Return the canonical form of *target_id*, for comparison: an IPv6 address has many forms."""
     if ":" not in target_id:
-        return target_id  # an IPv4 address has one form; an answer may list thousands
+        return target_id  # an IPv4 address has only one; fast, because an answer may list thousands
     try:
         return str(ipaddress.ip_address(target_id))
     except ValueError:
@@ -46,17 +46,17 @@ def canonical_id(target_id: str) -> str:
 @dataclass(frozen=True, slots=True)
 class OwnTarget:
     """
-    What this task is in one target group.
+    This task's target in one target group.
 
     Attributes:
-        target_group_arn: The group.
-        ids: IP addresses or an instance id, in their canonical form.
-        ports: The ports; none stands for every port.
-        delay: Deregistration delay in seconds.
+        target_group_arn: The ARN of the group.
+        ids: Its IP addresses or its instance id, in canonical form.
+        ports: Its ports; empty for any port.
+        delay: The deregistration delay in seconds.
         delay_known: Whether the delay was looked up or given, rather than assumed.
-        delay_pending: Whether it has yet to be looked up, for the first look at the target comes first.
-        target_type: ``"ip"`` or ``"instance"``; empty where it was not looked up.
-        connection_termination: Whether an NLB cuts connections when the delay ends; ``None`` where not looked up.
+        delay_pending: Whether the delay is still to be looked up, after the first poll.
+        target_type: ``"ip"`` or ``"instance"``; empty if it was not looked up.
+        connection_termination: Whether an NLB cuts connections when the delay ends; ``None`` if it was not looked up.
     """
 
     target_group_arn: str
@@ -81,14 +81,14 @@ class OwnTarget:
 @dataclass(frozen=True, slots=True)
 class TaskIdentity:
     """
-    What this task knows of itself.
+    What this task knows about itself.
 
     Attributes:
-        targets: One for each target group; none if there is nothing to watch, and `notes` say why.
-        task: What the metadata endpoint tells; ``None`` off ECS.
-        service: The name of the service; ``None`` if there is none, or it was not looked up.
-        troubles: Calls that failed and were done without.
-        notes: Sentences about what was done without, or why there is nothing to watch.
+        targets: Its targets, one for each target group; empty if there is nothing to watch: `notes` say why.
+        task: Its metadata; ``None`` off ECS.
+        service: The name of its service; ``None`` if there is none or it was not looked up.
+        troubles: The failures of calls that were not essential.
+        notes: Sentences about what was assumed instead, or why there is nothing to watch.
     """
 
     targets: tuple[OwnTarget, ...]
@@ -99,7 +99,7 @@ class TaskIdentity:
 
     @property
     def shortest_delay(self) -> float:
-        """The shortest deregistration delay of all target groups, in seconds: it rules."""
+        """The shortest deregistration delay of all target groups, in seconds: the drain has to fit into it."""
         return min((each.delay for each in self.targets), default=DEFAULT_DELAY)
 
 
@@ -111,15 +111,15 @@ async def discover(
     records: EcsRecords | None = None,
 ) -> TaskIdentity:
     """
-    Find this task's own targets. What *settings* give by hand is not looked up.
+    Find this task's own targets. Whatever *settings* contain is not looked up.
 
     Args:
-        calls: The way to AWS.
-        settings: What is given by hand.
-        task: What the metadata endpoint tells; ``None`` off ECS.
-        wait_turn: Awaited once ECS has told how large the service is, and before ELBv2 is asked. In a large service
-            what is not needed for the first look at the target is then left for later.
-        records: What ECS knows of *task*, where that is shared with others.
+        calls: The AWS calls.
+        settings: The validated options.
+        task: The task's metadata; ``None`` off ECS.
+        wait_turn: Awaited when the size of the service is known, before the first call to ELBv2. In a large service,
+            calls that the first poll does not need are then postponed.
+        records: The ECS records of *task*, if they are shared with others.
 
     Raises:
         DiscoveryError: If something is missing; it says what, and which permission or setting would help.
@@ -129,7 +129,7 @@ async def discover(
 
 @dataclass(slots=True)
 class _Discovery:
-    """One attempt to find out."""
+    """One attempt to identify the task."""
 
     calls: AwsCalls
     settings: AwsSettings
@@ -140,7 +140,7 @@ class _Discovery:
     troubles: list[Trouble] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     is_brief: bool = False
-    """Whether only what the first look needs is asked: the service is large, and AWS's budget the whole account's."""
+    """Whether only the calls for the first poll are made: the service is large, and the account's budget is shared."""
 
     async def run(self) -> TaskIdentity:
         if self.task and self.records is None:
@@ -167,7 +167,7 @@ class _Discovery:
         return TaskIdentity(tuple(targets.values()), self.task, self.service, tuple(self.troubles), tuple(self.notes))
 
     async def _cluster_size(self, size: int) -> int:
-        """Return how many tasks the cluster has; 0 in a service so small that it makes no difference."""
+        """Return the number of tasks of the cluster; 0 if the service is so small that it makes no difference."""
         if self.records is None or size <= PAIR:
             return 0
         return await self.records.cluster_size()
@@ -198,12 +198,12 @@ class _Discovery:
             through = f" (traffic reaches them through {' and '.join(ways)})" if ways else ""
             self.notes.append(
                 f"the service {name} registers its tasks with no target group{through}, so only SIGTERM and events can "
-                "tell that a task is to leave"
+                "start a drain"
             )
         return found
 
     async def _revisions(self, name: str, service: Mapping[str, Any], started_by: str) -> list[Mapping[str, Any]]:
-        """Return the revisions that this task may be of; none where ECS does not tell, and the service has to do."""
+        """Return the revisions that this task may have; empty if ECS does not show them: then the service is used."""
         if self.records is None:
             return []
         try:
@@ -216,29 +216,29 @@ class _Discovery:
 
     async def _groups(self, registrations: list[Registration]) -> Mapping[str, Mapping[str, Any]]:
         """
-        Return the target groups that exist, with what is known of each.
+        Return the target groups that exist, by ARN, as far as they were looked up.
 
         Raises:
-            AwsCallFailed: If none of them exists, among others.
+            AwsCallFailed: If a call fails, or none of the groups exists.
         """
         arns = list(dict.fromkeys(each.target_group_arn for each in registrations))
         if not arns or (self.settings.target_id and self.settings.target_port):
             return {arn: {} for arn in arns}
         if self.is_brief:
-            return {arn: {"TargetType": "ip"} for arn in arns}  # there is no other kind for a task in awsvpc mode
+            return {arn: {"TargetType": "ip"} for arn in arns}  # the only type for a task in awsvpc mode
         try:
             return await elbv2.describe_groups(self.calls, arns)
         except AwsCallFailed as failed:
             if failed.trouble.kind is TroubleKind.NOT_FOUND and len(arns) > 1:
                 return await self._living(arns, failed)
-            # ECS demands "ip" of a service in awsvpc mode and "instance" of all others.
+            # ECS requires "ip" for a service in awsvpc mode, and "instance" for all others.
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/alb.html
             self._do_without(failed, "the target type is taken from the network mode")
             kind = "ip" if not self.task or self.task.is_awsvpc else "instance"
             return {arn: {"TargetType": kind} for arn in arns}
 
     async def _living(self, arns: list[str], failed: AwsCallFailed) -> Mapping[str, Mapping[str, Any]]:
-        """Return those of several groups that exist, where one does not."""
+        """Return those of several groups that exist, after one was not found."""
         living: dict[str, Mapping[str, Any]] = {}
         for arn in arns:
             try:
@@ -285,7 +285,7 @@ class _Discovery:
         if self.settings.target_port:
             return frozenset({self.settings.target_port})
         if target_type != "instance":
-            # An address belongs to the task alone, so without a port all of its ports are ours.
+            # The address belongs only to this task, so without a port all of its ports are ours.
             return frozenset({registration.port} if registration.port else ())
         if self.records is None:
             raise Incomplete(problem="the target port cannot be found off ECS", remedy="set DRAIN_TARGET_PORT")
@@ -294,7 +294,7 @@ class _Discovery:
         return await self.records.host_ports(registration.container, registration.port, protocol)
 
     async def _completed(self, registration: Registration) -> Registration:
-        """Find the container and port of a target group that was given by hand, if its service names it."""
+        """Add the container and port to a target group from the options, if the service registers with it."""
         arn = registration.target_group_arn
         try:
             found = await self._registrations_of_service()
@@ -316,14 +316,14 @@ class _Discovery:
         return delay, True, None if termination is None else termination == "true"
 
     def _do_without_group(self, arn: str, failed: AwsCallFailed, *, of: int) -> None:
-        """Go on without one *of* several groups that does not exist."""
+        """Ignore a group that does not exist, if it is one *of* several; otherwise raise."""
         if failed.trouble.kind is not TroubleKind.NOT_FOUND or of == 1:
             raise failed
         self.troubles.append(failed.trouble)
         self.notes.append(f"{arn} does not exist, and is not watched")
 
     def _do_without(self, failed: AwsCallFailed, note: str) -> None:
-        """Go on where only a permission is missing; anything else may be over at the next attempt."""
+        """Go on if only a permission is missing; otherwise raise, since the next attempt may succeed."""
         if failed.trouble.kind is not TroubleKind.DENIED:
             raise failed
         self.troubles.append(failed.trouble)
@@ -331,7 +331,7 @@ class _Discovery:
 
 
 def _merged(one: OwnTarget, other: OwnTarget) -> OwnTarget:
-    """Return the target that stands for both: a service may register two ports of a task with one group."""
+    """Merge two targets in one group: a service may register two ports of a task."""
     ports = one.ports | other.ports if one.ports and other.ports else frozenset[int]()
     return OwnTarget(
         one.target_group_arn,

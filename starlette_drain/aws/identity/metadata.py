@@ -1,4 +1,4 @@
-"""What the ECS agent tells a task about itself: the task metadata endpoint, version 4."""
+"""Reads the task metadata endpoint, version 4: what the ECS agent tells a task about itself."""
 
 import asyncio
 import contextlib
@@ -18,20 +18,20 @@ __all__ = ["METADATA_VARIABLE", "ContainerMetadata", "Fetch", "HostPort", "TaskM
 
 METADATA_VARIABLE = "ECS_CONTAINER_METADATA_URI_V4"
 TIME_LIMIT = 2.0
-"""Seconds; the endpoint is link-local, and answers in milliseconds or not at all."""
+"""Seconds for each read: the endpoint is link-local, and answers in milliseconds or not at all."""
 OVERALL_LIMIT = 4.0
-"""Seconds for a whole answer: the limit above is one for each read, and an answer may come byte by byte."""
+"""Seconds for a whole answer, which may arrive byte by byte."""
 SIZE_LIMIT = 4 * 1024 * 1024
-"""Bytes; a task with ten containers has some 10 KB."""
-REMEDY = f"see whether {METADATA_VARIABLE} is still what ECS has set"
+"""The most bytes in an answer: a task with ten containers has about 10 KB."""
+REMEDY = f"check that {METADATA_VARIABLE} is still what ECS has set"
 
 Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
-"""Something that gets a URL and returns the JSON object found there."""
+"""Gets a URL, and returns the JSON object found there."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A port of the host that leads to a port of a container, for one protocol and one family of addresses."""
+    """A host port that is mapped to a container port, for one protocol and address family."""
 
     container_port: int
     host_port: int
@@ -40,7 +40,7 @@ class HostPort:
 
     @classmethod
     def read(cls, entry: Mapping[str, Any], container_port: str, host_port: str, protocol: str, address: str) -> Self:
-        """Read an *entry*, given the names of its fields."""
+        """Parse an *entry*, given the names of its fields."""
         kind, family = str(entry.get(protocol) or "tcp").lower(), ":" in str(entry.get(address) or "")
         return cls(int(entry[container_port]), int(entry[host_port]), kind, family)
 
@@ -51,10 +51,10 @@ class ContainerMetadata:
     One container of the task.
 
     Attributes:
-        name: As in the task definition.
-        network_modes: Such as ``"awsvpc"``, ``"bridge"`` (also called ``"default"``) or ``"host"``.
-        addresses: IPv4 and IPv6 alike, as the endpoint writes them.
-        host_ports: The ports of the host that lead to it; empty in host mode.
+        name: Its name in the task definition.
+        network_modes: Its network modes, such as ``"awsvpc"``, ``"bridge"`` (also called ``"default"``) or ``"host"``.
+        addresses: Its IPv4 and IPv6 addresses, as the endpoint writes them.
+        host_ports: The host ports that are mapped to it; empty in host mode.
     """
 
     name: str
@@ -69,14 +69,14 @@ class TaskMetadata:
     The task as the endpoint shows it.
 
     It never shows that the task is being deactivated (https://github.com/aws/containers-roadmap/issues/2012), so it
-    tells who we are and nothing more.
+    only identifies the task.
 
     Attributes:
-        cluster: Name or ARN.
-        task_arn: ARN.
-        service: Name, where the agent is new enough to tell (EC2, agent 1.63.1).
+        cluster: The name or ARN of the cluster.
+        task_arn: The ARN of the task.
+        service: The name of the service, if the agent is new enough to show it (EC2, agent 1.63.1).
         launch_type: ``"FARGATE"``, ``"EC2"`` or empty.
-        containers: All of them, not only our own.
+        containers: All containers of the task, not only this one.
     """
 
     cluster: str
@@ -88,10 +88,10 @@ class TaskMetadata:
     @classmethod
     def parse(cls, answer: Mapping[str, Any]) -> "TaskMetadata":
         """
-        Read the answer of ``${ECS_CONTAINER_METADATA_URI_V4}/task``.
+        Parse the answer of ``${ECS_CONTAINER_METADATA_URI_V4}/task``.
 
         Raises:
-            Incomplete: If it is not such an answer.
+            Incomplete: If a field is missing or has the wrong type.
         """
         try:
             return cls(
@@ -106,22 +106,22 @@ class TaskMetadata:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of the task's own network interfaces; none unless its network mode is awsvpc."""
+        """The addresses of the task's network interfaces; empty unless its network mode is awsvpc."""
         own = [each.addresses for each in self.containers if "awsvpc" in each.network_modes]
         return tuple(dict.fromkeys(address for addresses in own for address in addresses))
 
     @property
     def is_awsvpc(self) -> bool:
-        """Whether the task has network interfaces of its own."""
+        """Whether the task has its own network interfaces."""
         return any("awsvpc" in each.network_modes for each in self.containers)
 
 
 async def read_task(uri: str, fetch: Fetch) -> TaskMetadata:
     """
-    Ask the endpoint at *uri* about the task.
+    Get the task's metadata from the endpoint at *uri*.
 
     Raises:
-        Incomplete: If it does not answer, or not as it should.
+        Incomplete: If the endpoint does not answer, or its answer is not valid.
     """
     try:
         answer = await fetch(f"{uri.rstrip('/')}/task")
@@ -132,7 +132,14 @@ async def read_task(uri: str, fetch: Fetch) -> TaskMetadata:
 
 
 async def fetch_json(url: str) -> Mapping[str, Any]:
-    """Get the JSON object at *url*, in a thread that is given up when it takes too long, and holds up no exit."""
+    """
+    Get the JSON object at *url*, in a daemon thread with a time limit.
+
+    Raises:
+        OSError: If the endpoint cannot be reached, or does not answer in time.
+        ValueError: If *url* or the answer is not valid.
+        http.client.HTTPException: If the answer is not HTTP.
+    """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Mapping[str, Any]] = loop.create_future()
     connection = _connect(url)
@@ -149,9 +156,9 @@ async def fetch_json(url: str) -> Mapping[str, Any]:
         content, error = None, None
         try:
             content = _get(connection, url)
-        except Exception as failure:  # noqa: BLE001 - it is raised where the answer is awaited
+        except Exception as failure:  # noqa: BLE001 - re-raised where the future is awaited
             error = failure
-        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(settle, content, error)
 
     threading.Thread(target=work, name="starlette_drain metadata", daemon=True).start()
@@ -161,14 +168,14 @@ async def fetch_json(url: str) -> Mapping[str, Any]:
     finally:
         if connection.sock is not None:
             with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)  # ends the thread, wherever it reads
+                connection.sock.shutdown(socket.SHUT_RDWR)  # ends a read in the thread
 
 
 def _connect(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)
-    # No proxy: the endpoint is on the link, and a proxy elsewhere could not reach it.
+    # No proxy: the endpoint is link-local, and a proxy could not reach it.
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname, parts.port, timeout=TIME_LIMIT)
 

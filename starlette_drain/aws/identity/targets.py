@@ -1,10 +1,10 @@
-# What is put back is what was taken out, entry by entry: with the address, its spelling and the port that were seen.
-# "All targets that this task could be" is another thing. Of a blue and a green group it is in one; where no port is
-# given it may have another than the group's; and of its IPv4 and IPv6 addresses ECS has chosen one.
+# Exactly the entries that were taken out are put back: with the address, its spelling and the port that were seen.
+# Registering every target that this task could have would be wrong. It is in only one of a blue and a green group, it
+# may have another port than the group's default, and ECS has chosen one of its IPv4 and IPv6 addresses.
 #
-# That a call has been sent is noted before it is, since AWS may act although its answer is lost: a time limit, a
-# lost connection, a process that stops meanwhile.
-"""This task's own entries in one target group: look, put in, take out, put back."""
+# A call is recorded before it is sent, because AWS may act although its answer is lost: by a timeout, a lost
+# connection, or a process that stops.
+"""This task's own entries in one target group: find them, register, deregister and restore them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,17 +17,17 @@ from starlette_drain.aws.identity.identity import OwnTarget, canonical_id
 __all__ = ["TargetEntries", "find_own", "is_out"]
 
 Entry = Mapping[str, Any]
-"""A ``TargetDescription``: an id, and a port."""
+"""A ``TargetDescription``: an id and a port."""
 
 ANSWER_LOST = frozenset({TroubleKind.UNREACHABLE, TroubleKind.SLOW, TroubleKind.OTHER})
-"""Failures after which the call may have come into force, or may yet; all others are refusals."""
+"""Failures after which the call may have taken effect, or still may. All others are refusals."""
 
 IN_FORCE_WITHIN = 30.0
-"""Seconds after which a call whose answer was lost has come into force, or never will."""
+"""Seconds within which a call whose answer was lost takes effect, if ever."""
 
 
 def find_own(descriptions: list[Mapping[str, Any]], target: OwnTarget) -> list[Mapping[str, Any]]:
-    """Return the ``TargetHealthDescriptions`` that are *target*'s."""
+    """Return those of the ``TargetHealthDescriptions`` that belong to *target*."""
     return [
         each
         for each in descriptions
@@ -37,7 +37,7 @@ def find_own(descriptions: list[Mapping[str, Any]], target: OwnTarget) -> list[M
 
 
 def is_out(description: Mapping[str, Any]) -> bool:
-    """Tell whether the balancer sends nothing new to a target, because it was deregistered."""
+    """Return whether a target was deregistered, so that the balancer sends it nothing new."""
     health = description.get("TargetHealth") or {}
     match health.get("State"), health.get("Reason"):
         case ("draining", _) | ("unused", "Target.NotRegistered"):
@@ -47,13 +47,13 @@ def is_out(description: Mapping[str, Any]) -> bool:
 
 class TargetEntries:
     """
-    This task's own entries in one target group, and whether they were taken out from here.
+    This task's own entries in one target group, and whether we have deregistered them.
 
     Args:
-        calls: The way to AWS.
-        target: What this task is in the group.
-        registers: Whether the task registers itself. Only then are entries made up that were never seen.
-        note: Called when what was taken out is about to be something else.
+        calls: The AWS calls.
+        target: This task's target in the group.
+        registers: Whether the task registers itself. Only then are entries registered that were never seen.
+        note: Called when the deregistered entries change.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class TargetEntries:
         self._registers = registers
         self._note = note
         self.entries = _made_up(target) if registers else []
-        """What is put in, taken out and put back."""
+        """The entries to register, deregister and restore."""
         self._answer_lost = False
         self._unseen = False
         self.out_since: float | None = None
-        """Since when the entries may be out, because they were taken out from here."""
+        """Since when the entries may be deregistered by us; ``None`` if they are not."""
 
     @property
     def arn(self) -> str:
-        """ARN of the group."""
+        """The ARN of the group."""
         return self.target.target_group_arn
 
     async def put_in(self) -> bool:
         """
-        Put the task in; return whether it was out.
+        Register the task; return False if it was registered already.
 
         Raises:
-            AwsCallFailed: If that does not work.
+            AwsCallFailed: If a call fails.
         """
         if seen := await self._look():
             self.entries = seen
@@ -90,14 +90,14 @@ class TargetEntries:
 
     async def take_out(self, now: float, *, looks: bool = True) -> bool:
         """
-        Take the task out; return whether that was done from here, now or before.
+        Deregister the task; return whether we have done that, now or before.
 
         Args:
-            now: When it is asked.
-            looks: Whether to take out what is seen; otherwise what is known, listed or not.
+            now: The time, in seconds.
+            looks: Whether to deregister the entries that are found; otherwise those that are known.
 
         Raises:
-            AwsCallFailed: If that does not work.
+            AwsCallFailed: If a call fails.
         """
         seen = await self._look() if looks else None
         if seen:
@@ -110,12 +110,12 @@ class TargetEntries:
 
     async def put_back(self, now: float) -> bool:
         """
-        Put in again what was taken out; return whether that is the last word.
+        Register the deregistered entries again; return whether that is final.
 
-        It is not where the answer to the call that took it out was lost: that may come into force after this.
+        It is not if the answer to the deregistration was lost: that may still take effect after this call.
 
         Raises:
-            AwsCallFailed: If that does not work.
+            AwsCallFailed: If a call fails.
         """
         await self._register()
         if self._answer_lost and self.out_since is not None and now < self.out_since + IN_FORCE_WITHIN:
@@ -125,24 +125,24 @@ class TargetEntries:
         return True
 
     def recall(self, since: float, entries: list[Entry]) -> None:
-        """Know what another worker took out; whether it got the answer, it cannot say any more."""
+        """Take over entries that another worker deregistered; whether it got the answer is unknown."""
         self.out_since, self.entries, self._answer_lost = since, entries, True
 
     async def is_out(self) -> bool:
         """
-        Tell whether the balancer sends nothing new to the task.
+        Return whether the balancer sends nothing new to the task.
 
         Raises:
-            AwsCallFailed: If it cannot be found out.
+            AwsCallFailed: If the call fails.
         """
         return not await self._find_registered()
 
     async def strangers(self) -> list[Entry]:
         """
-        Return what of the group gets traffic, has an address, and is not this task's.
+        Return the registered entries of the group that have an address and are not this task's.
 
         Raises:
-            AwsCallFailed: If it cannot be found out.
+            AwsCallFailed: If the call fails.
         """
         if self.target.target_type == "instance":
             return []  # another task on the same instance may have the same port by now
@@ -168,12 +168,12 @@ class TargetEntries:
         self._answer_lost = False
 
     async def _look(self) -> list[Entry] | None:
-        """Return what is seen registered; ``None`` where that cannot be told, and what is known will do."""
+        """Return the registered entries; ``None`` if they cannot be found and the known ones have to do."""
         try:
             seen = await self._find_registered()
         except AwsCallFailed:
             if not self._registers:
-                raise  # what was not seen could not be put back
+                raise  # entries that were not seen could not be restored
             return None
         self._unseen = self._unseen and not seen
         return None if self._unseen else seen  # what was just registered may not be listed yet

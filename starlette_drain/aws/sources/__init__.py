@@ -1,1 +1,1 @@
-"""What AWS says of this task: the triggers."""
+"""The triggers that watch what AWS says about this task."""

@@ -1,4 +1,4 @@
-"""One target group under watch: what the answers about it said, and what is believed of it. Pure but for its pace."""
+"""The state of one watched target group: the last answers, and what follows from them."""
 
 import math
 from collections import deque
@@ -14,33 +14,33 @@ from starlette_drain.aws.sources.verdict import Reading, Verdict
 __all__ = ["TargetGroup", "is_wanted"]
 
 ENOUGH_LOOKS = 2
-"""Answers in a row that it takes to believe that the target is gone, or back: AWS's APIs are eventually consistent."""
+"""How many answers in a row must say that the target is gone, or back: AWS's APIs are eventually consistent."""
 
 REMEMBERED = 5
-"""Answers of whose numbers of targets the median counts: one that is out of line changes nothing."""
+"""How many answers the median number of targets is taken from, so that an outlier changes nothing."""
 
 CONFIRMED = 3
-"""Answers from which on that median is believed."""
+"""How many answers that median needs to be trusted."""
 
 DELAY_AGE = 300.0
-"""Seconds after which the deregistration delay is read again at the soonest."""
+"""Seconds after which the deregistration delay is read again."""
 
 DELAY_INTERVALS = 40.0
-"""Intervals after which it is, where they are long: one call in forty."""
+"""The same in intervals, if that is longer: one call in forty."""
 
 DELAY_RETRY = 30.0
-"""Seconds after which it is tried again where that failed."""
+"""Seconds after which a failed read of the delay is repeated."""
 
 
 class TargetGroup:
     """
-    What is known of this task's target in one group.
+    What is known about this task's target in one group.
 
     Args:
-        target: What this task is in the group.
-        polls: When to ask about it.
+        target: This task's target in the group.
+        polls: The polls of the group.
         rng: The source of randomness.
-        follows_delay: Whether the delay is to be read again.
+        follows_delay: Whether to read the delay again.
     """
 
     def __init__(self, target: OwnTarget, polls: Polls, rng: Random, *, follows_delay: bool = False) -> None:
@@ -48,13 +48,13 @@ class TargetGroup:
         self.polls = polls
         self.reading = Reading(Verdict.UNKNOWN)
         self.seen = False
-        """Whether the target was ever seen in service, or at least registered and not draining, in this group."""
+        """Whether the target was ever seen registered in this group."""
         self.looks = 0
-        """How many answers were understood."""
+        """The number of answers that were understood."""
         self.clear: float | None = None
-        """When an answer last said that the target is not being taken out."""
+        """When an answer last said that the target is not being deregistered."""
         self.is_leaving = False
-        """Whether the target is taken out; until enough answers in a row have shown it in service."""
+        """Whether the target is deregistered, until enough answers in a row have shown it in service."""
         self._missed = 0
         """How many answers in a row did not list the target."""
         self._served = 0
@@ -63,38 +63,38 @@ class TargetGroup:
         self._entries: deque[int] = deque(maxlen=REMEMBERED)
         self._rng = rng
         self.delay_due = self._next_delay(polls.began, polls.interval) if follows_delay else math.inf
-        """When the delay is to be read again, or for the first time."""
+        """When to read the delay again, or for the first time."""
 
     @property
     def is_in_service(self) -> bool:
-        """Whether enough answers in a row showed the target in service."""
+        """Whether enough answers in a row have shown the target in service."""
         return self._served >= ENOUGH_LOOKS
 
     @property
     def targets(self) -> int:
-        """How many targets the group lists, by the median of the last answers."""
+        """The number of targets in the group: the median of the last answers."""
         return median_low(self._targets) if self._targets else 0
 
     @property
     def entries(self) -> int:
-        """How often this task is listed in this group, likewise."""
+        """How often this task is listed in the group: the median of the last answers."""
         return median_low(self._entries) if self._entries else 0
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether enough answers have told the number of targets."""
+        """Whether there are enough answers to trust the number of targets."""
         return len(self._targets) >= CONFIRMED
 
     def take(self, reading: Reading, asked: float) -> bool:
         """
-        Take note of an answer; return whether it is believed.
+        Take an answer into account; return whether it is trusted.
 
-        One that does not list our target changes nothing, until the next one says the same.
+        An answer that does not list the target changes nothing until the next one says the same.
         """
         self._missed = self._missed + 1 if reading.verdict is Verdict.GONE else 0
         self._served = self._served + 1 if reading.verdict is Verdict.SERVING else 0
         if 0 < self._missed < ENOUGH_LOOKS and not self.reading.verdict.leaving:
-            return False  # nor is what it says of the others to be trusted
+            return False  # what it says about other targets is not trusted either
         self.reading = reading
         self.seen = self.seen or reading.verdict.registered
         self.looks += reading.verdict is not Verdict.UNKNOWN
@@ -113,12 +113,12 @@ class TargetGroup:
         return True
 
     def note_serving(self, moment: float) -> None:
-        """Take note that at that *moment* the target was not being taken out yet, as others know."""
+        """Record that the target was not being deregistered at *moment*, by another source."""
         if not self.is_leaving and moment > (self.polls.began if self.clear is None else self.clear):
             self.clear = moment
 
     def take_delay(self, delay: float | None, now: float, interval: float) -> bool:
-        """Take note of the delay that was read again, ``None`` where that failed; return whether it has changed."""
+        """Set the *delay* that was read, ``None`` if that failed; return whether it has changed."""
         if delay is None:
             self.delay_due = now + DELAY_RETRY
             return False
@@ -128,14 +128,14 @@ class TargetGroup:
         return has_changed
 
     def give_up_delay(self) -> None:
-        """Take note that the delay may not be read: what was assumed stands."""
+        """Keep the assumed delay: the call is denied."""
         self.target, self.delay_due = replace(self.target, delay_pending=False), math.inf
 
     def _next_delay(self, now: float, interval: float) -> float:
         return now + max(DELAY_AGE, DELAY_INTERVALS * interval) * self._rng.uniform(0.75, 1.0)
 
     def status(self, now: float) -> dict[str, Any]:
-        """Return what ``GET /drain`` shows of the group."""
+        """Return what ``GET /drain`` shows about the group."""
         return {
             "arn": self.target.target_group_arn,
             "target": str(self.target),
@@ -150,7 +150,7 @@ class TargetGroup:
 
 
 def is_wanted(groups: tuple[TargetGroup, ...], policy: str) -> bool:
-    """Tell whether enough *groups* take the target out for a drain: the first, or with the policy "all" the last."""
-    # Of a blue/green pair the task is in one half only, and never leaves the other.
+    """Return whether enough *groups* have deregistered the target for a drain: one, or all with the policy "all"."""
+    # Of a blue/green pair the task is only ever in one group.
     joined = sum(each.seen for each in groups)
     return sum(each.is_leaving for each in groups) >= (1 if policy == "any" else max(1, joined))

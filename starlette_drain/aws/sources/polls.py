@@ -1,12 +1,12 @@
-# A source is one straight loop, as all of them are:
+# Every source is one straight loop:
 #
 #     async for look in polls:
 #         with look:
-#             ask        await an answer; what fails in here changes nothing but the interval
-#             judge      a pure function; its word for it is the outcome of the look
-#             report     `control.request` at every look while a drain is wanted, `control.retract` at every look while
-#                        none is, and neither where the answer does not tell
-"""When to ask AWS again, and what becomes of looks that fail."""
+#             ask        await an answer; a failure in here changes nothing but the interval
+#             judge      a pure function; its verdict is the outcome of the look
+#             report     `control.claim` at every look while a drain is wanted, `control.withdraw` at every look while
+#                        none is wanted, and neither if the answer does not tell
+"""When to poll AWS, and how failures are handled."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,32 +26,33 @@ __all__ = ["Look", "Polls"]
 SLOW_DOWN = frozenset(
     {TroubleKind.THROTTLED, TroubleKind.DENIED, TroubleKind.NO_CREDENTIALS, TroubleKind.NOT_INSTALLED}
 )
-"""Where to ask more slowly helps the first, and cannot hurt the others, which need somebody to do something.
+"""Failures after which to poll more slowly.
 
-A network that fails is asked at the usual pace: the sooner it is back the sooner we see again.
+That helps against throttling, and does not hurt with the others, which somebody has to fix. Network failures do not
+slow the polls down, so that a recovery is noticed soon.
 """
 
 ANSWERING = 10.0
-"""Seconds that a look may take until it has failed."""
+"""Seconds after which a poll without an answer has failed."""
 
 GROWN = 1.1
-"""By what factor an interval must have grown for a new phase to be drawn."""
+"""The factor by which an interval must have grown for a new random phase."""
 
 
 class Polls:
     """
-    The moments at which to ask, for ever: at once, after a random part of the interval, and then at that phase.
+    An endless series of polls: the first at once, the second after a random part of the interval, then regularly.
 
     Args:
         trigger: The name of the trigger, for events.
-        control: The drain.
+        control: The control of the drain.
         rng: The source of randomness.
-        interval: Seconds between two looks.
-        longest: Seconds between two looks at the most, however long AWS throttles.
-        bucket: The budget that the questions come out of.
-        source: What is asked, where a trigger asks several.
-        impairment: Who tells that it fails, where several share one voice.
-        after_look: Called after every look, whether it was answered or not.
+        interval: Seconds between two polls.
+        longest: The longest interval in seconds, however long AWS throttles.
+        bucket: The budget of the calls.
+        source: What is polled, if a trigger has several sources; by default the name of the trigger.
+        impairment: Reports failures, if several sources share one report.
+        after_look: Called after every poll, whether it was answered or not.
     """
 
     def __init__(
@@ -74,36 +75,36 @@ class Polls:
         self.backoff = Backoff(interval, longest, rng)
         self.bucket = bucket or Bucket()
         self.answered: float | None = None
-        """When the last question that was answered was asked."""
+        """When the last poll that was answered began."""
         self.last_error: str | None = None
         self.began = control.time()
-        """When they were made."""
+        """When the series was created."""
         self._after_look = after_look
         self._rng = rng
         self._pace = interval
         self._longest = longest
         self._looks = 0
         self._asked = 0.0
-        self._former_pace = interval
+        self._last_pace = interval
         self._woken = asyncio.Event()
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks, as things stand."""
+        """The current interval in seconds."""
         return self.backoff.wait
 
     def blind_since(self, now: float) -> float | None:
-        """Return since when nothing has been answered, where that is longer than two intervals."""
+        """Return since when no poll was answered, if that is longer than two intervals; otherwise ``None``."""
         since = self.began if self.answered is None else self.answered
         return since if now - since > 2 * self._pace + ANSWERING else None
 
     def pace(self, interval: float, longest: float | None = None) -> None:
-        """Look once in so many seconds from now on; after a failure not before the wait for that is over."""
+        """Change the interval, and the longest interval; a wait after a failure still applies."""
         self._pace, self._longest = interval, self._longest if longest is None else longest
         self.backoff.rebase(interval, self._longest)
 
     def wake(self) -> None:
-        """Look now: there is reason to believe that something has changed."""
+        """Poll now, because something may have changed."""
         self._woken.set()
 
     async def _sleep(self, seconds: float) -> None:
@@ -116,24 +117,24 @@ class Polls:
         return self
 
     async def __anext__(self) -> "Look":
-        """Wait until it is time for the next look."""
+        """Wait until the next poll is due."""
         if self._looks == 1:
-            # The tasks of a fleet are started together; without a phase of its own each would ask in the same second.
+            # The tasks of a fleet are started together: without a random phase all would poll in the same second.
             await self._sleep(self._rng.uniform(0, self.interval))
-            self._former_pace = self._pace
+            self._last_pace = self._pace
         elif self._looks:
             wait = self.interval
-            if self._pace > self._former_pace * GROWN:
-                # Phases drawn from a shorter interval are crowded in this one: a fleet that has just been started.
+            if self._pace > self._last_pace * GROWN:
+                # Phases drawn from a shorter interval are too close together in a longer one.
                 wait *= self._rng.uniform(0.5, 1.0)
-            self._former_pace = self._pace
+            self._last_pace = self._pace
             await self._sleep(max(wait / 2, self._asked + wait - self.control.time()))
         self._looks += 1
         self._asked = self.control.time()
         return Look(self, self._asked)
 
     def status(self, now: float) -> dict[str, object]:
-        """Return the age of the last answer, the interval, and what went wrong."""
+        """Return the age of the last answer, the interval, and the last error."""
         return {
             "answer_age": None if self.answered is None else round(now - self.answered, 3),
             "interval": round(self.interval, 3),
@@ -143,11 +144,11 @@ class Polls:
 
 class Look:
     """
-    One look. In its ``with`` block a failure changes nothing but the interval, and is told.
+    One poll. A failure in its ``with`` block is reported, and changes nothing but the interval.
 
     Attributes:
         asked: When it began.
-        outcome: What was seen, in a word.
+        outcome: The verdict, in a word.
     """
 
     def __init__(self, polls: Polls, asked: float) -> None:
@@ -170,7 +171,7 @@ class Look:
             polls.answered, polls.last_error = self.asked, None
             polls._after_look()
             return False
-        if isinstance(error, Exception):  # an answer that cannot be read is a failure like any other
+        if isinstance(error, Exception):  # including errors in reading the answer
             self._fail(error)
             polls._after_look()
             return True
@@ -188,7 +189,7 @@ class Look:
         polls.last_error = trouble.problem
         polls.impairment.failed(polls.source, trouble)
         is_throttled = trouble.kind is TroubleKind.THROTTLED and trouble.service == polls.bucket.service
-        if is_throttled and polls.answered is not None:  # until then the fleet has but started, and backing off will do
+        if is_throttled and polls.answered is not None:  # before that the fleet is just starting: the backoff is enough
             polls.pace(polls._pace * polls.bucket.throttled())
         if trouble.kind in SLOW_DOWN:
             polls.backoff.grow()

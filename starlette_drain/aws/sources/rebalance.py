@@ -1,17 +1,18 @@
-# After a scale-out the old tasks keep their sessions, for a balancer never moves one, and new ones stay empty for days.
+# After a scale-out the old tasks keep their sessions, because a balancer never moves one, and new tasks stay empty for
+# days.
 #
 # Every answer about the target group says how many targets are healthy (H) and how many drain. When H has grown from H0
-# to H1 and stays so, each task that has seen it grow rotates the share 1 - H0/H1 of its sessions, at its part of the
-# fleet's rate: H0 tasks do the same. What must not be taken for a scale-out:
+# to H1 and stays there, each task that has seen it grow rotates the share 1 - H0/H1 of its sessions, at its part of the
+# fleet's rate: H0 tasks do the same. These must not be taken for a scale-out:
 #
-#   - A target that flaps, or a task that crashes and is replaced. H falls and comes back to what it was: the largest H
-#     that has settled counts, and a smaller one only after LOWER_AFTER.
-#   - A deployment. Its new tasks come before its old ones go, so ECS is asked, and nothing is done while it has more
-#     than one deployment or an unfinished one. Whenever targets drain, H is learned anew when they are gone.
-#   - A task that is itself new. It learns H first.
+#   - A target that flaps, or a task that crashes and is replaced. H falls and returns to its old value, so the largest
+#     settled H counts, and a smaller one only after LOWER_AFTER.
+#   - A deployment. Its new tasks come before the old ones go. So ECS is asked, and nothing is done while the service
+#     has more than one deployment or an unfinished one. After targets have drained, H is learned again.
+#   - A new task. It learns H first.
 #
-# Clients that leave come back wherever the balancer sends them. Only with least outstanding requests are those the new
-# tasks, which have the fewest; where it takes turns, 8 of 12 would get back two thirds of what they gave.
+# Clients that leave reconnect to wherever the balancer sends them. Only with least outstanding requests are that the
+# new tasks, which have the fewest; with round robin, 8 of 12 tasks would get back two thirds of what they gave.
 """Moves sessions to new tasks after a scale-out."""
 
 import asyncio
@@ -29,27 +30,27 @@ from starlette_drain.triggers.base import Control
 __all__ = ["ALGORITHM", "FITTING", "Growth", "Rebalance", "ScaleOut"]
 
 SETTLED = 3
-"""Answers in a row with one number of healthy targets that it takes to believe it."""
+"""How many answers in a row must have the same number of healthy targets."""
 
 LOWER_AFTER = 600.0
-"""Seconds after which fewer healthy targets are the usual number, where none was seen to drain."""
+"""Seconds after which a smaller number of healthy targets becomes the usual one, if none was seen to drain."""
 
 ASK_AGAIN = 60.0
-"""Seconds between two questions whether a deployment is still under way."""
+"""Seconds between two checks whether a deployment is in progress."""
 
-PATIENCE = 5.0
-"""Seconds that one question may take."""
+TIMEOUT = 5.0
+"""Seconds that such a check may take."""
 
 HEADROOM = 0.9
-"""Of the fleet's budget, that is used: tasks and clients keep no common time, and nothing presses."""
+"""The part of the fleet's budget that is used: tasks and clients are not synchronized, and there is no hurry."""
 
 ALGORITHM = "load_balancing.algorithm.type"
 FITTING = "least_outstanding_requests"
-"""The only one that sends those who come back to the tasks that have the fewest."""
+"""The only algorithm that sends clients to the targets with the fewest sessions."""
 
 
 class Growth(NamedTuple):
-    """A scale-out: the healthy targets *before* and *now*, and when it was first *seen*."""
+    """A scale-out: the number of healthy targets *before* and *now*, and when it was first *seen*."""
 
     before: int
     now: int
@@ -57,7 +58,7 @@ class Growth(NamedTuple):
 
 
 class ScaleOut:
-    """What the answers about the targets say of a scale-out: pure."""
+    """Detects a scale-out in the answers about the targets. Pure."""
 
     def __init__(self) -> None:
         self._usual: int | None = None
@@ -65,11 +66,11 @@ class ScaleOut:
         self._last: int | None = None
         self._times = 0
         self._since = 0.0
-        """When the last number was seen first, and how many times in a row."""
+        """When the last number was first seen."""
         self._grown_at: float | None = None
 
     def take(self, healthy: int, draining: int, now: float) -> Growth | None:
-        """Take note of an answer; return the scale-out that has settled, at every answer until `settle`."""
+        """Take an answer into account; return the settled scale-out, if any, at every answer until `settle`."""
         if draining:
             self._usual = self._last = None
             return None
@@ -86,7 +87,7 @@ class ScaleOut:
         return Growth(self._usual, healthy, self._grown_at) if has_settled else None
 
     def settle(self) -> None:
-        """Take the present number for the usual one."""
+        """Make the current number the usual one."""
         self._usual, self._grown_at = self._last, None
 
 
@@ -95,8 +96,8 @@ class Rebalance:
     Rotates this task's share of its sessions after a scale-out.
 
     Args:
-        control: The drain.
-        impairment: Tells why it does nothing.
+        control: The control of the drain.
+        impairment: Reports why it does nothing.
         is_on_ecs: Whether this is an ECS task.
     """
 
@@ -109,7 +110,7 @@ class Rebalance:
         self._ask_at = 0.0
 
     async def look(self, groups: Iterable[TargetGroup], aws: OpenSession) -> None:
-        """Take note of what the last answers say, for a task that is in service in *groups*; do what follows."""
+        """Take the last answers about *groups*, in which this task serves, into account; rotate if needed."""
         now, groups = self._control.time(), list(groups)
         growth = self._scale_out.take(
             max(each.reading.healthy for each in groups), max(each.reading.draining for each in groups), now
@@ -117,12 +118,12 @@ class Rebalance:
         if now < self._ask_at or (self._has_asked and growth is None):
             return
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 fits = self._is_on_ecs and await self._fits(groups, aws)
                 is_deploying = growth is not None and fits and await _is_deploying(aws)
         except (Incomplete, TimeoutError) as error:
-            problem = getattr(error, "problem", f"AWS did not answer within {PATIENCE:g} s")
-            self._impairment.on_error("rebalance", f"rebalance: {problem}", "it is tried again", passing=True)
+            problem = getattr(error, "problem", f"AWS did not answer within {TIMEOUT:g} s")
+            self._impairment.on_error("rebalance", f"rebalance: {problem}", "it will be retried", passing=True)
             self._ask_at = now + ASK_AGAIN
             return
         self._has_asked = True
@@ -136,7 +137,7 @@ class Rebalance:
 
     def _rotate(self, growth: Growth) -> None:
         control, fleet_rate = self._control, self._control.settings.fleet_rate
-        if fleet_rate is None or not growth.before:  # from no healthy target to some is no scale-out
+        if fleet_rate is None or not growth.before:  # the first healthy targets are not a scale-out
             return
         share, part = 1.0 - growth.before / growth.now, HEADROOM * fleet_rate / growth.before
         window = max(1.0, share * control.open_sessions() / part)
@@ -163,11 +164,11 @@ class Rebalance:
 
 
 async def _is_deploying(aws: OpenSession) -> bool:
-    """Tell whether the service of this task is being deployed, as ECS shows it now."""
+    """Return whether ECS shows a deployment of this task's service now."""
     records, name = await aws.records(), await aws.service.get()
     if name is None:
         return False
-    record = await records.service(name, anew=True)
+    record = await records.service(name, refresh=True)
     deployments = record.get("deployments") or ()
     return (
         len(deployments) > 1

@@ -16,15 +16,15 @@ from starlette_drain.triggers.base import Control
 __all__ = ["ServiceDeploymentTrigger"]
 
 SLOW_INTERVAL = 15.0
-"""Seconds between two looks at the least, while this task does not drain for a deployment: a bake takes minutes."""
+"""The shortest interval between two polls, in seconds, without a drain for a deployment: a bake takes minutes."""
 
 
 class ServiceDeploymentTrigger(AwsSource):
     """
-    Wants a drain over the bake time while the production traffic goes to another revision of the service.
+    Wants a drain over the bake time, after the production traffic has shifted to another revision of the service.
 
-    Behind an ALB it is the only way to take longer than the 3,600 s of a deregistration delay. After a rollback it
-    wants none any more.
+    Behind an ALB it is the only way to take longer than a deregistration delay, at most 3,600 s. After a rollback it
+    withdraws its claim.
     """
 
     name = "service-deployment"
@@ -33,15 +33,15 @@ class ServiceDeploymentTrigger(AwsSource):
         super().__init__(session, **own)
         self._verdict = RevisionVerdict.UNKNOWN
         self._claim: DrainCause | None = None
-        """What is wanted now."""
+        """The current claim."""
         self._clear: float | None = None
-        """When an answer last said that the traffic is here."""
+        """When an answer last said that this task's revision has the traffic."""
         self._deployment: Mapping[str, Any] | None = None
         self._revision: str | None = None
         self._polls: Polls | None = None
 
     async def watch(self, control: Control) -> None:
-        """Find out who we are, then poll until cancelled."""
+        """Identify the task, then poll until cancelled."""
         if self._stand_down_off_ecs(control):
             return
         self._state, self._verdict, self._claim, self._clear = "discovering", RevisionVerdict.UNKNOWN, None, None
@@ -85,11 +85,11 @@ class ServiceDeploymentTrigger(AwsSource):
                     )
                     if self._claim:
                         control.claim(self._claim)
-                # After a rollback the traffic comes back to tasks that turn it away: not for longer than need be.
+                # Poll faster during a drain: after a rollback the traffic comes back, and this task refuses it.
                 polls.pace(aws.interval(settings.poll_interval if self._claim else slow, aws.deployments))
 
     async def _ask(self, deployments: Deployments) -> RevisionVerdict:
-        """Ask once, and return what the answer means for our revision."""
+        """Poll once, and return what the answer means for this task's revision."""
         deployment = await deployments.current(self._deployment)
         if deployment is not None:
             self._revision = self._revision or await deployments.own_revision(deployment)
@@ -99,7 +99,7 @@ class ServiceDeploymentTrigger(AwsSource):
         return judge(self._deployment, self._revision)
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return the verdict, our revision, and the deployment it is about."""
+        """Return the verdict, this task's revision, and the deployment."""
         deployment = self._deployment or {}
         return {
             "last_error": self._search_error,
@@ -118,16 +118,16 @@ def cause_of(
     deployment: Mapping[str, Any], settings: AwsSettings, *, now: float, clear: float | None, interval: float
 ) -> DrainCause | None:
     """
-    Return why, and until when, a *deployment* that has taken our traffic wants a drain.
+    Return the claim that follows from a *deployment* that has taken the traffic of this task's revision.
 
-    Without a bake time it wants none: the old revision is taken out at once, and its target health tells more.
+    It is ``None`` without a bake time: then the old revision is deregistered at once, and its target health says more.
 
     Args:
         deployment: The deployment.
-        settings: The checked options.
-        now: When it is noticed.
-        clear: When an answer last said that the traffic is here.
-        interval: Seconds between two looks.
+        settings: The validated options.
+        now: When it was noticed.
+        clear: When an answer last said that this task's revision has the traffic.
+        interval: Seconds between two polls.
     """
     bake = bake_time(deployment)
     if bake <= 0:

@@ -1,4 +1,4 @@
-"""What a service's events tell of the moment at which a target group began to take targets out."""
+"""Reads from a service's events when its targets were deregistered."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -11,13 +11,13 @@ __all__ = ["deregistrations"]
 
 async def deregistrations(aws: OpenSession, arn: str, wall_clock: Callable[[], float]) -> list[float]:
     """
-    Return how many seconds ago the task's service took targets out of the group *arn*, as far back as ECS tells.
+    Return how many seconds ago the task's service deregistered targets from the group *arn*, as far back as ECS tells.
 
-    The events name the group and how many targets, not which:
+    The events contain the group and the number of targets, but not which ones:
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html.
 
     Raises:
-        Incomplete: If they cannot be read.
+        Incomplete: If the events cannot be read.
     """
     service = await aws.service.get()
     if service is None:

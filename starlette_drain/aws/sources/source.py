@@ -1,4 +1,4 @@
-"""What every trigger that asks AWS has: its session, a search that does not give up, and a way to stand down."""
+"""The base of all triggers that use AWS: the session, retried look-ups, watch reports, and standing down."""
 
 import logging
 from typing import Any, TypeVar
@@ -24,24 +24,24 @@ class AwsSource:
     A trigger that asks AWS about its own task.
 
     Args:
-        session: The session of this process; one of its own by default. Share one among all sources and actions of a
-            drain: each thing is then asked once, by one set of clients.
-        **own: See `AWSSession`, for a session of its own.
+        session: The session of this process; by default a new one. Share one session among all sources and actions of a
+            drain, so that they share look-ups and clients.
+        **own: The arguments of a new `AWSSession`.
     """
 
     name = "aws"
     once_per_task = True
-    """Runs in one worker of a task: calls to AWS are budgeted, and what they change is the whole task's."""
+    """It runs in only one worker of a task: calls are budgeted, and changes in AWS concern the whole task."""
 
     def __init__(self, session: AWSSession | None = None, **own: Any) -> None:
         self._session = session or AWSSession(**own)
         self._state = "not started"
         self._search_error: str | None = None
         self._sight: tuple[str, str, str] | None = None
-        """What was last reported: the state, what it is about, and why."""
+        """The last report: the watch state, what is watched, and why it is not seen."""
 
     async def _until_found(self, question: Once[Found], impairment: Impairment) -> Found:
-        """Return the answer, however often it has to be asked for: one warning, one line when it works."""
+        """Retry *question* until it is answered, with one warning, and one log line when it works again."""
         while True:
             try:
                 found = await question.get()
@@ -58,7 +58,7 @@ class AwsSource:
                 return found
 
     def _watch_of(self, polls: Polls | None, now: float) -> dict[str, Any]:
-        """Return whether the source tells of this task now, and why not."""
+        """Return the watch state of the source, and why it is not watching."""
         since = polls.blind_since(now) if polls else None
         if polls is None or (since is None and polls.answered is None):
             return {"watch": "not yet", "blind_for": None, "because": self._search_error or self._state}
@@ -68,7 +68,7 @@ class AwsSource:
         return {"watch": "blind", "blind_for": round(now - since, 3), "because": because}
 
     def _report_sight(self, control: Control, watch: dict[str, Any], what: str) -> None:
-        """Emit what is watched, and how that goes, where it is news."""
+        """Emit the watch state if it, or what is watched, has changed."""
         sight = watch["watch"], what, watch["because"] or ""
         if self._sight is None or sight[:2] != self._sight[:2]:
             control.emit(WatchReported(control.time(), self.name, *sight))
@@ -79,7 +79,7 @@ class AwsSource:
         control.emit(TriggerStoodDown(control.time(), self.name, why, is_alarm))
 
     def _stand_down_off_ecs(self, control: Control) -> bool:
-        """Stand down where this is no ECS task; return whether it is none."""
+        """Stand down if this is not an ECS task; return whether it stood down."""
         if not self._session.is_on_ecs:
-            self._stand_down(control, f"this is no ECS task: {METADATA_VARIABLE} is not set")
+            self._stand_down(control, f"this is not an ECS task: {METADATA_VARIABLE} is not set")
         return not self._session.is_on_ecs

@@ -1,8 +1,8 @@
-# DescribeTasks has a budget of its own, twice as large, and ECS wants a task to end at about the moment at which it
-# takes the target out. So where the balancers may be asked but seldom, ECS is asked in between. It is never believed
-# alone: that a task is to end only brings the next look at the target forward. That it is to run on counts, less a few
-# seconds, as a look that showed the target in service: it tells since when the delay may run.
-"""Asks ECS while target health may be asked but seldom."""
+# DescribeTasks has its own budget, twice as large, and ECS decides to end a task at about the time at which it
+# deregisters the target. So if target health may only be polled rarely, ECS is polled in between. It is never trusted
+# alone: if a task should end, only the next poll of the target is brought forward. If it should run, that counts, minus
+# a few seconds, as a poll that showed the target in service, and bounds the time since when the delay may run.
+"""Polls ECS in between if target health may only be polled rarely."""
 
 import asyncio
 from random import Random
@@ -17,20 +17,20 @@ from starlette_drain.triggers.base import Control
 __all__ = ["StandIn"]
 
 APART = 10.0
-"""Seconds by which ECS may show that a task is to end later than its target was taken out."""
+"""The most seconds after the deregistration of a target until ECS shows that its task should end."""
 
 TRIES, BETWEEN = 6, 10.0
-"""How often the balancers are asked once ECS wants the task to end, and seconds between two tries, more or less."""
+"""How often target health is polled once ECS wants the task to end, and about how many seconds apart."""
 
 
 class StandIn:
     """
-    The record of this task, asked for where its targets may be asked about more seldom.
+    Polls the record of this task while its target health may be polled less often.
 
     Args:
-        groups: The target groups under watch.
+        groups: The watched target groups.
         aws: The session.
-        control: The drain.
+        control: The control of the drain.
         rng: The source of randomness.
     """
 
@@ -40,7 +40,7 @@ class StandIn:
         self._control = control
         self._rng = rng
         self.is_working = False
-        """Whether ECS has answered when it was asked last."""
+        """Whether ECS answered the last poll."""
         aws.begin(self._shortest, aws.tasks, longest=self._shortest)
 
     @property
@@ -49,11 +49,11 @@ class StandIn:
 
     @property
     def interval(self) -> float:
-        """Seconds between two questions."""
+        """Seconds between two polls."""
         return self._aws.interval(max(1.0, self._shortest), self._aws.tasks)
 
     async def watch(self) -> None:
-        """Ask until cancelled, or until ECS may not be asked."""
+        """Poll until cancelled, or until the call is denied."""
         await asyncio.sleep(self._rng.uniform(0, self.interval))
         while True:
             if all(each.polls.interval <= self.interval for each in self._groups):

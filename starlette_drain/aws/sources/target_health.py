@@ -38,37 +38,45 @@ from starlette_drain.triggers.base import Control
 __all__ = ["GUESS", "TargetHealthTrigger", "longest_wait"]
 
 LONGEST_WAIT = 60.0
-"""Seconds between two polls at the most, however long AWS throttles."""
+"""The longest interval between two polls, in seconds, however long AWS throttles."""
 
 ABSENT_AFTER, ABSENT_LOOKS = 180.0, 3
-"""After how many seconds, and looks, a target that is in none of its groups is a warning.
+"""After how many seconds and polls to warn that the target is in none of its groups.
 
-ECS registers it seconds after the task is running. Until then every start would be one.
+ECS registers it seconds after the task is running. A warning before that would come at every start.
 """
 
 OUT_OF_LINE = 4
-"""How many times the tasks that ECS tells of a group must list for that to need confirmation."""
+"""By what factor a group must list more tasks than ECS counts for that to need confirmation."""
 
-PATIENCE = 3.0
-"""Seconds that a drain waits at the most for the present delay, and for the service's events."""
+TIMEOUT = 3.0
+"""The most seconds for which a drain waits for the current delay, and for the service's events."""
 
 GUESS = 4.0
-"""How many times as seldom it asks to begin with where ECS may be asked meanwhile, and nothing is known of others."""
+"""The factor by which the interval is longer at the start, if ECS is polled in between and its cluster is unknown."""
 
 FLOOR = 0.25
-"""Part of the delay that a drain gets at the least while the balancer shows that the delay is not over."""
+"""The smallest part of the delay that a drain gets while the balancer shows that the delay is not over."""
 
-NO_GROUP = "set DRAIN_TARGET_GROUP_ARN where it has one all the same, or DRAIN_SOURCES=task-state"
+NO_GROUP = "set DRAIN_TARGET_GROUP_ARN if it has a target group anyway, or DRAIN_SOURCES=task-state"
 
 
 class TargetHealthTrigger(AwsSource):
     """
-    Wants a drain while the balancer takes this task's target out.
+    Wants a drain while this task's target is being deregistered.
 
-    It finds out by itself who it is, then polls each of its target groups. The first group that takes the target out
-    calls for a drain; the shortest deregistration delay of all groups rules. It is wanted no more when the target has
-    been seen back in service twice. A poll that fails changes nothing. The more tasks there are the less often each of
-    them asks, so that the fleet keeps to ``poll_share`` of the account's budget.
+    It identifies the task, then polls each of its target groups. A drain is wanted when the first group deregisters the
+    target, within the shortest deregistration delay of all groups, until the target has been seen in service twice. A
+    failed poll changes nothing. In a large fleet each task polls less often, so that the fleet keeps to ``poll_share``
+    of the account's budget.
+
+    Args:
+        session: The session of this process; by default a new one.
+        policy: Whether ``"any"`` target group that deregisters the target is enough, or ``"all"`` must.
+        **own: The arguments of a new `AWSSession`.
+
+    Raises:
+        SettingsError: If *policy* has another value.
     """
 
     name = "target-health"
@@ -82,7 +90,7 @@ class TargetHealthTrigger(AwsSource):
         self.identity: TaskIdentity | None = None
         self._groups: tuple[TargetGroup, ...] = ()
         self._claim: DrainCause | None = None
-        """What is wanted now."""
+        """The current claim."""
         self._is_draining = False
         self._advised: float | None = None
         self._slowness: Impairment | None = None
@@ -91,13 +99,13 @@ class TargetHealthTrigger(AwsSource):
         self._began = 0.0
         self._lag = 0.0
         self._may_not_ask_ecs = False
-        """Whether ECS denies what says that a target that drains when it is first seen is ours."""
+        """Whether DescribeTasks is denied, which tells whose target it is if the first poll finds it draining."""
         self._claim_delay = 0.0
-        """The delay by which the present claim was made."""
+        """The delay from which the deadline of the current claim was computed."""
         self._stand_in: StandIn | None = None
 
     async def watch(self, control: Control) -> None:
-        """Find out who we are, then poll until cancelled."""
+        """Identify the task, then poll until cancelled."""
         settings = AwsSettings.of(control.settings)
         if not settings.target_group_arn and self._stand_down_off_ecs(control):
             return
@@ -130,17 +138,17 @@ class TargetHealthTrigger(AwsSource):
                     await self._follow_delay(group, aws, control)
                 if reading.verdict is Verdict.UNKNOWN:
                     continue
-                self._mind_the_absence(control)
+                self._check_absence(control)
                 if is_wanted(self._groups, self._policy):
                     self._claim = self._claim or await self._cause(group, aws, control)
                     control.claim(self._claim)
                 elif group.is_in_service:
                     self._claim = None
                     control.withdraw(self.name)
-                    await self._mind_the_balance(group, aws)
+                    await self._check_balance(group, aws)
 
     async def _ask(self, group: TargetGroup, aws: OpenSession) -> Reading:
-        """Ask once, and return what the answer says."""
+        """Poll once, and return what the answer says."""
         target = group.target
         try:
             listed = await elbv2.describe_health(aws.calls, target.target_group_arn)
@@ -148,18 +156,21 @@ class TargetHealthTrigger(AwsSource):
             verdict = read_error(failed.trouble.code, seen=group.seen)
             if verdict is Verdict.UNKNOWN:
                 raise
-            return replace(group.reading, verdict=verdict)  # it tells nothing of the others
+            return replace(group.reading, verdict=verdict)  # the error says nothing about other targets
         reading = read(listed, target.ids, target.ports, seen=group.seen)
         if reading.verdict is Verdict.DRAINING and not group.seen and not await self._is_told_to_end(aws):
-            # Another task's, whose address this one was given. Its entry says nothing of our own.
-            return replace(reading, verdict=Verdict.NOT_YET, others=(f"{target}, which drains for a former task",))
+            # The entry of an earlier task with the same address. It says nothing about this task.
+            return replace(reading, verdict=Verdict.NOT_YET, others=(f"{target}, draining for an earlier task",))
         return reading
 
     async def _is_told_to_end(self, aws: OpenSession) -> bool:
         """
-        Tell whether ECS wants this task to end, which it does before it takes the task's target out.
+        Return whether ECS wants this task to end, which it decides before it deregisters the target.
 
-        Where ECS may not or cannot be asked, nothing says so.
+        If the call fails this is False, except that throttling is raised.
+
+        Raises:
+            AwsCallFailed: If AWS throttles the call.
         """
         if not self._session.is_on_ecs:
             return False
@@ -172,10 +183,10 @@ class TargetHealthTrigger(AwsSource):
             return False
 
     async def _follow_delay(self, group: TargetGroup, aws: OpenSession, control: Control) -> None:
-        """Read the delay again, and use what it is now; where that fails what is known stands."""
+        """Read the delay again; if that fails, keep the known one."""
         delay: float | None = None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 attributes = await elbv2.describe_attributes(aws.calls, group.target.target_group_arn)
                 delay = float(attributes["deregistration_delay.timeout_seconds"])
         except AwsCallFailed as failed:
@@ -194,7 +205,7 @@ class TargetHealthTrigger(AwsSource):
         self._report(control)
 
     def _do_without_delay(self, group: TargetGroup, trouble: Trouble, control: Control) -> None:
-        """Go on with the delay that was assumed, and tell that it may not be read."""
+        """Keep the assumed delay, and report that the call is denied."""
         group.give_up_delay()
         note = f"a deregistration delay of {group.target.delay:g} s is assumed, the default"
         control.emit(TriggerImpaired(control.time(), self.name, f"{trouble.problem}; {note}", trouble.remedy))
@@ -204,7 +215,7 @@ class TargetHealthTrigger(AwsSource):
         self._report(control)
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return the state, and of each target group the verdict, its age, and the number of targets."""
+        """Return the state, and for each target group the verdict, its age, and the number of targets."""
         polls = [each.polls for each in self._groups]
         ages = [now - each.answered for each in polls if each.answered is not None]
         errors = [each.last_error for each in polls if each.last_error]
@@ -222,7 +233,7 @@ class TargetHealthTrigger(AwsSource):
         }
 
     def notify(self, event: Event) -> None:
-        """Know whether a drain is under way already."""
+        """Record whether a drain is running."""
         match event:
             case DrainStarted():
                 self._is_draining = True
@@ -232,7 +243,7 @@ class TargetHealthTrigger(AwsSource):
                 self._session.take_time()
 
     def _warn_of_gaps(self, identity: TaskIdentity, control: Control) -> None:
-        """Tell what was done without, and that a service has nothing to watch."""
+        """Report calls that failed in discovery, and a service with nothing to watch."""
         now = control.time()
         for trouble, note in zip(identity.troubles, identity.notes, strict=False):
             control.emit(TriggerImpaired(now, self.name, f"{trouble.problem}; {note}", trouble.remedy))
@@ -274,7 +285,7 @@ class TargetHealthTrigger(AwsSource):
             self._rebalance = Rebalance(control, voice, is_on_ecs=self._session.is_on_ecs)
         for each in self._groups:
             if each.target.delay_pending:
-                # The first looks of the fleet come first, and then as many polls as it makes in one interval.
+                # After the first polls of the whole fleet, spread over one interval.
                 wait = aws.interval(self._lag, aws.balancers)
                 each.delay_due = control.time() + START + wait * self._session.rng.random()
         self._advise(control)
@@ -287,7 +298,7 @@ class TargetHealthTrigger(AwsSource):
 
     @property
     def _detection(self) -> float:
-        """Seconds after which a deregistration is noticed at the latest, where nothing fails."""
+        """The longest time in seconds until a deregistration is noticed, if no call fails."""
         return min(self._lag, self._stand_in.interval) if self._stand_in and self._stand_in.is_working else self._lag
 
     @property
@@ -295,17 +306,17 @@ class TargetHealthTrigger(AwsSource):
         return min(each.target.delay for each in self._groups)
 
     def _follow_fleet(self, reading: Reading, aws: OpenSession, control: Control) -> None:
-        """Ask as often as all tasks together may, say how many there are, and warn once where that is too slow."""
+        """Adjust the interval to the size of the fleet, and report that size; warn once if polling is too slow."""
         settings = AwsSettings.of(control.settings)
         aws.listed = self._tasks
-        # Each task asks about every group, whether it is in it or not.
+        # Each task polls every group, even those in which it is not registered.
         longest = longest_wait(self._shortest_delay)
         self._lag = aws.interval(settings.poll_interval, aws.balancers, len(self._groups), longest=longest)
         if self._tasks > OUT_OF_LINE * max(1, aws.size) and not all(each.is_confirmed for each in self._groups):
-            # One answer alone must not put off the next for long, where ECS knows of far fewer tasks.
+            # ECS counts far fewer tasks: one answer alone must not delay the next poll for long.
             self._lag = min(self._lag, max(settings.poll_interval, FLOOR * self._shortest_delay))
         self._pace_polls()
-        self._mind_the_lag(control)
+        self._check_lag(control)
         if reading.targets:
             readings = [each.reading for each in self._groups]
             counted = any(each.verdict.leaving for each in readings)
@@ -317,10 +328,10 @@ class TargetHealthTrigger(AwsSource):
             each.polls.pace(self._lag, longest_wait(each.target.delay))
 
     def _advise(self, control: Control) -> None:
-        """Say how long a drain may take here, and warn of a window that does not fit."""
+        """Report how long a drain may take here, and warn of a window that does not fit."""
         lag, delay, settings = self._detection, self._shortest_delay, control.settings
         fits = fitting_window(delay, lag, settings.margin)
-        # Who asks for a drain when polls come too late knows by other means, and does not lose our interval.
+        # If polls are too slow, another source starts the drain, and the interval is not lost.
         advice = delay - effective_margin(settings.margin, delay) if is_too_slow(lag, delay) else fits
         if advice == self._advised or any(each.target.delay_pending for each in self._groups):
             return
@@ -330,8 +341,8 @@ class TargetHealthTrigger(AwsSource):
         if settings.window is not None and settings.window > fits and not was_told:
             control.emit(WindowTooLong(control.time(), settings.window, fits, delay))
 
-    def _mind_the_lag(self, control: Control) -> None:
-        """Follow the interval as the fleet grows and shrinks, and warn once where it has become too long."""
+    def _check_lag(self, control: Control) -> None:
+        """Report how long a drain may take with the current interval; warn once if the interval is too long."""
         lag, delay = self._detection, self._shortest_delay
         self._advise(control)
         if self._slowness is None:
@@ -345,15 +356,15 @@ class TargetHealthTrigger(AwsSource):
         if delay > 0 and lag > AwsSettings.of(control.settings).poll_interval and is_too_slow(lag, delay):
             where = f" in {len(self._groups)} target groups" if len(self._groups) > 1 else ""
             problem = (
-                f"with {self._tasks} targets{where} it may ask once in {lag:.0f} s to keep to its share of the "
-                f"Describe budget, and a deregistration with a delay of {delay:g} s is noticed as late"
+                f"with {self._tasks} targets{where} each task may poll only once in {lag:.0f} s to keep to its share "
+                f"of the Describe budget, so a deregistration with a delay of {delay:g} s may be noticed that late"
             )
             self._slowness.on_error("lag", problem, ADD_A_SOURCE)
         else:
             self._slowness.worked("lag")
 
-    def _mind_the_absence(self, control: Control) -> None:
-        """Warn once where the target is in none of its groups, long after it should be."""
+    def _check_absence(self, control: Control) -> None:
+        """Warn once if the target is in none of its groups, long after it should be."""
         if self._absence is None:
             return
         if any(each.seen for each in self._groups):
@@ -366,16 +377,16 @@ class TargetHealthTrigger(AwsSource):
         problem = f"{passed / 60:.0f} min after the start the target is not registered: {where}"
         self._absence.on_error("absence", problem, REGISTER)
 
-    async def _mind_the_balance(self, group: TargetGroup, aws: OpenSession) -> None:
-        """See whether there are more targets than before, once for all groups that the task is in service in."""
+    async def _check_balance(self, group: TargetGroup, aws: OpenSession) -> None:
+        """Check for a scale-out, once for all groups in which the task serves."""
         serving = [each for each in self._groups if each.is_in_service]
         if self._rebalance is not None and group is serving[0]:
             await self._rebalance.look(serving, aws)
 
-    # What it watches
+    # Watch state
 
     def _watch(self, now: float) -> dict[str, Any]:
-        """Return whether the source tells of this task now, and why not."""
+        """Return the watch state of the source, and why it is not watching."""
         state, because, since = "watching", "", None
         asked = [each for each in self._groups if each.seen] or list(self._groups)
         blind = [each for each in asked if each.polls.blind_since(now) is not None]
@@ -392,10 +403,10 @@ class TargetHealthTrigger(AwsSource):
         }
 
     def _report(self, control: Control) -> None:
-        """Emit what is watched, and how that goes, where it is news."""
+        """Emit the watch state if it, or what is watched, has changed."""
         watch = self._watch(control.time())
         if watch["watch"] == "not yet" and not all(each.looks for each in self._groups):
-            return  # no first look has been understood
+            return  # not every group has answered yet
         self._report_sight(control, watch, self._what(control))
 
     def _what(self, control: Control) -> str:
@@ -408,7 +419,7 @@ class TargetHealthTrigger(AwsSource):
         pending = " until it is read" if any(each.target.delay_pending for each in self._groups) else ""
         missing = [each.action for each in self.identity.troubles] if self.identity else []
         if self._may_not_ask_ecs:
-            missing.append("ecs:DescribeTasks (a deregistration before the first look is left to SIGTERM)")
+            missing.append("ecs:DescribeTasks (a deregistration before the first poll is left to SIGTERM)")
         return ", ".join(
             (
                 groups,
@@ -440,30 +451,30 @@ class TargetHealthTrigger(AwsSource):
         )
 
     async def _ask_events(self, group: TargetGroup, aws: OpenSession, now: float) -> tuple[float, ...]:
-        """Return when the service took targets out of *group* since it was last seen otherwise."""
+        """Return when the service deregistered targets from *group* since this one was last seen in service."""
         if not self._session.is_on_ecs:
             return ()
         with suppress(Incomplete, TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 ages = await deregistrations(aws, group.target.target_group_arn, self._session.wall_clock)
                 return events_between(ages, now, group.clear, group.target.delay)
         return ()
 
 
 REGISTER = (
-    "see whether DRAIN_TARGET_PORT, DRAIN_TARGET_ID and DRAIN_TARGET_GROUP_ARN are right where they are set, and "
-    "whether the load balancer of the service names this container and port"
+    "check that DRAIN_TARGET_PORT, DRAIN_TARGET_ID and DRAIN_TARGET_GROUP_ARN are right if they are set, and that the "
+    "load balancer of the service names this container and port"
 )
-"""What to do where a target is not in its group."""
+"""What to do if a target is not in its group."""
 
 
 def longest_wait(delay: float) -> float:
-    """Return the seconds between two looks at the most: a wait as long as the delay would sleep through it."""
+    """Return the longest interval between two polls, in seconds: one as long as the delay would miss it."""
     return min(LONGEST_WAIT, delay / 4)
 
 
 def absent(group: TargetGroup) -> str:
-    """Return that the target is not in *group*, and what is there."""
+    """Return a clause that says that the target is not in *group*, and what is."""
     reading, target = group.reading, group.target
     others = ", ".join(reading.others) or "nothing"
     more = reading.targets - len(reading.others)
@@ -472,13 +483,13 @@ def absent(group: TargetGroup) -> str:
 
 
 def events_between(ages: list[float], now: float, clear: float | None, delay: float) -> tuple[float, ...]:
-    """Return the moments of events that may be about our target: it was seen since, and drains still."""
+    """Return the times of events that may be about this task's target: after it was last clear, within the delay."""
     earliest = now - delay if clear is None else max(clear, now - delay)
     return tuple(sorted(now - age for age in ages if earliest - CLOCKS <= now - age <= now + CLOCKS))
 
 
 CLOCKS = 2.0
-"""Seconds by which the clocks of AWS and of this host may differ."""
+"""Seconds by which AWS's clock and this host's may differ."""
 
 
 def cause_of(
@@ -494,24 +505,24 @@ def cause_of(
     started: float = -math.inf,
 ) -> DrainCause:
     """
-    Return why, and until when, a target that *group* takes out wants a drain.
+    Return the claim that follows from the deregistration of the target from *group*.
 
     Args:
         group: The target group.
-        settings: The checked options.
-        now: When it is noticed.
+        settings: The validated options.
+        now: When it was noticed.
         lag: Seconds between two polls.
-        delay: The shortest delay of all groups, which rules.
-        is_assumed: Whether it was assumed.
-        is_draining: Whether a drain is under way already.
-        told: When the service took targets out, by its events, where polls had failed for long.
-        started: When the watch began: a target that it has not seen otherwise is taken out since then at the earliest.
+        delay: The shortest delay of all groups.
+        is_assumed: Whether that delay was assumed.
+        is_draining: Whether a drain is running already.
+        told: When the service deregistered targets, by its events; they are read if polls have failed for long.
+        started: When the watch began: the earliest beginning for a target that has not been seen in service.
     """
     verdict = group.reading.verdict
     if group.clear is not None:
         began = group.clear
     else:
-        # Since the start at the earliest, but for a container that was restarted meanwhile.
+        # Not before the watch began, unless the container was restarted during the deregistration.
         began = max(min(started, now - settings.poll_interval), now - max(lag, FLOOR * delay))
     what = "being deregistered from" if verdict is Verdict.DRAINING else "no longer registered with"
     reason = f"the target {group.target} is {what} the target group {group.target.group}"
@@ -520,17 +531,17 @@ def cause_of(
     is_late = is_too_slow(now - began, delay) and verdict is Verdict.DRAINING
     cause_here = partial(DrainCause, TargetHealthTrigger.name, at=now, lag=now - began, taken_out=True)
     if is_draining and is_late:
-        # Another source that knew sooner has set a deadline; to count from an answer that old would bring it to now.
+        # Another source knew earlier and has set a deadline; counting from so old an answer would bring it to now.
         return cause_here(f"{reason}; that was noticed late")
     if verdict is Verdict.GONE and is_assumed:
-        return cause_here(reason, deadline=now)  # the delay that was assumed is refuted
+        return cause_here(reason, deadline=now)  # the assumed delay was wrong
     least = 0.0
     if is_late:
         reason += f"; the last answer before is {now - began:.0f} s old"
         if told:
             began = max(began, min(told))
             reason += f", and by the service's events it began {now - began:.0f} s ago"
-        # One event is that of our target. Of several, any may be: the first, or a later one.
+        # A single event is about this task's target. Of several, any may be.
         least = effective_margin(settings.margin, delay) / 2 if len(told) == 1 else FLOOR * delay
     ends = deadline(now, began, delay, settings.margin, settings.window, least)
     return cause_here(reason, deadline=ends, lag=now - began)

@@ -1,8 +1,8 @@
-# What DescribeTasks says of a task that ECS wants to end, and what we conclude.
+# What DescribeTasks shows of a task that ECS stops, and what follows from it.
 #
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html: a task is RUNNING, then
-# DEACTIVATING while ECS takes it out of its target groups and waits for the deregistration delay, then STOPPING, when
-# it gets SIGTERM. `desiredStatus` becomes STOPPED at the beginning of that and never goes back.
+# DEACTIVATING while ECS deregisters it from its target groups and waits for the deregistration delay, then STOPPING,
+# when it gets SIGTERM. `desiredStatus` becomes STOPPED at the beginning and never changes back.
 #
 #   desiredStatus  lastStatus                                     verdict
 #   any            DEACTIVATING                                   leaving: the delay runs
@@ -11,9 +11,9 @@
 #   RUNNING        PROVISIONING, PENDING, ACTIVATING, RUNNING     serving
 #   anything else                                                 unknown
 #
-# The time stamp `stoppingAt` is documented as the move to STOPPING, which is the end of the delay and not its
-# beginning, so it is not used: as with target health, the age of the news is the age of the last answer.
-"""The trigger that watches the state of this task as ECS records it."""
+# The timestamp `stoppingAt` is documented as the transition to STOPPING, which is the end of the delay and not its
+# beginning, so it is not used. As with target health, the delay counts from the last answer before the change.
+"""The trigger that watches the state of this task in ECS."""
 
 import asyncio
 from collections.abc import Mapping
@@ -42,30 +42,30 @@ DOWN = frozenset({"STOPPING", "DEPROVISIONING", "STOPPED", "DELETED"})
 SPOT_CODES = frozenset({"SpotInterruption", "TerminationNotice"})
 
 SPOT_NOTICE = 120.0
-"""Seconds from the warning to the end, on Fargate Spot.
+"""Seconds from the warning until the task is stopped, on Fargate Spot.
 
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html
 """
 
 ENOUGH_LOOKS = 2
-"""Answers in a row that it takes to believe that ECS wants the task to run again: it never does, says the table above.
+"""How many answers in a row must say that the task should run again.
 
-Its APIs are eventually consistent, so one such answer is an old one.
+By the table above that never happens. The APIs are eventually consistent, so a single such answer is an old one.
 """
 
-PATIENCE = 5.0
-"""Seconds that the first look waits for the deregistration delay to be found."""
+DELAY_TIMEOUT = 5.0
+"""Seconds for which the first poll waits for the deregistration delay."""
 
 
 class TaskVerdict(Enum):
-    """What ECS wants of this task."""
+    """What ECS wants this task to do."""
 
     SERVING = "serving"
-    """It is to run, or to go on running."""
+    """It should run."""
     LEAVING = "leaving"
-    """It is to end, and is being taken out of its target groups."""
+    """It should end, and is being deregistered from its target groups."""
     STOPPING = "stopping"
-    """It is told to stop."""
+    """It is being stopped."""
     UNKNOWN = "unknown"
     """The record does not tell."""
 
@@ -76,7 +76,7 @@ class TaskVerdict(Enum):
 
 
 def judge(record: Mapping[str, Any]) -> TaskVerdict:
-    """Conclude from a task as DescribeTasks shows it, or as a task state change event does."""
+    """Judge a task as DescribeTasks, or a task state change event, shows it."""
     last, desired = record.get("lastStatus"), record.get("desiredStatus")
     if last in DOWN:
         return TaskVerdict.STOPPING
@@ -88,22 +88,22 @@ def judge(record: Mapping[str, Any]) -> TaskVerdict:
 
 
 def is_spot(record: Mapping[str, Any]) -> bool:
-    """Tell whether Fargate Spot wants the capacity back."""
+    """Return whether Fargate Spot reclaims the capacity."""
     return record.get("stopCode") in SPOT_CODES
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """
-    What ECS has decided about the end of this task.
+    ECS's decision to end this task.
 
     Attributes:
-        verdict: How far it is.
-        noticed: When that was noticed.
-        began: When it may have begun, at the earliest.
-        status: ECS's word for it.
+        verdict: How far it has got.
+        noticed: When it was noticed.
+        began: The earliest moment at which it may have begun.
+        status: The task's last status.
         why: ECS's stop code.
-        is_spot: Whether Fargate Spot wants the capacity back.
+        is_spot: Whether Fargate Spot reclaims the capacity.
     """
 
     verdict: TaskVerdict
@@ -115,7 +115,7 @@ class End:
 
 
 def cause_of(end: End, delay: float | None, settings: AwsSettings) -> DrainCause:
-    """Return why, and until when, *end* wants a drain; *delay* is ``None`` where it is not known."""
+    """Return the claim that follows from *end*; *delay* is the deregistration delay, or ``None`` if unknown."""
     reason = f"ECS wants the task to end ({end.status}, {end.why})"
     ends: float | None = None
     if end.verdict is TaskVerdict.STOPPING:
@@ -125,7 +125,7 @@ def cause_of(end: End, delay: float | None, settings: AwsSettings) -> DrainCause
             delay = SPOT_NOTICE if delay is None else min(SPOT_NOTICE, delay)
         if delay is not None:
             ends = deadline(end.noticed, end.began, delay, settings.margin, settings.window)
-    # Revocable, for only such causes are passed on to the other workers; SIGTERM is each worker's own affair.
+    # Revocable, because only revocable claims are published to the other workers.
     lag = end.noticed - end.began
     return DrainCause(EcsTaskTrigger.name, reason, at=end.noticed, deadline=ends, lag=lag, taken_out=True)
 
@@ -134,10 +134,10 @@ class EcsTaskTrigger(AwsSource):
     """
     Wants a drain while ECS wants this task to end.
 
-    It needs no load balancer, and one permission: ``ecs:DescribeTasks``. The deadline is the deregistration delay,
-    where it is given or can be found out, and the drain's own window where it is not. A look-up that fails changes
-    nothing. The more tasks the service has the less often each of them asks, so that they keep to ``poll_share`` of the
-    account's budget of DescribeTasks.
+    It needs no load balancer, and only the permission ``ecs:DescribeTasks``. The deadline follows from the
+    deregistration delay if that is given or can be looked up, and otherwise from the drain's own window. A failed call
+    changes nothing. In a large service each task polls less often, so that all of them keep to ``poll_share`` of the
+    account's budget for DescribeTasks.
     """
 
     name = "task-state"
@@ -146,16 +146,16 @@ class EcsTaskTrigger(AwsSource):
         super().__init__(session, **own)
         self._verdict = TaskVerdict.UNKNOWN
         self._end: End | None = None
-        """What is wanted now."""
+        """The current decision."""
         self._clear: float | None = None
-        """When an answer last said that the task is to run."""
+        """When an answer last said that the task should run."""
         self._served = 0
-        """How many answers in a row said so."""
+        """How many answers in a row have said so."""
         self._delay: float | None = None
         self._polls: Polls | None = None
 
     async def watch(self, control: Control) -> None:
-        """Find out who we are, then poll until cancelled."""
+        """Identify the task, then poll until cancelled."""
         if self._stand_down_off_ecs(control):
             return
         settings = AwsSettings.of(control.settings)
@@ -167,8 +167,8 @@ class EcsTaskTrigger(AwsSource):
             self._state = "watching"
             async with asyncio.TaskGroup() as group:
                 finding = group.create_task(self._find_delay(aws, control))
-                # A task that comes up while it is being taken out needs the delay at the first look.
-                await asyncio.wait({finding}, timeout=PATIENCE)
+                # A task that starts while it is being deregistered needs the delay at the first poll.
+                await asyncio.wait({finding}, timeout=DELAY_TIMEOUT)
                 await self._poll(aws, control, began)
 
     async def _poll(self, aws: OpenSession, control: Control, began: float) -> None:
@@ -188,7 +188,7 @@ class EcsTaskTrigger(AwsSource):
         )
         async for look in polls:
             with look:
-                # What discovery has just been told need not be asked again.
+                # The first poll may use the record that discovery has just read.
                 record = await records.task(since=look.asked if polls.answered is not None else began)
                 polls.pace(aws.interval(settings.poll_interval, aws.tasks))
                 verdict = judge(record)
@@ -203,7 +203,7 @@ class EcsTaskTrigger(AwsSource):
                     control.withdraw(self.name)
 
     def _note(self, record: Mapping[str, Any], verdict: TaskVerdict, asked: float, control: Control) -> None:
-        """Take note of an answer; one that does not tell changes nothing."""
+        """Take an answer into account; one that does not tell changes nothing."""
         if verdict is TaskVerdict.UNKNOWN:
             return
         self._verdict = verdict
@@ -225,7 +225,7 @@ class EcsTaskTrigger(AwsSource):
             try:
                 identity = await aws.identity.get()
             except Incomplete as missing:
-                # Not worth a warning: without it the drain takes its own window.
+                # Not worth a warning: without the delay the drain takes its own window.
                 if isinstance(missing, AwsCallFailed) and missing.trouble.kind is TroubleKind.DENIED:
                     return
                 continue
@@ -243,10 +243,12 @@ class EcsTaskTrigger(AwsSource):
             control.claim(cause_of(self._end, self._delay, settings))
 
     async def _delay_of(self, identity: TaskIdentity, aws: OpenSession) -> float | None:
-        """Return the shortest delay of all groups, ``None`` where one is not known."""
+        """Return the shortest delay of all groups; ``None`` if one of them is unknown."""
         delays = [each.delay for each in identity.targets if each.delay_known]
         for each in identity.targets:
-            if each.delay_pending:  # a large service: it is read when the fleet has started, or a drain needs it
+            if (
+                each.delay_pending
+            ):  # in a large service it is read after the fleet has started, or when a drain needs it
                 with suppress(TimeoutError):
                     async with asyncio.timeout(START + aws.interval(1.0, aws.balancers) * self._session.rng.random()):
                         await aws.needed.wait()
@@ -256,7 +258,7 @@ class EcsTaskTrigger(AwsSource):
         return min(delays) if delays and len(delays) == len(identity.targets) else None
 
     def status(self, now: float) -> Mapping[str, Any]:
-        """Return the state, the verdict, and the deregistration delay as far as it is known."""
+        """Return the state, the verdict, and the deregistration delay if it is known."""
         return {
             "last_error": self._search_error,
             **(self._polls.status(now) if self._polls else {}),

@@ -1,20 +1,20 @@
-# What DescribeTargetHealth can say, and what we conclude.
+# What DescribeTargetHealth can answer, and what follows from it.
 #
 # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetHealth.html lists seven states. Only
-# one of them says that the balancer is taking us out: `draining`. "We are out" has no state of its own. A target that
-# is not registered is absent from an answer about the whole group; asked for by name it is `unused` with the reason
-# Target.NotRegistered; and botocore's waiter TargetDeregistered also takes the error InvalidTarget for it.
+# `draining` says that the target is being deregistered. There is no state for "deregistered". A target that is not
+# registered is missing in an answer about the whole group; requested by id it is `unused` with the reason
+# Target.NotRegistered; and botocore's waiter TargetDeregistered also accepts the error InvalidTarget.
 #
-# All three look the same before ECS has registered the target, which it does some seconds after the container started.
-# So they mean "not yet" until the target was seen registered once, and "gone" from then on: where two answers in a row
-# say so (see GroupWatch).
+# All three also occur before ECS has registered the target, which it does some seconds after the container has started.
+# So they mean "not yet" until the target has been seen registered, and "gone" after that, if two answers in a row say
+# so (see TargetGroup).
 #
-# What looks like leaving and is not:
-#   unhealthy.draining     an NLB lets the flows of an unhealthy target run on; it is still registered
+# These look like a deregistration but are not:
+#   unhealthy.draining     an NLB lets the flows of an unhealthy target continue; it is still registered
 #   unused/Target.NotInUse no listener uses the group, or the zone is off; it is still registered
-#   unused/Target.InvalidState, Target.IpUnusable; unavailable; zonal shift and anomaly mitigation: likewise
-#   any other error        says nothing at all about the target
-"""The verdict on one answer of DescribeTargetHealth: pure, no clock, no I/O."""
+#   unused/Target.InvalidState, Target.IpUnusable; unavailable; zonal shift and anomaly mitigation: the same
+#   any other error        says nothing about the target
+"""The verdict on an answer of DescribeTargetHealth. Pure: no clock, no I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,44 +27,44 @@ __all__ = ["Reading", "Verdict", "read", "read_error"]
 
 
 class Verdict(Enum):
-    """Where the balancer stands with our target."""
+    """What an answer says about this task's target."""
 
     SERVING = "serving"
-    """It is healthy or on the way there."""
+    """It is healthy or about to be."""
     AILING = "ailing"
-    """It is registered, and the balancer cannot or will not use it; that is no deregistration."""
+    """It is registered, but the balancer cannot or does not use it."""
     DRAINING = "draining"
     """It is being deregistered."""
     GONE = "gone"
-    """It was registered, and is no more."""
+    """It was registered, and no longer is."""
     NOT_YET = "not-yet"
-    """It has not been seen registered so far."""
+    """It has not been seen registered yet."""
     UNKNOWN = "unknown"
     """The answer does not tell."""
 
     @property
     def leaving(self) -> bool:
-        """Whether the balancer is taking us out, or has."""
+        """Whether the target is being deregistered, or has been."""
         return self in (Verdict.DRAINING, Verdict.GONE)
 
     @property
     def registered(self) -> bool:
-        """Whether the answer shows that the target is, or lately was, registered."""
+        """Whether the answer shows that the target is registered, or was until a moment ago."""
         return self in (Verdict.SERVING, Verdict.AILING, Verdict.DRAINING)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """
-    What one answer says: of our target, and of the whole group.
+    What an answer says about this task's target and the whole group.
 
     Attributes:
-        verdict: Of our target.
-        healthy: Targets of the group that are healthy.
-        draining: Targets of the group that are being deregistered.
-        targets: Targets of the group, in whatever state.
-        own: How many of them are ours.
-        others: Some of those that are there where none is ours, with the likeliest mistakes first.
+        verdict: The verdict on this task's target.
+        healthy: The number of healthy targets in the group.
+        draining: The number of targets that are being deregistered.
+        targets: The number of targets in any state.
+        own: How many of them are this task's.
+        others: If none is this task's, some of those listed; the likeliest mix-ups come first.
     """
 
     verdict: Verdict
@@ -76,9 +76,9 @@ class Reading:
 
 
 SOME = 5
-"""Targets that a warning names."""
+"""The most targets listed in a warning."""
 
-# Where one target is listed more than once (two of its ports in one group), the first of these rules.
+# If the target is listed more than once (with two ports in one group), the first of these verdicts wins.
 PRECEDENCE = (Verdict.DRAINING, Verdict.SERVING, Verdict.AILING, Verdict.UNKNOWN)
 REGISTERED_THOUGH_UNUSED = frozenset({"Target.NotInUse", "Target.InvalidState", "Target.IpUnusable"})
 
@@ -87,13 +87,13 @@ def read(
     descriptions: Iterable[Mapping[str, Any]], ids: frozenset[str], ports: frozenset[int], *, seen: bool
 ) -> Reading:
     """
-    Conclude from the ``TargetHealthDescriptions`` of a group, asked for without naming targets.
+    Judge the ``TargetHealthDescriptions`` of a whole group.
 
     Args:
         descriptions: The answer.
-        ids: Our target ids in their canonical form (see `canonical_id`).
-        ports: Our ports; none stands for every port.
-        seen: Whether an earlier answer showed our target registered.
+        ids: This task's target ids in canonical form (see `canonical_id`).
+        ports: This task's ports; empty for any port.
+        seen: Whether an earlier answer showed this task's target as registered.
     """
     listed = list(descriptions)
     states = [_part(each, "TargetHealth").get("State") for each in listed]
@@ -106,10 +106,10 @@ def read(
 
 def read_error(code: str, *, seen: bool) -> Verdict:
     """
-    Conclude from an error *code*: of all of them only ``InvalidTarget`` says something about the target.
+    Judge an error *code*. Only ``InvalidTarget`` says something about the target.
 
-    ``TargetGroupNotFound`` does not. It may be a slip in a setting or in a deployment, and the price of a mistake is
-    that every session is closed at once.
+    ``TargetGroupNotFound`` does not: it may be due to a wrong setting or deployment, and a wrong verdict would close
+    all sessions at once.
     """
     if code in ("InvalidTarget", "InvalidTargetException"):
         return Verdict.GONE if seen else Verdict.NOT_YET
@@ -117,14 +117,14 @@ def read_error(code: str, *, seen: bool) -> Verdict:
 
 
 def _some_of(listed: Iterable[object], ids: frozenset[str]) -> tuple[str, ...]:
-    """Return ids and ports of some targets: first those with an id of ours, which have another port."""
+    """Return the ids and ports of some targets; those with one of *ids*, but another port, come first."""
     targets = [part for each in listed if (part := _part(each, "Target"))]
     targets.sort(key=lambda each: canonical_id(str(each.get("Id", ""))) not in ids)
     return tuple(f"{each.get('Id', '?')} ({each.get('Port', '?')})" for each in targets[:SOME])
 
 
 def _part(description: object, name: str) -> Mapping[str, Any]:
-    """Return a part of a description; an empty one where that is garbage, which must not hide the other targets."""
+    """Return a part of a description; empty if it is not valid, so that one bad entry does not hide the others."""
     part = description.get(name) if isinstance(description, dict) else None
     return part if isinstance(part, dict) else {}
 

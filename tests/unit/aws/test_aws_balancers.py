@@ -183,7 +183,7 @@ async def test_express_mode_without_the_permission(stage):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "no target group, so only SIGTERM and events can tell"),
+        ({}, "no target group, so only SIGTERM and events can start"),
         ({"service_connect": True}, "through Service Connect"),
         ({"lattice": ("arn:aws:vpc-lattice:r:1:targetgroup/tg-1",)}, "through VPC Lattice"),
     ],

@@ -259,7 +259,7 @@ async def test_a_killed_task_is_reaped(stage):
         await asyncio.sleep(70)
         gone |= {target for target, state in task.states.items() if state == "draining"}
         assert gone == {"10.0.0.6", "10.0.0.9"}
-        assert sum("left behind" in each.deed for each in control.told(TriggerActed)) == 2
+        assert sum("left over" in each.deed for each in control.told(TriggerActed)) == 2
 
 
 @pytest.mark.parametrize(("code", "warnings"), [("AccessDeniedException", 1), ("ThrottlingException", 0)])

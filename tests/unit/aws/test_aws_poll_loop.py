@@ -449,7 +449,7 @@ async def test_off_ecs(stage):
         await asyncio.sleep(1)
 
         (event,) = control.told(TriggerStoodDown)
-        assert "no ECS task" in event.why
+        assert "not an ECS task" in event.why
         assert stage.clients.calls == []
         assert stage.trigger.status(control.time())["state"] == "stood down"
 

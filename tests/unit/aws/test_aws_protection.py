@@ -155,7 +155,7 @@ async def test_held_while_draining(cause, end):
         protection.notify(end(1.0, "d-1", None))
         await asyncio.sleep(1)
         assert put.asked[-1][1] == {"ProtectionEnabled": False}
-        assert [each.deed.split()[0] for each in control.told(TriggerActed)] == ["protected", "given"]
+        assert [each.deed.split()[0] for each in control.told(TriggerActed)] == ["protected", "released"]
         assert protection.status(control.time())["protected_for"] is None
     assert len([body for _, body in put.asked if not body["ProtectionEnabled"]]) == 1
 
@@ -383,7 +383,7 @@ async def test_an_answer_that_breaks_off(error):
         assert put.until
         put.error = error
     assert put.asked[-1][1] == {"ProtectionEnabled": False}
-    assert "could not be given back" in protection.status(control.time())["last_error"]
+    assert "could not be released" in protection.status(control.time())["last_error"]
 
 
 @pytest.mark.anyio

@@ -472,7 +472,7 @@ async def test_no_target_group(scene):
 async def test_off_ecs(scene):
     """Off ECS, with nothing given by hand, it stands down."""
     async with scene.watching(environ={}, target_group_arn=()) as (control, registration):
-        assert "no ECS task" in control.told(TriggerStoodDown)[0].why
+        assert "not an ECS task" in control.told(TriggerStoodDown)[0].why
         assert registration.status(control.time())["state"] == "stood down"
 
 

@@ -31,7 +31,7 @@ RAISED = {
     "service control policy": (
         ClientError("AccessDenied", f"{MAY_NOT} with an explicit deny in a service control policy"),
         DENIED,
-        "organisation's policies",
+        "organization's policies",
     ),
     "boundary": (
         ClientError("AccessDenied", f"{MAY_NOT} because no permissions boundary allows the action"),
@@ -64,9 +64,9 @@ RAISED = {
     "clock": (
         ClientError("InvalidSignatureException", "Signature expired: 20261128T2200 is now earlier than 20261128T2210"),
         UNKNOWN,
-        "set the clock",
+        "correct the clock",
     ),
-    "clock ahead": (ClientError("RequestTimeTooSkewed", "The difference is too large"), UNKNOWN, "set the clock"),
+    "clock ahead": (ClientError("RequestTimeTooSkewed", "The difference is too large"), UNKNOWN, "correct the clock"),
     "wrong secret": (ClientError("SignatureDoesNotMatch", "It does not match"), UNKNOWN, "AWS_SECRET_ACCESS_KEY"),
     "expired": (ClientError("ExpiredToken", "The security token is expired"), UNKNOWN, "AWS_SESSION_TOKEN"),
     "deactivated": (ClientError("InvalidClientTokenId", "The token is invalid"), UNKNOWN, "the access key is active"),

@@ -288,7 +288,7 @@ async def test_nothing_to_watch(stage):
     """Off ECS, and for a task of no service, it says why and ends."""
     async with stage.watching(None, kind=ServiceDeploymentTrigger, environ={}) as control:
         await asyncio.sleep(1)
-        assert "no ECS task" in control.told(TriggerStoodDown)[0].why
+        assert "not an ECS task" in control.told(TriggerStoodDown)[0].why
     async with stage.watching(stage.fake.add_task(None), kind=ServiceDeploymentTrigger) as control:
         await asyncio.sleep(1)
         assert "no service" in control.told(TriggerStoodDown)[0].why

@@ -329,5 +329,5 @@ async def test_off_ecs(stage):
         await asyncio.sleep(1)
 
         (event,) = control.told(TriggerStoodDown)
-        assert "no ECS task" in event.why
+        assert "not an ECS task" in event.why
         assert stage.trigger.status(control.time())["state"] == "stood down"

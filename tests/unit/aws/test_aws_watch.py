@@ -146,7 +146,7 @@ async def test_an_address_that_drains_for_a_former_task(stage):
     async with stage.watching(task, deregistration_delay=600, **given) as control:
         await asyncio.sleep(300)
         assert control.causes == []
-        assert "which drains for a former task" in control.told(TriggerImpaired)[0].problem
+        assert "draining for an earlier task" in control.told(TriggerImpaired)[0].problem
         stage.fake.register(task)
         await asyncio.sleep(20)
         stage.fake.deregister(task)

@@ -329,7 +329,7 @@ async def test_a_large_fleet_is_told_that_polls_come_too_late(stage):
         assert status["target_groups"][0]["interval"] == 200
         assert status["budget_used"] == pytest.approx(0.2)
         (impaired,) = control.told(TriggerImpaired)
-        assert "400 targets it may ask once in 200 s" in impaired.problem
+        assert "400 targets each task may poll only once in 200 s" in impaired.problem
         assert "a delay of 300 s" in impaired.problem
         assert "Lambda" in impaired.remedy
         assert control.advice == [280, 210, 285]  # the first answers are not believed: ECS tells of one task

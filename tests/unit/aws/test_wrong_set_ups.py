@@ -99,7 +99,7 @@ WRONG = {
     "no permission to know the delay": (lambda it: it.fail(denied(), ATTRIBUTES), [ATTRIBUTES, "300 s is assumed"]),
     "service control policy": (
         lambda it: it.fail(denied("with an explicit deny in a service control policy")),
-        ["explicit deny in a service control policy", "organisation"],
+        ["explicit deny in a service control policy", "organization"],
     ),
     "boundary": (lambda it: it.fail(denied("because no permissions boundary allows")), ["boundary of the role"]),
     "endpoint policy": (
@@ -153,7 +153,7 @@ WRONG = {
             it.group.deregister("10.0.0.5")
             or it.group.attributes.update({"deregistration_delay.timeout_seconds": "900"})
         ),
-        ["which drains for a former task"],
+        ["draining for an earlier task"],
     ),
 }
 
