@@ -298,6 +298,7 @@ def _plain(value: Any, now: float) -> Any:
                 "seconds_ago": round(now - value.at, 3),
                 "revocable": value.revocable,
                 "taken_out": value.taken_out,
+                "detection_lag": round(value.lag, 3),
             }
         case float():
             return round(value, 3)

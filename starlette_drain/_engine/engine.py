@@ -255,8 +255,10 @@ class Engine:
         if self._has_ended:
             msg = "the application has ended or is about to: there is nothing to cancel"
             raise IllegalTransition(msg)
-        advance(self._state, DrainEvent.CANCEL)
-        if self._run and not self._claims.is_revocable:
+        if self._run is None:
+            msg = "no drain is running; there is nothing to cancel"
+            raise IllegalTransition(msg)
+        if not self._claims.is_revocable:
             msg = f"drain {self._run.drain_id} cannot be cancelled: the process has been told to stop; let it end"
             raise TooLateToCancel(msg)
         self._claims.cancel()
