@@ -38,6 +38,7 @@ __all__ = [
     "find_shared_directory",
     "find_sockets",
     "find_supervisor",
+    "has_ended",
     "socket_file",
 ]
 
@@ -129,6 +130,11 @@ def find_shared_directory(
 def socket_file(directory: Path, pid: int) -> Path:
     """Return the path of the socket on which the process *pid* answers the command."""
     return directory / f"socket-{pid}"
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether the process *pid* has ended."""
+    return _birth(pid) is None
 
 
 def find_sockets(environ: Mapping[str, str] = os.environ) -> dict[int, list[Path]]:

@@ -40,16 +40,17 @@ class Number(click.ParamType):  # type: ignore[type-arg] # which is generic in n
             number = math.nan
         is_enough = number > self._least if self._above else number >= self._least
         if not (math.isfinite(number) and is_enough and number <= self._most):
-            self.fail(f"{value!r} cannot be: give {self._wanted()}", param, ctx)
+            self.fail(f"{value!r} cannot work: give {self._wanted()}", param, ctx)
         return number
 
     def _read(self, value: Any) -> float:
         return float(value)
 
     def _wanted(self) -> str:
-        most = f" and at most {self._most:,g}" if math.isfinite(self._most) else ""
-        least = f"more than {self._least:g}" if self._above else f"at least {self._least:g}"
-        return f"{self._unit}, {least}{most}"
+        least, most = f"{self._least:,.12g}", f"{self._most:,.12g}"
+        if not math.isfinite(self._most):
+            return f"{self._unit}, {'above' if self._above else 'at least'} {least}"
+        return f"{self._unit} {f'above {least}, up to' if self._above else f'from {least} to'} {most}"
 
 
 class WholeNumber(Number):
@@ -82,9 +83,9 @@ class _Option(click.ParamType):  # type: ignore[type-arg]
         try:
             return getattr(AwsSettings(**{self._option: declared.parse(value)}), self._option)
         except SettingsError as error:
-            self.fail(f"{value!r} cannot be: {error.remedy}", param, ctx)
+            self.fail(f"{value!r} cannot work: {error.remedy}", param, ctx)
         except ValueError:
-            self.fail(f"{value!r} cannot be: {declared.remedy}", param, ctx)
+            self.fail(f"{value!r} cannot work: {declared.remedy}", param, ctx)
 
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

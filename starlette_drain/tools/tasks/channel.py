@@ -3,22 +3,25 @@
 import http.client
 import json
 import os
+import shlex
 import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from starlette_drain._workers.shared_directory import find_sockets
+from starlette_drain._core.printable import printable
+from starlette_drain._workers.shared_directory import find_sockets, has_ended
 
 __all__ = [
     "PATIENCE",
     "ROTATION",
     "TOKEN",
     "Channel",
+    "Ended",
     "HttpChannel",
     "Refused",
     "SocketChannel",
@@ -39,11 +42,18 @@ ROTATION = "/rotation"
 LONGEST = 4 * 1024 * 1024
 """Bytes of an answer."""
 
+LONGEST_COMMAND = 160
+"""Characters of a command line that tells one server from another."""
+
 TOKEN = "DRAIN_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 
 
 class Unreachable(Exception):
     """A process does not answer; the message says why, and what to do."""
+
+
+class Ended(Unreachable):
+    """The process has ended."""
 
 
 class Refused(Exception):
@@ -78,10 +88,16 @@ class SocketChannel:
 
     Args:
         sockets: Of the workers of one task, any of which answers for all.
+        main: The main process of the task, if it is known.
+        find: Finds the sockets again if none answers: a supervisor may have replaced all workers.
     """
 
-    def __init__(self, sockets: Sequence[Path]) -> None:
+    def __init__(
+        self, sockets: Sequence[Path], main: int | None = None, find: Callable[[], Sequence[Path]] = tuple
+    ) -> None:
         self._sockets = list(sockets)
+        self._main = main
+        self._find = find
 
     def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """Ask the first worker that answers: one that is stuck would obey a command whenever it wakes up."""
@@ -97,6 +113,10 @@ class SocketChannel:
                 self._sockets.append(file)
                 continue
             return _judged(int(answer.get("status") or 0), answer.get("body"), path)
+        if self._main is not None and has_ended(self._main):
+            msg = f"process {self._main} has ended"
+            raise Ended(msg)
+        self._sockets = list(self._find()) or self._sockets
         raise Unreachable("no process of the task answers (" + "; ".join(reasons) + ")")
 
 
@@ -175,10 +195,11 @@ def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = 
         ) + "; run it in the container of the server and as its user, or give --url"
         raise Unreachable(msg)
     if len(found) > 1:
-        msg = f"several servers run here: give --pid {' or --pid '.join(map(str, sorted(found)))}"
+        which = " or ".join(f"--pid {main}{_command_of(main)}" for main in sorted(found))
+        msg = f"several servers run here: give {which}"
         raise Unreachable(msg)
     ((main, paths),) = found.items()
-    return f"process {main}", SocketChannel(paths)
+    return f"process {main}", SocketChannel(paths, main, lambda: find_sockets(environ).get(main, ()))
 
 
 def shown_in(body: Any, path: str = "") -> dict[str, Any]:
@@ -219,6 +240,16 @@ def _judged(status: int, body: Any, path: str) -> tuple[int, dict[str, Any]]:
 
 def _pid_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
+
+
+def _command_of(pid: int) -> str:
+    """Return the command line of a process in brackets, shortened; nothing where the system does not show it."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+    line = printable(shlex.join(words.split("\0")[:-1]))
+    return f" ({line if len(line) <= LONGEST_COMMAND else f'{line[:LONGEST_COMMAND]}…'})" if line else ""
 
 
 def _why(error: object) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import click
 from rich.live import Live
 
-from starlette_drain.tools.tasks.channel import TOKEN, Channel, Refused, Unreachable, find_channel
-from starlette_drain.tools.tasks.seen import Seen, as_json, outcome, problems
+from starlette_drain.tools.tasks.channel import TOKEN, Channel, Ended, Refused, Unreachable, find_channel
+from starlette_drain.tools.tasks.seen import Seen, as_json, counted, outcome, problems
 from starlette_drain.tools.tasks.service import ServiceTasks, place_of
 from starlette_drain.tools.tasks.view import console, is_lively, line, outcome_table, print_out, screen
-from starlette_drain.tools.values import Number
+from starlette_drain.tools.values import Number, WholeNumber
 
 __all__ = [
     "CannotRun",
@@ -46,6 +46,10 @@ BEGAN = 202
 
 CONFLICT = 409
 """The task answers that there is nothing to cancel, or that it is too late."""
+
+
+PID = WholeNumber("pid", least=1, unit="a process id")
+PORT = WholeNumber("port", least=1, most=65_535, unit="a port")
 
 
 class CannotRun(click.ClickException):
@@ -83,12 +87,12 @@ class OneTask:
         self._has_drained = False
 
     def look(self) -> Sequence[Seen]:
-        """Return the task as it is now; one that has drained and does not answer any more is gone."""
+        """Return the task as it is now. It is gone if its process has ended, or it drained and no longer answers."""
         try:
             shown = self._channel.ask("GET")[1]
         except (Unreachable, Refused) as error:
             self._failures += isinstance(error, Unreachable)
-            is_gone = self._has_drained and self._failures >= LOST
+            is_gone = isinstance(error, Ended) or (self._has_drained and self._failures >= LOST)
             return [replace(self._last, why_not=str(error), is_gone=is_gone)]
         self._failures = 0
         self._has_drained = self._has_drained or shown["state"] != "serving"
@@ -113,11 +117,11 @@ def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Address of the task's server, asked with the token in DRAIN_ADMIN_TOKEN. Default: the server in this "
             "container, without a token.",
         ),
-        click.option("--pid", type=int, metavar="PID", help="Process id, if several servers run in this container."),
+        click.option("--pid", type=PID, metavar="PID", help="Process id, if several servers run in this container."),
         click.option("--cluster", metavar="NAME", help="ECS cluster; the ARN of a service or task includes it."),
         click.option("--service", metavar="NAME", help="All tasks of this ECS service."),
         click.option("--task", metavar="ID", help="One ECS task."),
-        click.option("--port", type=int, metavar="PORT", help="Port of the tasks. Default: the target group's."),
+        click.option("--port", type=PORT, metavar="PORT", help="Port of the ECS tasks. Default: the target group's."),
     )
     for option in reversed(options):
         function = option(function)
@@ -196,6 +200,9 @@ def start(
     """
     if which["service"] and not which["task"]:
         msg = "start takes one --task: to drain all tasks of a service at once is an outage"
+        raise click.UsageError(msg)
+    if timeout is not None and not wait:
+        msg = "--timeout goes with --wait"
         raise click.UsageError(msg)
     order = {"window": window, "age": age, "taken_out": taken_out}
     body: dict[str, Any] = {field: value for field, value in order.items() if value not in (None, False)}
@@ -338,6 +345,12 @@ def _service(which: dict[str, Any]) -> ServiceTasks | None:
     service, task = which["service"], which["task"]
     cluster = place_of(which["cluster"], service, task)
     if not (cluster or service or task):
+        if which["port"]:
+            msg = "--port goes with --cluster; a --url has its own, such as http://10.0.3.17:8000"
+            raise click.UsageError(msg)
+        if which["url"] and which["pid"]:
+            msg = "--pid is for a server in this container, and --url for one elsewhere: give one of them"
+            raise click.UsageError(msg)
         return None
     if which["url"] or which["pid"]:
         msg = (
@@ -375,14 +388,15 @@ def _tell(as_json: bool, shown: dict[str, Any], words: str) -> None:  # noqa: FB
 
 def _cancelled(name: str, shown: dict[str, Any]) -> str:
     still = shown["sessions"]["leaving"]
-    rest = f"; {still} sessions that were asked to leave still do" if still else ""
-    return f"{name} serves again, with {shown['sessions']['open']} sessions{rest}."
+    rest = f"; {counted(still, 'session')} already asked to leave will leave" if still else ""
+    return f"{name} serves again, with {counted(shown['sessions']['open'], 'session')}{rest}."
 
 
 def _started(name: str, shown: dict[str, Any], *, is_new: bool) -> str:
     drain, open_ = shown.get("drain"), shown["sessions"]["open"]
     if not drain:
-        return f"{name} is {shown['state']}; {open_} sessions are open."
+        already = "" if is_new else " already, so nothing was started"
+        return f"{name} is {shown['state']}{already}. Open sessions: {open_:,}."
     how = "starts to drain" if is_new else "was draining already"
     left = f"{drain['time_left']:.0f} s remain" if "time_left" in drain else "its workers begin"
-    return f"{name} {how}: {open_} sessions, {drain['rate']:.1f}/s, {left}."
+    return f"{name} {how}: {counted(open_, 'session')}, {drain['rate']:.1f}/s, {left}."

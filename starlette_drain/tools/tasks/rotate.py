@@ -11,6 +11,7 @@ from starlette_drain._core.pacing import SHORTEST_WINDOW
 from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.tools.tasks.channel import ROTATION, Channel, Refused, Unreachable
 from starlette_drain.tools.tasks.command import CannotRun, ask, channels_of, json_option, which_task
+from starlette_drain.tools.tasks.seen import counted
 from starlette_drain.tools.values import RATE, Number
 
 __all__ = ["rotate"]
@@ -31,8 +32,12 @@ Answers = dict[str, dict[str, Any]]
     type=RATE,
     help="Start a rotation at most this fast, in sessions a second of all tasks; lengthens the window if needed.",
 )
-@click.option("--share", type=Number("share", above=True, most=1.0), help="Of the sessions, at random; 1 is all.")
-@click.option("--age", type=Number(most=LONGEST_ROTATION), help="Seconds since the order; later sessions stay.")
+@click.option(
+    "--share",
+    type=Number("share", above=True, most=1.0, unit="a part"),
+    help="Of the sessions, at random; 1 is all.",
+)
+@click.option("--age", type=Number(most=LONGEST_ROTATION), help="Time since the order; later sessions stay.")
 @click.option("--reason", help="For the log.")
 @click.option("--cancel", "is_cancel", is_flag=True, help="Let those stay that were not asked to leave.")
 @json_option
@@ -48,10 +53,10 @@ def rotate(
     **which: Any,
 ) -> int:
     """
-    Ask all open sessions to leave once while the task serves; without options show the present rotation.
+    Ask open sessions to leave once, while the task serves.
 
-    With --service the tasks rotate together, over one window. Exit code 1 if a task does not obey, or none rotates that
-    could be cancelled.
+    Without --window or --fleet-rate it shows the running rotation. With --service the tasks rotate together, over one
+    window. Exit code 1 if a task refuses or does not answer, or if there is nothing to cancel.
     """
     starts = window is not None or fleet_rate is not None
     if is_cancel and (starts or any(each is not None for each in (share, age, reason))):
@@ -72,7 +77,8 @@ def rotate(
                 msg = f"at {fleet_rate:g}/s that takes {over:,.0f} s, and a rotation {LONGEST_ROTATION:,.0f} s at most"
                 raise click.UsageError(msg)
             answers = _start(channels, over, share=share, age=age or 0.0, reason=reason)
-    return _tell(answers, as_json=as_json_, is_cancel=is_cancel, is_one=not which["service"])
+    none = "no session to rotate" if starts else "no rotation is running"
+    return _tell(answers, none, as_json=as_json_, is_cancel=is_cancel, is_one=not which["service"])
 
 
 def _open(channels: Mapping[str, Channel]) -> int:
@@ -107,7 +113,7 @@ def _each(channels: Mapping[str, Channel], do: Callable[[Channel], dict[str, Any
     return answers
 
 
-def _tell(answers: Answers, *, as_json: bool, is_cancel: bool, is_one: bool) -> int:
+def _tell(answers: Answers, none: str, *, as_json: bool, is_cancel: bool, is_one: bool) -> int:
     failed = [each for each in answers.values() if "error" in each]
     if is_one and failed:
         (failure,) = failed
@@ -116,17 +122,17 @@ def _tell(answers: Answers, *, as_json: bool, is_cancel: bool, is_one: bool) -> 
         click.echo(json.dumps(next(iter(answers.values())) if is_one else answers))
     else:
         for name, shown in answers.items():
-            click.echo(f"{name}: {shown['error'] if 'error' in shown else _words(shown)}")
+            click.echo(f"{name}: {shown['error'] if 'error' in shown else _words(shown, none)}")
         if not is_one and (rate := sum(each.get("rate", 0.0) for each in answers.values())):
-            click.echo(f"{len(answers)} tasks: {rate:.2f}/s")
+            click.echo(f"{counted(len(answers), 'task')}: {rate:.2f}/s")
     if is_cancel:  # tasks that do not rotate are no failure, unless none does
         return 0 if len(failed) < len(answers) and all(each["is_refusal"] for each in failed) else 1
     return 1 if failed else 0
 
 
-def _words(shown: Mapping[str, Any]) -> str:
+def _words(shown: Mapping[str, Any], none: str) -> str:
     if shown["state"] == "none":
-        return "no rotation runs"
+        return none
     return (
         f"{shown['state']} ({shown['reason'] or shown['trigger']}): {shown['asked']} asked, "
         f"{shown['remaining']} remain, {shown['rate']:.2f}/s, {shown['time_left']:.0f} s left"

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette_drain._core.printable import printable
 
-__all__ = ["Problem", "Seen", "Totals", "lag_of", "outcome", "planned", "problems", "totals"]
+__all__ = ["Problem", "Seen", "Totals", "counted", "lag_of", "outcome", "planned", "problems", "totals"]
 
 TOLERANCE = 1.0
 """Seconds by which the last session may be asked after the deadline before that is a problem."""
@@ -75,6 +75,11 @@ class Totals:
     rate: float
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* with its *noun*, in the plural unless it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def planned(shown: Mapping[str, Any]) -> int | None:
     """Return how many sessions an even drain would have left by now; ``None`` where none runs."""
     drain = shown.get("drain") or {}
@@ -86,11 +91,11 @@ def planned(shown: Mapping[str, Any]) -> int | None:
 
 
 def lag_of(shown: Mapping[str, Any]) -> float | None:
-    """Return how late the drain was noticed, at most; ``None`` where that is not known."""
-    lag = (shown.get("report") or {}).get("detection_lag")
-    lags = [each.get("detection_lag") for each in shown["triggers"].values() if isinstance(each, Mapping)]
-    known = [each for each in (lag, *lags) if isinstance(each, int | float)]
-    return max(known) if known and shown.get("state") != "serving" else None
+    """Return how late the first cause of the running drain, or else of the last, was noticed, at most."""
+    drain = shown.get("drain")
+    cause = next(iter(drain.get("causes") or ()), {}) if drain else shown.get("report") or {}
+    lag = cause.get("detection_lag")
+    return float(lag) if isinstance(lag, int | float) else None
 
 
 def totals(tasks: Iterable[Seen]) -> Totals:
@@ -134,7 +139,7 @@ def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
             pid, of_it = worker["pid"], worker["sessions"]["open"]
             problem = f"worker {pid} is stuck: no heartbeat for {worker['seconds_ago']:.0f} s"
             if of_it:
-                problem += f", and its {of_it} sessions are not asked to leave"
+                problem += f", with {counted(of_it, 'open session')} that it does not ask to leave"
             remedy = (
                 f"see what blocks its event loop ('py-spy dump --pid {pid}'); if it does not come back, "
                 f"'kill -KILL {pid}' cuts its sessions now, while the others still leave evenly"
@@ -150,9 +155,9 @@ def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
         yield 2, f"the last session would be asked {late:.0f} s after the deadline", remedy
     if shown["state"] == "drained" and sessions["open"]:
         remedy = "see what their applications do; the balancer cuts them at the end of the delay"
-        yield 4, f"drained, and {sessions['open']} sessions are still open", remedy
+        yield 4, f"drained, with {counted(sessions['open'], 'session')} still open", remedy
     if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
-        yield 5, f"all {held} sessions that are left are held", "see what the application holds them for"
+        yield 5, f"all sessions that are left are held: {held}", "see what the application holds them for"
 
 
 def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
@@ -174,7 +179,7 @@ def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
 
 def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
     """
-    Return what came of each task that drained.
+    Return what came of each task that drained or is gone.
 
     Of a task that is gone before it told its report only what was seen last is known; the rest is ``None``.
     """
@@ -182,7 +187,7 @@ def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
     for each in tasks:
         shown = each.shown or {}
         report, drain = shown.get("report"), shown.get("drain") or {}
-        if not report and not drain:
+        if not (report or drain or (shown and each.is_gone)):
             continue
         source = report or drain
         rows.append(

@@ -18,8 +18,13 @@ __all__ = ["console", "is_lively", "line", "outcome_table", "print_out", "screen
 WIDTH = 140
 """Columns where the output is no terminal."""
 
+NARROWEST = 80
+"""Columns that a table gets at least: a narrower terminal wraps its lines, and nothing is left out."""
+
 STYLES = {"draining": "yellow", "drained": "green", "gone": "dim", "not known": "bold red"}
 UNKNOWN = "not known"
+LAST_SEEN = ("gone", UNKNOWN)
+"""The states in which a task's numbers are those of the last look that it answered."""
 
 
 def console() -> Console:
@@ -39,6 +44,7 @@ def is_lively() -> bool:
 def print_out(shown: Any) -> None:
     """Print something of rich, without blanks at the ends of lines."""
     made = console()
+    made.width = max(made.width, NARROWEST)
     with made.capture() as captured:
         made.print(shown)
     click.echo("\n".join(each.rstrip() for each in captured.get().splitlines()), color=made.is_terminal)
@@ -89,7 +95,8 @@ def _cells(seen: Seen) -> tuple[str | Text, ...]:
     if seen.shown is None:
         return (seen.task, state, *[""] * 5)
     drain = seen.shown.get("drain") or {}
-    even, lag = planned(seen.shown), lag_of(seen.shown)
+    even = planned(seen.shown)
+    lag = None if seen.shown["state"] == "serving" else lag_of(seen.shown)
     return (
         seen.task,
         state,
@@ -106,7 +113,9 @@ def line(tasks: Sequence[Seen]) -> str:
     if len(tasks) == 1:
         (each,) = tasks
         words = [each.task, each.state]
-        if each.shown:
+        if each.shown and each.state in LAST_SEEN:
+            words.append(f"{each.shown['sessions']['open']:,} open when last seen")
+        elif each.shown:
             drain, even = each.shown.get("drain") or {}, planned(each.shown)
             words.append(f"{each.shown['sessions']['open']:,} open")
             words += [f"{even:,} by the plan"] if even is not None else []

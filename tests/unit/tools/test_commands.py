@@ -31,9 +31,9 @@ def test_version(capsys):
     [
         (["docter"], "Did you mean 'doctor'?"),
         (["plan", "--sesions", "4"], "--sessions"),
-        (["doctor", "--sessions", "-5"], "'--sessions': '-5' cannot be: give a whole number, at least 1"),
-        (["doctor", "--rate", "nan"], "'--rate': 'nan' cannot be"),
-        (["doctor", "--wait", "inf"], "'--wait': 'inf' cannot be"),
+        (["doctor", "--sessions", "-5"], "'--sessions': '-5' cannot work: give a whole number, at least 1"),
+        (["doctor", "--rate", "nan"], "'--rate': 'nan' cannot work"),
+        (["doctor", "--wait", "inf"], "'--wait': 'inf' cannot work"),
         (["doctor", "--target-group", "garbage"], "'--target-group': 'garbage' is not the ARN of a target group"),
         (["doctor", "--command", "sh -c 'uvicorn"], "is not a command line"),
     ],
@@ -61,8 +61,8 @@ def test_completion(monkeypatch, capsys):
         (["start", "--cluster", "main", "--service", "web"], "an outage"),
         (["status", "--service", "web"], "give --cluster with --service or --task"),
         (["status", "--cluster", "main", "--service", "web", "--pid", "3"], "go with none of --cluster"),
-        (["start", "--window", "-1"], "'--window': '-1' cannot be"),
-        (["rehearse", "app:app", "--delay", "1"], "'--delay': '1' cannot be"),
+        (["start", "--window", "-1"], "'--window': '-1' cannot work"),
+        (["rehearse", "app:app", "--delay", "1"], "'--delay': '1' cannot work"),
         (["rehearse"], "Missing argument 'MODULE:APP'"),
     ],
 )

@@ -102,8 +102,15 @@ def test_a_task_that_refuses_is_named_and_the_others_rotate(run):
 def test_without_options_it_only_looks(run):
     """Nothing is started by mistake."""
     task = Task(100)
-    assert run({"a": task}) == (0, "a: no rotation runs\n", "")
+    assert run({"a": task}) == (0, "a: no rotation is running\n", "")
     assert task.asked == [("GET", None, ROTATION)]
+
+
+def test_without_a_session_it_says_so(run, monkeypatch):
+    """A rotation that was over at once is no failure, and not the same as none."""
+    task = Task()
+    monkeypatch.setattr(task, "ask", lambda *_: (202, {"state": "none"}))
+    assert run({"process 31": task}, "--window", "60") == (0, "process 31: no session to rotate\n", "")
 
 
 def test_a_cancel_for_all(run):
@@ -119,7 +126,7 @@ def test_a_cancel_for_all(run):
     [
         (["--cancel", "--window", "60"], "--cancel goes with none of"),
         (["--share", "0.5"], "give --window or --fleet-rate"),
-        (["--share", "0", "--window", "60"], "'--share': '0' cannot be"),
+        (["--share", "0", "--window", "60"], "'--share': '0' cannot work"),
         (["--fleet-rate", "0.0001"], "at 0.0001/s that takes 10,000,000 s"),
     ],
 )

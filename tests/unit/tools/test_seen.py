@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from starlette_drain.tools.tasks.seen import Seen, lag_of, outcome, planned, problems, totals
+from starlette_drain.tools.tasks.seen import Seen, counted, lag_of, outcome, planned, problems, totals
+from starlette_drain.tools.tasks.view import line
 
 
 def shown(state="draining", sessions=None, drain=None, **more):
@@ -27,7 +28,7 @@ def test_a_stuck_worker_comes_first():
     found = problems([Seen("a", late), silent, Seen("c", shown(workers=[STUCK]))])
     assert [each.task for each in found] == ["c", "b", "a"]
     assert found[0].problem == (
-        "worker 34 is stuck: no heartbeat for 12 s, and its 206 sessions are not asked to leave"
+        "worker 34 is stuck: no heartbeat for 12 s, with 206 open sessions that it does not ask to leave"
     )
     assert "py-spy dump --pid 34" in found[0].remedy
     assert "kill -KILL 34" in found[0].remedy
@@ -39,8 +40,8 @@ def test_a_stuck_worker_comes_first():
     [
         (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
         (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
-        (shown("drained"), "drained, and 40 sessions are still open"),
-        (shown(sessions={"held": 40, "waiting": 0}), "all 40 sessions that are left are held"),
+        (shown("drained"), "drained, with 40 sessions still open"),
+        (shown(sessions={"held": 40, "waiting": 0}), "all sessions that are left are held: 40"),
     ],
 )
 def test_other_problems(answer, words):
@@ -79,10 +80,33 @@ def test_the_plan_falls_evenly():
 
 
 def test_the_lag():
-    """It is the latest notice that is known of a drain, and none while serving."""
-    assert lag_of(shown(triggers={"target-health": {"detection_lag": 2.5}, "workers": {}})) == 2.5
-    assert lag_of(shown("drained", report={"detection_lag": 4.0})) == 4.0
-    assert lag_of(shown("serving", triggers={"target-health": {"detection_lag": 2.5}})) is None
+    """It is the report's, as in the log, not that of a trigger's next poll; after a cancel, too."""
+    triggers = {"target-health": {"detection_lag": 2.5}, "workers": {}}
+    running = {"causes": [{"detection_lag": 0.6}, {"detection_lag": 9.0}]}
+    assert lag_of(shown(drain=running, triggers=triggers)) == 0.6
+    assert lag_of(shown("drained", report={"detection_lag": 0.6}, triggers=triggers)) == 0.6
+    (row,) = outcome([Seen("a", shown("serving", report={"detection_lag": 0.0}, triggers=triggers))])
+    assert row["detection_lag"] == 0.0
+    assert lag_of(shown("serving", triggers=triggers)) is None
+
+
+def test_a_task_that_ended_without_a_drain():
+    """It has a row, because its sessions have not left as far as is known."""
+    (row,) = outcome([Seen("a", shown("serving"), is_gone=True)])
+    assert (row["outcome"], row["last_seen_open"]) == (None, 40)
+
+
+def test_the_numbers_of_a_task_that_does_not_answer():
+    """A line says that they are old."""
+    lost = Seen("a", shown(), why_not="no answer in time")
+    assert line([lost]) == "a, not known, 40 open when last seen"
+    assert line([Seen("a", shown(), is_gone=True)]) == "a, gone, 40 open when last seen"
+    assert line([Seen("a", shown("serving"))]) == "a, serving, 40 open"
+
+
+def test_one_and_many():
+    """Only one of a kind is in the singular."""
+    assert [counted(number, "session") for number in (0, 1, 1200)] == ["0 sessions", "1 session", "1,200 sessions"]
 
 
 def test_what_is_not_known_of_a_task_that_is_gone():
