@@ -28,9 +28,9 @@ FLEETS: list[tuple[str, dict[str, Any]]] = [
     ("300", {"tasks": 300}),
     ("1000", {"tasks": 1000, "intervals": 2}),
     ("4000", {"tasks": 4000, "intervals": 2}),
-    ("200, all in one half of a blue/green pair", {"tasks": 200, "layout": "pair"}),
-    ("200, half of them in each half of a pair", {"tasks": 200, "layout": "shifting pair"}),
-    ("200, all in both of two groups", {"tasks": 200, "layout": "both"}),
+    ("200, in one half of a blue/green pair", {"tasks": 200, "layout": "pair"}),
+    ("200, half in each half of a pair", {"tasks": 200, "layout": "shifting pair"}),
+    ("200, in both of two groups", {"tasks": 200, "layout": "both"}),
     ("200, the group given by hand", {"tasks": 200, "by_hand": True}),
 ]
 
@@ -85,7 +85,7 @@ def show_polling() -> None:
     print("| at the start: of the budget | throttled | first look after |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, given in FLEETS:
-        each = in_virtual_time(simulate_polling(**given))
+        each = in_virtual_time(simulate_polling(**given, delay=300.0))
         print(
             f"| {name} | {each.interval:.0f} s | {each.calls:.2f} | {each.share:.1%} | {each.throttled:.1%} "
             f"| {each.mean_lag:.1f} s | {each.worst_lag:.1f} s "

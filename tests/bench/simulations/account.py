@@ -49,6 +49,7 @@ class Account:
         shared: The buckets and the cluster that it shares with other services of the account; its own by default.
         may_count: Whether the tasks may ask how many the cluster has.
         may_ask_ecs: Whether they may ask ECS about themselves.
+        delay: Seconds, of its target groups.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Account:
         *,
         may_count: bool = True,
         may_ask_ecs: bool = True,
+        delay: float = 3600.0,
     ) -> None:
         self.shared = shared or Shared()
         self.shared.services.append(self)
         self._may_count = may_count
         self._may_ask_ecs = may_ask_ecs
+        self._delay = delay
         self.arns = tuple(f"{PREFIX}/group{number}/0123456789abcdef" for number in range(GROUPS[layout]))
         self.registered = 0
         self.asked: list[float] = []
@@ -125,7 +128,7 @@ class Account:
     async def describe_target_group_attributes(self, **_: Any) -> Mapping[str, Any]:
         """Answer as ELBv2."""
         self._take()
-        return {"Attributes": [{"Key": "deregistration_delay.timeout_seconds", "Value": "3600"}]}
+        return {"Attributes": [{"Key": "deregistration_delay.timeout_seconds", "Value": f"{self._delay:g}"}]}
 
     async def describe_target_health(self, *, TargetGroupArn: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
         """Answer as ELBv2."""

@@ -119,7 +119,7 @@ class PolledTask:
 
 
 async def simulate_polling(
-    tasks: int, *, layout: str = "one", intervals: int = 3, samples: int = 200, by_hand: bool = False, seed: int = 7
+    tasks: int, *, layout: str = "one", intervals: int = 3, samples: int = 200, by_hand: bool = False, seed: int = 7, delay: float = 3600.0
 ) -> PollingFigures:
     """
     Start *tasks* tasks as fast as ECS does, let them poll, and take some out at random moments.
@@ -131,9 +131,10 @@ async def simulate_polling(
         samples: How many are taken out, at the most.
         by_hand: Whether the target groups are given by a setting, so that nobody asks ECS how large the service is.
         seed: Of the luck.
+        delay: Of the target groups: while polls are rarer than a quarter of it, ECS is asked in between.
     """
     rng, loop = Random(seed), asyncio.get_running_loop()
-    account = Account(tasks, layout)
+    account = Account(tasks, layout, delay=delay)
     settings = AwsSettings(target_group_arn=account.arns if by_hand else ())
     fleet = [PolledTask(number, account, settings) for number in range(tasks)]
     running, started = [], []
