@@ -16,7 +16,7 @@ from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval, is_too_slow
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.testing.fake_aws.strategy import STRATEGIES, Strategy
-from starlette_drain.tools.drawing import PlotNotPossible
+from starlette_drain.tools.drawing import PLOT, PlotNotPossible
 from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY, PAUSE
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.crash import LONGEST as PLAYED
@@ -186,7 +186,9 @@ class Asked:
 @click.option("--slows", is_flag=True, help="With --crash: the database does less in all the more it is asked.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the random numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--plot", metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib.")
+@click.option(
+    "--plot", type=PLOT, metavar="FILE", help="Draw the curves into FILE (.svg, .png, .pdf); needs matplotlib."
+)
 def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     """Compute what a deployment does to the clients."""
     if given["crash"] is not None:

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import inspect
 import os
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -123,6 +124,11 @@ def event_stream(headers: Mapping[str, str]) -> Client:
             head = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in head.splitlines()[0]:
                 msg = f"{url} answers {head.splitlines()[0].decode(errors='replace')}"
+                raise ValueError(msg)
+            kinds = re.findall(rb"(?im)^content-type:\s*([^\s;]+)", head)
+            if kinds != [b"text/event-stream"]:
+                kind = b", ".join(kinds).decode(errors="replace")
+                msg = f"{url} is no event stream: {f'its content-type is {kind}' if kind else 'it has no content-type'}"
                 raise ValueError(msg)
             while data := await reader.read(65536):
                 last = (last + data)[-5:]

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from starlette_drain._core.printable import printable
-from starlette_drain.tools.drawing import PlotNotPossible, drawing
-from starlette_drain.tools.rehearse.clients import event_stream, given, websocket
+from starlette_drain.tools.drawing import PLOT, PlotNotPossible, drawing
+from starlette_drain.tools.rehearse.clients import CLEAN, CUT, event_stream, given, websocket
 from starlette_drain.tools.rehearse.run import CannotRehearse, Wanted, is_on_ecs, missing, play
 from starlette_drain.tools.rehearse.verdict import Rehearsal, bars, reasons
 from starlette_drain.tools.tasks.command import CannotRun
@@ -25,8 +25,8 @@ from starlette_drain.tools.values import Number, WholeNumber
 __all__ = ["rehearse"]
 
 REAL = (
-    "AWS is played on this machine, for the drain only. Everything else that the application talks to is real: "
-    "{} clients are about to connect to it."
+    "Only AWS is simulated, and only for the drain. Everything else that the application talks to is real. "
+    "Clients about to connect: {}."
 )
 EVERY = 5.0
 SPARE_FILES = 200
@@ -54,7 +54,9 @@ SPARE_FILES = 200
     help="Your own client, for example one that logs in: called with the address and a number, it connects, stays "
     "until the connection ends, and returns the close code.",
 )
-@click.option("--plot", metavar="FILE", help="Draw the closes into FILE (.svg, .png, .pdf); needs matplotlib.")
+@click.option(
+    "--plot", type=PLOT, metavar="FILE", help="Draw the closes into FILE (.svg, .png, .pdf); needs matplotlib."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print only JSON, at the end.")
 def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
     """
@@ -78,18 +80,19 @@ def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
         seen = asyncio.run(play(wanted, screen.say, screen.show))
     except CannotRehearse as error:
         screen.clear()
-        raise CannotRun(str(error)) from None
+        written = ["It wrote:", *error.written] if as_json and error.written else []  # otherwise it is shown above
+        raise CannotRun("\n".join([str(error), *written])) from None
     screen.clear()
     wrong = reasons(seen)
     if as_json:
         found = [{"reason": reason, "remedy": remedy} for reason, remedy in wrong]
         click.echo(json.dumps({**dataclasses.asdict(seen), "is_good": not wrong, "reasons": found}))
     else:
-        _report(seen, wrong)
+        _report(seen, wrong, is_stream=asked["stream"])
     if plot is not None:
         try:
             _draw(seen, plot)
-        except PlotNotPossible as problem:  # not before: what took minutes to find out is told in any case
+        except PlotNotPossible as problem:
             raise CannotRun(str(problem)) from None
     return 1 if wrong else 0
 
@@ -133,6 +136,7 @@ class _Screen:
         self._is_silent = is_silent
         self._is_lively = is_lively()
         self._next = 0.0
+        self._shown = ""
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -144,12 +148,13 @@ class _Screen:
         """Show how far it is."""
         if self._is_silent:
             return
+        text = line([seen])
         if self._is_lively:
             self.clear()
-            click.echo(line([seen]), nl=False)
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY
-            click.echo(line([seen]))
+            click.echo(text, nl=False)
+        elif text != self._shown and time.monotonic() >= self._next:
+            self._shown, self._next = text, time.monotonic() + EVERY
+            click.echo(text)
 
     def clear(self) -> None:
         """Remove what is shown in place."""
@@ -157,11 +162,12 @@ class _Screen:
             click.echo("\r\x1b[2K", nl=False)
 
 
-def _report(seen: Rehearsal, wrong: list[tuple[str, str]]) -> None:
+def _report(seen: Rehearsal, wrong: list[tuple[str, str]], *, is_stream: bool) -> None:
     click.echo("\nAs the clients saw it")
-    codes = Counter(seen.codes)
-    counted = ", ".join(f"{count} x {code}" for code, count in codes.most_common()) or "none"
-    click.echo(f"  closes by code     {counted}")
+    names = {CLEAN: "complete", CUT: "cut"} if is_stream else {}
+    codes = Counter(seen.codes).most_common()
+    text = ", ".join(f"{count} x {names.get(code, code)}" for code, count in codes) or "none"
+    click.echo(f"  {'ends of streams' if is_stream else 'closes by code':<19}{text}")
     if seen.moments:
         click.echo(f"  over {seen.delay:g} s".ljust(21) + bars(seen.moments, seen.delay, _steps()))
         click.echo(f"  last one           {seen.delay - max(seen.moments):.1f} s before SIGTERM")
@@ -171,7 +177,7 @@ def _report(seen: Rehearsal, wrong: list[tuple[str, str]]) -> None:
         click.echo("\nAs the task saw it")
         print_out(outcome_table([Seen("rehearsal", seen.shown)]))
     if not wrong:
-        click.echo(f"\nGood: all {seen.sessions} clients were asked to leave, and none was cut.")
+        click.echo("\nGood: every client was asked to leave, and none was cut.")
         return
     click.echo("\nNot good:")
     for reason, remedy in wrong:

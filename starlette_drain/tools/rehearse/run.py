@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import socket
@@ -17,10 +18,10 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.exceptions import DrainError
 from starlette_drain.testing import FakeAWS
 from starlette_drain.tools.rehearse.clients import Client, Clients
-from starlette_drain.tools.rehearse.server import FORCED
+from starlette_drain.tools.rehearse.server import FORCED, STARTED
 from starlette_drain.tools.rehearse.verdict import Rehearsal
 from starlette_drain.tools.tasks.channel import Channel, Refused, Unreachable, find_channel
-from starlette_drain.tools.tasks.seen import Seen
+from starlette_drain.tools.tasks.seen import Seen, counted
 
 __all__ = ["CannotRehearse", "Wanted", "play"]
 
@@ -38,12 +39,34 @@ STOP_TIMEOUT = 30.0
 
 LOOK = 0.5
 LINES_KEPT = 2000
+ANSWERS_WITHIN = 5.0
+"""Seconds from the start of the application until its middleware answers."""
+
+NO_MIDDLEWARE = (
+    "the application has started, but no DrainMiddleware answers. Remedy: call add_middleware(DrainMiddleware) on the "
+    "application that you name here, not on one that it mounts"
+)
+SWITCHED_OFF = "DRAIN_MODE=off switches the middleware off. Remedy: rehearse without it"
+CHECK_CLIENTS = (
+    "Remedy: check --path (uvicorn answers 403 where no WebSocket route matches), --stream for an event stream, and "
+    "--header or --client for clients that log in"
+)
+
 OURS = ("DRAIN_TARGET_", "DRAIN_ADMIN_")
 """Variables that say who the real task is: they are not for the rehearsal."""
 
 
 class CannotRehearse(DrainError):
-    """The rehearsal cannot be played; the message says why."""
+    """
+    The rehearsal cannot be played; the message says why.
+
+    Attributes:
+        written: The last lines that the server wrote.
+    """
+
+    def __init__(self, why: str, written: Sequence[str] = ()) -> None:
+        super().__init__(why)
+        self.written = written
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,7 @@ class _Run:
         self._channel: Channel | None = None
         self._clients: Clients | None = None
         self._shown: dict[str, Any] = {}
+        self._started = math.inf
 
     async def start(self, listening: socket.socket, aws: Mapping[str, str]) -> None:
         """Start the server, and wait until it watches its target."""
@@ -134,8 +158,8 @@ class _Run:
             process_group=0,
         )
         self._reading = asyncio.create_task(self._read(self._process))
-        await self._until(self._is_up, STARTS_WITHIN, "the application does not start, or has no DrainMiddleware")
-        await self._until(self._is_watching, STARTS_WITHIN, "it does not see its target in service")
+        await self._until(self._is_up, STARTS_WITHIN, f"the application did not start within {STARTS_WITHIN:g} s")
+        await self._until(self._is_watching, STARTS_WITHIN, "the application does not see its target in service")
 
     async def connect(self, port: int) -> None:
         """Connect the clients."""
@@ -146,17 +170,16 @@ class _Run:
             async def are_open() -> bool:
                 if clients.ends.codes:
                     why = next(iter(clients.ends.errors), f"it was closed with {clients.ends.codes[0]}")
-                    msg = f"a client could not stay connected to {wanted.path}: {why}"
+                    msg = f"a client could not stay connected to {wanted.path}: {why}. {CHECK_CLIENTS}"
                     raise CannotRehearse(msg)
                 return bool((await self._look())["sessions"]["open"] >= count)
 
-            problem = (
-                f"{wanted.path} holds no session for each client: is it a WebSocket, or an event stream (--stream)?"
+            await self._until(
+                are_open, CONNECTS_WITHIN, f"{wanted.path} has no session for each client. {CHECK_CLIENTS}"
             )
-            await self._until(are_open, CONNECTS_WITHIN, problem)
 
         await clients.connect(wanted.sessions, wait_open)
-        self._say(f"{wanted.sessions} clients are connected")
+        self._say(f"{counted(wanted.sessions, 'client')} connected")
 
     async def leave(self) -> Rehearsal:
         """Let the delay pass, stop the server, cut what is left; return what happened."""
@@ -168,7 +191,7 @@ class _Run:
             with suppress(Unreachable):
                 self._show(Seen("rehearsal", await self._look()))
             await asyncio.sleep(min(LOOK, max(left, 0.01)))
-        self._say(f"The delay is over: ECS sends SIGTERM. {self._clients.open} clients are still connected")
+        self._say(f"The delay is over: ECS sends SIGTERM. Clients still connected: {self._clients.open}")
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         cut = await self._cut(self._process, self._clients)
@@ -211,7 +234,7 @@ class _Run:
         if process.returncode is not None:
             await asyncio.sleep(0.2)  # the last closes are read
         if clients.open:
-            self._say(f"The balancer cuts {clients.open} connections, {CUT_AFTER:g} s after SIGTERM, as was seen once")
+            self._say(f"The balancer cuts {counted(clients.open, 'connection')}, {CUT_AFTER:g} s after SIGTERM")
         return await clients.cut()
 
     async def _is_up(self) -> bool:
@@ -220,6 +243,8 @@ class _Run:
             with suppress(Unreachable):
                 self._channel = (await asyncio.to_thread(find_channel, None, self._process.pid))[1]
         if self._channel is None:
+            if time.monotonic() - self._started > ANSWERS_WITHIN:
+                raise CannotRehearse(SWITCHED_OFF if os.environ.get("DRAIN_MODE") == "off" else NO_MIDDLEWARE)
             return False
         with suppress(Unreachable):
             await self._look()
@@ -243,8 +268,10 @@ class _Run:
         while not await true():
             ended = self._process.returncode if self._process is not None else None
             if ended is not None or time.monotonic() > until:
-                why = otherwise if ended is None else f"the server ended with {ended}"
-                raise CannotRehearse("\n".join([f"{why}. It wrote:", *list(self._lines)[-30:]]))
+                if ended is not None and self._reading is not None:
+                    await asyncio.wait((self._reading,), timeout=1)  # its last lines
+                why = otherwise if ended is None else f"the server ended with exit code {ended}"
+                raise CannotRehearse(why, list(self._lines)[-30:])
             await asyncio.sleep(0.1)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -255,6 +282,9 @@ class _Run:
             line = raw.decode(errors="replace").rstrip()
             if line.startswith(FORCED):
                 self._forced.append(line.removeprefix(FORCED))
+                continue
+            if line == STARTED:
+                self._started = time.monotonic()
                 continue
             self._lines.append(line)
             if traceback or line.startswith("Traceback (most recent call last)"):

@@ -16,7 +16,10 @@ from starlette_drain._core.printable import printable
 from starlette_drain.aws.api.client import Aioboto3Clients
 from starlette_drain.aws.session import AWSSession
 
-__all__ = ["FORCED", "main"]
+__all__ = ["FORCED", "STARTED", "main"]
+
+STARTED = "starlette-drain rehearse: started"
+"""The line that says that the application has started."""
 
 FORCED = "starlette-drain rehearse: forced "
 """What a line begins with that names an endpoint that did not return."""
@@ -36,7 +39,16 @@ def main() -> None:
     config = uvicorn.Config(
         told["app"], factory=told["factory"], log_level="warning", access_log=False, timeout_graceful_shutdown=5
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=told["descriptor"])])
+    server = uvicorn.Server(config)
+    startup = server.startup
+
+    async def start(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets)
+        if server.started:
+            _tell(STARTED)
+
+    server.startup = start  # type: ignore[method-assign]
+    server.run(sockets=[socket.socket(fileno=told["descriptor"])])
 
 
 def _leash() -> None:
@@ -50,9 +62,13 @@ def _overhear(record: logging.LogRecord) -> bool:
     if record.levelno > logging.DEBUG:
         return True
     if record.msg.startswith("The application on %s is cancelled") and isinstance(record.args, tuple):
-        sys.stdout.write(f"{FORCED}{printable(str(record.args[0]))}\n")
-        sys.stdout.flush()
+        _tell(f"{FORCED}{printable(str(record.args[0]))}")
     return False
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

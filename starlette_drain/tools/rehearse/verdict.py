@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette_drain.tools.rehearse.clients import CUT
+from starlette_drain.tools.tasks.seen import counted
 
 __all__ = ["Rehearsal", "bars", "reasons"]
 
@@ -50,17 +51,17 @@ class Rehearsal:
 
 def reasons(seen: Rehearsal) -> list[tuple[str, str]]:
     """Return why it is not good, each with what to do; nothing where all is well."""
-    return [*_of_clients(seen), *_of_drain(seen), *_of_application(seen)]
+    return [*_of_clients(seen), *_of_application(seen), *_of_drain(seen)]
 
 
 def _of_clients(seen: Rehearsal) -> Iterator[tuple[str, str]]:
     if cut := Counter(seen.codes)[CUT]:
         yield (
-            f"{cut} of {seen.sessions} clients were cut without a goodbye",
-            "see below what kept them; where nothing did, the delay is too short for the window and the margin",
+            f"{cut} of {counted(seen.sessions, 'client')} lost the connection without a close",
+            "see the reasons below; if there are none, the delay is too short for the window and the margin",
         )
     if (peak := _peak(seen.moments)) > max(FEW, BURST * _mean(seen.moments)):
-        yield f"{peak} clients left within one second", "see that nothing else ends them, and that the pacing is even"
+        yield f"{peak} clients left within one second", "see whether something else ends them, or use an even pacing"
 
 
 def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
@@ -68,39 +69,38 @@ def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
     if report is None:
         yield (
             "it did not finish draining before SIGTERM",
-            "see its log: did it watch its target? 'starlette-drain doctor' examines a set-up on AWS",
+            "see in its log whether it watched its target; 'starlette-drain doctor' checks a set-up on AWS",
         )
     elif report["outcome"] != "drained":
-        yield (
-            f"the drain ended {report['outcome']}",
-            "give it more time: a longer delay, or a pacing that is not limited",
-        )
+        kept = "let the endpoints above return sooner"
+        slow = "give it more time: a longer delay, or a pacing that is not limited"
+        yield f"the drain ended {report['outcome']}", kept if seen.forced or seen.shown.get("working") else slow
     if seen.status is None:
         yield "the server did not end within 30 s of SIGTERM", "see what its shutdown waits for; ECS sends SIGKILL then"
     elif seen.status not in (0, -15):
-        yield f"the server ended with {seen.status}", "see its log"
+        yield f"the server ended with exit code {seen.status}", "see its log"
 
 
 def _of_application(seen: Rehearsal) -> Iterator[tuple[str, str]]:
     for path, count in Counter(re.sub(r"\d+", "{n}", each) for each in seen.forced).most_common():
         yield (
-            f"the endpoint {path} had to be cancelled {count} times: it did not return after the disconnect",
-            "let it return when receive() says so, or raise DRAIN_GRACE where it needs longer",
+            f"the endpoint {path} had to be cancelled {counted(count, 'time')}: it did not return after the disconnect",
+            "let it return when receive() gives the disconnect, or raise DRAIN_GRACE if it needs longer",
         )
     if working := seen.shown.get("working"):
         yield (
-            f"{working} applications were still at work when the server stopped, and were cancelled",
+            f"{counted(working, 'endpoint')} still running when the server stopped had to be cancelled",
             "let them end in time, or give them longer: --timeout-graceful-shutdown, and stopTimeout on ECS",
         )
     if failed := seen.shown.get("failed_hooks"):
         yield (
-            f"{failed} calls of close hooks failed or took too long",
-            "see the first in the log; all hooks together have 2 s for each session",
+            f"{counted(failed, 'close hook')} failed or took too long",
+            "see the first in the log; all hooks of a session together have 2 s",
         )
     for line, count in Counter(seen.tracebacks).most_common():
         yield (
-            f"a traceback was logged {count} times: {line}",
-            "see the log: an endpoint that is told to leave should return, not raise",
+            f"a traceback was logged {counted(count, 'time')}: {line}",
+            "see the log: an endpoint should return after the disconnect, not raise",
         )
 
 

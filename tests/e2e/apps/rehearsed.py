@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
@@ -74,6 +74,7 @@ app = Starlette(
         WebSocketRoute("/works/{n}", works),
         WebSocketRoute("/deaf/{n}", deaf),
         Route("/events", events),
+        Route("/answer", PlainTextResponse("no stream")),
     ]
 )
 app.add_middleware(DrainMiddleware)

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from starlette_drain.tools import drawing as module
+from starlette_drain.tools.cli import main
 from starlette_drain.tools.drawing import PlotNotPossible, drawing
 
 
@@ -23,11 +25,28 @@ def test_the_file_is_there_at_the_end(tmp_path):
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
-    """The message names the file and the formats."""
+    """The message names the file."""
     pytest.importorskip("matplotlib")
     path = str(tmp_path / "a.what")
     with (
-        pytest.raises(PlotNotPossible, match=r"a\.what cannot be drawn .* ends in \.svg, \.png or \.pdf"),
+        pytest.raises(PlotNotPossible, match=r"a\.what cannot be drawn"),
         drawing(path) as axes,
     ):
         axes.plot([0, 1], [1, 0], label="a line")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.txt", "a file that ends in .svg, .png or .pdf"),
+        ("missing/a.svg", "in a directory that exists"),
+        ("a.svg", "--plot needs matplotlib: pip install matplotlib"),
+    ],
+)
+def test_it_is_checked_before_anything_runs(name, words, capsys, monkeypatch, tmp_path):
+    """A rehearsal or a plan takes minutes; what cannot be drawn is refused first."""
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    for command in (["rehearse", "nowhere:app"], ["plan"]):
+        assert main([*command, "--plot", str(tmp_path / name)]) == 2
+        told = capsys.readouterr()
+        assert (told.out, words in " ".join(told.err.split())) == ("", True)

@@ -28,16 +28,16 @@ def test_all_is_well():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"codes": [1012] * 38 + [1006] * 2}, "2 of 40 clients were cut without a goodbye"),
+        ({"codes": [1012] * 38 + [1006] * 2}, "2 of 40 clients lost the connection without a close"),
         ({"shown": {}}, "it did not finish draining before SIGTERM"),
         ({"shown": {"report": {"outcome": "incomplete"}}}, "the drain ended incomplete"),
         ({"forced": ["/a/1", "/a/22"]}, "the endpoint /a/{n} had to be cancelled 2 times"),
-        ({"shown": {**GOOD.shown, "failed_hooks": 3}}, "3 calls of close hooks failed or took too long"),
-        ({"shown": {**GOOD.shown, "working": 4}}, "4 applications were still at work"),
+        ({"shown": {**GOOD.shown, "failed_hooks": 3}}, "3 close hooks failed or took too long"),
+        ({"shown": {**GOOD.shown, "working": 4}}, "4 endpoints still running when the server stopped"),
         ({"tracebacks": ["OSError: x"] * 2}, "a traceback was logged 2 times: OSError: x"),
         ({"moments": [2.0] * 20 + GOOD.moments[:20]}, "21 clients left within one second"),
         ({"status": None}, "the server did not end within 30 s of SIGTERM"),
-        ({"status": 3}, "the server ended with 3"),
+        ({"status": 3}, "the server ended with exit code 3"),
     ],
 )
 def test_what_is_not(change, reason):
@@ -45,6 +45,14 @@ def test_what_is_not(change, reason):
     ((found, remedy),) = reasons(replace(GOOD, **change))
     assert found.startswith(reason)
     assert remedy
+
+
+def test_an_endpoint_that_does_not_return_is_the_first_reason():
+    """More time for the drain is no remedy for it."""
+    late = replace(GOOD, forced=["/ws"], shown={"report": {"outcome": "late"}})
+    (first, _), (second, remedy) = reasons(late)
+    assert first.startswith("the endpoint /ws had to be cancelled 1 time:")
+    assert (second, remedy) == ("the drain ended late", "let the endpoints above return sooner")
 
 
 def test_the_picture():
