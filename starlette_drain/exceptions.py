@@ -35,17 +35,20 @@ class SettingsError(DrainError, ValueError):
     """
     An option has a value that cannot work.
 
-    Carries ``option`` (its name), ``value`` (what was given) and ``remedy`` (what to give instead).
+    Carries ``option`` (its name), ``value`` (what was given) and ``remedy`` (what to give instead), and in ``others``
+    the errors of further options.
     """
 
-    def __init__(self, option: str, value: Any, remedy: str) -> None:
-        super().__init__(option, value, remedy)
+    def __init__(self, option: str, value: Any, remedy: str, *others: "SettingsError") -> None:
+        super().__init__(option, value, remedy, *others)
         self.option = option
         self.value = value
         self.remedy = remedy
+        self.others = others
 
     def __str__(self) -> str:
-        return f"{self.option}={self.value!r} cannot work: {self.remedy}"
+        own = f"{self.option}={self.value!r} cannot work: {self.remedy}"
+        return ". ".join([own.removesuffix("."), *map(str, self.others)]) if self.others else own
 
 
 class IllegalTransition(DrainError, RuntimeError):

@@ -205,7 +205,8 @@ def _choose(drain: Drain | None, options: DrainOptions, path: str) -> Drain:
     if not isinstance(drain, Drain):
         raise SettingsError("drain", drain, "give a Drain, such as Drain(window=60), or options such as window=60")
     if options:
-        raise SettingsError("drain", drain, f"give {', '.join(options)} to the Drain, not to the middleware")
+        name = next(iter(options))
+        raise SettingsError(name, "…", "give it to the Drain: a middleware with drain=... takes no options")
     return drain
 
 

@@ -55,9 +55,25 @@ class Option:
     secret: bool
     accepts: str | None
 
-    def error(self, name: str, value: Any) -> SettingsError:
-        """Return an error that states the option or variable *name*, the value and the remedy."""
-        return SettingsError(name, "…" if self.secret else value, self.remedy)
+    def take(self, name: str, given: Any, *, is_text: bool = False) -> Any:
+        """
+        Return the value of the option or variable *name*, parsed if it was given as text.
+
+        Raises:
+            SettingsError: If it is invalid; it shows the value as it was given.
+        """
+        if is_text and given.strip().lower() == "none" and self.is_valid(None):
+            return None
+        value = given
+        try:
+            if is_text or (self.takes_text and isinstance(given, str)):
+                value = self.parse(given)
+            is_valid = self.is_valid(value)
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            raise SettingsError(name, "…" if self.secret else given, self.remedy)
+        return value
 
 
 def option(
@@ -87,7 +103,7 @@ def seconds(default: float, meaning: str, *, expert: bool = False) -> Any:
         expert=expert,
         parse=float,
         is_valid=lambda value: is_number(value) and value >= 0,
-        remedy=f"give seconds, 0 or more, such as {default:g}",
+        remedy=f"give a number of seconds, 0 or more, such as {default:g}",
     )
 
 
@@ -100,7 +116,7 @@ def some_seconds(example: float, meaning: str, *, expert: bool = False) -> Any:
         expert=expert,
         parse=float,
         is_valid=lambda value: value is None or (is_number(value) and value > 0),
-        remedy=f"give seconds, more than 0, such as {example:g}, or None",
+        remedy=f"give a number of seconds above 0, such as {example:g}, or None",
     )
 
 

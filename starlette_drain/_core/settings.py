@@ -1,6 +1,6 @@
 """The options of a drain, from arguments and the environment, validated once. `aws/options.py` adds those of AWS."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -171,7 +171,8 @@ class Settings:
         None,
         "Bearer token of the admin route `/drain`, at least 16 visible ASCII characters; no token, no route.",
         is_valid=lambda value: value is None or _is_token(value),
-        remedy="give at least 16 visible ASCII characters, or no token for no admin route",
+        remedy="give at least 16 visible ASCII characters without a space or line break, also at the end; or none, "
+        "and there is no admin route",
         secret=True,
     )
     log: bool = switch(
@@ -191,43 +192,33 @@ class Settings:
         Make settings from keyword arguments and environment variables.
 
         Raises:
-            SettingsError: If an option is unknown or invalid; it states the option or variable, value and remedy.
+            SettingsError: If options are unknown or invalid; it states each option or variable, value and remedy.
         """
         known = options_of(cls)
-        for name in options:
-            if name not in known:
-                if name in REMOVED:
-                    remedy = f"this option was removed; {REMOVED[name]}"
-                else:
-                    meant = nearest(name, known)
-                    hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(known)}"
-                    remedy = f"there is no such option; {hint}"
-                # The value is not shown: it may be the token under a mistyped name.
-                raise SettingsError(name, "…", remedy)
-        values = dict(options)
+        errors = [_unknown(name, known) for name in options if name not in known]
+        values = {}
         for name, (_, declared) in known.items():
-            text = environ.get(environment_name(name))
-            if name not in values and text:
-                try:
-                    values[name] = declared.parse(text)
-                except ValueError:
-                    raise declared.error(environment_name(name), text) from None
+            try:
+                if name in options:
+                    values[name] = declared.take(name, options[name])
+                elif text := environ.get(environment_name(name)):
+                    values[name] = declared.take(environment_name(name), text, is_text=True)
+            except SettingsError as error:
+                errors.append(error)
+        if errors:
+            first, *others = errors
+            raise SettingsError(first.option, first.value, first.remedy, *others)
         try:
             return cls(**values)
         except SettingsError as error:
-            if error.option in options or error.option not in known:
+            if error.option in options:
                 raise
             raise SettingsError(environment_name(error.option), error.value, error.remedy) from None
 
     def __post_init__(self) -> None:
-        """Parse the short forms, then validate every option."""
+        """Parse the short forms, and validate every option."""
         for name, (_, declared) in options_of(self).items():
-            value = getattr(self, name)
-            if declared.takes_text and isinstance(value, str):
-                value = declared.parse(value)
-                object.__setattr__(self, name, value)
-            if not declared.is_valid(value):
-                raise declared.error(name, value)
+            object.__setattr__(self, name, declared.take(name, getattr(self, name)))
 
     def warnings(self, environ: Mapping[str, str]) -> Iterator[str]:
         """Yield warnings about what works but was probably not intended: unknown variables, too short windows."""
@@ -261,3 +252,14 @@ class Settings:
     def usual_window(self, advised: float | None) -> float:
         """Return the seconds for a drain without a deadline: the option ``window``, but at most *advised* seconds."""
         return min((each for each in (self.window, advised) if each is not None), default=DEFAULT_WINDOW)
+
+
+def _unknown(name: str, known: Iterable[str]) -> SettingsError:
+    if name in REMOVED:
+        remedy = f"this option was removed; {REMOVED[name]}"
+    else:
+        meant = nearest(name, known)
+        hint = f"did you mean {meant}?" if meant else f"the options are {', '.join(known)}"
+        remedy = f"there is no such option; {hint}"
+    # The value is not shown: it may be the token under a mistyped name.
+    return SettingsError(name, "…", remedy)

@@ -169,7 +169,7 @@ class Drain:
             DrainEnded: If the application has ended or is about to.
         """
         if not (is_number(window) and SHORTEST_WINDOW <= window <= LONGEST_ROTATION):
-            raise SettingsError("window", window, f"give seconds from {SHORTEST_WINDOW:g} to {LONGEST_ROTATION:g}")
+            raise SettingsError("window", window, f"give seconds from {SHORTEST_WINDOW:g} to {LONGEST_ROTATION:,.0f}")
         if not (is_number(share) and 0 < share <= 1):
             raise SettingsError("share", share, "give a fraction, more than 0 and at most 1")
         if not (is_number(age) and 0 <= age < window):

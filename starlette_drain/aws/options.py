@@ -88,7 +88,7 @@ class AwsSettings(Settings):
         expert=True,
         parse=float,
         is_valid=lambda value: is_number(value) and value >= 1,
-        remedy="give seconds, at least 1: the Describe calls are budgeted for the whole account and Region",
+        remedy="give a number of seconds, 1 or more: the Describe calls are budgeted for the whole account and Region",
     )
     poll_share: float = option(
         0.2,

@@ -81,11 +81,9 @@ class _Option(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         declared = options_of(AwsSettings)[self._option][1]
         try:
-            return getattr(AwsSettings(**{self._option: declared.parse(value)}), self._option)
+            return declared.take(self._option, value, is_text=isinstance(value, str))
         except SettingsError as error:
             self.fail(f"{value!r} cannot work: {error.remedy}", param, ctx)
-        except ValueError:
-            self.fail(f"{value!r} cannot work: {declared.remedy}", param, ctx)
 
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])

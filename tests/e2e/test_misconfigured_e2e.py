@@ -3,7 +3,7 @@
 import pytest
 from server_process import TOKEN
 
-WRONG = "DRAIN_WINDOW='4m' cannot work: give seconds, more than 0, such as 240, or None"
+WRONG = "DRAIN_WINDOW='4m' cannot work: give a number of seconds above 0, such as 240, or None"
 ENVIRONMENT = {"DRAIN_WINDOW": "4m", "DRAIN_ADMIN_TOKEN": TOKEN}
 APPS = ("one_line:app", "endpoint_shapes:fastapi_app")
 

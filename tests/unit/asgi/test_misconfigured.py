@@ -16,7 +16,7 @@ from starlette_drain import Drain, DrainMiddleware, SettingsError
 
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
-WRONG = "DRAIN_WINDOW='4m' cannot work: give seconds, more than 0, such as 240, or None"
+WRONG = "DRAIN_WINDOW='4m' cannot work: give a number of seconds above 0, such as 240, or None"
 
 
 async def hello(_request) -> PlainTextResponse:
@@ -61,13 +61,13 @@ def wrong_window(monkeypatch):
 OTHERS = {
     "drain": ({"drain": 60}, "drain=60 cannot work: give a Drain"),
     "drain class": ({"drain": Drain}, "drain=<class .* cannot work: give a Drain"),
-    "both": ({"drain": Drain(), "window": 60}, "drain=.* cannot work: give window to the Drain"),
-    "option": ({"window": "4m"}, "window='4m' cannot work: give seconds"),
+    "both": ({"drain": Drain(), "window": 60}, "window='…' cannot work: give it to the Drain"),
+    "option": ({"window": "4m"}, "window='4m' cannot work: give a number of seconds"),
     "unknown": ({"windw": 60}, "windw='…' cannot work: there is no such option"),
     "pacing": ({"pacing": object()}, "pacing=.* cannot work: give a Pacing"),
     "path": ({"admin_path": "drain"}, "admin_path='drain' cannot work: start it with '/'"),
     "token": ({"admin_token": "hunter2"}, "admin_token='…' cannot work: give at least 16"),
-    "aws": ({"target_group_arn": "tg/x"}, r"target_group_arn=\('tg/x',\) cannot work: give target group ARNs"),
+    "aws": ({"target_group_arn": "tg/x"}, r"target_group_arn='tg/x' cannot work: give target group ARNs"),
 }
 
 
