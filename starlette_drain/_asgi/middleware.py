@@ -60,8 +60,8 @@ class DrainMiddleware:
     def __init__(
         self,
         app: App,
-        *,
         drain: Drain | None = None,
+        *,
         admin_path: str = ADMIN_PATH,
         **options: Unpack[DrainOptions],
     ) -> None:

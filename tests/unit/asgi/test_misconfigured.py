@@ -107,6 +107,19 @@ def test_by_hand_it_is_raised_at_once(options, message):
         Mount("/", starlette(), middleware=[Middleware(DrainMiddleware, **options)])
 
 
+@pytest.mark.parametrize("drain", [Drain(), 300])
+def test_the_drain_may_be_given_by_position(drain):
+    """`add_middleware(DrainMiddleware, drain)` works, and a number there, meant as the window, fails the startup."""
+    app = Starlette()
+    app.add_middleware(DrainMiddleware, drain)
+    if isinstance(drain, Drain):
+        with TestClient(app):
+            assert app.state.drain is drain
+    else:
+        with pytest.raises(SettingsError, match="drain=300 cannot work: give a Drain"), TestClient(app):
+            pass
+
+
 # --- Without ---
 
 
