@@ -135,5 +135,5 @@ class Announcement:
         )
         off = tuple((name, why) for name, why in self._off.items() if name not in OTHERS)
         is_on_ecs = bool(self._environ.get("ECS_CONTAINER_METADATA_URI_V4"))
-        is_alarm = is_on_ecs and (not watched or bool(self._alarms))
+        is_alarm = bool(self._alarms) or (is_on_ecs and not watched)
         control.emit(WatchChanged(control.time(), watched, off, is_alarm))

@@ -156,7 +156,7 @@ class SelfRegistration(AwsSource):
 
     async def watch(self, control: Control) -> None:
         """Find the target groups, and bring about the wish until cancelled; then deregister the task."""
-        if not AwsSettings.of(control.settings).target_group_arn and self._stand_down_off_ecs(control):
+        if self._stand_down_off_ecs(control, works_with_group=True):
             return
         self._control = control
         self._news, self._settled = asyncio.Event(), asyncio.Event()

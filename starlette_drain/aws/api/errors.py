@@ -40,7 +40,7 @@ PROBLEMS = {
     TroubleKind.THROTTLED: "AWS throttles {action} ({code})",
     TroubleKind.DENIED: "this task may not call {action} ({code})",
     TroubleKind.NO_CREDENTIALS: "{action} has no credentials that AWS accepts ({code})",
-    TroubleKind.NO_REGION: "{action} was given no region",
+    TroubleKind.NO_REGION: "{action} has no Region",
     TroubleKind.UNREACHABLE: "the endpoint of {action} cannot be reached ({code})",
     TroubleKind.SLOW: "{action} was not answered in time ({code})",
     TroubleKind.NOT_INSTALLED: "{action} needs an AWS client, and none is installed",
@@ -51,7 +51,7 @@ PROBLEMS = {
 REMEDIES = {
     TroubleKind.THROTTLED: "raise DRAIN_POLL_INTERVAL: Describe calls share one budget in the account and Region",
     TroubleKind.DENIED: "allow {action} in the task role",
-    TroubleKind.NO_CREDENTIALS: "give the task definition a taskRoleArn",
+    TroubleKind.NO_CREDENTIALS: "give the task definition a taskRoleArn; off ECS, give the instance a role",
     TroubleKind.NO_REGION: "set AWS_DEFAULT_REGION",
     TroubleKind.UNREACHABLE: (
         "give the subnet a NAT gateway or a VPC endpoint for the service, and check that the security group allows it"

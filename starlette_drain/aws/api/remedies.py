@@ -45,8 +45,8 @@ ADVICE = {
         _when(r"OptInRequired", "enable the Region for the account, and sign up for the service"),
         _when(
             r"assumed-role/[^/\s]+/i-[0-9a-f]+",
-            "give the task definition a taskRoleArn that allows {action}: the call was made with the role of the "
-            "instance, {role}",
+            "the call was made with the role of the instance, {role}: on ECS give the task definition a taskRoleArn "
+            "that allows {action}; elsewhere allow it in that role",
         ),
         _when(
             r":user/",

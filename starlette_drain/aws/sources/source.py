@@ -3,10 +3,12 @@
 import logging
 from typing import Any, TypeVar
 
+from starlette_drain._core.declared import environment_name
 from starlette_drain._core.events import TriggerStoodDown, WatchReported
 from starlette_drain.aws.api.errors import Incomplete
 from starlette_drain.aws.api.once import Once
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
+from starlette_drain.aws.options import AwsSettings
 from starlette_drain.aws.session import AWSSession
 from starlette_drain.aws.sources.impairment import Impairment
 from starlette_drain.aws.sources.polls import Polls
@@ -78,8 +80,20 @@ class AwsSource:
         self._state = "stood down"
         control.emit(TriggerStoodDown(control.time(), self.name, why, is_alarm))
 
-    def _stand_down_off_ecs(self, control: Control) -> bool:
-        """Stand down if this is not an ECS task; return whether it stood down."""
-        if not self._session.is_on_ecs:
-            self._stand_down(control, f"this is not an ECS task: {METADATA_VARIABLE} is not set")
-        return not self._session.is_on_ecs
+    def _stand_down_off_ecs(self, control: Control, *, works_with_group: bool = False) -> bool:
+        """
+        Stand down if this is not an ECS task; return whether it did.
+
+        Args:
+            control: The control of the drain.
+            works_with_group: Whether it works anywhere if the target group is given.
+        """
+        settings = AwsSettings.of(control.settings)
+        if self._session.is_on_ecs or (works_with_group and settings.target_group_arn):
+            return False
+        why = f"this is not an ECS task: {METADATA_VARIABLE} is not set"
+        half = [name for name in ("target_id", "target_port") if works_with_group and getattr(settings, name)]
+        if half:
+            why += f"; with {' and '.join(map(environment_name, half))} set DRAIN_TARGET_GROUP_ARN too"
+        self._stand_down(control, why, is_alarm=bool(half))
+        return True

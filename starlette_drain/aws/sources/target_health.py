@@ -107,7 +107,7 @@ class TargetHealthTrigger(AwsSource):
     async def watch(self, control: Control) -> None:
         """Identify the task, then poll until cancelled."""
         settings = AwsSettings.of(control.settings)
-        if not settings.target_group_arn and self._stand_down_off_ecs(control):
+        if self._stand_down_off_ecs(control, works_with_group=True):
             return
         self._state, self._claim, self._sight = "discovering", None, None
         self._groups, self._began = tuple[TargetGroup, ...](), control.time()

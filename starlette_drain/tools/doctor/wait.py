@@ -38,7 +38,7 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
     except SettingsError as error:
         return [Finding("unsafe", "options", str(error), "the application will not start like this: mend it")]
     if METADATA_VARIABLE not in environ:
-        text = f"this is no ECS task: {METADATA_VARIABLE} is not set"
+        text = f"this is not an ECS task: {METADATA_VARIABLE} is not set"
         return [Finding("unsafe", "identity", text, "use --wait inside a container of the task")]
     if options.mode == "off":
         return [*find_blindness(SetUp(settings=options))]

@@ -242,7 +242,7 @@ class ServiceTasks:
             found = {each.arn: each for each in self._runner.run(self._ask_ecs())}
         except AwsCallFailed as failed:
             if not self._tasks:
-                msg = f"{failed.trouble.problem} Remedy: {failed.trouble.remedy}"
+                msg = f"{failed.trouble.problem}. Remedy: {failed.trouble.remedy}"
                 raise Unreachable(msg) from None
             return
         self._listed = time.monotonic()

@@ -128,14 +128,16 @@ async def test_it_does_not_wait_for_ever():
     assert await told(Seeing((60, "a in b")), seconds=40) == [(("seeing (discovering)",), (), False)]
 
 
-async def test_what_should_be_watched_and_is_not_is_an_alarm(monkeypatch):
-    """On ECS a trigger may say so, also where others watch."""
+@pytest.mark.parametrize("environ", [{}, {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4/x"}])
+async def test_what_should_be_watched_and_is_not_is_an_alarm(monkeypatch, environ):
+    """A trigger may say so, also where others watch, on ECS and off it."""
 
     class Missing(Idle):
         async def watch(self, control):
             control.emit(TriggerStoodDown(control.time(), self.name, "no group", is_alarm=True))
 
-    monkeypatch.setenv("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/x")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     assert await told(Busy(), Missing()) == [(("busy (watching)",), (("idle", "no group"),), True)]
 
 

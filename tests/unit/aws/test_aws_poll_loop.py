@@ -444,7 +444,7 @@ async def test_a_window_that_fits_is_no_news(stage):
 
 
 async def test_off_ecs(stage):
-    """Where this is no ECS task and nothing was given by hand, the trigger says so and ends."""
+    """Where this is not an ECS task and nothing was given by hand, the trigger says so and ends."""
     async with stage.watching(None, environ={}) as control:
         await asyncio.sleep(1)
 
@@ -452,6 +452,24 @@ async def test_off_ecs(stage):
         assert "not an ECS task" in event.why
         assert stage.clients.calls == []
         assert stage.trigger.status(control.time())["state"] == "stood down"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, None),
+        ({"target_id": "i-0123"}, "; with DRAIN_TARGET_ID set DRAIN_TARGET_GROUP_ARN too"),
+        ({"target_id": "i-0123", "target_port": 80}, "; with DRAIN_TARGET_ID and DRAIN_TARGET_PORT set"),
+    ],
+)
+async def test_half_a_target_off_ecs(stage, options, words):
+    """A target without its group was meant to be watched, so it is an alarm that it is not."""
+    async with stage.watching(None, environ={}, **options) as control:
+        await asyncio.sleep(1)
+
+        (event,) = control.told(TriggerStoodDown)
+        assert event.is_alarm is bool(options)
+        assert words is None or words in event.why
 
 
 async def test_polls_make_no_traces(stage):

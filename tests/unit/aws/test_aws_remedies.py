@@ -53,7 +53,7 @@ RAISED = {
     "instance role": (
         ClientError("AccessDenied", MAY_NOT.replace("0123456789abcdef0123456789abcdef", "i-0abc1234")),
         DENIED,
-        "the role of the instance, the role streams-task",
+        "elsewhere allow it in that role",
     ),
     "user": (
         ClientError("AccessDenied", "User: arn:aws:iam::123456789012:user/dev is not authorized"),
@@ -77,7 +77,7 @@ RAISED = {
     ),
     "single sign-on": (named("SSOTokenLoadError", type("SSOError", (Exception,), {})), UNKNOWN, "aws sso login"),
     "credentials endpoint": (named("CredentialRetrievalError"), UNKNOWN, "169.254.170.2"),
-    "nothing": (named("NoCredentialsError", message="Unable to locate credentials"), UNKNOWN, "taskRoleArn"),
+    "nothing": (named("NoCredentialsError", message="Unable to locate credentials"), UNKNOWN, "off ECS, give"),
     "TLS": (named("SSLError", ConnectionError, error=tls()), CUT_OFF, "AWS_CA_BUNDLE"),
     "TLS, bare": (tls(), CUT_OFF, "AWS_CA_BUNDLE"),
     "proxy": (named("ProxyConnectionError", ConnectionError, message="http://u:pw@proxy"), CUT_OFF, "HTTPS_PROXY"),

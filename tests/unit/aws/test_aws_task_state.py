@@ -324,7 +324,7 @@ async def test_a_task_that_ecs_forgot(stage):
 
 @pytest.mark.anyio
 async def test_off_ecs(stage):
-    """Where this is no ECS task the trigger says so and ends."""
+    """Where this is not an ECS task the trigger says so and ends."""
     async with watching(stage, None, environ={}) as control:
         await asyncio.sleep(1)
 

@@ -42,7 +42,7 @@ class WebSocketLike(Session):
     kind = "websocket"
 
 
-OFF = (("target-health", "this is no ECS task."), ("task-state", "this is no ECS task"))
+OFF = (("target-health", "this is not an ECS task."), ("task-state", "this is not an ECS task"))
 
 
 def session(path: str = "/ws", opened_at: float = 1000.0) -> Session:

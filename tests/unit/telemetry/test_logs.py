@@ -166,8 +166,8 @@ LINES = [
         WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=True),
         "WARNING",
         (
-            "starlette_drain watches sigterm (in place); off here: target-health (this is no ECS task), "
-            "task-state (this is no ECS task)"
+            "starlette_drain watches sigterm (in place); off here: target-health (this is not an ECS task), "
+            "task-state (this is not an ECS task)"
         ),
     ),
     (
@@ -179,16 +179,16 @@ LINES = [
         WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=False),
         "INFO",
         (
-            "starlette_drain watches sigterm (in place); off here: target-health (this is no ECS task), "
-            "task-state (this is no ECS task)"
+            "starlette_drain watches sigterm (in place); off here: target-health (this is not an ECS task), "
+            "task-state (this is not an ECS task)"
         ),
     ),
     (
         WatchChanged(0.0, (), OFF, is_alarm=True),
         "WARNING",
         (
-            "starlette_drain watches nothing, so a drain starts only by hand: target-health (this is no ECS task), "
-            "task-state (this is no ECS task)"
+            "starlette_drain watches nothing, so a drain starts only by hand: target-health (this is not an ECS task), "
+            "task-state (this is not an ECS task)"
         ),
     ),
     (

@@ -43,7 +43,7 @@ def watched_elsewhere(watch):
         (showing("not-yet"), "target-health", "10.0.0.5 (8000) in web: not-yet"),
         (showing("unknown", last_error="elbv2:DescribeTargetHealth is denied"), "target-health", "is denied"),
         (showing(target_groups=[]), "target-health", "has not found its target group yet"),
-        (showing(why="this is no ECS task"), "target-health", "this is no ECS task"),
+        (showing(why="this is not an ECS task"), "target-health", "this is not an ECS task"),
         (watched_elsewhere("watching"), "target-health", ""),
         (watched_elsewhere("not yet"), "target-health", "worker 9 watches, and tells: not yet"),
         (showing(watch="blind", blind_for=74.0, because="no answer has come"), "target-health", "blind for 74 s"),
@@ -89,7 +89,7 @@ async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched,
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({}, "this is no ECS task"),
+        ({}, "this is not an ECS task"),
         ({**ENVIRON, "DRAIN_CLOSE_CODE": "1000"}, "CLOSE_CODE"),
         ({**ENVIRON, "DRAIN_MODE": "off"}, "switches everything off"),
     ],
