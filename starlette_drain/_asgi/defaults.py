@@ -40,7 +40,7 @@ def equip(drain: Drain) -> None:
         if settings.log:
             console = Console(lambda: _speaks(group), lambda: _origin(group))
         drain.host.add(Announcement(drain, group, console))
-        drain.host.add(ProcessCheck(lambda: _speaks(group)))
+        drain.host.add(ProcessCheck(lambda: _speaks(group), holds_sigterm=settings.sigterm is True))
         drain.host.add(CommandSocket(drain))
 
 

@@ -5,7 +5,8 @@
 # may not. This process finds its parents in /proc, and the server's configuration in the server object, wherever that
 # was set. From outside, all of this would be guesswork.
 #
-# This is a problem only on ECS: at a terminal every server runs under a shell.
+# At a terminal every server runs under a shell. So all but a limit on requests is a problem only on ECS, or if SIGTERM
+# is to be held.
 """Finds out how this process will be stopped: its parent processes, its server, the server's limits."""
 
 import asyncio
@@ -143,17 +144,19 @@ def look_at_self(proc: Path = PROC) -> Process:
     return Process(os.getpid(), tuple(program_of(words_of(each, proc)) for each in above), is_whole, server, options)
 
 
-def stop_problems(process: Process) -> Iterator[StopProblem]:
-    """Yield what will go wrong when the container is stopped, or before."""
-    yield from _parent_problems(process)
+def stop_problems(process: Process, *, is_deployed: bool = True) -> Iterator[StopProblem]:
+    """Yield what will go wrong when the process is stopped, or before."""
     options = process.options or {}
-    if options.get("reload"):
-        yield StopProblem("unsafe", "--reload runs the application in a child process", "remove --reload")
     # gunicorn's workers express "no limit" as sys.maxsize.
     if 0 < (options.get("limit_max_requests") or 0) < sys.maxsize:
         limit = f"limit_max_requests={options['limit_max_requests']}"
         problem = f"a limit on requests ({limit}) ends the process and all its sessions at once"
         yield StopProblem("unsafe", problem, "remove it; max_session_age moves sessions gradually")
+    if not is_deployed:
+        return
+    yield from _parent_problems(process)
+    if options.get("reload"):
+        yield StopProblem("unsafe", "--reload runs the application in a child process", "remove --reload")
     if options.get("lifespan") == "off":
         problem = "lifespan=off: the drain begins to watch with the first connection"
         yield StopProblem("note", problem, "remove --lifespan, so that it watches from the start")
@@ -180,35 +183,39 @@ class ProcessCheck:
 
     Args:
         speaks: Returns whether this process writes the log lines of the task: only one of several workers does.
+        holds_sigterm: Whether SIGTERM is to be held off ECS too.
         environ: The environment variables.
     """
 
     name = "process"
 
-    def __init__(self, speaks: Callable[[], bool], environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, speaks: Callable[[], bool], *, holds_sigterm: bool = False, environ: Mapping[str, str] = os.environ
+    ) -> None:
         self._speaks = speaks
+        self._holds_sigterm = holds_sigterm
         self._environ = environ
         self._process: Process | None = None
 
     async def watch(self, control: Control) -> None:  # noqa: ARG002 - it claims no drain
         """Check once, and log what is unsafe."""
         self._process = look_at_self()
-        if self._is_on_ecs and self._speaks():
-            for each in stop_problems(self._process):
+        if self._speaks():
+            for each in self._problems(self._process):
                 if each.level == "unsafe":
-                    logger.warning("This task will not stop properly: %s. Remedy: %s", each.problem, each.remedy)
+                    logger.warning("This process will not stop properly: %s. Remedy: %s", each.problem, each.remedy)
         await asyncio.get_running_loop().create_future()
 
     def status(self, now: float) -> Mapping[str, Any]:  # noqa: ARG002
         """Return what the process knows about itself, and the problems with it."""
         if self._process is None:
             return {}
-        problems = [asdict(each) for each in stop_problems(self._process)] if self._is_on_ecs else []
+        problems = [asdict(each) for each in self._problems(self._process)]
         return {**asdict(self._process), "problems": problems}
 
-    @property
-    def _is_on_ecs(self) -> bool:
-        return "ECS_CONTAINER_METADATA_URI_V4" in self._environ
+    def _problems(self, process: Process) -> Iterator[StopProblem]:
+        is_on_ecs = "ECS_CONTAINER_METADATA_URI_V4" in self._environ
+        return stop_problems(process, is_deployed=is_on_ecs or self._holds_sigterm)
 
 
 def _stat(pid: int, proc: Path) -> tuple[int, int]:

@@ -111,13 +111,13 @@ async def checked(check):
 
 @pytest.mark.anyio
 async def test_the_check(caplog, monkeypatch):
-    """It shows the server's real configuration, warns of what is unsafe, and of nothing off ECS."""
+    """It shows the server's real configuration, warns of what is unsafe; one of the workers does."""
     monkeypatch.setattr(module, "ancestors", lambda *_: ([1], True))
     monkeypatch.setattr(module, "words_of", lambda *_: ("sh", "-c", "secret=1 uvicorn"))
     monkeypatch.setattr(signal, "getsignal", lambda _: Server().handle_exit)
-    assert ProcessCheck(lambda: True, ECS).status(0.0) == {}
+    assert ProcessCheck(lambda: True, environ=ECS).status(0.0) == {}
     with caplog.at_level(logging.WARNING, "starlette_drain"):
-        shown = await checked(ProcessCheck(lambda: True, ECS))
+        shown = await checked(ProcessCheck(lambda: True, environ=ECS))
     assert shown["server"] == "uvicorn"
     assert shown["options"] == {
         "limit_max_requests": 9,
@@ -127,9 +127,21 @@ async def test_the_check(caplog, monkeypatch):
     }
     assert shown["parents"] == ("sh",)
     assert [each["level"] for each in shown["problems"]] == ["unsafe", "unsafe"]
-    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["This task will not stop properly"] * 2
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        "This process will not stop properly"
+    ] * 2
     assert "secret" not in f"{shown}{caplog.text}"
     caplog.clear()
-    assert (await checked(ProcessCheck(lambda: True, {})))["problems"] == []
-    await checked(ProcessCheck(lambda: False, ECS))
+    await checked(ProcessCheck(lambda: False, environ=ECS))
     assert caplog.records == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("holds_sigterm", "problems"), [(False, ["a limit"]), (True, ["a limit", "a shell"])])
+async def test_the_check_off_ecs(monkeypatch, holds_sigterm, problems):
+    """A limit on requests cuts all sessions anywhere; a shell is usual at a terminal, unless SIGTERM is to be held."""
+    monkeypatch.setattr(module, "ancestors", lambda *_: ([1], True))
+    monkeypatch.setattr(module, "words_of", lambda *_: ("sh", "-c", "uvicorn"))
+    monkeypatch.setattr(signal, "getsignal", lambda _: Server().handle_exit)
+    shown = await checked(ProcessCheck(lambda: True, holds_sigterm=holds_sigterm, environ={}))
+    assert [each["problem"][:7] for each in shown["problems"]] == problems
