@@ -258,7 +258,7 @@ class _Gauges:
                     "drain.time_left",
                     [self._time_left],
                     "s",
-                    "Time until the deadline of the drain, negative after it.",
+                    "Time until the deadline of the drain, until all sessions have left; negative after the deadline.",
                 ),
                 meter.create_observable_gauge(
                     "drain.handshakes",
@@ -326,7 +326,7 @@ class _Gauges:
         # With the mode, so that alarms can pass over what closes nothing.
         left: dict[str, float] = {}
         for one in self._alive():
-            if (course := one.course) is not None:
+            if (course := one.course) is not None and (one.state != DRAINED or one.open().total()):
                 mode = one.mode()
                 left[mode] = min(course.time_left(), left.get(mode, inf))
         for mode, seconds in left.items():

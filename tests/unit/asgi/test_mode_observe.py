@@ -80,6 +80,7 @@ async def test_the_metrics_tell_whether_a_drain_closes_anything(mode):
     observer = OpenTelemetryObserver(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
     drain = Drain(mode=mode, triggers=[], observers=[observer])
     async with drain.run():
+        seat(drain, 1)
         await drain.start(window=60)
         metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
     (time_left,) = (each for each in metrics if each.name == "drain.time_left")

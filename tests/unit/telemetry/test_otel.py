@@ -328,6 +328,15 @@ def test_a_drain_can_be_compared_with_its_plan(telemetry, monkeypatch):
     assert not {"drain.time_left", "drain.sessions.planned"} & set(telemetry.metrics())
 
 
+def test_no_time_is_left_of_a_drain_that_is_over(telemetry):
+    """It ends with the last session; after the deadline it is negative for those that are still open."""
+    telemetry.sessions.by_kind = {"websocket": 3}
+    telemetry.emit(STARTED, finished(still_open=3))
+    assert "drain.time_left" in telemetry.metrics()
+    telemetry.sessions.by_kind = {}
+    assert "drain.time_left" not in telemetry.metrics()
+
+
 def test_a_drain_that_closes_nothing_says_so(telemetry):
     """Alarms on the time left can pass over a drain that is only observed; one that closes decides for both."""
     telemetry.sessions.observes_only = True
