@@ -1,7 +1,7 @@
 """
 Lets a deployment go on when its old tasks are empty: a step of the pipeline that deploys.
 
-    pip install 'starlette-drain[aws-boto3,cli]'
+    pip install '/path/to/starlette_drain[aws-boto3,cli]'
     python continue_when_drained.py --cluster main --service streams --window 3000
 
 A PAUSE hook at POST_PRODUCTION_TRAFFIC_SHIFT holds the deployment; give it a timeout longer than the window. The script

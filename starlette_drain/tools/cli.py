@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in NEEDED:
             raise
-        sys.stderr.write('starlette-drain needs click and rich: pip install "starlette-drain[cli]"\n')
+        sys.stderr.write(
+            "starlette-drain needs click and rich: pip install 'click>=8.4' 'rich>=13' (the extra [cli])\n"
+        )
         return USAGE
     return run(arguments)

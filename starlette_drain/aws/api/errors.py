@@ -60,7 +60,7 @@ REMEDIES = {
         "longer time limits are tried by themselves; if it lasts, look for a slow proxy or firewall in between, and at "
         "the AWS Health Dashboard"
     ),
-    TroubleKind.NOT_INSTALLED: 'pip install "starlette-drain[aws]"',
+    TroubleKind.NOT_INSTALLED: "pip install 'aioboto3>=15.1' (the extra [aws])",
     TroubleKind.NOT_FOUND: "check that DRAIN_TARGET_GROUP_ARN and the Region are right",
     TroubleKind.OTHER: "it is tried again; if it lasts, look at the AWS Health Dashboard",
 }

@@ -279,7 +279,10 @@ async def test_without_the_target_type(stage):
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
-    [(ImportError("aioboto3"), 'pip install "starlette-drain[aws]"'), (NoRegionError(), "set AWS_DEFAULT_REGION")],
+    [
+        (ImportError("aioboto3"), "pip install 'aioboto3>=15.1' (the extra [aws])"),
+        (NoRegionError(), "set AWS_DEFAULT_REGION"),
+    ],
 )
 async def test_clients_that_cannot_be_opened(stage, error, remedy):
     """A missing library or region is told once with the remedy, and the process goes on."""
