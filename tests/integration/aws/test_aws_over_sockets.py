@@ -98,7 +98,7 @@ async def test_from_discovery_to_drain(fake, task, endpoint):
         await control.until(lambda: control.causes)
 
     assert control.causes[0].trigger == "target-health"
-    assert 60 - 15 - 3 < control.causes[0].deadline - control.causes[0].at <= 60 - 15
+    assert 60 - 15 - 20 < control.causes[0].deadline - control.causes[0].at <= 60 - 15
 
 
 async def test_throttled_then_back(fake, task, endpoint):
