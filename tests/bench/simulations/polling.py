@@ -119,7 +119,14 @@ class PolledTask:
 
 
 async def simulate_polling(
-    tasks: int, *, layout: str = "one", intervals: int = 3, samples: int = 200, by_hand: bool = False, seed: int = 7, delay: float = 3600.0
+    tasks: int,
+    *,
+    layout: str = "one",
+    intervals: int = 3,
+    samples: int = 200,
+    by_hand: bool = False,
+    seed: int = 7,
+    delay: float = 3600.0,
 ) -> PollingFigures:
     """
     Start *tasks* tasks as fast as ECS does, let them poll, and take some out at random moments.
