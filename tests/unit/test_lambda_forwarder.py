@@ -334,7 +334,7 @@ def test_a_hundred_tasks_read_a_token_once(ecs, monkeypatch, trouble):
 
     class Refusing:
         def __init__(self, *_address):
-            self.status, self.length = 401, 0
+            self.status = 401
 
         def request(self, *_given):
             pass
@@ -342,7 +342,7 @@ def test_a_hundred_tasks_read_a_token_once(ecs, monkeypatch, trouble):
         def getresponse(self):
             return self
 
-        def read(self, _most):
+        def read(self):
             return b"{}"
 
         def close(self):
