@@ -34,7 +34,7 @@ def examine(found: SetUp) -> list[Finding]:
 def check_options(found: SetUp) -> Iterator[Finding]:
     """Options that cannot work keep the application from starting; others may not be what was meant."""
     if found.settings_error:
-        yield Finding("unsafe", "options", found.settings_error, "the application will not start like this: mend it")
+        yield Finding("unsafe", "options", found.settings_error, "fix it: the application does not start with it")
     for warning in found.warnings:
         yield Finding("note", "options", warning)
 
@@ -44,10 +44,10 @@ def check_identity(found: SetUp) -> Iterator[Finding]:
     who, where = found.task_arn or found.service, found.cluster or "the default cluster"
     if found.service_status == "MISSING":
         text = f"ECS knows no service {found.service} in {where}"
-        yield Finding("unsafe", "identity", text, "see whether the name, the cluster and the Region are right")
+        yield Finding("unsafe", "identity", text, "check the name, the cluster and the Region")
     elif found.service_status not in (None, "ACTIVE"):
         text = f"the service {found.service} in {where} is {found.service_status}: it has been deleted"
-        yield Finding("unsafe", "identity", text, "name the service that has taken its place")
+        yield Finding("unsafe", "identity", text, "name the service that replaced it")
     elif who and found.service_status is None and not found.own and (found.service or finds_targets(found.options)):
         yield Finding("note", "identity", f"cannot tell what {who} in {where} is: ECS has not answered")
     elif who:
@@ -105,7 +105,7 @@ def _not_listed(own: OwnTarget, group: Group, found: SetUp) -> Finding:
         return Finding("fine", "target", f"{text}; the process registers itself")
     ports = sorted({port for target, port, _ in group.listed if canonical_id(target) in own.ids})
     ids = sorted({target for target, port, _ in group.listed if port in own.ports})
-    remedy = "wait until ECS has registered the task, or see whether this is its target group"
+    remedy = "wait until ECS has registered the task, or check that this is its target group"
     if ports:
         listed = ", ".join(map(str, ports))
         remedy = f"the group has it with port {listed}: set DRAIN_TARGET_PORT to that, or leave it out"
@@ -135,7 +135,7 @@ def _refused(trouble: Trouble, found: SetUp) -> Finding:
     if use is Use.NONE:
         remedy = "only this command needs it; allow it where you run it"
     elif trouble.kind is TroubleKind.NOT_FOUND and trouble.service == "ecs":
-        remedy = "see whether the name, the cluster and the Region are right"
+        remedy = "check the name, the cluster and the Region"
     elif trouble.operation == "DescribeClusters":
         remedy += f"; without it a new task polls every {first_interval(found):g} s at first, and services that start "
         remedy += "together throttle each other"

@@ -11,7 +11,7 @@ def check_container(found: SetUp) -> Iterator[Finding]:
     """The container must be there, and what it is told should be seen."""
     if found.missing_container:
         text = f"the task definition has no container {found.missing_container}"
-        yield Finding("unsafe", "container", text, "see whether --container is the name of one")
+        yield Finding("unsafe", "container", text, "check --container")
     if found.unseen:
         text = f"cannot tell what {', '.join(found.unseen)} says: it comes from a secret or a file"
         yield Finding("note", "options", text, "run the doctor inside the task")
@@ -23,17 +23,15 @@ def check_container(found: SetUp) -> Iterator[Finding]:
         yield Finding("note", "container", text, "make the container essential, or leave the option out")
     if found.not_looked_at:
         names = ", ".join(found.not_looked_at)
-        text = (
-            f"cannot tell what goes on in {names}, which a target group sends to: only {found.container} was looked at"
-        )
+        text = f"cannot tell how {names} stops, which is behind a target group too: only {found.container} was checked"
         yield Finding("note", "container", text, f"run the doctor again with --container {found.not_looked_at[0]}")
     for name in found.proxies:
-        text = f"{name} passes requests on to {found.container}, and may end at SIGTERM with all connections"
+        text = f"{name} passes requests on to {found.container}, and may close all connections at SIGTERM"
         remedy = f"let {found.container} depend on it (dependsOn), so that ECS stops it last"
         yield Finding("note", "container", text, remedy)
     if found.is_windows:
-        text = "cannot tell how a task on Windows is told to end: the package was made for Linux"
-        yield Finding("note", "container", text, "see that target health is watched; SIGTERM does not come")
+        text = "cannot tell how a task on Windows learns that it has to stop: the package is made for Linux"
+        yield Finding("note", "container", text, "rely on target health: SIGTERM does not arrive there")
 
 
 def check_role(found: SetUp) -> Iterator[Finding]:
@@ -42,8 +40,8 @@ def check_role(found: SetUp) -> Iterator[Finding]:
     if found.has_role is not False or found.task_arn or not asks or found.options.mode == "off":
         return
     if found.is_fargate is False:
-        text = "the task definition names no task role, so the calls are made with the role of the instance"
-        yield Finding("note", "permissions", text, "set taskRoleArn to a role with the policy of the documentation")
+        text = "the task definition has no task role, so the calls use the role of the instance"
+        yield Finding("note", "permissions", text, "set taskRoleArn to a role with the documented policy")
     else:
-        text = "the task definition names no task role, so the task can ask AWS nothing and is blind"
-        yield Finding("unsafe", "permissions", text, "set taskRoleArn to a role with the policy of the documentation")
+        text = "the task definition has no task role, so the task cannot call AWS and watches nothing"
+        yield Finding("unsafe", "permissions", text, "set taskRoleArn to a role with the documented policy")

@@ -32,7 +32,7 @@ def check_groups(found: SetUp) -> Iterator[Finding]:
         elif group.targets is not None:
             text = f"{group.name}: {group.targets} targets, {group.healthy} healthy"
             is_ill = not group.healthy and any(state == "unhealthy" for _, _, state in group.listed)
-            remedy = "see whether the health check reaches the application" if is_ill else ""
+            remedy = "check that the health check reaches the application" if is_ill else ""
             yield Finding("note" if is_ill else "fine", "target groups", text, remedy)
 
 

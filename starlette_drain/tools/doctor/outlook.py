@@ -17,7 +17,7 @@ from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.server_command import ServerCommand
 from starlette_drain.tools.plan.allowance import BAKE_TIME, LONGEST_STOP, Allowance
 from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deployment
-from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet
+from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, EVENT_LAG, Fleet
 
 __all__ = [
     "SERVER_END",
@@ -43,9 +43,6 @@ AFTER_THE_LAST = 6.0
 
 SERVER_END = 5.0
 """Seconds that the server then takes to end, where its command line does not say."""
-
-EVENT_LAG = 5.0
-"""Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
 
 SHIFTING = frozenset({"BLUE_GREEN", "LINEAR", "CANARY"})
 

@@ -52,7 +52,7 @@ def check_process(found: SetUp) -> Iterator[Finding]:
     if not process:
         if found.url and found.answer is not None and found.answer.why_not:
             text = f"cannot tell what the process knows of itself: {found.answer.why_not}"
-            yield Finding("note", "process", text, "see whether it runs, and has the token that is set here")
+            yield Finding("note", "process", text, "check that it runs, and has the token that is set here")
         return
     problems = process.get("problems") or ()
     for each in problems:
@@ -86,11 +86,11 @@ def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
         yield Finding("unsafe", "server", text, "put 'exec' before the server, or use the exec form of CMD")
     elif not command.server:
         text = f"cannot tell what {command} starts, and whether that hears SIGTERM"
-        remedy = "see that SIGTERM reaches the server, or run the doctor inside the task with DRAIN_ADMIN_TOKEN set"
+        remedy = "check that SIGTERM reaches the server, or run the doctor inside the task with DRAIN_ADMIN_TOKEN set"
         yield Finding("note", "server", text, remedy)
     elif command.starts_with and command.starts_with not in SERVERS | PASSES_ON:
         text = f"cannot tell whether {command.starts_with}, which starts {command.server}, passes SIGTERM on"
-        yield Finding("note", "server", text, "see that it does, or start the server itself")
+        yield Finding("note", "server", text, "check that it does, or start the server directly")
     if command.has("--reload") or command.is_for_development:
         what, remedy = ("fastapi dev", "use fastapi run") if command.is_for_development else RELOADS
         yield Finding("unsafe", "server", f"{what} runs the application in a child", remedy)
@@ -109,7 +109,7 @@ def _ends(command: ServerCommand) -> Iterator[Finding]:
     yield from _refuses(command.number("--limit-concurrency"))
     names = {"uvicorn": ("--limit-max-requests",), "gunicorn": ("--max-requests",)}
     if command.has(*names.get(command.server, LIMITS)):
-        text = "a limit on requests ends the process with all its sessions in one instant"
+        text = "a limit on requests ends the process and all its sessions at once"
         yield Finding("unsafe", "server", text, "leave it out; max_session_age moves sessions gently")
 
 
@@ -137,7 +137,7 @@ def _gunicorn(command: ServerCommand, found: SetUp) -> Iterator[Finding]:
     config = command.option("-c", "--config")
     if config and (worker is None or limit is None):
         text = f"cannot tell what {config} says"
-        remedy = f"see that worker_class runs ASGI and graceful_timeout is {needed:g} or more"
+        remedy = f"check that worker_class runs ASGI and graceful_timeout is {needed:g} or more"
         yield Finding("note", "server", text, remedy)
     elif limit is None:
         limit = GUNICORN_TIMEOUT

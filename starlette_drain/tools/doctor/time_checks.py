@@ -69,7 +69,7 @@ def check_delay(found: SetUp) -> Iterator[Finding]:
     delays = {each.name: each.delay for each in found.groups if each.delay is not None}
     if len(set(delays.values())) > 1:
         text = ", ".join(f"{name} {each:g} s" for name, each in delays.items())
-        yield Finding("note", "delay", f"they differ: {text}", "the shortest rules; give all the same")
+        yield Finding("note", "delay", f"they differ: {text}", "the shortest applies; set them all to the same value")
     if options.window is not None and options.window > fleet.room:
         text = f"DRAIN_WINDOW={options.window:g} does not fit under the delay, of which {fleet.room:.0f} s may be used"
         yield Finding("unsafe", "window", text, "lower it, or leave it out and let it follow the delay")
@@ -87,7 +87,7 @@ def _delay_by_hand(found: SetUp) -> Iterator[Finding]:
         if given is not None and given != delay:
             text = f"DRAIN_DEREGISTRATION_DELAY={given:g}, and {name} has {delay:g} s"
             level: Level = "unsafe" if given > delay else "note"
-            yield Finding(level, "delay", text, "leave it out, so that it is read; or set it to the same")
+            yield Finding(level, "delay", text, "leave it out, so that it is read, or set the same value")
 
 
 def check_network_balancer(found: SetUp) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def check_network_balancer(found: SetUp) -> Iterator[Finding]:
             remedy = f"set it to {NLB_DELAY:g} s or more, as AWS advises"
             yield Finding("unsafe", "NLB", f"{group.name}: a delay of {group.delay:g} s", remedy)
         if found.options.late_arrivals != "accept":
-            text = f"{group.name}: new connections may come for two minutes after the deregistration, and are refused"
+            text = f"{group.name}: new connections may arrive for two minutes after the deregistration, and are refused"
             yield Finding("note", "NLB", text, "set DRAIN_LATE_ARRIVALS=accept")
         if group.termination is not None:
             how = "cut when the delay ends" if group.termination else "not cut when the delay ends"
@@ -259,7 +259,7 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
             remedy += "; allowing ecs:DescribeTasks helps too"
         yield Finding("unsafe", "poll budget", f"{text}; too late for a delay of {delay:g} s", remedy)
     elif used > MUCH:
-        remedy = "lower DRAIN_POLL_SHARE: the console, Terraform and other services live on the same budget"
+        remedy = "lower DRAIN_POLL_SHARE: the console, Terraform and other services share the budget"
         yield Finding("note", "poll budget", text, remedy)
     else:
         yield Finding("fine", "poll budget", text)

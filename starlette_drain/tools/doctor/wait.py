@@ -36,7 +36,7 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
     try:
         options = AwsSettings.load({}, environ)
     except SettingsError as error:
-        return [Finding("unsafe", "options", str(error), "the application will not start like this: mend it")]
+        return [Finding("unsafe", "options", str(error), "fix it: the application does not start with it")]
     if METADATA_VARIABLE not in environ:
         text = f"this is not an ECS task: {METADATA_VARIABLE} is not set"
         return [Finding("unsafe", "identity", text, "use --wait inside a container of the task")]
@@ -67,7 +67,7 @@ async def _look(
         return [*_judge(answer, as_running(options, answer.shown, environ), token)]
     if not given.url and not is_alone():
         text = "no process of this container answers on its socket, and there is no DRAIN_ADMIN_TOKEN here to ask with"
-        remedy = "see whether the server runs, as this user, with DrainMiddleware; or set DRAIN_ADMIN_TOKEN for both"
+        remedy = "check that the server runs, as this user, with DrainMiddleware; or set DRAIN_ADMIN_TOKEN for both"
         return [not_watching(text, remedy)]
     found = await look(given, clients, environ)
     findings = [*check_target(found)]

@@ -39,7 +39,7 @@ def check_watching(found: SetUp) -> Iterator[Finding]:
     elif found.task_arn and found.options.mode != "off":
         why_not = found.answer.why_not if found.answer is not None else "it was not asked"
         text = f"cannot tell whether the process watches: {why_not}"
-        remedy = "see whether DrainMiddleware is installed; run the doctor as the server's user, or set "
+        remedy = "check that DrainMiddleware is installed; run the doctor as the server's user, or set "
         yield Finding("note", "watching", text, f"{remedy}DRAIN_ADMIN_TOKEN for both")
 
 
@@ -53,37 +53,37 @@ def find_blindness(found: SetUp) -> Iterator[Finding]:
         return
     if options.sources:
         if options.sigterm is False:
-            text = "SIGTERM starts no drain, and it is all that comes when a task is stopped without a deregistration"
+            text = "SIGTERM does not start a drain, and nothing else announces a stop without a deregistration"
             yield Finding("note", "watching", text, "leave DRAIN_SIGTERM out")
         return
     signal = f"a drain begins only at SIGTERM, and has {options.sigterm_window:g} s"
     shown = (found.answer.shown if found.answer is not None else None) or {}
     own = sorted(set(shown.get("triggers") or ()) - {"sigterm", *OTHERS})
     if own:
-        text = f"no source of AWS is watched; cannot tell what {', '.join(own)} does"
-        yield Finding("note", "watching", text, f"see that it tells before SIGTERM does, or {NO_EVENTS}")
+        text = f"no AWS source is watched; cannot tell what {', '.join(own)} does"
+        yield Finding("note", "watching", text, f"check that it starts a drain before SIGTERM, or {NO_EVENTS}")
     elif options.sigterm is False:
-        yield Finding("unsafe", "watching", "neither a source of AWS nor SIGTERM starts a drain", NO_EVENTS)
+        yield Finding("unsafe", "watching", "neither an AWS source nor SIGTERM starts a drain", NO_EVENTS)
     elif found.is_tied is False:
         yield Finding("fine", "watching", f"without a balancer {signal}")
     elif found.has_token:
-        text = f"no source of AWS is watched: unless events by Lambda arrive, {signal}"
-        yield Finding("note", "watching", text, f"see that the function is deployed; or {NO_EVENTS}")
+        text = f"no AWS source is watched: unless events by Lambda arrive, {signal}"
+        yield Finding("note", "watching", text, f"check that the function is deployed; or {NO_EVENTS}")
     else:
-        text = f"no source of AWS is watched, and without DRAIN_ADMIN_TOKEN no event by Lambda is taken: {signal}"
+        text = f"no AWS source is watched, and without DRAIN_ADMIN_TOKEN no event by Lambda is taken: {signal}"
         yield Finding("unsafe", "watching", text, f"{NO_EVENTS}; or set the token and deploy the function")
 
 
 def judge(answer: Answer, options: AwsSettings) -> Iterator[Finding]:
     """Yield what the process watches, and what it does not although it should."""
     if answer.shown is None:
-        yield not_watching(f"the process does not tell: {answer.why_not}")
+        yield not_watching(f"no answer from the process: {answer.why_not}")
         return
     triggers = answer.shown.get("triggers") or {}
     for name in SOURCES:
         if name not in triggers:
             if name in options.sources:
-                yield not_watching(f"{name} is not in place", "see which triggers the application gives")
+                yield not_watching(f"{name} is not in place", "check the triggers that the application passes")
         elif problem := _problem_of(name, triggers[name], answer.shown.get("watch")):
             yield not_watching(f"{name}: {problem}")
         else:

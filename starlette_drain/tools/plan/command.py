@@ -25,7 +25,7 @@ from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deploymen
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
-from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, Fleet
+from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, EVENT_LAG, Fleet
 from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
 
 __all__ = ["plan"]
@@ -298,7 +298,7 @@ def _asked(given: dict[str, Any]) -> Asked:
         given["next_after"],
     )
     early = max(DEPLOYMENT_LAG, settings.poll_interval)
-    seconds, allowance, noticed = given["delay"], DELAY, _task_state_lag(settings, deployment, given)
+    seconds, allowance, noticed = given["delay"], DELAY, _lag_of_others(settings, deployment, given)
     if strategy.bake > 0 and "service-deployment" in settings.sources:
         seconds, allowance, noticed = strategy.bake, BAKE_TIME, early
     elif strategy.pause > 0:
@@ -322,10 +322,10 @@ def _asked(given: dict[str, Any]) -> Asked:
     )
 
 
-def _task_state_lag(settings: AwsSettings, deployment: Deployment, given: dict[str, Any]) -> float | None:
-    """Return the seconds between two looks at the task's state; ``None`` where it is no source."""
+def _lag_of_others(settings: AwsSettings, deployment: Deployment, given: dict[str, Any]) -> float | None:
+    """Return after how many seconds another source than target health tells; ``None`` if only that is watched."""
     if "task-state" not in settings.sources:
-        return None
+        return None if "target-health" in settings.sources else EVENT_LAG
     tasks = deployment.listed(given["delay"])
     return fleet_interval(settings.poll_interval, tasks, 1, settings.poll_share, refill=ECS_REFILL)
 
@@ -405,7 +405,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("sessions", f"{plan.tasks * fleet.sessions:,} on {plan.tasks} tasks"),
         ("taken out", _batches(plan, is_known=not asked.fleet.start_ups)),
         ("drain together", f"{fleet.draining} tasks at most"),
-        ("noticed within", f"{fleet.lag:.3g} s{_by_ecs(fleet)}"),
+        ("noticed within", f"{fleet.lag:.3g} s{_how(asked)}"),
         ("spread over", f"{fleet.fits:.0f} s of the {fleet.allowance.name} of {fleet.delay:g} s"),
         ("at an even pace", _per_second(fleet.rate)),
         ("without a drain", f"{without.peak_closes * without.stretch:,.0f} at once"),
@@ -421,9 +421,14 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
     return [f"{name:<20} {value}" for name, value in rows]
 
 
-def _by_ecs(fleet: Fleet) -> str:
-    is_slower = fleet.noticed is None and fleet.lag < fleet.health_lag
-    return f" (without ecs:DescribeTasks {fleet.health_lag:.3g} s)" if is_slower else ""
+def _how(asked: Asked) -> str:
+    """Return what the lag rests on, where that is not the poll of a source alone."""
+    fleet = asked.fleet.worst
+    if fleet.allowance is DELAY and not {"target-health", "task-state"} & {*asked.settings.sources}:
+        return " (by events, since no source is polled)"
+    if fleet.noticed is None and fleet.lag < fleet.health_lag:
+        return f" (without ecs:DescribeTasks {fleet.health_lag:.3g} s)"
+    return ""
 
 
 def _batches(plan: Deployment, *, is_known: bool) -> str:

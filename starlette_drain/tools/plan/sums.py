@@ -11,10 +11,13 @@ from starlette_drain.tools.plan.allowance import DELAY, Allowance
 from starlette_drain.tools.plan.deployment import START_UP, Deployment, starting_in
 from starlette_drain.tools.plan.flow import Flow, flow
 
-__all__ = ["DEPLOYMENT_LAG", "Fleet"]
+__all__ = ["DEPLOYMENT_LAG", "EVENT_LAG", "Fleet"]
 
 DEPLOYMENT_LAG = 15.0
 """Seconds between two looks at the service's deployments, at least: see aws/sources/service_deployment.py."""
+
+EVENT_LAG = 5.0
+"""Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
 
 TOLERANCE = 1e-9
 """Part by which two sums of the same numbers may differ."""

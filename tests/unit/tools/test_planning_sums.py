@@ -95,6 +95,7 @@ def test_ecs_stands_in_where_polls_are_seldom():
         ((), "75 s (without ecs:DescribeTasks 100 s)"),
         (("--tasks", "8"), "8 s"),
         (("--sources", "task-state"), "50 s"),
+        (("--sources", "none"), "5 s (by events, since no source is polled)"),
         (("--sources", "target-health,task-state"), "50 s"),
     ],
 )

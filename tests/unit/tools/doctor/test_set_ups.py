@@ -284,7 +284,7 @@ OUTSIDE = {
     "a trial that was left on": (defined(environment={"DRAIN_MODE": "observe"}), "mode=observe asks no session"),
     "no source": (
         defined(environment={"DRAIN_SOURCES": "none"}),
-        "no source of AWS is watched, and without DRAIN_ADMIN",
+        "no AWS source is watched, and without DRAIN_ADMIN",
     ),
     "no source but events": (
         defined(environment={"DRAIN_SOURCES": "none"}, secrets=("DRAIN_ADMIN_TOKEN",)),
@@ -294,7 +294,7 @@ OUTSIDE = {
         defined(environment={"DRAIN_SOURCES": "service-deployment"}),
         "deployments are 100/200, which this source does not follow",
     ),
-    "no task role": (with_definition(taskRoleArn=None), "names no task role, so the task can ask AWS nothing"),
+    "no task role": (with_definition(taskRoleArn=None), "has no task role, so the task cannot call AWS"),
     "the role of the instance": (
         doing(
             lambda made: made.edits.update(
@@ -304,7 +304,7 @@ OUTSIDE = {
                 ),
             )
         ),
-        "made with the role of the instance",
+        "the calls use the role of the instance",
     ),
     "a delay given by hand": (
         doing(lambda made: made.define(environment={"DRAIN_DEREGISTRATION_DELAY": "300"}), delay=120.0),
@@ -317,8 +317,11 @@ OUTSIDE = {
     ),
     "a port of no target": (defined(environment={"DRAIN_TARGET_PORT": "80"}), "no target has port 80"),
     "one id for all tasks": (defined(environment={"DRAIN_TARGET_ID": "10.0.0.5"}), "is the same for all 2 tasks"),
-    "two containers that serve": (doing(twice), "cannot tell what goes on in feed"),
-    "a proxy that ends first": (doing(before_it), "nginx passes requests on to app, and may end at SIGTERM"),
+    "two containers that serve": (doing(twice), "cannot tell how feed stops"),
+    "a proxy that ends first": (
+        doing(before_it),
+        "nginx passes requests on to app, and may close all connections at SIGTERM",
+    ),
     "another port than the group's": (
         defined(command=(*UVICORN, "--port", "9000")),
         "listens on port 9000, and the target group sends to 8000",
@@ -350,7 +353,7 @@ OUTSIDE = {
     "an hour": (lambda: SetUp(delay=3600.0), "set earlySuccessCriteria"),
     "an NLB": (
         doing(lambda made: setattr(made.group, "protocol", "TCP")),
-        "new connections may come for two minutes after the deregistration",
+        "new connections may arrive for two minutes after the deregistration",
     ),
     "an NLB with a short delay": (
         doing(
@@ -431,7 +434,7 @@ OUTSIDE = {
                 made.define(environment={"DRAIN_POLL_SHARE": "1"}),
             )
         ),
-        "live on the same budget",
+        "share the budget",
     ),
     "a bake time that is too short for the window": (
         doing(
@@ -480,7 +483,7 @@ INSIDE = {
     "a supervisor above it": (telling(("note", "supervisord stands before it")), "supervisord stands before it"),
     "another server": (telling(server=""), "not under uvicorn"),
     "a limit on connections in its code": (telling(options={"limit_concurrency": 100}), "while 100 connections"),
-    "no source in its code": (lambda: SetUp(triggers=()), "no source of AWS is watched: unless events by Lambda"),
+    "no source in its code": (lambda: SetUp(triggers=()), "no AWS source is watched: unless events by Lambda"),
     "a trigger of its own alone": (lambda: SetUp(triggers=("pager",)), "cannot tell what pager does"),
     "a source that its code leaves out": (
         lambda: SetUp(triggers=("target-health",), environ={"DRAIN_SOURCES": "target-health,task-state"}),

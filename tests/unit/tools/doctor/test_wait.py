@@ -104,8 +104,8 @@ async def test_what_need_not_be_waited_for(environ, words):
 @pytest.mark.parametrize(
     ("environ", "shown", "words"),
     [
-        ({}, {"triggers": {"sigterm": {}}}, "no source of AWS is watched"),
-        ({"DRAIN_SOURCES": "none"}, {"triggers": {"sigterm": {}}}, "no source of AWS is watched"),
+        ({}, {"triggers": {"sigterm": {}}}, "no AWS source is watched"),
+        ({"DRAIN_SOURCES": "none"}, {"triggers": {"sigterm": {}}}, "no AWS source is watched"),
         ({}, {**showing().shown, "mode": "observe"}, "mode=observe"),
         ({}, {"triggers": {"task-state": {"answer_age": 1.0}}}, ""),
     ],
