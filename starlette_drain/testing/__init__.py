@@ -1,4 +1,4 @@
-"""For the tests of applications that use starlette_drain, and for ours."""
+"""Test support for applications that use starlette_drain, and for starlette_drain itself."""
 
 from starlette_drain.testing.fake_aws import (
     FakeAWS,

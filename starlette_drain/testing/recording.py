@@ -1,4 +1,4 @@
-"""An observer that remembers."""
+"""An observer that records all events."""
 
 from typing import TypeVar
 
@@ -11,10 +11,10 @@ EventT = TypeVar("EventT", bound=Event)
 
 class RecordingObserver:
     """
-    Keeps every event for a test: ``Drain(observers=[recording])``.
+    Records every event for a test: ``Drain(observers=[recording])``.
 
     Attributes:
-        events: All of them, in order.
+        events: All events, in order.
         flushes: The time limit of each flush, in seconds.
     """
 
@@ -23,11 +23,11 @@ class RecordingObserver:
         self.flushes: list[float] = []
 
     def notify(self, event: Event) -> None:
-        """Remember *event*."""
+        """Record *event*."""
         self.events.append(event)
 
     def flush(self, timeout: float) -> None:
-        """Remember that there was a flush; there is nothing to send."""
+        """Record the flush."""
         self.flushes.append(timeout)
 
     def of(self, event_type: type[EventT]) -> list[EventT]:
@@ -35,6 +35,6 @@ class RecordingObserver:
         return [event for event in self.events if isinstance(event, event_type)]
 
     def clear(self) -> None:
-        """Forget everything so far."""
+        """Remove all records."""
         self.events.clear()
         self.flushes.clear()

@@ -1,4 +1,4 @@
-"""What the ECS agent serves to a task: metadata version 4, and scale-in protection."""
+"""The endpoints of the ECS agent: task metadata version 4, and scale-in protection."""
 
 import time
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from starlette_drain.testing.fake_aws.cluster import FakeTask
 __all__ = ["metadata", "protection"]
 
 LONGEST_PROTECTION = 2880
-"""Minutes. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html"""
+"""In minutes. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html"""
 
 
 def metadata(task: FakeTask, rest: str) -> Any:
-    """Return what ``${ECS_CONTAINER_METADATA_URI_V4}<rest>`` shows, or ``None`` where there is nothing."""
+    """Return the answer of ``${ECS_CONTAINER_METADATA_URI_V4}<rest>``, or ``None`` if there is no such path."""
     match rest:
         case "":
             return task.container_metadata(next(iter(task.containers)))
@@ -25,7 +25,7 @@ def metadata(task: FakeTask, rest: str) -> Any:
 
 def protection(task: FakeTask, request: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
     """
-    Answer ``${ECS_AGENT_URI}/task-protection/v1/state``: set what *request* says, or only show when it is ``None``.
+    Answer ``${ECS_AGENT_URI}/task-protection/v1/state``: apply *request*, or only show the state if it is ``None``.
 
     Returns:
         The HTTP status and the answer.

@@ -1,4 +1,4 @@
-"""FakeAWS: what a task on ECS behind a load balancer talks to, as one ASGI application."""
+"""FakeAWS: everything that an ECS task behind a load balancer talks to, as one ASGI application."""
 
 import asyncio
 import json
@@ -50,11 +50,11 @@ FIRST = "0123456789012345678"
 
 class FakeAWS:
     """
-    Speaks the wire protocols of ELBv2, ECS and Secrets Manager, and of a task's own endpoints.
+    Implements the wire protocols of ELBv2, ECS and Secrets Manager, and the endpoints of a task.
 
     Its targets, tasks and deployments go through the real states.
 
-    Drive it from Python, also while it serves in another thread::
+    Control it from Python, even while it serves in another thread::
 
         fake = FakeAWS()
         task = fake.add_task(fake.add_service("web", delay=60))
@@ -63,10 +63,10 @@ class FakeAWS:
             fake.deregister(task)
 
     Args:
-        clock: Seconds, for the delays.
-        budget: Whether calls are throttled as AWS throttles an account in one Region: a bucket for each kind of call,
+        clock: Returns the time in seconds, for the delays.
+        budget: Whether to throttle calls as AWS does for an account in one Region: with a bucket for each kind of call,
             which all services share.
-        wall_clock: Seconds since 1970, for the events of services.
+        wall_clock: Returns seconds since 1970, for the events of services.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class FakeAWS:
         self.calls: Counter[str] = Counter()
         self._rollouts: list[Replacement] = []
         self._faults = Faults(clock)
-        self._former: dict[str, dict[str, Any]] = {}
-        """The last answer to each request that was neither old nor distorted."""
+        self._last_results: dict[str, dict[str, Any]] = {}
+        """The last answer to each request that was neither stale nor distorted."""
         self._throttle = Throttle(clock) if budget else None
         self._lock = threading.RLock()
         self._replay: Replay | None = None
@@ -95,12 +95,12 @@ class FakeAWS:
     @classmethod
     def replay(cls, file: str | PathLike[str], **options: Any) -> Self:
         """
-        Return a FakeAWS that plays a recording, from the first request on.
+        Return a FakeAWS that replays a recording, from the first request on.
 
-        It has the recording's one task and target groups. *options* are those of `FakeAWS`.
+        It has the task and the target groups of the recording. *options* are those of `FakeAWS`.
 
         Raises:
-            ValueError: If the file is no recording.
+            ValueError: If the file is not a recording.
         """
         fake = cls(**options)
         fake._replay = Replay(fake, read_recording(file))
@@ -142,8 +142,8 @@ class FakeAWS:
         """
         Add a service.
 
-        *express* and *gateways* are balancers that ECS manages. Without these and *registrations* it gets one target
-        group, made from the other options.
+        *express* and *gateways* are balancers that ECS manages. Without these and *registrations* the service gets one
+        target group, created from the other options.
         """
         if registrations is None and (express or gateways):
             registrations = ()
@@ -164,7 +164,7 @@ class FakeAWS:
         express: Sequence[FakeTargetGroup] = (),
         gateways: Sequence[FakeGateway] = (),
     ) -> FakeRevision:
-        """Give the service other balancers. Tasks added later get them; the others keep theirs."""
+        """Change the balancers of the service. Tasks added later get them; existing tasks keep theirs."""
         with self._lock:
             service.registrations = list(registrations)
             number = f"{len(service.revisions):019d}"
@@ -196,7 +196,7 @@ class FakeAWS:
                     each.register(target_id, port)
 
     def deregister(self, task: FakeTask, group: FakeTargetGroup | None = None) -> None:
-        """Begin to take the task out of *group*, or of all groups of its service, whose events say so."""
+        """Deregister the task from *group*, or from all groups of its service, and add an event to the service."""
         with self._lock:
             for each, target_id, port in task.targets():
                 if group in (None, each):
@@ -206,12 +206,12 @@ class FakeAWS:
                         task.service.events.insert(0, (self.wall_clock(), message))
 
     def remove_target_group(self, group: FakeTargetGroup) -> None:
-        """Delete *group*, whatever still names it."""
+        """Delete *group*, even if services still refer to it."""
         with self._lock:
             self.groups.pop(group.arn, None)
 
     def deactivate(self, task: FakeTask, stop_code: str = "ServiceSchedulerInitiated") -> None:
-        """Do what ECS does when it wants a task to end: status DEACTIVATING, and deregistration everywhere."""
+        """Do what ECS does to stop a task: set its status to DEACTIVATING, and deregister it everywhere."""
         with self._lock:
             task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
             self.deregister(task)
@@ -226,8 +226,8 @@ class FakeAWS:
         """Begin a deployment from the service's newest revision to a new one; see `FakeDeployment` for *options*."""
         with self._lock:
             number = len(self.deployments) + 1
-            former = next((each.target for each in reversed(self.deployments) if each.service is service), None)
-            source = former or service.revisions[0]
+            newest = next((each.target for each in reversed(self.deployments) if each.service is service), None)
+            source = newest or service.revisions[0]
             target = service.add_revision(f"{number:019d}", source.definition + 1)
             deployment = FakeDeployment(source, target, str(number), **options)
             self.deployments.append(deployment)
@@ -235,16 +235,16 @@ class FakeAWS:
 
     def roll(self, service: FakeService, **options: Any) -> FakeRollout:
         """
-        Begin a rolling deployment, which then advances as ECS's scheduler does.
+        Begin a rolling deployment, which then advances as with ECS's scheduler.
 
-        See `FakeRollout` for *options*. It moves on with every call that is answered, every tenth of a second while
+        See `FakeRollout` for *options*. It advances with every call that is answered, every tenth of a second while
         `serve` serves, and with `advance`.
         """
         with self._lock:
             return self._begin(FakeRollout(self, service, **options))
 
     def shift(self, service: FakeService, strategy: Strategy = STRATEGIES["blue-green"], **options: Any) -> FakeShift:
-        """Begin a blue/green, linear or canary deployment, which then goes on as `roll` does; see `FakeShift`."""
+        """Begin a blue/green, linear or canary deployment, which advances as with `roll`; see `FakeShift`."""
         with self._lock:
             return self._begin(FakeShift(self, service, strategy, **options))
 
@@ -254,7 +254,7 @@ class FakeAWS:
         return replacement
 
     def advance(self) -> None:
-        """Advance the deployments, or the recording, to the clock."""
+        """Advance the deployments, or the recording, to the current time."""
         with self._lock:
             if self._replay:
                 self._replay.advance()
@@ -278,15 +278,15 @@ class FakeAWS:
         Make calls fail from now on.
 
         Args:
-            kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``; ``"slow"``; ``"stale"`` (what was last answered
-                before), ``"partial"`` (every other entry is missing) or ``"empty"`` (no entries).
+            kind: ``"throttle"``, ``"deny"``, ``"error"`` or ``"hang"``; ``"slow"``; ``"stale"`` (the previous answer),
+                ``"partial"`` (every other entry is missing) or ``"empty"`` (no entries).
             action: Only this call, such as ``"DescribeTargetHealth"``; ``"metadata"`` and ``"task-protection"`` are
                 the endpoints of the task.
             api: Only calls to ``"elbv2"``, ``"ecs"``, ``"secretsmanager"`` or ``"task"``.
             times: Only this many calls.
             seconds: Only this long.
             code: The error code, instead of the default.
-            status: HTTP status of an ``"error"``.
+            status: The HTTP status of an ``"error"``.
             message: The message, instead of the default.
             takes: Seconds that a ``"slow"`` answer takes.
         """
@@ -323,7 +323,7 @@ class FakeAWS:
         await send({"type": "http.response.body", "body": content})
 
     def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer | None, float]:
-        """Return the answer, or ``None`` for silence, and the seconds that it takes."""
+        """Return the answer, or ``None`` for no answer, and the seconds that it takes."""
         if method in ("GET", "PUT") and path.startswith(("/v4/", "/api/")):
             return self._answer_task(method, path, body)
         target, _, operation = headers.get("x-amz-target", "").rpartition(".")
@@ -349,10 +349,10 @@ class FakeAWS:
             return (error.status, "text/xml", elbv2.error_xml(error).encode()), takes
 
     def _result(self, api: str, action: str, request: Mapping[str, Any], distortion: str) -> dict[str, Any]:
-        """Return what answers a request: as things are, or with a distortion."""
+        """Return the result of a request, possibly distorted."""
         key = f"{action} {sorted(request.items(), key=str)}"
-        if distortion == "stale" and key in self._former:
-            return self._former[key]
+        if distortion == "stale" and key in self._last_results:
+            return self._last_results[key]
         if self._throttle and not self._throttle.take(action):
             raise ApiError("ThrottlingException", "Rate exceeded")
         if api == "elbv2":
@@ -365,7 +365,7 @@ class FakeAWS:
             result = ecs.answer(action, request, self.services, self.tasks)
         if distortion in ("partial", "empty"):
             return distorted(distortion, result)
-        self._former[key] = result
+        self._last_results[key] = result
         return result
 
     def _raise(self, fault: Fault | None, action: str, *, is_json: bool) -> None:

@@ -36,7 +36,7 @@ class FakeRegistration:
 
 @dataclass(slots=True)
 class FakeGateway:
-    """A connection of a Gateway connector: the target group that ECS manages, the other one of the pair, and a port."""
+    """A connection of a Gateway connector: the target group that ECS manages, the other of the pair, and the port."""
 
     group: FakeTargetGroup
     alternate: FakeTargetGroup | None = None
@@ -46,12 +46,12 @@ class FakeGateway:
 @dataclass(slots=True, eq=False)
 class FakeRevision:
     """
-    A service revision: what tasks are started with.
+    A service revision, with which tasks are started.
 
     Attributes:
         service: The service.
         number: The last part of its ARN, and of the deployment that starts its tasks.
-        definition: Which revision of the task definition it runs.
+        definition: The revision of its task definition.
         registrations: Its ``loadBalancers``.
         express: The target groups that ECS manages in Express mode.
         gateways: Its connections through a Gateway connector.
@@ -66,7 +66,7 @@ class FakeRevision:
 
     @property
     def arn(self) -> str:
-        """ARN."""
+        """Its ARN."""
         return (
             f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-revision/{self.service.cluster}/{self.service.name}/{self.number}"
         )
@@ -78,7 +78,7 @@ class FakeRevision:
 
     @property
     def all_registrations(self) -> list[FakeRegistration]:
-        """Where ECS registers its tasks, in whatever way that was asked for."""
+        """All registrations of its tasks, including those that ECS manages."""
         managed = [FakeRegistration(each, "app", each.port) for each in self.express]
         managed += [FakeRegistration(each.group, "app", each.port, each.alternate) for each in self.gateways]
         return [*self.registrations, *managed]
@@ -108,7 +108,7 @@ class FakeRevision:
 
 @dataclass(slots=True)
 class FakeTaskSet:
-    """A task set, with the controllers CODE_DEPLOY and EXTERNAL: its number, and where its tasks are registered."""
+    """A task set of the controllers CODE_DEPLOY and EXTERNAL: its number, registrations and status."""
 
     number: str
     registrations: list[FakeRegistration]
@@ -116,7 +116,7 @@ class FakeTaskSet:
 
     @property
     def started_by(self) -> str:
-        """Its id."""
+        """Its id, which is the ``startedBy`` of its tasks."""
         return f"ecs-svc/{self.number}"
 
 
@@ -126,27 +126,27 @@ class FakeService:
     A service: its name, its cluster, where it registers its tasks, and how it replaces them.
 
     Attributes:
-        name: Name.
-        cluster: Name of its cluster.
+        name: Its name.
+        cluster: The name of its cluster.
         registrations: Its ``loadBalancers``.
-        desired: Desired count.
+        desired: Its desired count.
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
-        strategy: Of its deployments.
-        bake: Minutes, of its deployments.
-        controller: Who deploys: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
+        strategy: The strategy of its deployments.
+        bake: The bake time of its deployments, in minutes.
+        controller: Its deployment controller: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
         status: ``"ACTIVE"``, ``"DRAINING"`` or ``"INACTIVE"``.
         spot: Whether its tasks may run on Fargate Spot.
         definition: Its task definition.
         service_connect: Whether its tasks are reached through Service Connect.
-        lattice: The target groups of VPC Lattice that its tasks are in.
+        lattice: The VPC Lattice target groups of its tasks.
         revisions: Its revisions, the newest last.
         task_sets: Its task sets.
         starts: The revision of tasks that are added without another.
         events: Its events, newest first: seconds since 1970, and the message.
-        early_success: ``"BLOCKING"`` or ``"DEFERRED"``: what becomes of old tasks; ``None`` without such criteria.
-        alarms: Names of the alarms that roll a deployment back.
-        canary: Percent, and minutes, of a canary deployment.
+        early_success: The clean-up of its early success criteria, ``"BLOCKING"`` or ``"DEFERRED"``; ``None`` for none.
+        alarms: The names of the alarms that roll a deployment back.
+        canary: The percent and the minutes of a canary deployment.
     """
 
     name: str
@@ -173,7 +173,7 @@ class FakeService:
 
     @property
     def arn(self) -> str:
-        """ARN."""
+        """Its ARN."""
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:service/{self.cluster}/{self.name}"
 
     @property
@@ -182,13 +182,13 @@ class FakeService:
         return self.controller == "ECS"
 
     def add_revision(self, number: str, definition: int = 1, **managed: Any) -> FakeRevision:
-        """Add a revision with the registrations of now; see `FakeRevision` for *managed*."""
+        """Add a revision with the current registrations; see `FakeRevision` for *managed*."""
         revision = FakeRevision(self, number, definition, tuple(self.registrations), **managed)
         self.revisions.append(revision)
         return revision
 
     def connections(self) -> dict[str, Any]:
-        """Return what a revision or a deployment shows of Service Connect and VPC Lattice."""
+        """Return the fields of a revision or deployment about Service Connect and VPC Lattice."""
         shown: dict[str, Any] = {}
         if self.service_connect:
             shown["serviceConnectConfiguration"] = {"enabled": True, "namespace": "internal"}
@@ -206,22 +206,22 @@ class FakeTask:
 
     Attributes:
         id: The last part of its ARN, and of the path of its endpoints.
-        cluster: Name of the cluster.
-        service: ``None`` for a task that was started on its own.
+        cluster: The name of its cluster.
+        service: Its service; ``None`` for a standalone task.
         network_mode: ``"awsvpc"``, ``"bridge"`` or ``"host"``.
-        addresses: IPv4 addresses of its network interfaces.
-        ipv6_addresses: IPv6 addresses of them.
-        containers: Names, and the ports each publishes.
-        host_ports: For bridge mode: which port of the host leads to a port.
-        udp_ports: The same of ports that are published for UDP, too.
-        ipv6_ports: The same of ports that Docker gives to IPv6 by another number.
-        instance_id: The EC2 instance it runs on, outside Fargate.
-        last_status: As DescribeTasks shows it.
-        desired_status: As DescribeTasks shows it.
-        started_by: As DescribeTasks shows it; by default the deployment of what its service `starts`.
-        definition: Which revision of the task definition it runs.
-        stop_code: Why it was, or is being, stopped, as DescribeTasks shows it.
-        protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` when it has none.
+        addresses: The IPv4 addresses of its network interfaces.
+        ipv6_addresses: Their IPv6 addresses.
+        containers: Its containers by name, with the ports that each publishes.
+        host_ports: In bridge mode, the host port of a container port.
+        udp_ports: The same for ports that are also published for UDP.
+        ipv6_ports: The same for ports that have another number on IPv6.
+        instance_id: The EC2 instance that it runs on; ``None`` on Fargate.
+        last_status: ``lastStatus``.
+        desired_status: ``desiredStatus``.
+        started_by: ``startedBy``; by default the deployment of the revision that its service `starts`.
+        definition: The revision of its task definition.
+        stop_code: ``stopCode``.
+        protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` if it has none.
         is_alternate: Whether it is registered with the second group of each pair.
     """
 
@@ -246,17 +246,17 @@ class FakeTask:
 
     @property
     def arn(self) -> str:
-        """ARN."""
+        """Its ARN."""
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/{self.cluster}/{self.id}"
 
     @property
     def cluster_arn(self) -> str:
-        """ARN of the cluster."""
+        """The ARN of the cluster."""
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{self.cluster}"
 
     @property
     def instance_arn(self) -> str:
-        """ARN of the container instance."""
+        """The ARN of the container instance."""
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:container-instance/{self.cluster}/{self.instance_id}"
 
     @property
@@ -266,7 +266,7 @@ class FakeTask:
 
     @property
     def registrations(self) -> list[FakeRegistration]:
-        """Where ECS registers it: what its revision or task set says, whatever its service has become since."""
+        """Its registrations: those of its revision or task set, even if its service has changed since."""
         if self.service is None:
             return []
         for revision in self.service.revisions:
@@ -278,7 +278,7 @@ class FakeTask:
         return self.service.registrations
 
     def targets(self) -> Iterator[tuple[FakeTargetGroup, str, int]]:
-        """Yield the group, the id and the port of every target that ECS makes of the task."""
+        """Yield the group, the id and the port of every target that ECS registers for the task."""
         for each in self.registrations:
             group = (each.alternate if self.is_alternate else None) or each.group
             if group.target_type == "instance":
@@ -290,11 +290,11 @@ class FakeTask:
                 yield group, (*self.addresses[:1], *ipv6)[0], each.port
 
     def host_port(self, port: int) -> int:
-        """Return the port of the host that leads to *port*, for TCP and IPv4."""
+        """Return the host port of *port*, for TCP and IPv4."""
         return self.host_ports.get(port, port)
 
     def bindings(self, container: str) -> Iterator[tuple[int, int, str, str]]:
-        """Yield of every port that a container publishes: its number, that of the host, the protocol, the address."""
+        """Yield the container port, host port, protocol and address of every port that a container publishes."""
         for port in self.containers[container]:
             yield port, self.host_port(port), "tcp", "0.0.0.0"  # noqa: S104
             if port in self.udp_ports:
@@ -329,7 +329,7 @@ class FakeTask:
         """
         Return the task as its metadata endpoint shows it.
 
-        ``KnownStatus`` stays RUNNING while the task is being deactivated, as the real one's does:
+        ``KnownStatus`` stays RUNNING while the task is being deactivated, as on AWS:
         https://github.com/aws/containers-roadmap/issues/2012.
         """
         return {

@@ -12,17 +12,17 @@ __all__ = ["FakeDefinition", "describe"]
 @dataclass(slots=True)
 class FakeDefinition:
     """
-    A task definition, of which all containers that a service registers are alike.
+    A task definition of the family ``app``. All containers that a service registers are alike.
 
     Attributes:
-        revision: Of the family ``app``.
-        stop_timeout: Seconds; ``None`` where none is set.
-        entry_point: As in the definition.
-        command: As in the definition.
-        environment: As in the definition.
-        secrets: Names of variables that come from secrets.
-        restarts: Whether a restart policy starts a container again when it ends.
-        commands: The command of each container that has another, further containers among them.
+        revision: Its revision.
+        stop_timeout: ``stopTimeout`` in seconds; ``None`` if it is not set.
+        entry_point: ``entryPoint``.
+        command: ``command``.
+        environment: ``environment``, by name.
+        secrets: The names of variables that come from secrets.
+        restarts: Whether a restart policy restarts a container when it ends.
+        commands: The commands of containers that differ, including further containers, by name.
     """
 
     revision: int = 1
@@ -35,7 +35,7 @@ class FakeDefinition:
     commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def record(self, prefix: str, containers: Iterable[str]) -> dict[str, Any]:
-        """Return it as DescribeTaskDefinition shows it."""
+        """Return the definition as DescribeTaskDefinition shows it."""
         return {
             "taskDefinitionArn": f"{prefix}:task-definition/app:{self.revision}",
             "family": "app",
@@ -78,10 +78,10 @@ class FakeDefinition:
 
 def describe(wanted: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
-    Answer DescribeTaskDefinition: an ARN, ``family:revision``, or the family alone for its latest revision.
+    Answer DescribeTaskDefinition for an ARN, ``family:revision``, or a family, which means its latest revision.
 
     Raises:
-        ApiError: If there is none.
+        ApiError: If there is no such definition.
     """
     family, _, revision = wanted.rpartition("/")[2].partition(":")
     found = [each for each in records if each["family"] == family and revision in ("", str(each["revision"]))]

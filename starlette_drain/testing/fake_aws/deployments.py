@@ -1,4 +1,4 @@
-"""The deployments that shift traffic between service revisions, as ECS records them."""
+"""Deployments that shift traffic between service revisions, as ECS records them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class FakeHook:
 
     Attributes:
         expires_at: When it times out, in seconds since 1970.
-        action: What then happens, or what was asked for.
-        status: One of the statuses of AWS.
+        action: The action on a timeout, or the one that was requested.
+        status: A ``status`` of AWS.
         id: Its id.
     """
 
@@ -43,11 +43,11 @@ class FakeHook:
 
     @property
     def is_over(self) -> bool:
-        """Whether it holds the deployment no more."""
+        """Whether it no longer holds the deployment."""
         return self.status != "AWAITING_ACTION"
 
     def record(self) -> dict[str, Any]:
-        """Return it as DescribeServiceDeployments shows it."""
+        """Return the hook as DescribeServiceDeployments shows it."""
         shown = {"hookId": self.id, "targetType": "PAUSE", "status": self.status, "timeoutAction": self.action}
         return {**shown, "expiresAt": self.expires_at}
 
@@ -57,18 +57,18 @@ class FakeDeployment:
     """
     A deployment from one revision to another.
 
-    That of `FakeAWS.shift` goes on by itself; otherwise a test sets its `stage` and `status`.
+    One from `FakeAWS.shift` advances by itself; otherwise a test sets its `stage` and `status`.
 
     Attributes:
         source: The revision that serves at its beginning.
-        target: The new one.
+        target: The new revision.
         number: The last part of its ARN.
         strategy: ``"BLUE_GREEN"``, ``"LINEAR"``, ``"CANARY"`` or ``"ROLLING"``.
-        bake: Minutes.
-        stage: One of the stages of AWS; ``None`` while it is pending.
-        status: One of the statuses of AWS.
-        steps: Percent of the traffic, and seconds, of each step before all of it is shifted.
-        percent: Part of the traffic that the new revision gets; ``None`` where the stage decides.
+        bake: The bake time in minutes.
+        stage: A ``lifecycleStage`` of AWS; ``None`` while it is pending.
+        status: A ``status`` of AWS.
+        steps: The steps before all traffic is shifted: the percentage of the traffic, and seconds.
+        percent: The percentage of the traffic that the new revision gets; ``None`` if the stage decides.
         hook: The PAUSE hook that holds it.
     """
 
@@ -90,7 +90,7 @@ class FakeDeployment:
 
     @property
     def arn(self) -> str:
-        """ARN."""
+        """Its ARN."""
         where = f"{self.service.cluster}/{self.service.name}/{self.number}"
         return f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-deployment/{where}"
 

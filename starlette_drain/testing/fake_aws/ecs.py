@@ -18,7 +18,7 @@ def answer(action: str, request: Mapping[str, Any], services: Iterable[FakeServi
     Raises:
         ApiError: If the API would answer with an error.
     """
-    if action == "DescribeTaskDefinition":  # which knows no cluster
+    if action == "DescribeTaskDefinition":  # which has no cluster
         return describe(str(request.get("taskDefinition") or ""), [_definition(each) for each in services])
     named = request.get("cluster") or next(iter(request.get("clusters") or ()), None) or "default"
     cluster = str(named).rpartition("/")[2]
@@ -142,7 +142,7 @@ def _service(service: FakeService, tasks: Iterable[FakeTask]) -> dict[str, Any]:
 
 
 def _revisions(service: FakeService, running: list[FakeTask]) -> dict[str, Any]:
-    """Return what the record of a service shows of the revisions that have tasks, and of the newest."""
+    """Return the fields of a service's record about the revisions that have tasks, and about the newest."""
     deployments, current = [], []
     for revision in reversed(service.revisions):
         count = sum(each.started_by == revision.started_by for each in running)

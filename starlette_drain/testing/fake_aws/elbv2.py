@@ -23,7 +23,7 @@ def parse_form(body: bytes) -> dict[str, str]:
 
 def answer(form: Mapping[str, str], groups: Groups) -> dict[str, Any]:
     """
-    Return what answers *form*, for `as_xml`.
+    Return the answer to *form*, for `as_xml`.
 
     Raises:
         ApiError: If the API would answer with an error.

@@ -1,4 +1,4 @@
-"""What can go wrong: refusals, errors, silence, and answers that are late, old or not whole."""
+"""Faults of the API: refusals, errors, no answer, and answers that are late, stale or incomplete."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ __all__ = ["ApiError", "Fault", "FaultKind", "Faults", "Throttle", "TokenBucket"
 FaultKind = Literal["throttle", "deny", "error", "hang", "slow", "stale", "partial", "empty"]
 
 DISTORTING = ("stale", "partial", "empty")
-"""What alters an answer that is given."""
+"""The faults that alter an answer."""
 
 
 class ApiError(Exception):
@@ -25,16 +25,16 @@ class ApiError(Exception):
 @dataclass(slots=True)
 class Fault:
     """
-    Something that goes wrong.
+    A fault of the API.
 
     Attributes:
-        kind: What.
-        action: With which call, such as ``"DescribeTargetHealth"``; ``None`` for every call.
-        api: With which API; ``None`` for all.
-        times: With how many more calls; ``None`` for any number.
-        until: Until when; ``None`` for ever.
-        code: Error code, for another than the usual.
-        status: HTTP status of an ``"error"``.
+        kind: Its kind.
+        action: The call that fails, such as ``"DescribeTargetHealth"``; ``None`` for every call.
+        api: The API that fails; ``None`` for all.
+        times: How many more calls fail; ``None`` for any number.
+        until: When it ends; ``None`` for never.
+        code: The error code, instead of the default.
+        status: The HTTP status of an ``"error"``.
         message: The message, instead of the default.
         takes: Seconds that a ``"slow"`` answer takes.
     """
@@ -56,9 +56,9 @@ class TokenBucket:
     A budget of calls; by default that of the Describe calls of ELBv2.
 
     Attributes:
-        clock: Seconds.
-        capacity: Calls at once, at the most.
-        refill: Calls that it gets back per second.
+        clock: Returns the time in seconds.
+        capacity: Its size, in calls.
+        refill: Its refill, in calls per second.
     """
 
     clock: Callable[[], float]
@@ -84,17 +84,17 @@ class TokenBucket:
 
 class Throttle:
     """
-    The buckets of an account in one Region, whichever of its services and tools call.
+    The buckets of an account in one Region, shared by all callers.
 
     Args:
-        clock: Seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._buckets = {name: TokenBucket(clock, *size) for name, size in BUCKETS.items()}
 
     def take(self, action: str) -> bool:
-        """Take a call out of its bucket; return whether there was one left."""
+        """Take a call from its bucket; return False if the bucket is empty."""
         name = _bucket_of(action)
         return name is None or self._buckets[name].take()
 
@@ -109,13 +109,13 @@ BUCKETS = {
     "services": (100.0, 20.0),
     "clusters": (50.0, 20.0),
 }
-"""Of each bucket, how many calls at once, and how many per second. The last two are assumed."""
+"""The size of each bucket in calls, and its refill in calls per second. The last two are assumed."""
 
 OF_TASKS = ("DescribeTasks", "ListTasks", "DescribeContainerInstances", "ListContainerInstances", "ListAttributes")
 
 
 def _bucket_of(action: str) -> str | None:
-    """Return which bucket a call comes out of; ``None`` where it has so many that no task runs out of them."""
+    """Return the bucket of a call; ``None`` if it is so large that no task empties it."""
     if action in OF_TASKS:
         return "tasks"
     if action in ("RegisterTargets", "DeregisterTargets"):
@@ -130,26 +130,26 @@ def _bucket_of(action: str) -> str | None:
 
 
 class Faults:
-    """The faults that are switched on."""
+    """The active faults."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Switch on one more; the oldest that fits a call strikes."""
+        """Add a fault; of several that match a call, the oldest applies."""
         self._faults.append(fault)
 
     def clear(self) -> None:
-        """Switch off all."""
+        """Remove all faults."""
         self._faults.clear()
 
     def strike(self, action: str, api: str) -> Fault | None:
         """
-        Return what goes wrong with this call to an API, and count it.
+        Return the fault that applies to this call, and count it; ``None`` if there is none.
 
-        Permissions and budgets are those of AWS's APIs: what denies or throttles every call spares the task's own
-        endpoints.
+        Faults that deny or throttle every call do not apply to the task's own endpoints, which have no permissions or
+        budgets.
         """
         now = self._clock()
         self._faults = [each for each in self._faults if each.times != 0 and (each.until is None or now < each.until)]
@@ -164,7 +164,7 @@ class Faults:
 
 
 def as_error(fault: Fault, action: str, *, is_json: bool) -> ApiError:
-    """Return the error that a fault answers with; the two protocols word some of them differently."""
+    """Return the error of a fault; the two protocols have different codes for some."""
     match fault.kind:
         case "throttle":
             return ApiError(fault.code or "ThrottlingException", fault.message or "Rate exceeded")
@@ -179,6 +179,6 @@ def as_error(fault: Fault, action: str, *, is_json: bool) -> ApiError:
 
 
 def distorted(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return *answer* with its lists emptied, or without every other entry, the first among them."""
+    """Return *answer* with its lists emptied, or without every other entry, beginning with the first."""
     step = slice(0) if kind == "empty" else slice(1, None, 2)
     return {key: each[step] if isinstance(each, list) else each for key, each in answer.items()}

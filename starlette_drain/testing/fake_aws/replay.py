@@ -1,4 +1,4 @@
-"""Plays a recording of a deployment: what AWS showed a task, at the seconds at which it was seen."""
+"""Replays a recording of a deployment: what AWS showed a task, at the times at which it was seen."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,22 +22,22 @@ def read_recording(file: str | PathLike[str]) -> list[Line]:
     Return the lines of a recording, in order.
 
     Raises:
-        ValueError: If the file is no recording.
+        ValueError: If the file is not a recording.
     """
     lines = [json.loads(each) for each in Path(file).read_text(encoding="utf-8").splitlines() if each.strip()]
     if not lines or not all(isinstance(each, dict) and each.get("drain_record") == 1 for each in lines):
-        message = f"{file} is no recording: make one with 'starlette-drain record'"
+        message = f"{file} is not a recording: make one with 'starlette-drain record'"
         raise ValueError(message)
     return sorted(lines, key=lambda each: float(each["at"]))
 
 
 class Replay:
     """
-    A recording that is played.
+    A recording that is replayed.
 
     Args:
-        fake: Where.
-        lines: The recording.
+        fake: The FakeAWS that replays it.
+        lines: The lines of the recording.
     """
 
     def __init__(self, fake: "FakeAWS", lines: list[Line]) -> None:
@@ -55,7 +55,7 @@ class Replay:
         self._due = [(float(line["at"]), what) for line in lines if (what := self._happening(line))]
 
     def advance(self) -> None:
-        """Let happen what is due; the recording begins with the first call of this."""
+        """Apply what is due. The recording begins with the first call."""
         now = self._fake.clock()
         self._began = now if self._began is None else self._began
         while self._due and self._due[0][0] <= now - self._began:
@@ -67,7 +67,7 @@ class Replay:
         return self._groups[name]
 
     def _set_delays(self, line: Line | None) -> None:
-        """Show what was the delay at the start, also of groups about which it was not asked so soon."""
+        """Give all groups the first delay of the recording, also those whose delay was read later."""
         for group in self._groups.values() if line else ():
             group.attributes["deregistration_delay.timeout_seconds"] = f"{line['delay']:g}" if line else ""
 

@@ -3,10 +3,10 @@
 #   new   PENDING ──(start_up)──> RUNNING, registered ──(initial)──> healthy
 #   old   RUNNING ──> DEACTIVATING, deregistered ──(delay)──> SIGTERM, STOPPING ──(it ends, or stop_timeout)──> STOPPED
 #
-# How many start and go at a time in a rolling deployment is the scheduler's: see scheduler.py. A task that is
-# DEACTIVATING does not count any more, so a deployment at less than 200 % takes out the next ones while the former
-# drain. Where traffic is shifted, all new tasks start at once, and all old ones go at the end: see strategy.py.
-"""Deployments that go on by themselves."""
+# How many start and stop at a time in a rolling deployment is decided in scheduler.py. A task that is DEACTIVATING no
+# longer counts, so a deployment below 200 % stops the next tasks while earlier ones drain. If traffic is shifted, all
+# new tasks start at once, and all old ones stop together at the end: see strategy.py.
+"""Deployments that advance by themselves."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ STOP_TIMEOUT = 30.0
 
 
 class Replacement:
-    """Replaces the tasks that a service has by new ones, on FakeAWS's clock; see `FakeRollout`."""
+    """Replaces the tasks of a service by new ones, on FakeAWS's clock; see `FakeRollout`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Replacement:
         self._make = make or self._make_task
         self._on_stop = on_stop
         self._proved: set[str] = set()
-        """The new tasks that have been healthy; a later deployment may have taken them out again."""
+        """The new tasks that have been healthy; a later deployment may have stopped them again."""
         self._ready: dict[str, float] = {}
         self._leaves: dict[str, float] = {}
 
@@ -66,7 +66,7 @@ class Replacement:
         return self.is_complete and len(self.stopped) == len(self.old)
 
     def advance(self) -> None:
-        """Go on to where the clock is."""
+        """Advance to the current time."""
         if self.is_over:
             return
         now = self._fake.clock()
@@ -80,11 +80,11 @@ class Replacement:
         self._step(now)
 
     def end(self, task: FakeTask) -> None:
-        """Take note that the process of a task has ended."""
+        """Record that the process of a task has ended."""
         task.last_status = "STOPPED"
 
     def _step(self, now: float) -> None:
-        """Start and take out what is due."""
+        """Start and stop the tasks that are due."""
         raise NotImplementedError
 
     def _start(self, now: float) -> None:
@@ -92,7 +92,7 @@ class Replacement:
         task.last_status, self._ready[task.id] = "PENDING", now + self._start_up
         self.new.append(task)
 
-    def _take_out(self, task: FakeTask, now: float) -> None:
+    def _deactivate(self, task: FakeTask, now: float) -> None:
         self._fake.deactivate(task)
         self._leaves[task.id] = now + max((group.delay for group, _, _ in task.targets()), default=0.0)
 
@@ -122,22 +122,23 @@ class Replacement:
 
 class FakeRollout(Replacement):
     """
-    A rolling deployment; the percentages of the service decide how many tasks go at a time.
+    Replaces the tasks of a service in a rolling deployment, on FakeAWS's clock.
 
-    Several may go on at the same time: the next one replaces the new tasks of the first while its old ones drain, as
-    early success criteria with deferred clean-up allow.
+    Several rollouts may run at the same time: the second replaces the new tasks of the first while its old ones drain,
+    as early success criteria with deferred clean-up allow.
 
     Attributes:
         old: The tasks that are replaced.
-        new: Those that take their place.
-        stopped: When each of the old ones was told to stop, by its id, on FakeAWS's clock.
+        new: The tasks that replace them.
+        stopped: When each old task was told to stop, by id, on FakeAWS's clock.
 
     Args:
         fake: The FakeAWS that it belongs to.
-        service: Whose tasks.
-        **options: ``start_up`` (30 s until a new task runs), ``make`` (makes a new task), and ``on_stop``: called with
-            each old task when it is told to stop, which is what SIGTERM is to a process. The task then ends by itself
-            where this returns true; otherwise `end` must be called, or its stop timeout ends it.
+        service: The service, whose percentages decide how many tasks are replaced at a time.
+        **options: ``start_up``: seconds from the start of a task until it runs (30). ``make``: creates a new task; by
+            default with `FakeAWS.add_task` and its own address. ``on_stop``: called with each old task when it is told
+            to stop, as by SIGTERM. If it returns true the task ends at once; otherwise `end` must be called, or the
+            stop timeout ends it.
     """
 
     def __init__(self, fake: "FakeAWS", service: FakeService, **options: Any) -> None:
@@ -149,25 +150,26 @@ class FakeRollout(Replacement):
         running, proved = [each for each in self.old if each.last_status == "RUNNING"], len(self._proved)
         step = self._limits.step(len(self.old), old=len(running), new=proved, starting=len(self.new) - proved)
         for task in running[: step.stop]:
-            self._take_out(task, now)
+            self._deactivate(task, now)
         for _ in range(step.start):
             self._start(now)
 
 
 class FakeShift(Replacement):
     """
-    A blue/green, linear or canary deployment: traffic shifts to the new tasks, then all old ones go together.
+    Replaces the tasks of a service in a blue/green, linear or canary deployment, on FakeAWS's clock.
 
-    A PAUSE hook holds it until ContinueServiceDeployment, or rolls it back when its time is over.
+    Traffic is shifted to the new tasks, then all old ones stop together. A PAUSE hook holds the deployment until
+    ContinueServiceDeployment is called, or until it times out and rolls the deployment back.
 
     Attributes:
-        deployment: What the API shows of it.
+        deployment: Its record in the API.
 
     Args:
         fake: The FakeAWS that it belongs to.
-        service: Whose tasks. The new ones are registered with the other group of a pair where there is one.
-        strategy: Its stages.
-        **options: As of `FakeRollout`.
+        service: The service. If its target groups are pairs, new tasks are registered with the other group.
+        strategy: The strategy, with its stages.
+        **options: As for `FakeRollout`.
     """
 
     def __init__(self, fake: "FakeAWS", service: FakeService, strategy: Strategy, **options: Any) -> None:
@@ -210,7 +212,7 @@ class FakeShift(Replacement):
         if stage is None:
             deployment.stage, self._until = "CLEAN_UP", math.inf
             for task in self.old:
-                self._take_out(task, now)
+                self._deactivate(task, now)
             return
         deployment.stage, deployment.percent, self._until = stage.name, stage.percent, now + stage.seconds
         if stage.name == PAUSED and stage.seconds:
@@ -219,7 +221,7 @@ class FakeShift(Replacement):
     def _roll_back(self, now: float) -> None:
         self.deployment.status, self.deployment.percent = "ROLLBACK_SUCCESSFUL", 0.0
         for task in self.new:
-            self._take_out(task, now)
+            self._deactivate(task, now)
 
     def _make_task(self) -> FakeTask:
         task = super()._make_task()

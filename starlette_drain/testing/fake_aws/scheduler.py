@@ -1,17 +1,17 @@
-# How ECS replaces the tasks of a service, as FakeAWS, `starlette-drain plan` and `doctor`, and the rollout lab play it.
+# How ECS replaces the tasks of a service, for FakeAWS, `starlette-drain plan` and `doctor`, and the rollout lab.
 #
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html: at most
 # floor(desired x maximumPercent / 100) tasks are RUNNING or PENDING, and at least
-# ceil(desired x minimumHealthyPercent / 100) are RUNNING and healthy. A task that is taken out is DEACTIVATING from
-# then on, and counts for neither. So the next new tasks start while the old ones drain, and the next old ones go as
-# soon as those are healthy, not when the former have gone: the batches of a rolling deployment are the start-up of a
-# task apart, and with a delay that is longer than that they overlap.
+# ceil(desired x minimumHealthyPercent / 100) are RUNNING and healthy. A task that is deregistered becomes DEACTIVATING,
+# and counts for neither. So the next new tasks start while old ones drain, and the next old ones are stopped as soon as
+# those are healthy, not when the earlier ones have gone: the batches of a rolling deployment are one start-up time
+# apart, and overlap if the delay is longer than that.
 #
-# Blue/green, linear and canary deployments take the whole old fleet out together, at their end.
+# Blue/green, linear and canary deployments deregister the whole old fleet together, at their end.
 #
-# With early success criteria whose clean-up is deferred, a deployment is complete when its new tasks are healthy, and
-# the next may begin while the old tasks of the first one drain: three generations at once.
-"""How ECS replaces the tasks of a service: pure."""
+# With early success criteria and deferred clean-up, a deployment is complete when its new tasks are healthy, and the
+# next one may begin while the old tasks of the first drain: three generations at once.
+"""How ECS replaces the tasks of a service. Pure."""
 
 import heapq
 import math
@@ -23,7 +23,7 @@ __all__ = ["Cohort", "Limits", "Step", "roll", "swap"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the scheduler does at one moment: so many old tasks are taken out, so many new ones are started."""
+    """What the scheduler does at one moment: how many old tasks it stops, and how many new ones it starts."""
 
     stop: int
     start: int
@@ -46,13 +46,13 @@ class Limits:
 
     def step(self, desired: int, *, old: int, new: int, starting: int = 0) -> Step:
         """
-        Return what happens now.
+        Return what the scheduler does now.
 
         Args:
             desired: The desired count.
-            old: Old tasks that are RUNNING and healthy.
-            new: New tasks that are.
-            starting: New tasks that are not yet.
+            old: The number of old tasks that are RUNNING and healthy.
+            new: The number of new tasks that are RUNNING and healthy.
+            starting: The number of new tasks that are not healthy yet.
         """
         stop = max(0, min(old, old + new - self.least(desired)))
         start = min(desired - new - starting, self.most(desired) - (old - stop) - new - starting)
@@ -60,14 +60,14 @@ class Limits:
 
     def check(self, desired: int) -> None:
         """
-        See to it that a deployment of so many tasks can come to its end.
+        Check that a deployment of *desired* tasks can be completed.
 
         Raises:
-            ValueError: If nothing could happen, or not everything; ECS would wait for ever.
+            ValueError: If it cannot; ECS would wait for ever.
         """
         both = f"a minimum of {self.minimum_healthy_percent} % and a maximum of {self.maximum_percent} %"
         if not 0 <= self.minimum_healthy_percent <= 100 <= self.maximum_percent:
-            msg = f"{both} are no limits: take a minimum from 0 to 100, and a maximum of at least 100"
+            msg = f"{both} are not valid: use a minimum from 0 to 100, and a maximum of at least 100"
             raise ValueError(msg)
         if self.step(desired, old=desired, new=0) == Step(0, 0):
             msg = f"{both} let none of {desired} tasks start and none stop: raise the maximum or lower the minimum"
@@ -77,11 +77,11 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Cohort:
     """
-    Tasks that begin and cease to serve together.
+    Tasks that begin and stop serving together.
 
     Attributes:
-        tasks: How many.
-        serves_from: When they are healthy; minus infinity for those that were there before.
+        tasks: Their number.
+        serves_from: When they become healthy; minus infinity for those that were there before.
         leaves_at: When they are deregistered; infinity for those that stay.
     """
 
@@ -92,16 +92,16 @@ class Cohort:
 
 def roll(fleet: Sequence[Cohort], limits: Limits, *, start_up: float, begin: float = 0.0) -> list[Cohort]:
     """
-    Return what a rolling deployment makes of *fleet*: those that serve leave, and as many new ones come.
+    Return *fleet* after a rolling deployment: the tasks that serve have left, and as many new ones have come.
 
     Args:
-        fleet: All cohorts so far; those that stay are replaced, and all of them serve by then.
+        fleet: All cohorts so far. Those that stay are replaced; all of them serve when the deployment begins.
         limits: The percentages.
         start_up: Seconds from the start of a task until it is healthy.
         begin: When the deployment begins.
 
     Raises:
-        ValueError: If the limits let nothing happen.
+        ValueError: If the deployment cannot be completed within the limits.
     """
     waiting = [each for each in fleet if math.isinf(each.leaves_at)]
     found = [each for each in fleet if not math.isinf(each.leaves_at)]
@@ -124,14 +124,14 @@ def roll(fleet: Sequence[Cohort], limits: Limits, *, start_up: float, begin: flo
 
 
 def swap(fleet: Sequence[Cohort], *, begin: float = 0.0) -> list[Cohort]:
-    """Return what the end of a blue/green, linear or canary deployment makes of *fleet*: all old ones go together."""
+    """Return *fleet* after the end of a blue/green, linear or canary deployment: all old tasks leave together."""
     desired = sum(each.tasks for each in fleet if math.isinf(each.leaves_at))
     gone = [replace(each, leaves_at=begin) if math.isinf(each.leaves_at) else each for each in fleet]
     return [*gone, Cohort(desired, begin)]
 
 
 def _taken(waiting: list[Cohort], count: int, now: float) -> Iterator[Cohort]:
-    """Take *count* tasks from the front of *waiting*, which leave now."""
+    """Remove *count* tasks from the front of *waiting*, and yield them as leaving now."""
     while count:
         first = waiting[0]
         going = min(count, first.tasks)

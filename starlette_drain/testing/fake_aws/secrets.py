@@ -1,4 +1,4 @@
-"""The JSON protocol of Secrets Manager, as far as reading a secret goes."""
+"""The JSON protocol of Secrets Manager, for reading secrets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""FakeAWS on a real socket: uvicorn in a thread."""
+"""FakeAWS on a real socket, with uvicorn in a thread."""
 
 import socket
 import threading
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeEndpoint"]
 
-PATIENCE = 10.0
-"""Seconds until the server must be up, or down."""
+TIMEOUT = 10.0
+"""Seconds in which the server must start, and stop."""
 
 
 class FakeEndpoint:
@@ -27,11 +27,11 @@ class FakeEndpoint:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
+        """The URL that it serves."""
         return f"http://127.0.0.1:{self.port}"
 
     def environment(self, task: FakeTask | None = None) -> dict[str, str]:
-        """Return the environment of a process that runs as *task*, by default the newest."""
+        """Return the environment variables of a process that runs as *task*, by default the newest task."""
         environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -48,7 +48,7 @@ class FakeEndpoint:
         return environment
 
     def __enter__(self) -> Self:
-        import uvicorn  # noqa: PLC0415 - only those who serve need it
+        import uvicorn  # noqa: PLC0415 - needed only for serving
 
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
@@ -64,7 +64,7 @@ class FakeEndpoint:
                 fake.advance()
                 return await super().on_tick(counter)
 
-        # A call that hangs on purpose must not keep the server from ending.
+        # A call that hangs on purpose must not keep the server from stopping.
         config = uvicorn.Config(
             self._fake,
             loop="asyncio",
@@ -78,7 +78,7 @@ class FakeEndpoint:
         self._server = Server(config)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="FakeAWS", daemon=True)
         self._thread.start()
-        if not started.wait(PATIENCE):
+        if not started.wait(TIMEOUT):
             msg = "FakeAWS did not start"
             raise RuntimeError(msg)
         return self
@@ -88,7 +88,7 @@ class FakeEndpoint:
     ) -> None:
         self._server.should_exit = True
         if self._thread:
-            self._thread.join(PATIENCE)
+            self._thread.join(TIMEOUT)
 
     def _run(self, listener: socket.socket) -> None:
         with listener:

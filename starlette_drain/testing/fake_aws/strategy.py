@@ -1,12 +1,10 @@
-# How long do the old tasks stay, and which part of the new connections do they get?
-#
-# Rolling: see scheduler.py. Blue/green, linear, canary: the new fleet starts, the traffic shifts (at once, or in
-# steps), then a PAUSE hook may hold the deployment, then comes the bake time, and then the old fleet is taken out at
-# once. New connections follow the weights; those that are open stay where they are. Behind an NLB ECS adds ten minutes
-# to the shift of test traffic and ten to that of production traffic:
+# Rolling: see scheduler.py. Blue/green, linear, canary: the new tasks start, the traffic is shifted (at once, or in
+# steps), a PAUSE hook may hold the deployment, the bake time passes, and then all old tasks are deregistered together.
+# New connections follow the weights; open ones stay where they are. Behind an NLB ECS adds ten minutes to the shift of
+# test traffic, and ten to that of production traffic:
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/nlb-resources-for-blue-green.html.
-# Express mode is a canary of its own: 5 % for 3 minutes, then a bake of 3 minutes.
-"""The strategies of deployments, stage by stage, as FakeAWS, `starlette-drain plan` and the rollout lab play them."""
+# Express mode is a canary with its own times: 5 % for 3 minutes, then a bake time of 3 minutes.
+"""The stages of deployment strategies, for FakeAWS, `starlette-drain plan` and the rollout lab."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,12 +23,12 @@ PAUSED = "POST_PRODUCTION_TRAFFIC_SHIFT"
 @dataclass(frozen=True, slots=True)
 class Stage:
     """
-    A part of a deployment.
+    A stage of a deployment.
 
     Attributes:
         name: A ``lifecycleStage`` of AWS.
-        seconds: How long it takes; that of the hook, at most.
-        percent: Part of the new connections that the new fleet gets.
+        seconds: Its duration; for the stage with the hook, its longest.
+        percent: The percentage of new connections that the new tasks get.
     """
 
     name: str
@@ -41,14 +39,14 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """
-    How a deployment goes.
+    A deployment strategy with its times.
 
     Attributes:
         name: A ``strategy`` of AWS.
-        steps: Before all traffic is shifted: percent of it that the new fleet gets, and for how many seconds.
-        bake: Seconds that both fleets then run.
-        pause: Seconds that a PAUSE hook holds the deployment before that, at most.
-        is_network: Whether it is behind an NLB.
+        steps: The steps before all traffic is shifted: the percentage for the new tasks, and seconds.
+        bake: Seconds for which all tasks run after the shift.
+        pause: The most seconds that a PAUSE hook holds the deployment before the bake time.
+        is_network: Whether the service is behind an NLB.
     """
 
     name: str
@@ -59,18 +57,18 @@ class Strategy:
 
     @property
     def is_shifting(self) -> bool:
-        """Whether traffic is shifted from the old fleet to the new one."""
+        """Whether traffic is shifted from the old tasks to the new ones."""
         return self.name != "ROLLING"
 
     def with_times(self, bake: float | None, pause: float, *, is_network: bool) -> "Strategy":
-        """Return the same with so many minutes of bake time and pause, behind an NLB or not."""
+        """Return a copy with these minutes of bake time and pause, behind an NLB or not."""
         if not self.is_shifting:
             return self
         seconds = self.bake if bake is None else bake * MINUTE
         return replace(self, bake=seconds, pause=pause * MINUTE, is_network=is_network)
 
     def stages(self) -> Iterator[Stage]:
-        """Yield the stages of shifted traffic, from healthy new tasks until the old ones are taken out."""
+        """Yield the stages from healthy new tasks until the old ones are deregistered."""
         if not self.is_shifting:
             return
         nlb = NLB_SHIFT if self.is_network else 0.0
@@ -83,11 +81,11 @@ class Strategy:
 
     @property
     def seconds(self) -> float:
-        """How long the stages take."""
+        """The duration of all stages."""
         return sum(each.seconds for each in self.stages())
 
 
-# The steps are those that AWS takes by default, from API_LinearConfiguration.html and API_CanaryConfiguration.html in
+# The steps are the defaults of AWS, from API_LinearConfiguration.html and API_CanaryConfiguration.html in
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/.
 STRATEGIES = {
     "rolling": Strategy("ROLLING"),

@@ -2,11 +2,11 @@
 #
 #   register ──> initial ──(initial seconds)──> healthy ──> deregister ──> draining ──(delay)──> not listed any more
 #
-# A draining target stays in the listing until the whole delay has passed, also when its last connection is long gone:
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html. Asked for by
-# name, a target that is not listed is `unused` with the reason Target.NotRegistered. To register a draining target
-# again is to begin anew.
-"""Target groups and their targets, with the states that ELBv2 shows, on a clock that is handed in."""
+# A draining target stays listed until the whole delay has passed, even if its last connection is long gone:
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html. Requested by
+# id, a target that is not listed is `unused` with the reason Target.NotRegistered. A draining target that is registered
+# again starts over.
+"""Target groups and their targets, with the states that ELBv2 shows, on a given clock."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -42,15 +42,15 @@ class FakeTargetGroup:
     A target group.
 
     Attributes:
-        arn: ARN.
-        clock: Seconds.
+        arn: Its ARN.
+        clock: Returns the time in seconds.
         target_type: ``"ip"`` or ``"instance"``.
-        port: Of targets that are registered without one.
+        port: The port of targets that are registered without one.
         protocol: ``"HTTP"`` for an ALB, ``"TCP"`` for an NLB.
         initial: Seconds between registration and the first passed health check.
         in_use: Whether a listener uses the group.
-        control_port: Where an agent of the target optimizer listens; ``None`` without one.
-        attributes: As DescribeTargetGroupAttributes shows them.
+        control_port: The port of the target optimizer's agent; ``None`` without one.
+        attributes: Its attributes, as DescribeTargetGroupAttributes shows them.
     """
 
     arn: str
@@ -66,16 +66,16 @@ class FakeTargetGroup:
 
     @property
     def name(self) -> str:
-        """The name, as it is in the ARN."""
+        """Its name, from the ARN."""
         return self.arn.split("/")[1]
 
     @property
     def delay(self) -> float:
-        """Deregistration delay in seconds."""
+        """Its deregistration delay in seconds."""
         return float(self.attributes["deregistration_delay.timeout_seconds"])
 
     def register(self, target_id: str, port: int | None = None) -> None:
-        """Begin to send to a target; one that is draining begins anew."""
+        """Register a target; one that is draining starts over."""
         key = (target_id, port or self.port)
         listed = self._find(*key)
         if listed is None or listed.deregistered_at is not None:
@@ -83,16 +83,16 @@ class FakeTargetGroup:
 
     def deregister(self, target_id: str, port: int | None = None) -> None:
         """
-        Stop sending to a target, or to all ports of it. One that is not registered is passed over in silence.
+        Deregister a target, or all ports of it. A target that is not registered is ignored.
 
-        https://github.com/chaostoolkit-incubator/chaostoolkit-aws/issues/60 shows that AWS does so.
+        https://github.com/chaostoolkit-incubator/chaostoolkit-aws/issues/60 shows that AWS does the same.
         """
         for target in self.listed():
             if target.id == target_id and port in (None, target.port) and target.deregistered_at is None:
                 target.deregistered_at = self.clock()
 
     def show(self, target_id: str, state: str | None, reason: str | None = None) -> None:
-        """Show another health for the target until *state* is ``None``: unhealthy, unavailable, ..."""
+        """Show the target in *state*, such as ``"unhealthy"``; ``None`` shows its real state again."""
         for target in self.listed():
             if target.id == target_id:
                 target.shown = None if state is None else Health(state, reason)
@@ -106,7 +106,7 @@ class FakeTargetGroup:
         return list(self._targets.values())
 
     def health(self, target: FakeTarget) -> Health:
-        """Return what the balancer shows of *target* now."""
+        """Return the health that the balancer shows for *target* now."""
         if target.shown is not None:
             return target.shown
         if target.deregistered_at is not None:
@@ -123,7 +123,7 @@ class FakeTargetGroup:
         return Health("healthy")
 
     def described(self, named: Iterable[tuple[str, int | None]]) -> list[tuple[str, int, Health]]:
-        """Return id, port and health of every target, or of those that are named, registered or not."""
+        """Return the id, port and health of every target, or of those that are *named*, registered or not."""
         wanted = list(named)
         if not wanted:
             return [(each.id, each.port, self.health(each)) for each in self.listed()]

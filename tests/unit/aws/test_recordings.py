@@ -219,5 +219,5 @@ def test_a_log_without_a_recording(tmp_path, capsys):
     log.write_text('{"message": "hello"}\n')
     assert main(["record", str(log)]) == 1
     assert "DRAIN_RECORD=1" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="is no recording"):
+    with pytest.raises(ValueError, match="is not a recording"):
         FakeAWS.replay(log)

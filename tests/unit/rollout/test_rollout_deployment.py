@@ -170,7 +170,7 @@ async def test_in_turn_each_batch_ends_before_the_next_begins():
     ("limits", "remedy"),
     [
         ((100, 100), "raise the maximum or lower the minimum"),
-        ((150, 200), "take a minimum from 0 to 100"),
+        ((150, 200), "use a minimum from 0 to 100"),
         ((50, 99), "a maximum of at least 100"),
     ],
 )

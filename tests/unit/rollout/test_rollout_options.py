@@ -35,7 +35,7 @@ REFUSED = {
     "--delay inf": "--delay: must be a number of at least 0, not 'inf'",
     "--margin 400": "--margin 400 leaves nothing of a delay of 300 s",
     "--maximum-percent 100": "raise the maximum or lower the minimum",
-    "--minimum-healthy-percent 110": "take a minimum from 0 to 100",
+    "--minimum-healthy-percent 110": "use a minimum from 0 to 100",
     "--strategy canary --next-after 60": "--next-after goes with --strategy rolling",
     "--in-turn --next-after 60": "--next-after goes with --strategy rolling without --in-turn",
     "--strategy express --routing least-connections": "it shifts traffic by weights",
