@@ -6,10 +6,10 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 NEEDED = frozenset({"click", "rich"})
-"""What the command needs, and nothing else of the package."""
+"""The libraries that only the command needs."""
 
 USAGE = 2
-"""The exit code of a wrong usage, and of a command that cannot run."""
+"""The exit code for wrong usage, and for a command that cannot run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

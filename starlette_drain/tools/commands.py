@@ -1,4 +1,4 @@
-"""The commands of ``starlette-drain``, and what is common to them: help, version, errors, exit codes."""
+"""The commands of ``starlette-drain``, with common help, version, errors and exit codes."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ command cannot run."""
 
 
 class _Group(click.Group):
-    """Shows the list of options below the help as it is made, line by line."""
+    """Prints the list of options below the help without rewrapping it."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         formatter.write(f"\n{EXIT_CODES}\n\n{all_options()}\n")
@@ -48,9 +48,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        return 130  # what a shell shows of Ctrl+C
+        return 130  # as a shell reports Ctrl+C
     except BrokenPipeError:
-        # The reader has had enough, such as `head`; nothing may be written at the end either.
+        # The reader, such as `head`, has closed the pipe; Python must not flush into it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(code or 0)

@@ -1,4 +1,4 @@
-"""A drawing in a file, by matplotlib where it is installed."""
+"""Draws into a file with matplotlib, if that is installed."""
 
 import importlib
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ PLOT = _Plot()
 @contextmanager
 def drawing(path: str) -> Iterator[Any]:
     """
-    Hand out the axes of a drawing, from zero upwards; write it to *path* at the end, whose suffix says the format.
+    Yield the axes of a drawing, and write it to *path* at the end, in the format of its suffix.
 
     Raises:
         PlotNotPossible: If matplotlib is not installed, or the file cannot be written.

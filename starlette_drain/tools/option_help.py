@@ -1,4 +1,4 @@
-"""The options as the command's help shows them: made from their declarations."""
+"""The options in the command's help, generated from their declarations."""
 
 import textwrap
 from typing import Any
@@ -13,7 +13,7 @@ WIDTH = 100
 
 
 def all_options() -> str:
-    """Return every variable with its default and meaning, the main ones first."""
+    """Return all environment variables with their defaults and meanings, the main ones first."""
     parts = ["Each option is an argument of Drain and an environment variable. The main ones, with their defaults:"]
     for expert in (False, True):
         if expert:
@@ -29,7 +29,7 @@ def all_options() -> str:
 
 
 def argument_help(name: str) -> str:
-    """Return the help of an argument that stands for the option *name*."""
+    """Return the help of the argument for the option *name*."""
     field, declared = options_of(AwsSettings)[name]
     default = _text(field.default)
     return _plain(declared.meaning) + (f" ({default})" if default else "")
@@ -40,7 +40,7 @@ def _plain(meaning: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a default as a variable would have it; nothing where there is none."""
+    """Return a default as in an environment variable; empty if there is none."""
     match value:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""``starlette-drain record``: makes a recording of a log in which ``DRAIN_RECORD=1`` has written."""
+"""``starlette-drain record``: extracts a recording from a log written with ``DRAIN_RECORD=1``."""
 
 import json
 import sys
@@ -17,12 +17,15 @@ MARK = '"drain_record"'
 @click.command()
 @click.argument("log", type=click.File(encoding="utf-8", errors="replace"), default="-")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
-@click.option("--run", metavar="ID", help="Process to take, if the log has several. Default: the one that saw most.")
+@click.option(
+    "--run", metavar="ID", help="Process to take, if there are several. Default: the one with the most lines."
+)
 def record(log: TextIO, output: Path | None, run: str | None) -> int:
     """
     Make a recording from an exported log.
 
-    FakeAWS can play it, and you can send it to us. The lines may stand inside those of CloudWatch or a JSON formatter.
+    FakeAWS can replay it, and you can send it to us. The lines may be embedded in those of CloudWatch or a JSON
+    formatter.
     """
     runs = _runs(log)
     if not runs:
@@ -48,7 +51,7 @@ def record(log: TextIO, output: Path | None, run: str | None) -> int:
 
 
 def _runs(log: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the lines of each process, each once: an export may hold some twice."""
+    """Return the lines of each process, without duplicates, which an export may contain."""
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for text in log:
         for line in _lines_in(text):
@@ -58,7 +61,7 @@ def _runs(log: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _lines_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of ours in a line of a log, as they are or in a string of another object."""
+    """Yield our objects in a log line, which may be embedded in other objects or their strings."""
     decoder = json.JSONDecoder()
     at = text.find("{")
     while at >= 0:

@@ -1,4 +1,4 @@
-"""What the arguments of the commands may be: each is checked, and an error says what to give instead."""
+"""The types of command-line arguments: each is validated, and an error says what to give instead."""
 
 import math
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from starlette_drain.tools.option_help import argument_help
 __all__ = ["ARN", "RATE", "Number", "WholeNumber", "option_of"]
 
 
-class Number(click.ParamType):  # type: ignore[type-arg] # which is generic in newer ones only
+class Number(click.ParamType):  # type: ignore[type-arg] # generic only in newer versions
     """
     A finite number.
 
     Args:
-        name: Of the value in the help.
-        least: The smallest that may be.
-        most: The largest that may be.
+        name: The name of the value in the help.
+        least: The smallest valid number.
+        most: The largest valid number.
         above: Whether it must be more than *least*.
-        unit: For the error.
+        unit: The unit in errors; by default *name*.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Number(click.ParamType):  # type: ignore[type-arg] # which is generic in n
 
 
 class WholeNumber(Number):
-    """A whole number, which may have commas or underscores in it."""
+    """A whole number, which may contain commas or underscores."""
 
     def _read(self, value: Any) -> int:
         return value if isinstance(value, int) else int(str(value).replace(",", "").replace("_", ""))
@@ -72,7 +72,7 @@ class _Arn(click.ParamType):  # type: ignore[type-arg]
 
 
 class _Option(click.ParamType):  # type: ignore[type-arg]
-    """What an option of the drain may be, as its variable has it."""
+    """The value of an option of the drain, as in its environment variable."""
 
     def __init__(self, option: str) -> None:
         self.name = option.rpartition("_")[2]
@@ -89,14 +89,14 @@ class _Option(click.ParamType):  # type: ignore[type-arg]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 ARN = _Arn()
-"""Of a target group."""
+"""The ARN of a target group."""
 
-RATE = Number("rate", above=True, unit="a number a second")
-"""Per second."""
+RATE = Number("rate", above=True, unit="a number per second")
+"""A rate per second."""
 
 
 def option_of(name: str) -> Callable[[Decorated], Decorated]:
-    """Return what declares the argument for the option *name*; it is ``None`` where not given."""
+    """Return a decorator that declares an argument for the option *name*; its value is ``None`` if not given."""
     return click.option(
         f"--{name.replace('_', '-')}",
         type=_Option(name),

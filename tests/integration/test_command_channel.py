@@ -40,9 +40,9 @@ def listening(location=None):
 
 
 def test_the_token_is_taken_to_no_other_address():
-    """An answer that sends elsewhere is told, and not followed."""
+    """A redirect is reported, and not followed."""
     with listening() as (elsewhere, shown), listening(elsewhere) as (url, tokens):
-        with pytest.raises(Refused, match="302: it sends elsewhere"):
+        with pytest.raises(Refused, match="302: it redirects"):
             HttpChannel(url, TOKEN).ask("GET")
         assert tokens == [f"Bearer {TOKEN}"]
         assert shown == []
@@ -53,5 +53,5 @@ async def test_nor_does_the_doctor_take_it_there():
     """It asks as the other commands do."""
     with listening() as (elsewhere, shown), listening(elsewhere) as (url, _):
         answer = await ask_process([url], TOKEN)
-        assert "sends elsewhere" in answer.why_not
+        assert "redirects" in answer.why_not
         assert shown == []

@@ -1,1 +1,1 @@
-"""``starlette-drain rehearse``: the user's own application leaves, as on ECS, on this machine."""
+"""``starlette-drain rehearse``: drains the user's own application on this machine, as on ECS."""

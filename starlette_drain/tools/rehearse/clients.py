@@ -1,4 +1,4 @@
-"""The clients of a rehearsal: real ones, and how each lost its connection."""
+"""The clients of a rehearsal, and how their connections ended."""
 
 import asyncio
 import importlib
@@ -15,25 +15,25 @@ from typing import Any
 __all__ = ["CLEAN", "CUT", "Client", "Clients", "Ends", "event_stream", "given", "websocket"]
 
 CUT = 1006
-"""What a WebSocket notes when its connection ends without a close frame; here, what any client notes."""
+"""The code of a WebSocket that ended without a close frame; here also of other clients that were cut."""
 
 CLEAN = 1000
-"""What an event stream that was ended as HTTP ends a response counts as."""
+"""The code of an event stream with a complete response."""
 
 CONNECTING = 50
-"""Clients that connect at a time."""
+"""The number of clients that connect at a time."""
 
 Client = Callable[[str, int], Awaitable[int | None]]
 """
 A client: called with the address and its number, it connects, stays until the connection ends, and returns its code.
 
-``None`` is a clean end; an exception is a cut, unless it carries the close code, as those of websockets do.
+``None`` means a clean end; an exception means a cut, unless it has a close code, as those of websockets do.
 """
 
 
 @dataclass(slots=True)
 class Ends:
-    """When and how the clients lost their connections; moments are monotonic."""
+    """When and how the clients' connections ended; the times are those of `time.monotonic`."""
 
     moments: list[float] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
@@ -45,9 +45,9 @@ class Clients:
     All clients of a rehearsal.
 
     Args:
-        client: What each does.
-        base: ``ws://127.0.0.1:1234`` or ``http://…``.
-        path: Where they connect; ``{n}`` stands for the number of the client.
+        client: The client.
+        base: The base URL, such as ``ws://127.0.0.1:1234`` or ``http://…``.
+        path: The path that they connect to; ``{n}`` is the number of the client.
     """
 
     def __init__(self, client: Client, base: str, path: str) -> None:
@@ -60,18 +60,18 @@ class Clients:
 
     @property
     def open(self) -> int:
-        """How many have not ended."""
+        """The number of clients whose connection has not ended."""
         return sum(not each.done() for each in self._tasks)
 
     async def connect(self, count: int, wait_open: Callable[[int], Awaitable[object]]) -> None:
-        """Start *count* clients, some at a time; *wait_open* returns when the server has so many sessions."""
+        """Start *count* clients in groups; *wait_open* returns when the server has that many sessions."""
         for first in range(0, count, CONNECTING):
             upto = min(count, first + CONNECTING)
             self._tasks += [asyncio.create_task(self._live(number)) for number in range(first, upto)]
             await wait_open(upto)
 
     async def cut(self) -> int:
-        """Cut what is left, as a balancer does; return how many that were."""
+        """Cut the remaining connections, as a balancer does; return their number."""
         left = [each for each in self._tasks if not each.done()]
         for each in left:
             each.cancel()
@@ -84,7 +84,7 @@ class Clients:
             code = await self._client(self._base + self._path.replace("{n}", str(number)), number)
         except asyncio.CancelledError:
             code = CUT
-        except Exception as error:  # noqa: BLE001 - whatever a client of the user raises
+        except Exception as error:  # noqa: BLE001 - the user's client may raise anything
             code = _code_of(error)
             if code is None:
                 code = CUT
@@ -94,7 +94,7 @@ class Clients:
 
 
 def websocket(headers: Mapping[str, str]) -> Client:
-    """Return a client that holds a WebSocket and reads what comes."""
+    """Return a client that holds a WebSocket and reads its messages."""
     connect = importlib.import_module("websockets.asyncio.client").connect
     closed = importlib.import_module("websockets.exceptions").ConnectionClosed
 
@@ -134,17 +134,17 @@ def event_stream(headers: Mapping[str, str]) -> Client:
                 last = (last + data)[-5:]
         finally:
             writer.transport.abort()
-        return None if last == b"0\r\n\r\n" else CUT  # the last chunk: without it the response was cut
+        return None if last == b"0\r\n\r\n" else CUT  # without the last chunk the response was cut
 
     return live
 
 
 def given(text: str) -> Client:
     """
-    Return the coroutine function that ``module:name`` names.
+    Import the coroutine function ``module:name``.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such function.
     """
     module, _, name = text.partition(":")
     if os.getcwd() not in sys.path:  # noqa: PTH109
@@ -162,7 +162,7 @@ def given(text: str) -> Client:
 
 
 def _code_of(error: BaseException) -> int | None:
-    """Return the close code that an error carries, as those of websockets, aiohttp and httpx-ws do."""
+    """Return the close code of an error, as those of websockets, aiohttp and httpx-ws have it."""
     for each in (getattr(error, "rcvd", None), error):
         code = getattr(each, "code", None)
         if isinstance(code, int):

@@ -1,4 +1,4 @@
-"""``starlette-drain rehearse``: a task of the user's own application leaves, with a report, a picture and a verdict."""
+"""``starlette-drain rehearse``: drains the user's own application, with a report, a drawing and a verdict."""
 
 import asyncio
 import dataclasses
@@ -45,8 +45,8 @@ SPARE_FILES = 200
 @click.option(
     "--delay", type=Number(least=4, most=3600), default=60.0, show_default=True, help="Deregistration delay, seconds."
 )
-@click.option("--path", default="/ws", show_default=True, help="Path that they connect to; {n} is the client's number.")
-@click.option("--header", multiple=True, metavar="NAME:VALUE", help="Header that they send; repeatable.")
+@click.option("--path", default="/ws", show_default=True, help="Path to connect to; {n} is the client's number.")
+@click.option("--header", multiple=True, metavar="NAME:VALUE", help="Header to send; repeatable.")
 @click.option("--stream", is_flag=True, help="The path is an event stream, not a WebSocket.")
 @click.option(
     "--client",
@@ -130,7 +130,7 @@ def _raise_file_limit(sessions: int) -> None:
 
 
 class _Screen:
-    """Shows lines that stay, and how far it is: in place on a terminal, a line now and then elsewhere."""
+    """Prints lines, and the progress: in place on a terminal, as occasional lines elsewhere."""
 
     def __init__(self, *, is_silent: bool) -> None:
         self._is_silent = is_silent
@@ -139,13 +139,13 @@ class _Screen:
         self._shown = ""
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         if not self._is_silent:
             self.clear()
             click.echo(printable(text))
 
     def show(self, seen: Seen) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         if self._is_silent:
             return
         text = line([seen])
@@ -157,7 +157,7 @@ class _Screen:
             click.echo(text)
 
     def clear(self) -> None:
-        """Remove what is shown in place."""
+        """Remove the progress line."""
         if self._is_lively and not self._is_silent:
             click.echo("\r\x1b[2K", nl=False)
 

@@ -1,4 +1,4 @@
-"""One rehearsal: the application is started, its clients connect, its target is deregistered, it is stopped and cut."""
+"""Runs a rehearsal: starts the application, connects clients, deregisters the target, sends SIGTERM, and cuts."""
 
 import asyncio
 import json
@@ -29,15 +29,15 @@ HOST = "127.0.0.1"
 STARTS_WITHIN = 30.0
 CONNECTS_WITHIN = 30.0
 LONG_DELAY = 60.0
-"""Seconds; with a shorter delay the task looks at its target every second, and not every five."""
+"""With a delay below this, in seconds, the task polls its target every second instead of every five."""
 
 CUT_AFTER = 8.0
-"""Seconds from SIGTERM until an ALB cuts what is left, as was seen once; AWS documents it nowhere."""
+"""Seconds from SIGTERM until an ALB cuts the remaining connections, as observed once; AWS does not document it."""
 
 STOP_TIMEOUT = 30.0
 """Seconds from SIGTERM until ECS sends SIGKILL."""
 
-LOOK = 0.5
+POLL_INTERVAL = 0.5
 LINES_KEPT = 2000
 ANSWERS_WITHIN = 5.0
 """Seconds from the start of the application until its middleware answers."""
@@ -53,12 +53,12 @@ CHECK_CLIENTS = (
 )
 
 OURS = ("DRAIN_TARGET_", "DRAIN_ADMIN_")
-"""Variables that say who the real task is: they are not for the rehearsal."""
+"""The prefixes of variables about the real task, which the rehearsal must not use."""
 
 
 class CannotRehearse(DrainError):
     """
-    The rehearsal cannot be played; the message says why.
+    The rehearsal cannot run; the message says why.
 
     Attributes:
         written: The last lines that the server wrote.
@@ -75,13 +75,13 @@ class Wanted:
     What to rehearse.
 
     Attributes:
-        app: As uvicorn takes it.
+        app: The application, as uvicorn takes it.
         factory: Whether that is a function that returns the application.
-        sessions: How many clients.
-        delay: Of the deregistration, seconds.
-        client: What each client does.
+        sessions: The number of clients.
+        delay: The deregistration delay in seconds.
+        client: The client.
         scheme: ``"ws"`` or ``"http"``.
-        path: Where they connect.
+        path: The path that the clients connect to.
     """
 
     app: str
@@ -95,12 +95,12 @@ class Wanted:
 
 async def play(wanted: Wanted, say: Callable[[str], object], show: Callable[[Seen], object]) -> Rehearsal:
     """
-    Play it all through.
+    Run the rehearsal.
 
     Args:
         wanted: What to rehearse.
         say: Called with each line for the user.
-        show: Called with each look at the task.
+        show: Called with each state of the task.
 
     Raises:
         CannotRehearse: If the application does not start, or its clients cannot connect.
@@ -182,7 +182,7 @@ class _Run:
         self._say(f"{counted(wanted.sessions, 'client')} connected")
 
     async def leave(self) -> Rehearsal:
-        """Let the delay pass, stop the server, cut what is left; return what happened."""
+        """Wait for the delay, stop the server, cut the remaining connections; return the outcome."""
         assert self._clients is not None  # noqa: S101 - for the type checker
         assert self._process is not None  # noqa: S101
         began, ends = time.monotonic(), self._clients.ends
@@ -190,7 +190,7 @@ class _Run:
         while (left := began + self._wanted.delay - time.monotonic()) > 0 and self._process.returncode is None:
             with suppress(Unreachable):
                 self._show(Seen("rehearsal", await self._look()))
-            await asyncio.sleep(min(LOOK, max(left, 0.01)))
+            await asyncio.sleep(min(POLL_INTERVAL, max(left, 0.01)))
         self._say(f"The delay is over: ECS sends SIGTERM. Clients still connected: {self._clients.open}")
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
@@ -213,7 +213,7 @@ class _Run:
         )
 
     async def end(self) -> None:
-        """Leave nothing behind."""
+        """Close all clients, and kill the server if it still runs."""
         if self._clients is not None:
             await self._clients.cut()
         if self._process is not None:
@@ -230,9 +230,9 @@ class _Run:
         while clients.open and process.returncode is None and time.monotonic() < until:
             with suppress(Unreachable, CannotRehearse):
                 self._show(Seen("rehearsal", await self._look()))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
         if process.returncode is not None:
-            await asyncio.sleep(0.2)  # the last closes are read
+            await asyncio.sleep(0.2)  # until the clients have read the last closes
         if clients.open:
             self._say(f"The balancer cuts {counted(clients.open, 'connection')}, {CUT_AFTER:g} s after SIGTERM")
         return await clients.cut()
@@ -275,7 +275,7 @@ class _Run:
             await asyncio.sleep(0.1)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Keep and show what the server writes, and take note of what is wrong with it."""
+        """Keep and show the output of the server; count forced endpoints and tracebacks."""
         assert process.stdout is not None  # noqa: S101 - for the type checker
         traceback: list[str] = []
         async for raw in process.stdout:
@@ -291,7 +291,7 @@ class _Run:
                 traceback.append(line)
                 if len(traceback) == 1 or not line or line.startswith((" ", "\t")):
                     continue
-                # A server logs one for each session: once is enough.
+                # A server logs one for each session; it is shown once.
                 shown, traceback = [] if line in self._tracebacks else traceback, []
                 self._tracebacks.append(line)
             else:
@@ -302,9 +302,9 @@ class _Run:
 
 def _environment(aws: Mapping[str, str], delay: float) -> dict[str, str]:
     """
-    Return the environment of the server: the application's own, with a task's metadata endpoint.
+    Return the environment of the server: this process's own, with the metadata endpoint of the fake task.
 
-    Neither the endpoint nor the credentials of the stand-in are in it: the application has AWS clients of its own.
+    It does not contain the endpoint and credentials of FakeAWS, because the application may have its own AWS clients.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     kept[METADATA_VARIABLE] = aws[METADATA_VARIABLE]
@@ -317,12 +317,12 @@ def _environment(aws: Mapping[str, str], delay: float) -> dict[str, str]:
 
 
 def is_on_ecs(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this is a task of ECS, where there is nothing to play."""
+    """Return whether this is an ECS task, where a rehearsal must not run."""
     return METADATA_VARIABLE in environ or environ.get("AWS_EXECUTION_ENV", "").startswith("AWS_ECS")
 
 
 def missing(names: Sequence[str]) -> list[str]:
-    """Return which of the libraries are not installed."""
+    """Return the libraries that are not installed."""
     from importlib.util import find_spec  # noqa: PLC0415
 
     return [name for name in names if find_spec(name) is None]

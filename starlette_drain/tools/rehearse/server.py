@@ -1,7 +1,7 @@
-# The process in which the application is rehearsed. The variables that name an AWS endpoint and credentials would lead
-# the application's own clients to the stand-in too, so ours alone get these, as arguments. What the application talks
-# to besides is real.
-"""Serves an application under uvicorn, with a stand-in for AWS that only this package sees."""
+# The process that serves the application in a rehearsal. Environment variables with an AWS endpoint and credentials
+# would also redirect the application's own clients to FakeAWS, so only our clients get them, as arguments. Everything
+# else that the application talks to is real.
+"""Serves an application under uvicorn, with a FakeAWS that only this package uses."""
 
 import json
 import logging
@@ -22,22 +22,26 @@ STARTED = "starlette-drain rehearse: started"
 """The line that says that the application has started."""
 
 FORCED = "starlette-drain rehearse: forced "
-"""What a line begins with that names an endpoint that did not return."""
+"""The prefix of a line with the path of an endpoint that did not return."""
 
 
 def main() -> None:
-    """Serve; the one argument says what, on which descriptor, and where the stand-in is."""
+    """Serve; the argument is JSON with the application, the socket's descriptor and the arguments for AWS clients."""
     import uvicorn  # noqa: PLC0415 - the command works without it
 
-    told = json.loads(sys.argv[1])
+    arguments = json.loads(sys.argv[1])
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as uvicorn does
     threading.Thread(target=_leash, daemon=True).start()
-    AWSSession.make_clients = partial(Aioboto3Clients, **told["clients"])
+    AWSSession.make_clients = partial(Aioboto3Clients, **arguments["clients"])
     logger = logging.getLogger("starlette_drain")
     logger.setLevel(logging.DEBUG)
     logger.addFilter(_overhear)
     config = uvicorn.Config(
-        told["app"], factory=told["factory"], log_level="warning", access_log=False, timeout_graceful_shutdown=5
+        arguments["app"],
+        factory=arguments["factory"],
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     startup = server.startup
@@ -48,17 +52,17 @@ def main() -> None:
             _tell(STARTED)
 
     server.startup = start  # type: ignore[method-assign]
-    server.run(sockets=[socket.socket(fileno=told["descriptor"])])
+    server.run(sockets=[socket.socket(fileno=arguments["descriptor"])])
 
 
 def _leash() -> None:
-    """End with the process that started this one, whatever ends that."""
+    """End when the process that started this one ends, by any cause."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _overhear(record: logging.LogRecord) -> bool:
-    """Name the endpoints that have to be cancelled, and keep other details to ourselves."""
+    """Report endpoints that have to be cancelled, and drop other DEBUG records."""
     if record.levelno > logging.DEBUG:
         return True
     if record.msg.startswith("The application on %s is cancelled") and isinstance(record.args, tuple):

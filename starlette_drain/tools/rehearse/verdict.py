@@ -1,4 +1,4 @@
-"""What came of a rehearsal, and why it is good or not: pure."""
+"""The outcome of a rehearsal, and the reasons why it is not good. Pure."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from starlette_drain.tools.tasks.seen import counted
 __all__ = ["Rehearsal", "bars", "reasons"]
 
 BURST = 3.0
-"""How many times the mean rate a single second may have, and not be a burst; a few sessions are never one."""
+"""The factor above the mean rate from which a second counts as a burst, unless it has only a few closes."""
 
 FEW = 10
 
@@ -22,19 +22,19 @@ LONGEST_BARS = 100
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
     """
-    What happened. Moments are seconds since the deregistration.
+    The outcome of a rehearsal. Times are seconds since the deregistration.
 
     Attributes:
-        sessions: How many clients connected.
-        delay: Of the deregistration.
-        moments: When the clients lost their connections.
-        codes: With which close codes.
+        sessions: The number of clients that connected.
+        delay: The deregistration delay in seconds.
+        moments: When the clients' connections ended.
+        codes: Their close codes.
         cut: How many were left when the balancer cut.
-        shown: What the process told last at ``/drain``.
-        forced: The endpoints that had to be cancelled, one for each time.
-        tracebacks: The last line of each that was logged.
-        status: The exit status of the server; ``None`` where it had to be killed.
-        errors: Of the clients.
+        shown: The last answer of the process at ``/drain``.
+        forced: The path of an endpoint for each time that it had to be cancelled.
+        tracebacks: The last line of each logged traceback.
+        status: The exit status of the server; ``None`` if it had to be killed.
+        errors: The errors of the clients.
     """
 
     sessions: int
@@ -50,7 +50,7 @@ class Rehearsal:
 
 
 def reasons(seen: Rehearsal) -> list[tuple[str, str]]:
-    """Return why it is not good, each with what to do; nothing where all is well."""
+    """Return the reasons why it is not good, each with a remedy; empty if it is good."""
     return [*_of_clients(seen), *_of_application(seen), *_of_drain(seen)]
 
 
@@ -61,7 +61,7 @@ def _of_clients(seen: Rehearsal) -> Iterator[tuple[str, str]]:
             "see the reasons below; if there are none, the delay is too short for the window and the margin",
         )
     if (peak := _peak(seen.moments)) > max(FEW, BURST * _mean(seen.moments)):
-        yield f"{peak} clients left within one second", "see whether something else ends them, or use an even pacing"
+        yield f"{peak} clients left within one second", "check whether something else ends them, or use an even pacing"
 
 
 def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
@@ -69,14 +69,14 @@ def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
     if report is None:
         yield (
             "it did not finish draining before SIGTERM",
-            "see in its log whether it watched its target; 'starlette-drain doctor' checks a set-up on AWS",
+            "check in its log whether it watched its target; 'starlette-drain doctor' checks a set-up on AWS",
         )
     elif report["outcome"] != "drained":
         kept = "let the endpoints above return sooner"
-        slow = "give it more time: a longer delay, or a pacing that is not limited"
+        slow = "give it more time: a longer delay, or a pacing without a limit"
         yield f"the drain ended {report['outcome']}", kept if seen.forced or seen.shown.get("working") else slow
     if seen.status is None:
-        yield "the server did not end within 30 s of SIGTERM", "see what its shutdown waits for; ECS sends SIGKILL then"
+        yield "the server did not end within 30 s of SIGTERM", "find out what it waits for; ECS would send SIGKILL"
     elif seen.status not in (0, -15):
         yield f"the server ended with exit code {seen.status}", "see its log"
 
@@ -105,7 +105,7 @@ def _of_application(seen: Rehearsal) -> Iterator[tuple[str, str]]:
 
 
 def bars(moments: Sequence[float], delay: float, steps: str = " ▁▂▃▄▅▆▇█") -> str:
-    """Draw the closes over the delay, a character for each second, or for several."""
+    """Draw the closes over the delay, with a character for each second or for several."""
     width = max(1, -(-int(delay + 1) // LONGEST_BARS))
     counts = Counter(int(max(0.0, each)) // width for each in moments)
     top = max(counts.values(), default=1)

@@ -1,1 +1,1 @@
-"""The commands that look at tasks that run, and start and cancel their drains."""
+"""The commands that show running tasks, and start and cancel their drains."""

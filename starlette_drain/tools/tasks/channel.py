@@ -1,4 +1,4 @@
-"""How a process is asked what the admin route tells: on its socket in this container, or over HTTP."""
+"""Channels to the admin route of a process: its socket in this container, or HTTP."""
 
 import http.client
 import json
@@ -34,13 +34,13 @@ PATIENCE = 5.0
 """Seconds that a process has to answer. A command may wait 2 s for a slow file system."""
 
 PROBE = 2.0
-"""The same for a look: a worker that takes longer is stuck, and another one is asked."""
+"""Seconds that a process has to answer a GET: a worker that takes longer is stuck, and another one is asked."""
 
 ROTATION = "/rotation"
-"""Below the admin route: that of a rotation."""
+"""The path of rotations, below the admin route."""
 
 LONGEST = 4 * 1024 * 1024
-"""Bytes of an answer."""
+"""The most bytes of an answer."""
 
 LONGEST_COMMAND = 160
 """Characters of a command line that tells one server from another."""
@@ -49,7 +49,7 @@ TOKEN = "DRAIN_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 
 
 class Unreachable(Exception):
-    """A process does not answer; the message says why, and what to do."""
+    """A process does not answer; the message says why and what to do."""
 
 
 class Ended(Unreachable):
@@ -58,10 +58,10 @@ class Ended(Unreachable):
 
 class Refused(Exception):
     """
-    The process answered that it will not.
+    The process refused the request.
 
     Attributes:
-        status: The code, as of HTTP.
+        status: The HTTP status.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -70,24 +70,24 @@ class Refused(Exception):
 
 
 class Channel(Protocol):
-    """A way to one task."""
+    """A channel to one task."""
 
     def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
         """
-        Return the code of an answer, and the answer, of the admin route or of *path* below it.
+        Send a request to the admin route, or to *path* below it; return the status and the answer.
 
         Raises:
-            Unreachable: If there is none.
-            Refused: If it is an error.
+            Unreachable: If there is no answer.
+            Refused: If the answer is an error.
         """
 
 
 class SocketChannel:
     """
-    To a process of this user in this container, without a token.
+    A channel to a process of this user in this container, without a token.
 
     Args:
-        sockets: Of the workers of one task, any of which answers for all.
+        sockets: The sockets of the workers of one task, any of which answers for all.
         main: The main process of the task, if it is known.
         find: Finds the sockets again if none answers: a supervisor may have replaced all workers.
     """
@@ -100,7 +100,7 @@ class SocketChannel:
         self._find = find
 
     def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
-        """Ask the first worker that answers: one that is stuck would obey a command whenever it wakes up."""
+        """Ask the first worker that answers a probe: one that is stuck would run a command whenever it wakes up."""
         reasons: dict[str, None] = {}
         for file in list(self._sockets):
             try:
@@ -109,7 +109,7 @@ class SocketChannel:
                     answer = _ask_socket(file, {"method": method, "body": body, "path": path}, PATIENCE)
             except (OSError, ValueError) as error:
                 reasons[f"process {file.name.rpartition('-')[2]}: {_why(error)}"] = None
-                self._sockets.remove(file)  # it is asked last from now on
+                self._sockets.remove(file)  # from now on it is asked last
                 self._sockets.append(file)
                 continue
             return _judged(int(answer.get("status") or 0), answer.get("body"), path)
@@ -122,23 +122,26 @@ class SocketChannel:
 
 class HttpChannel:
     """
-    To the admin route at an address.
+    A channel to the admin route at a URL.
 
     Args:
-        url: Of the admin route, or of the server.
+        url: The URL of the admin route, or of the server.
         token: The admin token.
-        patience: Seconds that it has to answer.
+        timeout: Seconds that it has to answer.
+
+    Raises:
+        Unreachable: If *url* is not valid.
     """
 
-    def __init__(self, url: str, token: str, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, token: str, timeout: float = PATIENCE) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             msg = f"{url!r} is not an address: give one such as http://10.0.3.17:8000/drain"
             raise Unreachable(msg)
         self._url = url if parts.path.strip("/") else urllib.parse.urljoin(url, "/drain")
         self._token = token
-        self._patience = patience
-        # Through no proxy, and on to no other address: the token is for this one.
+        self._timeout = timeout
+        # No proxy and no redirects: the token is for this address only.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
 
     def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
@@ -149,7 +152,7 @@ class HttpChannel:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self._url.rstrip("/") + path, data, headers, method=method)  # noqa: S310 - checked above
         try:
-            with self._opener.open(request, timeout=self._patience) as response:
+            with self._opener.open(request, timeout=self._timeout) as response:
                 return _judged(response.status, json.loads(response.read(LONGEST)), path)
         except urllib.error.HTTPError as error:
             with error, suppress(ValueError):
@@ -165,20 +168,20 @@ class HttpChannel:
 
 class _Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        """Follow nothing."""
+        """Follow no redirect."""
 
 
 def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = os.environ) -> tuple[str, Channel]:
     """
-    Return the name of a task and the way to it.
+    Return the name of a task and the channel to it.
 
     Args:
-        url: Of its admin route; by default it is the task in this container.
-        pid: Of a process in this container; by default the only one.
-        environ: The environment.
+        url: The URL of its admin route; by default the task in this container is used.
+        pid: The id of a process in this container; by default the only one.
+        environ: The environment variables.
 
     Raises:
-        Unreachable: If there is no way, or there are several.
+        Unreachable: If there is no channel, or there are several.
     """
     if url is not None:
         token = environ.get(TOKEN)
@@ -204,20 +207,20 @@ def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = 
 
 def shown_in(body: Any, path: str = "") -> dict[str, Any]:
     """
-    Return an answer of the admin route, or of *path* below it.
+    Return *body* if it is an answer of the admin route, or of *path* below it.
 
     Raises:
-        Unreachable: If *body* is none.
+        Unreachable: If it is not.
     """
     if not isinstance(body, dict) or not ({"state"} if path else {"state", "sessions", "triggers"}) <= body.keys():
-        msg = "that is not the answer of starlette_drain: give the address of the admin route"
+        msg = "that is not an answer of starlette_drain: give the address of the admin route"
         raise Unreachable(msg)
     return body
 
 
-def _ask_socket(path: Path, request: Mapping[str, Any], patience: float) -> dict[str, Any]:
+def _ask_socket(path: Path, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(patience)
+        connection.settimeout(timeout)
         connection.connect(str(path))
         connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as answer:
@@ -228,7 +231,7 @@ def _ask_socket(path: Path, request: Mapping[str, Any], patience: float) -> dict
     answered = json.loads(line)
     if not isinstance(answered, dict):
         msg = "invalid answer"
-        raise ValueError(msg)  # noqa: TRY004 - it is what was read, not what was given
+        raise ValueError(msg)  # noqa: TRY004 - it was read, not passed by the caller
     return answered
 
 
@@ -260,5 +263,5 @@ def _why(error: object) -> str:
 
 def _meaning(status: int) -> str:
     if status in (301, 302, 303, 307, 308):
-        return ": it sends elsewhere, and the token is for no other address"
+        return ": it redirects, and the token is not sent to other addresses"
     return {401: ": the process has another token", 404: ": there is no admin route"}.get(status, "")

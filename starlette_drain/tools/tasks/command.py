@@ -1,4 +1,4 @@
-"""``starlette-drain status | watch | start | cancel``: look at tasks that run, and act on one of them."""
+"""``starlette-drain status | watch | start | cancel``: show running tasks, and act on them."""
 
 import contextlib
 import json
@@ -29,23 +29,23 @@ __all__ = [
     "which_task",
 ]
 
-LOOK = 0.5
-"""Seconds between two looks at a task."""
+POLL_INTERVAL = 0.5
+"""Seconds between two requests to a task."""
 
 EVERY = 10.0
-"""Seconds between two lines where nothing can be redrawn and nothing changes."""
+"""Seconds between two lines if the output cannot be redrawn and nothing changes."""
 
 LOST = 3
-"""Looks in a row that must fail until a process that drained counts as gone."""
+"""How many requests in a row must fail until a process that drained counts as gone."""
 
 LONGEST = 3600.0
-"""Seconds; the longest deregistration delay there is."""
+"""The longest deregistration delay of ELBv2, in seconds."""
 
 BEGAN = 202
-"""The task answers that it has begun to drain."""
+"""The HTTP status if the task has begun to drain."""
 
 CONFLICT = 409
-"""The task answers that there is nothing to cancel, or that it is too late."""
+"""The HTTP status if there is nothing to cancel, or it is too late."""
 
 
 PID = WholeNumber("pid", least=1, unit="a process id")
@@ -59,16 +59,16 @@ class CannotRun(click.ClickException):
 
 
 class Source(Protocol):
-    """What is looked at: one task, or all of a service."""
+    """The tasks to show: one task, or all tasks of a service."""
 
     def look(self) -> Sequence[Seen]:
-        """Return the tasks as they are now."""
+        """Return the current state of the tasks."""
 
     def is_over(self, tasks: Sequence[Seen]) -> bool:
-        """Tell whether there is nothing more to watch."""
+        """Return whether there is nothing more to watch."""
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
 
 
 class OneTask:
@@ -76,8 +76,8 @@ class OneTask:
     One task that is asked directly.
 
     Args:
-        name: Of it.
-        channel: The way to it.
+        name: Its name.
+        channel: The channel to it.
     """
 
     def __init__(self, name: str, channel: Channel) -> None:
@@ -87,7 +87,7 @@ class OneTask:
         self._has_drained = False
 
     def look(self) -> Sequence[Seen]:
-        """Return the task as it is now. It is gone if its process has ended, or it drained and no longer answers."""
+        """Return the current state of the task. It is gone if its process has ended, or it drained and is silent."""
         try:
             shown = self._channel.ask("GET")[1]
         except (Unreachable, Refused) as error:
@@ -100,16 +100,16 @@ class OneTask:
         return [self._last]
 
     def close(self) -> None:
-        """Close nothing: each look is a connection of its own."""
+        """Close nothing: every request has its own connection."""
 
     def is_over(self, tasks: Sequence[Seen]) -> bool:
-        """Tell whether its drain has come to an end: drained, cancelled, or gone."""
+        """Return whether its drain is over: it has drained, was cancelled, or is gone."""
         (task,) = tasks
         return task.is_gone or (self._has_drained and task.state in ("drained", "serving"))
 
 
 def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Declare the options that say which task, or tasks."""
+    """Declare the options that select a task or tasks."""
     options = (
         click.option(
             "--url",
@@ -199,7 +199,7 @@ def start(
     With --wait, for preStop hooks and pipelines, exit code 0 if all sessions left in time.
     """
     if which["service"] and not which["task"]:
-        msg = "start takes one --task: to drain all tasks of a service at once is an outage"
+        msg = "start takes one --task: draining all tasks of a service at once is an outage"
         raise click.UsageError(msg)
     if timeout is not None and not wait:
         msg = "--timeout goes with --wait"
@@ -244,13 +244,13 @@ def cancel(*, as_json_: bool, **which: Any) -> int:
             click.echo(f"{name}: {shown['error']}" if "error" in shown else _cancelled(name, shown))
     if as_json_:
         click.echo(json.dumps(outcomes))
-    # Tasks that do not drain are no failure, unless none does.
+    # A task that does not drain is not a failure, unless none of them does.
     is_reached = all(each.get("is_refusal", True) for each in outcomes.values())
     return 0 if is_reached and any("error" not in each for each in outcomes.values()) else 1
 
 
 def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
-    """Watch until it is over, show the report, and return the exit code."""
+    """Watch until the drain is over, show the report, and return the exit code."""
     until = None if timeout is None else time.monotonic() + timeout
     tasks = _look(source)
     if all(each.shown is None for each in tasks):
@@ -278,28 +278,28 @@ def _until_over(
     source: Source, tasks: Sequence[Seen], until: float | None, show: Callable[[Sequence[Seen]], object]
 ) -> Sequence[Seen]:
     while not source.is_over(tasks) and (until is None or time.monotonic() < until):
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
         tasks = _look(source)
         show(tasks)
     return tasks
 
 
 def _is_good(row: dict[str, Any]) -> bool:
-    """Tell whether a task let all its sessions leave; of one that is gone, as far as was seen."""
+    """Return whether all sessions of a task have left; for a task that is gone, as far as was seen."""
     if row["outcome"] is not None:
         return bool(row["outcome"] == "drained" and not row["still_open"])
     return bool(row["is_gone"] and not row["last_seen_open"])
 
 
 class _Lines:
-    """Prints a line when the state or a problem changes, and now and then meanwhile."""
+    """Prints a line when the state or a problem changes, and every `EVERY` seconds."""
 
     def __init__(self) -> None:
         self._known: object = None
         self._next = 0.0
 
     def show(self, tasks: Sequence[Seen]) -> None:
-        """Print what is new."""
+        """Print what has changed."""
         wrong = problems(tasks)
         known = [each.state for each in tasks], [(each.task, each.remedy) for each in wrong]
         if known == self._known and time.monotonic() < self._next:
@@ -317,7 +317,7 @@ def _json_lines(tasks: Sequence[Seen]) -> None:
 
 @contextlib.contextmanager
 def _source(which: dict[str, Any]) -> Iterator[Source]:
-    """Give what is to be looked at."""
+    """Yield the selected tasks."""
     try:
         source = _service(which) or OneTask(*find_channel(which["url"], which["pid"]))
     except Unreachable as error:
@@ -328,7 +328,7 @@ def _source(which: dict[str, Any]) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def channels_of(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
-    """Give the ways to the tasks that are to be told, by their names."""
+    """Yield the channels to the selected tasks, by name."""
     try:
         service = _service(which)
         if service is None:
@@ -341,7 +341,7 @@ def channels_of(which: dict[str, Any]) -> Iterator[dict[str, Channel]]:
 
 
 def _service(which: dict[str, Any]) -> ServiceTasks | None:
-    """Return the tasks on ECS that were asked for, if any were."""
+    """Return the selected tasks on ECS, if ECS options were given."""
     service, task = which["service"], which["task"]
     cluster = place_of(which["cluster"], service, task)
     if not (cluster or service or task):
@@ -371,7 +371,7 @@ def _look(source: Source) -> Sequence[Seen]:
 
 
 def ask(channel: Channel, method: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-    """Ask a task; what it does not answer, or refuses, is the command's error."""
+    """Ask a task; turn a missing answer or a refusal into the command's error."""
     try:
         return channel.ask(method, body)
     except Unreachable as error:

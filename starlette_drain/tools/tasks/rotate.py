@@ -17,7 +17,7 @@ from starlette_drain.tools.values import RATE, Number
 __all__ = ["rotate"]
 
 Answers = dict[str, dict[str, Any]]
-"""What the tasks answer, by name; an ``error`` if they do not obey."""
+"""The answers of the tasks, by name; with ``error`` if a task failed."""
 
 
 @click.command()
@@ -30,16 +30,16 @@ Answers = dict[str, dict[str, Any]]
 @click.option(
     "--fleet-rate",
     type=RATE,
-    help="Start a rotation at most this fast, in sessions a second of all tasks; lengthens the window if needed.",
+    help="Start a rotation at most this fast, in sessions per second over all tasks; lengthens the window if needed.",
 )
 @click.option(
     "--share",
     type=Number("share", above=True, most=1.0, unit="a part"),
-    help="Of the sessions, at random; 1 is all.",
+    help="Fraction of the sessions, at random; 1 is all.",
 )
-@click.option("--age", type=Number(most=LONGEST_ROTATION), help="Time since the order; later sessions stay.")
+@click.option("--age", type=Number(most=LONGEST_ROTATION), help="Seconds since the order; later sessions stay.")
 @click.option("--reason", help="For the log.")
-@click.option("--cancel", "is_cancel", is_flag=True, help="Let those stay that were not asked to leave.")
+@click.option("--cancel", "is_cancel", is_flag=True, help="Cancel the rotation; sessions not yet asked to leave stay.")
 @json_option
 def rotate(
     *,
@@ -74,7 +74,9 @@ def rotate(
             if fleet_rate is not None:
                 over = max(over, (1.0 if share is None else share) * _open(channels) / fleet_rate)
             if over > LONGEST_ROTATION:
-                msg = f"at {fleet_rate:g}/s that takes {over:,.0f} s, and a rotation {LONGEST_ROTATION:,.0f} s at most"
+                msg = (
+                    f"at {fleet_rate:g}/s that takes {over:,.0f} s; a rotation takes at most {LONGEST_ROTATION:,.0f} s"
+                )
                 raise click.UsageError(msg)
             answers = _start(channels, over, share=share, age=age or 0.0, reason=reason)
     none = "no session to rotate" if starts else "no rotation is running"
@@ -82,7 +84,7 @@ def rotate(
 
 
 def _open(channels: Mapping[str, Channel]) -> int:
-    """Return how many sessions the tasks have together: without one of them the rate would not be known."""
+    """Return the number of open sessions of all tasks; every task must answer, or the rate would be wrong."""
     return sum(int(ask(channel, "GET")[1]["sessions"]["open"]) for channel in channels.values())
 
 
@@ -92,7 +94,7 @@ def _start(
     began = time.monotonic()
 
     def start(channel: Channel) -> dict[str, Any]:
-        # A client that has moved to this task since the first one was told stays here.
+        # The age excludes clients that have moved to this task since the first task got the order.
         passed = round(min(age + time.monotonic() - began, 0.99 * window), 3) if age or len(channels) > 1 else 0.0
         order = {"window": round(window, 3), "share": share, "age": passed or None}
         body = {name: value for name, value in order.items() if value is not None}
@@ -125,7 +127,7 @@ def _tell(answers: Answers, none: str, *, as_json: bool, is_cancel: bool, is_one
             click.echo(f"{name}: {shown['error'] if 'error' in shown else _words(shown, none)}")
         if not is_one and (rate := sum(each.get("rate", 0.0) for each in answers.values())):
             click.echo(f"{counted(len(answers), 'task')}: {rate:.2f}/s")
-    if is_cancel:  # tasks that do not rotate are no failure, unless none does
+    if is_cancel:  # a task that does not rotate is not a failure, unless none of them does
         return 0 if len(failed) < len(answers) and all(each["is_refusal"] for each in failed) else 1
     return 1 if failed else 0
 

@@ -1,4 +1,4 @@
-"""What was seen of tasks, what is wrong with them, and what came of a deployment: pure."""
+"""The state of tasks, the problems in it, and the outcome of a deployment. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,20 +9,20 @@ from starlette_drain._core.printable import printable
 __all__ = ["Problem", "Seen", "Totals", "counted", "lag_of", "outcome", "planned", "problems", "totals"]
 
 TOLERANCE = 1.0
-"""Seconds by which the last session may be asked after the deadline before that is a problem."""
+"""Seconds after the deadline at which the last session may be asked without a problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """
-    One look at a task.
+    The state of a task.
 
     Attributes:
         task: Its name.
-        shown: What it told at ``/drain``; of one that does not answer what it told last, if it ever did.
-        why_not: Why it does not answer.
-        remedy: What to do about that, where more is known than in general.
-        is_gone: Whether it has ended, as far as ECS or the kernel knows.
+        shown: Its last answer at ``/drain``, if there was one.
+        why_not: Why it does not answer now; empty if it does.
+        remedy: What to do about that, if there is a specific remedy.
+        is_gone: Whether it has ended.
     """
 
     task: str
@@ -33,7 +33,7 @@ class Seen:
 
     @property
     def state(self) -> str:
-        """Of the task, in a word."""
+        """Its state in a word."""
         if self.is_gone:
             return "gone"
         return str((self.shown or {}).get("state", "")) if not self.why_not else "not known"
@@ -42,11 +42,11 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """
-    Something that does not go as it should.
+    Something that is wrong.
 
     Attributes:
-        task: Which one.
-        problem: What it is.
+        task: The name of the task.
+        problem: What is wrong.
         remedy: What to do about it.
     """
 
@@ -58,14 +58,14 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Totals:
     """
-    All tasks together.
+    The sums over all tasks.
 
     Attributes:
-        tasks: How many there are.
-        draining: How many of them drain.
-        open: Open sessions.
-        planned: How many of those of tasks that drain would still be open by an even plan.
-        rate: Sessions that are asked to leave per second.
+        tasks: The number of tasks.
+        draining: The number of draining tasks.
+        open: The number of open sessions.
+        planned: How many sessions would be open if all drains were even.
+        rate: Sessions asked to leave per second.
     """
 
     tasks: int
@@ -81,17 +81,17 @@ def counted(number: int, noun: str) -> str:
 
 
 def planned(shown: Mapping[str, Any]) -> int | None:
-    """Return how many sessions an even drain would have left by now; ``None`` where none runs."""
+    """Return how many sessions would be left by now in an even drain; ``None`` if no drain runs."""
     drain = shown.get("drain") or {}
     if not drain.get("window"):
         return None
     at_start: float = shown["sessions"]["open"] + drain.get("shed", 0) + drain.get("left", 0)
-    at_start -= shown["sessions"].get("leaving", 0)  # which are counted as shed too
+    at_start -= shown["sessions"].get("leaving", 0)  # they are counted as shed too
     return int(at_start * max(0.0, min(1.0, drain.get("time_left", 0.0) / drain["window"])) + 0.5)
 
 
 def lag_of(shown: Mapping[str, Any]) -> float | None:
-    """Return how late the first cause of the running drain, or else of the last, was noticed, at most."""
+    """Return how late, at most, the first cause of the running drain, or else of the last, was noticed, in seconds."""
     drain = shown.get("drain")
     cause = next(iter(drain.get("causes") or ()), {}) if drain else shown.get("report") or {}
     lag = cause.get("detection_lag")
@@ -99,7 +99,7 @@ def lag_of(shown: Mapping[str, Any]) -> float | None:
 
 
 def totals(tasks: Iterable[Seen]) -> Totals:
-    """Return all tasks that can be seen together."""
+    """Return the sums over all tasks that have answered and are not gone."""
     shown = [each.shown for each in tasks if each.shown and not each.is_gone]
     return Totals(
         tasks=len(shown),
@@ -111,7 +111,7 @@ def totals(tasks: Iterable[Seen]) -> Totals:
 
 
 def problems(tasks: Iterable[Seen]) -> list[Problem]:
-    """Return what is wrong, the worst first."""
+    """Return all problems, the worst first."""
     return [problem for _, problem in sorted(_ranked(tasks), key=lambda each: each[0])]
 
 
@@ -120,7 +120,7 @@ def _ranked(tasks: Iterable[Seen]) -> Iterator[tuple[int, Problem]]:
         if each.is_gone:
             continue
         if each.why_not:
-            remedy = "check whether it runs, and its log; until it answers nothing is known of its sessions"
+            remedy = "check that it runs, and its log; until it answers nothing is known about its sessions"
             yield 1, Problem(each.task, each.why_not, each.remedy or remedy)
         elif each.shown is not None:
             for rank, problem, remedy in _of(each.shown):
@@ -141,7 +141,7 @@ def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
             if of_it:
                 problem += f", with {counted(of_it, 'open session')} that it does not ask to leave"
             remedy = (
-                f"see what blocks its event loop ('py-spy dump --pid {pid}'); if it does not come back, "
+                f"find out what blocks its event loop ('py-spy dump --pid {pid}'); if it stays blocked, "
                 f"'kill -KILL {pid}' cuts its sessions now, while the others still leave evenly"
             )
             yield 0, problem, remedy
@@ -151,13 +151,13 @@ def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
     drain, sessions = shown.get("drain") or {}, shown["sessions"]
     if drain and drain.get("eta", 0.0) > drain.get("time_left", 0.0) + TOLERANCE:
         late = drain["eta"] - drain["time_left"]
-        remedy = "the balancer cuts those; raise the deregistration delay, or the limit of the pacing"
+        remedy = "the balancer cuts the rest; raise the deregistration delay, or the limit of the pacing"
         yield 2, f"the last session would be asked {late:.0f} s after the deadline", remedy
     if shown["state"] == "drained" and sessions["open"]:
-        remedy = "see what their applications do; the balancer cuts them at the end of the delay"
+        remedy = "find out what their endpoints do; the balancer cuts them at the end of the delay"
         yield 4, f"drained, with {counted(sessions['open'], 'session')} still open", remedy
     if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
-        yield 5, f"all sessions that are left are held: {held}", "see what the application holds them for"
+        yield 5, f"all remaining sessions are held: {held}", "find out why the application holds them"
 
 
 def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
@@ -179,9 +179,9 @@ def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
 
 def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
     """
-    Return what came of each task that drained or is gone.
+    Return the outcome of each task that drained or is gone.
 
-    Of a task that is gone before it told its report only what was seen last is known; the rest is ``None``.
+    If a task is gone and its report was not seen, only its last state is known; the rest is ``None``.
     """
     rows = []
     for each in tasks:
@@ -209,7 +209,7 @@ def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
 
 
 def as_json(tasks: Sequence[Seen]) -> dict[str, Any]:
-    """Return what ``--json`` prints."""
+    """Return the output of ``--json``."""
     return {
         "tasks": [asdict(each) for each in tasks],
         "sum": asdict(totals(tasks)),

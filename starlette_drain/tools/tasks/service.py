@@ -1,6 +1,6 @@
-# ECS says which tasks there are, and at which private addresses. From the network of the service they are asked there,
-# with the admin token; from elsewhere by ECS Exec, where the command in the container needs no token.
-"""All tasks of a service on ECS, side by side."""
+# ECS knows the tasks and their private addresses. From the service's network they are asked at those addresses, with
+# the admin token; from elsewhere by ECS Exec, where the command in the container needs no token.
+"""Shows and controls all tasks of an ECS service."""
 
 import asyncio
 import json
@@ -23,36 +23,36 @@ from starlette_drain.tools.tasks.seen import Seen
 __all__ = ["EcsTask", "ExecChannel", "ServiceTasks", "exec_line", "place_of"]
 
 LIST_EVERY = 5.0
-"""Seconds between two looks at which tasks there are."""
+"""Seconds between two listings of the tasks."""
 
 EXEC_EVERY = 10.0
-"""Seconds between two looks at a task by ECS Exec, which takes some."""
+"""Seconds between two requests to a task by ECS Exec, which takes a few seconds."""
 
-EXEC_PATIENCE = 30.0
+EXEC_TIMEOUT = 30.0
 AT_ONCE = 16
 MOST_NAMED = 100
-"""Tasks that DescribeTasks takes in one call."""
+"""The most tasks in one call of DescribeTasks."""
 
 SHORT = 12
-"""Characters of the short name of a task."""
+"""The length of a task's short name."""
 
 PORT = 8000
-"""Where a server listens whose service has no target group."""
+"""The port of a server whose service has no target group."""
 
 ENDED = ("STOPPED", "DELETED")
-"""The last status of a task that is gone."""
+"""The last statuses of a task that is gone."""
 
 INSIDE = {
     "": {"GET": ["status"], "POST": ["start"], "DELETE": ["cancel"]},
     ROTATION: {"GET": ["rotate"], "POST": ["rotate"], "DELETE": ["rotate", "--cancel"]},
 }
-"""The commands that ask the same in the container, by path and method."""
+"""The equivalent commands in the container, by path and method."""
 
 TOOLS = ("aws", "session-manager-plugin")
-"""What ECS Exec needs on this machine."""
+"""The programs that ECS Exec needs on this machine."""
 
 Run = Callable[[Sequence[str]], str]
-"""Runs a command line and returns its output; raises `OSError` where it cannot."""
+"""Runs a command line and returns its output; raises `OSError` if that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class EcsTask:
     A task as ECS shows it.
 
     Attributes:
-        arn: ARN.
-        name: The beginning of its id, or all of it where two tasks begin alike.
-        cluster: Name or ARN.
-        container: The one that serves.
-        address: Private, where the task has one of its own.
-        is_stopping: Whether it is to stop.
+        arn: Its ARN.
+        name: The beginning of its id, or the whole id if that is not unique.
+        cluster: The name or ARN of its cluster.
+        container: The name of the container that serves.
+        address: Its private address, if it has its own.
+        is_stopping: Whether ECS is stopping it.
     """
 
     arn: str
@@ -79,11 +79,11 @@ class EcsTask:
 
 class ExecChannel:
     """
-    To a task by ECS Exec, where that is installed here.
+    A channel to a task by ECS Exec, if that is installed here.
 
     Args:
         task: The task.
-        run: What runs the command line.
+        run: Runs a command line.
         which: Finds a program.
     """
 
@@ -108,7 +108,7 @@ class ExecChannel:
         except (OSError, subprocess.SubprocessError) as error:
             msg = f"ECS Exec did not work ({error}); run: {line}"
             raise Unreachable(msg) from None
-        # What the session itself says stands around it.
+        # The output of the session itself surrounds the answer.
         for each in written.splitlines():
             if each.startswith("{"):
                 try:
@@ -124,16 +124,16 @@ class ExecChannel:
 
 class ServiceTasks:
     """
-    The tasks of a service, or one of a cluster.
+    The tasks of a service, or one task of a cluster.
 
     Args:
-        cluster: Name or ARN.
-        service: Name or ARN; ``None`` where *task* is given.
-        task: Id or ARN of the only one that is wanted.
-        token: The admin token; without one it goes by ECS Exec.
-        port: Where the tasks listen; by default that of the target group.
-        clients: Who makes the AWS clients.
-        by_exec: Returns the way to a task to which there is no route.
+        cluster: The name or ARN of the cluster.
+        service: The name or ARN of the service; ``None`` if *task* is given.
+        task: The id or ARN of a single task.
+        token: The admin token; without one ECS Exec is used.
+        port: The port of the tasks; by default that of the target group.
+        clients: Creates the AWS clients.
+        by_exec: Returns the channel to a task to which there is no route.
     """
 
     def __init__(
@@ -161,31 +161,31 @@ class ServiceTasks:
         self._is_steady = True
         self._names: dict[str, str] = {}
         self._routes: dict[str, bool] = {}
-        """To which tasks there is a route, as far as was tried."""
+        """Whether there is a route to a task, by ARN, if that was tried."""
         self._execs: dict[str, float] = {}
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the clients."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._runner.run(self._calls.close())
         self._runner.close()
 
     def channels(self) -> dict[str, Channel]:
         """
-        Return the way to each task, by name.
+        Return the channel to each task, by name.
 
         Raises:
-            Unreachable: If ECS cannot be asked.
+            Unreachable: If ECS does not answer.
         """
         self._list()
         return {each.name: _Route(self, each) for each in self._tasks.values()}
 
     def look(self) -> Sequence[Seen]:
         """
-        Return all tasks as they are now, those that are gone too.
+        Return the current state of all tasks, including those that are gone.
 
         Raises:
-            Unreachable: If ECS cannot be asked and never could.
+            Unreachable: If ECS does not answer and never has.
         """
         if not self._tasks or time.monotonic() - self._listed >= LIST_EVERY:
             self._list()
@@ -194,21 +194,21 @@ class ServiceTasks:
         return list(self._seen.values())
 
     def is_over(self, tasks: Sequence[Seen]) -> bool:
-        """Tell whether no deployment is under way and no task leaves."""
+        """Return whether no deployment is in progress and no task is leaving."""
         is_leaving = any(each.is_stopping for each in self._tasks.values())
         return self._is_steady and not is_leaving and all(each.state != "draining" for each in tasks)
 
     def ask(
         self, task: EcsTask, method: str, body: Mapping[str, Any] | None = None, path: str = ""
     ) -> tuple[int, dict[str, Any]]:
-        """Ask a task, straight where there is a route."""
+        """Ask a task, directly if there is a route."""
         reason = "DRAIN_ADMIN_TOKEN is not set here"
         if self._token and task.address and self._routes.get(task.arn, True):
             host = f"[{task.address}]" if ":" in task.address else task.address
             try:
                 answer = HttpChannel(f"http://{host}:{self._port or PORT}/drain", self._token).ask(method, body, path)
             except Unreachable as error:
-                if self._routes.get(task.arn):  # there was a route, so it is the task that does not answer
+                if self._routes.get(task.arn):  # there was a route, so the task itself does not answer
                     raise
                 reason = str(error)
                 self._routes[task.arn] = False
@@ -237,7 +237,7 @@ class ServiceTasks:
                 self._execs[task.arn] = time.monotonic() + EXEC_EVERY
 
     def _list(self) -> None:
-        """Ask ECS which tasks there are; where it does not answer those of before stand."""
+        """List the tasks; if ECS does not answer, keep the known ones."""
         try:
             found = {each.arn: each for each in self._runner.run(self._ask_ecs())}
         except AwsCallFailed as failed:
@@ -262,7 +262,7 @@ class ServiceTasks:
             record = await self._describe_service()
             container = next((each.get("containerName") for each in record.get("loadBalancers") or ()), None)
             arns = []
-            for status in ("RUNNING", "STOPPED"):  # those that are leaving have the latter
+            for status in ("RUNNING", "STOPPED"):  # leaving tasks have the latter
                 token: dict[str, str] = {}
                 while True:
                     asked = {**where, **token, "serviceName": self._service, "desiredStatus": status}
@@ -282,7 +282,7 @@ class ServiceTasks:
         return [self._read(each, container) for each in records]
 
     def _name(self, arns: Sequence[str]) -> None:
-        """Give those of *arns* a short name that have none, if it tells them apart."""
+        """Give each new task of *arns* its short name, or its whole id if the short name is not unique."""
         ids = {arn: arn.rpartition("/")[2] for arn in arns}
         taken = Counter([*(each[:SHORT] for each in ids.values()), *self._names.values()])
         for arn, task_id in ids.items():
@@ -317,18 +317,18 @@ class ServiceTasks:
 
 
 class _Route:
-    """To a task of a service."""
+    """A channel to a task of a service."""
 
     def __init__(self, service: ServiceTasks, task: EcsTask) -> None:
         self._service, self._task = service, task
 
     def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
-        """Ask it."""
+        """Ask the task."""
         return self._service.ask(self._task, method, body, path)
 
 
 def place_of(cluster: str | None, service: str | None, task: str | None) -> str | None:
-    """Return the cluster: as given, or as the ARN of a service or task names it."""
+    """Return the cluster as given, or from the ARN of a service or task."""
     for arn in (service, task):
         kind, _, path = (arn or "").partition("/")
         if kind.startswith("arn:") and path.count("/") == 1:
@@ -337,7 +337,7 @@ def place_of(cluster: str | None, service: str | None, task: str | None) -> str 
 
 
 def exec_line(task: EcsTask, inside: Sequence[str]) -> str:
-    """Return the command line that runs *inside* in the task, to be copied."""
+    """Return the command line, for copying, that runs *inside* in the task."""
     return shlex.join(_exec_words(task, inside))
 
 
@@ -348,13 +348,13 @@ def _exec_words(task: EcsTask, inside: Sequence[str]) -> list[str]:
 
 
 def _run(words: Sequence[str]) -> str:
-    # The plugin ends the session when its input does, so that stays open.
+    # Keep the input open: the plugin ends the session when its input ends.
     with subprocess.Popen(  # noqa: S603 - no shell, and the words are ours
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         try:
-            code = process.wait(EXEC_PATIENCE)
+            code = process.wait(EXEC_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

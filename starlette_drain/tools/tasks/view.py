@@ -1,7 +1,6 @@
-"""What ``status`` and ``watch`` show: a table on a terminal, lines elsewhere."""
+"""The output of ``status`` and ``watch``: a table on a terminal, lines elsewhere."""
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from starlette_drain.tools.tasks.seen import Seen, lag_of, outcome, planned, pro
 __all__ = ["console", "is_lively", "line", "outcome_table", "print_out", "screen"]
 
 WIDTH = 140
-"""Columns where the output is no terminal."""
+"""Columns if the output is not a terminal."""
 
 NARROWEST = 80
 """Columns that a table gets at least: a narrower terminal wraps its lines, and nothing is left out."""
@@ -28,7 +27,7 @@ LAST_SEEN = ("gone", UNKNOWN)
 
 
 def console() -> Console:
-    """Return where to print: without colours where NO_COLOR is set or the output is no terminal."""
+    """Return the console, without colours if NO_COLOR is set or the output is not a terminal."""
     made = Console(highlight=False, markup=False)
     if not made.is_terminal:
         made.width = WIDTH
@@ -36,13 +35,13 @@ def console() -> Console:
 
 
 def is_lively() -> bool:
-    """Return whether what is shown can be drawn again in place."""
+    """Return whether the output can be redrawn in place."""
     made = console()
     return made.is_terminal and not made.is_dumb_terminal
 
 
 def print_out(shown: Any) -> None:
-    """Print something of rich, without blanks at the ends of lines."""
+    """Print a rich renderable, without trailing spaces."""
     made = console()
     made.width = max(made.width, NARROWEST)
     with made.capture() as captured:
@@ -51,7 +50,7 @@ def print_out(shown: Any) -> None:
 
 
 def screen(tasks: Sequence[Seen]) -> Group:
-    """Return all that is to be seen: what is wrong first, then a row a task, and the sum against the plan."""
+    """Return the whole screen: problems first, then a row for each task, and the sums."""
     parts: list[Any] = []
     for each in problems(tasks):
         found = Table.grid(padding=(0, 1, 0, 0))
@@ -109,7 +108,7 @@ def _cells(seen: Seen) -> tuple[str | Text, ...]:
 
 
 def line(tasks: Sequence[Seen]) -> str:
-    """Return the sum in one line, for a log."""
+    """Return the sums in one line, for a log."""
     if len(tasks) == 1:
         (each,) = tasks
         words = [each.task, each.state]
@@ -130,7 +129,7 @@ def line(tasks: Sequence[Seen]) -> str:
 
 
 def outcome_table(tasks: Sequence[Seen]) -> Table:
-    """Return what came of each task; what is not known of one that is gone says so."""
+    """Return a table with the outcome of each task; unknown values say so."""
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="")
     columns = (
         *(("outcome", "OUTCOME"), ("sessions_at_start", "START"), ("shed", "ASKED"), ("left", "LEFT")),
@@ -159,8 +158,3 @@ def _value(name: str, value: Any) -> str:
 def _left(seen: Seen) -> float:
     left = ((seen.shown or {}).get("drain") or {}).get("time_left", 0.0)
     return float(left) if math.isfinite(left) else 0.0
-
-
-def flush() -> None:
-    """Let a log show at once what was printed."""
-    sys.stdout.flush()

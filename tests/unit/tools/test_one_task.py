@@ -32,7 +32,7 @@ class Answering:
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Return what runs a command on a task that gives *answers*, and returns its exit code, output and errors."""
-    monkeypatch.setattr(command, "LOOK", 0.0)
+    monkeypatch.setattr(command, "POLL_INTERVAL", 0.0)
 
     def run(answers, *arguments):
         monkeypatch.setattr(command, "find_channel", lambda *_: ("process 31", Answering(*answers)))

@@ -41,7 +41,7 @@ def test_a_stuck_worker_comes_first():
         (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
         (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
         (shown("drained"), "drained, with 40 sessions still open"),
-        (shown(sessions={"held": 40, "waiting": 0}), "all sessions that are left are held: 40"),
+        (shown(sessions={"held": 40, "waiting": 0}), "all remaining sessions are held: 40"),
     ],
 )
 def test_other_problems(answer, words):
