@@ -55,25 +55,36 @@ class Option:
     secret: bool
     accepts: str | None
 
-    def take(self, name: str, given: Any, *, is_text: bool = False) -> Any:
+    def read(self, text: str) -> Any:
+        """Return the value that the *text* of a variable stands for; *text* unchanged if that is not clear."""
+        if text.strip().lower() == "none" and self.is_valid(None):
+            return None
+        try:
+            return self.parse(text)
+        except ValueError:
+            return text
+
+    def take(self, name: str, given: Any) -> Any:
         """
-        Return the value of the option or variable *name*, parsed if it was given as text.
+        Return the value of the option *name*, parsed if it was given in its short form.
 
         Raises:
             SettingsError: If it is invalid; it shows the value as it was given.
         """
-        if is_text and given.strip().lower() == "none" and self.is_valid(None):
-            return None
         value = given
         try:
-            if is_text or (self.takes_text and isinstance(given, str)):
+            if self.takes_text and isinstance(given, str):
                 value = self.parse(given)
             is_valid = self.is_valid(value)
         except ValueError:
             is_valid = False
         if not is_valid:
-            raise SettingsError(name, "…" if self.secret else given, self.remedy)
+            raise SettingsError(name, self.shown(given), self.remedy)
         return value
+
+    def shown(self, given: Any) -> Any:
+        """Return what an error shows of a value."""
+        return "…" if self.secret else given
 
 
 def option(

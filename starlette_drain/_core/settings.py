@@ -1,6 +1,6 @@
 """The options of a drain, from arguments and the environment, validated once. `aws/options.py` adds those of AWS."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -196,29 +196,33 @@ class Settings:
         """
         known = options_of(cls)
         errors = [_unknown(name, known) for name in options if name not in known]
-        values = {}
-        for name, (_, declared) in known.items():
-            try:
-                if name in options:
-                    values[name] = declared.take(name, options[name])
-                elif text := environ.get(environment_name(name)):
-                    values[name] = declared.take(environment_name(name), text, is_text=True)
-            except SettingsError as error:
-                errors.append(error)
-        if errors:
-            first, *others = errors
-            raise SettingsError(first.option, first.value, first.remedy, *others)
+        values = {name: value for name, value in options.items() if name in known}
+        texts = {name: environ.get(environment_name(name)) for name in known if name not in options}
+        values |= {name: known[name][1].read(text) for name, text in texts.items() if text}
         try:
-            return cls(**values)
+            settings = cls(**values)
         except SettingsError as error:
-            if error.option in options:
-                raise
-            raise SettingsError(environment_name(error.option), error.value, error.remedy) from None
+            errors += [error, *error.others]
+        else:
+            if not errors:
+                return settings
+        for number, each in enumerate(errors):
+            name, shown = each.option, each.value
+            if text := texts.get(name):
+                name, shown = environment_name(name), known[name][1].shown(text)
+            errors[number] = SettingsError(name, shown, each.remedy)
+        raise _together(errors)
 
     def __post_init__(self) -> None:
         """Parse the short forms, and validate every option."""
+        errors = []
         for name, (_, declared) in options_of(self).items():
-            object.__setattr__(self, name, declared.take(name, getattr(self, name)))
+            try:
+                object.__setattr__(self, name, declared.take(name, getattr(self, name)))
+            except SettingsError as error:
+                errors.append(error)
+        if errors:
+            raise _together(errors)
 
     def warnings(self, environ: Mapping[str, str]) -> Iterator[str]:
         """Yield warnings about what works but was probably not intended: unknown variables, too short windows."""
@@ -263,3 +267,8 @@ def _unknown(name: str, known: Iterable[str]) -> SettingsError:
         remedy = f"there is no such option; {hint}"
     # The value is not shown: it may be the token under a mistyped name.
     return SettingsError(name, "…", remedy)
+
+
+def _together(errors: Sequence[SettingsError]) -> SettingsError:
+    first, *others = errors
+    return SettingsError(first.option, first.value, first.remedy, *others)

@@ -81,7 +81,7 @@ class _Option(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         declared = options_of(AwsSettings)[self._option][1]
         try:
-            return declared.take(self._option, value, is_text=isinstance(value, str))
+            return declared.take(self._option, declared.read(value))
         except SettingsError as error:
             self.fail(f"{value!r} cannot work: {error.remedy}", param, ctx)
 

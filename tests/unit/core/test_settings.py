@@ -209,9 +209,11 @@ def test_every_unsound_option_is_named():
     """One start shows all mistakes: on ECS each further one costs a deployment."""
     environ = {"DRAIN_WINDOW": "4m", "DRAIN_SOURCES": "target-helth", "DRAIN_GRACE": "1"}
     with pytest.raises(SettingsError) as caught:
-        Settings.load({"windw": 5}, environ)
+        Settings.load({"windw": 5, "margin": -1}, environ)
     error = caught.value
-    assert [error.option, *(each.option for each in error.others)] == ["windw", "DRAIN_WINDOW", "DRAIN_SOURCES"]
+    named = [error.option, *(each.option for each in error.others)]
+    assert named == ["windw", "DRAIN_WINDOW", "margin", "DRAIN_SOURCES"]
+    assert str(error).count("cannot work") == 4
     assert str(error).startswith("windw='…' cannot work: there is no such option; did you mean window?. DRAIN_WINDOW=")
     assert "DRAIN_SOURCES='target-helth' cannot work: use 'target-health'" in str(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
