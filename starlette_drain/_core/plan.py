@@ -120,8 +120,10 @@ class ShedPlan:
     def describe(self, now: float) -> str:
         """Return in a few words what the strategy does at *now*."""
         if now >= self._deadline:
-            return "everyone who is left: the deadline has passed"
-        if self._registry.remaining and not self._registry.waiting:
+            return "all that are left at once: the deadline has passed"
+        if not self._registry.remaining:
+            return "no session is left to ask"
+        if not self._registry.waiting:
             return "none for now: all that are left are held"
         to_flow_in = max(0.0, self._to_flow_in() - self._inflow(now)) * self._share
         if isinstance(self._pacing, BatchPacing):

@@ -41,29 +41,30 @@ from starlette_drain._core.report import DrainReport
 __all__ = ["LogObserver"]
 
 STARTED = (
-    "Drain %(drain_id)s starts, caused by %(drain_causes)s. %(drain_sessions)d sessions are open and have "
-    "%(drain_window).1f s to leave: %(drain_pacing)s"
+    "Drain %(drain_id)s starts, caused by %(drain_causes)s. Open sessions: %(drain_sessions)d, to leave within "
+    "%(drain_window).1f s (%(drain_pacing)s)"
 )
 SHORTENED = (
-    "Drain %(drain_id)s gets an earlier deadline, caused by %(drain_causes)s. %(drain_sessions_waiting)d sessions are "
-    "still to be asked to leave and have %(drain_time_left).1f s: %(drain_pacing)s"
+    "Drain %(drain_id)s gets an earlier deadline, caused by %(drain_causes)s. Still to be asked to leave: "
+    "%(drain_sessions_waiting)d, within %(drain_time_left).1f s (%(drain_pacing)s)"
 )
 JOINED = (
     "Drain %(drain_id)s has another cause and keeps its deadline in %(drain_time_left).1f s: %(drain_causes)s. "
-    "%(drain_sessions_waiting)d sessions are still to be asked to leave: %(drain_pacing)s"
+    "Still to be asked to leave: %(drain_sessions_waiting)d (%(drain_pacing)s)"
 )
 PROGRESSED = (
-    "Drain %(drain_id)s is %(drain_percent)d%% done: %(drain_shed)d sessions were asked to leave, "
-    "%(drain_sessions_waiting)d are still to be asked"
+    "Drain %(drain_id)s is %(drain_percent)d%% done. Asked to leave: %(drain_shed)d, still to be asked: "
+    "%(drain_sessions_waiting)d"
 )
 PACED = "Drain %(drain_id)s changes its pace: %(drain_pacing)s"
 ENDED = (
-    "Drain %(drain_id)s {what}, %(drain_duration).1f s after it started and {margin}. Caused by %(drain_causes)s; "
-    "detected at most %(drain_detection_lag).1f s late. Sessions: %(drain_sessions_at_start)d at the start, "
-    "%(drain_arrived)d arrived later, %(drain_shed)d asked to leave (%(drain_forced)d by force), %(drain_left)d left "
-    "on their own, %(drain_still_open)d still open, %(drain_refused)d late arrivals refused. Rate: "
-    "%(drain_peak_rate)d/s at the peak, %(drain_mean_rate).3g/s on average"
+    "Drain %(drain_id)s {what}, %(drain_duration).1f s after it started and {margin}. Caused by %(drain_causes)s{lag}. "
+    "Sessions: %(drain_sessions_at_start)d at the start, %(drain_arrived)d arrived later, %(drain_shed)d asked to "
+    "leave (%(drain_forced)d by force), %(drain_left)d left on their own, %(drain_still_open)d still open, "
+    "%(drain_refused)d late arrivals refused. Rate: %(drain_peak_rate)d/s at the peak, %(drain_mean_rate).3g/s on "
+    "average"
 )
+LAG = "; detected at most %(drain_detection_lag).1f s late"
 WINDOW_TOO_LONG = (
     "The drain window of %(drain_window).1f s does not fit into the target group's deregistration delay of "
     "%(drain_delay).1f s and is shortened to %(drain_fits).1f s: the balancer would cut the sessions left after that. "
@@ -71,16 +72,16 @@ WINDOW_TOO_LONG = (
     "follow the delay"
 )
 ROTATES = (
-    "Rotation starts, caused by %(drain_causes)s: %(drain_sessions)d sessions are asked to leave over "
-    "%(drain_window).1f s while the process goes on serving"
+    "Rotation starts, caused by %(drain_causes)s. To be asked to leave: %(drain_sessions)d, over %(drain_window).1f s, "
+    "while the process goes on serving"
 )
 ROTATED = (
-    "Rotation is %(drain_percent)d%% done: %(drain_shed)d sessions were asked to leave, %(drain_left)d left on their "
-    "own, %(drain_sessions_waiting)d are still to be asked"
+    "Rotation is %(drain_percent)d%% done. Asked to leave: %(drain_shed)d, left on their own: %(drain_left)d, still to "
+    "be asked: %(drain_sessions_waiting)d"
 )
 ROTATION_ENDED = (
-    "Rotation {what} after %(drain_duration).1f s: %(drain_shed)d sessions were asked to leave, %(drain_left)d left on "
-    "their own, %(drain_sessions_waiting)d were not asked"
+    "Rotation {what} after %(drain_duration).1f s. Asked to leave: %(drain_shed)d, left on their own: %(drain_left)d, "
+    "not asked: %(drain_sessions_waiting)d"
 )
 ENDINGS = {
     "complete": "is complete",
@@ -129,7 +130,7 @@ STORM_ENDED = (
     "%(drain_highest_limit)d; the event loop was %(drain_lag).3f s late at worst"
 )
 
-OBSERVED = "Only observed, nothing is closed: "
+OBSERVED = "Dry run, no session is closed: "
 
 
 class LogObserver:
@@ -265,7 +266,8 @@ class LogObserver:
         figures["causes"] = ", ".join(_named(cause) for cause in report.causes)
         figures["trigger"] = report.causes[0].trigger
         figures["outcome"] = how
-        self._log(level, ENDED.format(what=what, margin=margin), **figures)
+        lag = LAG if report.detection_lag else ""
+        self._log(level, ENDED.format(what=what, margin=margin, lag=lag), **figures)
 
     def _log_trigger(self, event: Event) -> None:
         match event:

@@ -97,7 +97,7 @@ class SigtermTrigger:
         """Return why the signals are not held here, or ``None`` if they are."""
         choice = control.settings.sigterm
         if choice is False or control.settings.mode != "drain":
-            return "sigterm=False" if choice is False else f"mode={control.settings.mode!r}"
+            return "sigterm=False" if choice is False else f"mode={control.settings.mode!r} does not hold signals"
         if threading.current_thread() is not threading.main_thread():
             return "the event loop is not in the main thread, where signals arrive"
         if choice is True:

@@ -69,7 +69,7 @@ class ServiceDeploymentTrigger(AwsSource):
             after_look=lambda: self._report_sight(
                 control,
                 self._watch_of(self._polls, control.time()),
-                f"the deployments of the service, every {slow:g} s or less often in a large fleet",
+                f"the deployments of the service, every {slow:g} s, less often in a large fleet",
             ),
         )
         async for look in polls:

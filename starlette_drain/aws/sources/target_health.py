@@ -425,7 +425,7 @@ class TargetHealthTrigger(AwsSource):
                 groups,
                 f"delay {' and '.join(f'{each:g}' for each in delays)} s{pending}",
                 f"window {window:g} s",
-                f"every {settings.poll_interval:g} s or less often in a large fleet",
+                f"every {settings.poll_interval:g} s, less often in a large fleet",
                 *((f"without {' and '.join(missing)}",) if missing else ()),
             )
         )

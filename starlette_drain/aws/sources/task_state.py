@@ -173,7 +173,7 @@ class EcsTaskTrigger(AwsSource):
 
     async def _poll(self, aws: OpenSession, control: Control, began: float) -> None:
         settings, records = AwsSettings.of(control.settings), await aws.records()
-        what = f"whether ECS wants this task to end, every {settings.poll_interval:g} s or less often in a large fleet"
+        what = f"whether ECS wants this task to end, every {settings.poll_interval:g} s, less often in a large fleet"
         self._polls = polls = Polls(
             self.name,
             control,

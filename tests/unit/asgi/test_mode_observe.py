@@ -109,4 +109,4 @@ async def test_the_log_says_that_nothing_is_closed(caplog):
         await drain.wait_drained()
     lines = [record.getMessage() for record in caplog.records if "Drain " in record.getMessage()]
     assert len(lines) >= 3
-    assert all(line.startswith("Only observed, nothing is closed: Drain ") for line in lines)
+    assert all(line.startswith("Dry run, no session is closed: Drain ") for line in lines)

@@ -36,7 +36,7 @@ async def test_it_reports_what_it_watches_once(stage):
     async with stage.watching(stage.fake.add_task(stage.fake.add_service(delay=300))) as control:
         await asyncio.sleep(2000)
         (told,) = control.told(WatchReported)
-        what = "10.0.0.5 (8000) in web, delay 300 s, window 280 s, every 5 s or less often in a large fleet"
+        what = "10.0.0.5 (8000) in web, delay 300 s, window 280 s, every 5 s, less often in a large fleet"
         assert (told.state, told.what, told.because) == ("watching", what, "")
         assert watch(stage, control) == ("watching", None)
 

@@ -190,8 +190,8 @@ async def test_a_right_set_up_is_one_line(stage, monkeypatch):
     first, warned = await warnings_of(set_up, minutes=60)
     assert warned == []
     assert first == (
-        "INFO:     starlette_drain watches target-health (10.0.0.5 (8000) in web, delay 300 s, window 280 s, every 5 s "
-        "or less often in a large fleet)"
+        "INFO:     starlette_drain watches target-health (10.0.0.5 (8000) in web, delay 300 s, window 280 s, every "
+        "5 s, less often in a large fleet)"
     )
 
 

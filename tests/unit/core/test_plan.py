@@ -142,7 +142,7 @@ def test_deadline_in_the_past(window):
     play = Rehearsal(250, window=window)
     play.hold(play.waiting[:50])
     assert (play.plan.ask_at, play.plan.rate(START), play.plan.eta(START)) == (START, 0.0, START)
-    assert play.plan.describe(START) == "everyone who is left: the deadline has passed"
+    assert play.plan.describe(START) == "all that are left at once: the deadline has passed"
     assert [len(play.call()) for _ in range(4)] == [100, 100, 50, 0]
     assert play.plan.ask_at is None
 

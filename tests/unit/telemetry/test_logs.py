@@ -57,16 +57,16 @@ LINES = [
         STARTED,
         "INFO",
         (
-            "Drain d-1 starts, caused by target-health (the target is draining). 1200 sessions are open and have "
-            "280.0 s to leave: evenly, 4.29 sessions/s"
+            "Drain d-1 starts, caused by target-health (the target is draining). Open sessions: 1200, to leave within "
+            "280.0 s (evenly, 4.29 sessions/s)"
         ),
     ),
     (
         SHORTENED,
         "INFO",
         (
-            "Drain d-1 gets an earlier deadline, caused by sigterm (the process received SIGTERM). 300 sessions are "
-            "still to be asked to leave and have 20.0 s: evenly, 15 sessions/s"
+            "Drain d-1 gets an earlier deadline, caused by sigterm (the process received SIGTERM). Still to be asked "
+            "to leave: 300, within 20.0 s (evenly, 15 sessions/s)"
         ),
     ),
     (
@@ -74,7 +74,7 @@ LINES = [
         "INFO",
         (
             "Drain d-1 has another cause and keeps its deadline in 10.0 s: sigterm (the process received SIGTERM). "
-            "300 sessions are still to be asked to leave: evenly, 30 sessions/s"
+            "Still to be asked to leave: 300 (evenly, 30 sessions/s)"
         ),
     ),
     (
@@ -82,7 +82,7 @@ LINES = [
         "INFO",
         "Drain d-1 changes its pace: paused, for at most 90 s: no other target is healthy",
     ),
-    (PROGRESSED, "INFO", "Drain d-1 is 25% done: 290 sessions were asked to leave, 900 are still to be asked"),
+    (PROGRESSED, "INFO", "Drain d-1 is 25% done. Asked to leave: 290, still to be asked: 900"),
     (
         finished(),
         "INFO",
@@ -200,22 +200,19 @@ LINES = [
         RotationStarted(1100.0, ROTATION, 1200),
         "INFO",
         (
-            "Rotation starts, caused by rotation (the DNS has changed): 1200 sessions are asked to leave over "
-            "86400.0 s while the process goes on serving"
+            "Rotation starts, caused by rotation (the DNS has changed). To be asked to leave: 1200, over 86400.0 s, "
+            "while the process goes on serving"
         ),
     ),
     (
         RotationProgressed(0.0, "rotation", 25, asked=290, left=10, remaining=900),
         "INFO",
-        "Rotation is 25% done: 290 sessions were asked to leave, 10 left on their own, 900 are still to be asked",
+        "Rotation is 25% done. Asked to leave: 290, left on their own: 10, still to be asked: 900",
     ),
     (
         RotationEnded(0.0, "rotation", "cancelled", 500.0, asked=290, left=10, remaining=900),
         "INFO",
-        (
-            "Rotation was cancelled after 500.0 s: 290 sessions were asked to leave, 10 left on their own, "
-            "900 were not asked"
-        ),
+        "Rotation was cancelled after 500.0 s. Asked to leave: 290, left on their own: 10, not asked: 900",
     ),
     (
         TriggerPolled(0.0, "target-health", "healthy", 0.0042),
@@ -337,7 +334,7 @@ def test_a_cause_that_comes_when_all_is_over_is_quiet(caplog):
     for event in (finished(), replace(SHORTENED, remaining=0), SHORTENED):
         observer.notify(event)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
-    assert "300 sessions are still" in caplog.records[1].getMessage()
+    assert "Still to be asked to leave: 300" in caplog.records[1].getMessage()
 
 
 def test_a_reason_of_several_lines_is_told_on_one(caplog):
