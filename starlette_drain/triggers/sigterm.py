@@ -64,7 +64,11 @@ class SigtermTrigger:
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
         originals: dict[int, Handler] = {number: signal.getsignal(number) for number in self._stop_signals()}
-        handler = _StandIn(originals, lambda: loop.call_soon_threadsafe(arrived.set))
+        handler = _StandIn(
+            originals,
+            notify=lambda: loop.call_soon_threadsafe(arrived.set),
+            notify_again=lambda: loop.call_soon_threadsafe(_warn_of_second),
+        )
         for number in originals:
             signal.signal(number, handler)
         self._state, self._received, self._passed_on_by = "in place", None, None
@@ -147,6 +151,10 @@ class SigtermTrigger:
                     control.emit(TriggerImpaired(control.time(), self.name, problem, remedy))
 
 
+def _warn_of_second() -> None:
+    logger.warning("A second stop signal is passed on at once: the server closes the sessions that are left")
+
+
 def _is_in_place(handler: "_StandIn") -> bool:
     return signal.getsignal(signal.SIGTERM) is handler
 
@@ -170,13 +178,21 @@ class _StandIn:
     Args:
         originals: The handlers that it replaces, by signal number.
         notify: Called when the first signal arrives.
+        notify_again: Called when a second one arrives during the drain.
     """
 
-    def __init__(self, originals: Mapping[int, Handler], notify: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        originals: Mapping[int, Handler],
+        *,
+        notify: Callable[[], object],
+        notify_again: Callable[[], object],
+    ) -> None:
         self.originals: dict[int, Handler] = dict(originals)
         self.received = signal.SIGTERM
         """The signal that has arrived."""
         self._notify = notify
+        self._notify_again = notify_again
         chains = [each._chain for each in originals.values() if isinstance(each, _StandIn)]
         self._chain: _Chain = chains[0] if chains else _Chain()
         self._chain.join(self)
@@ -191,6 +207,9 @@ class _StandIn:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if not self._is_listening:
+            if self.is_draining:
+                with suppress(RuntimeError):  # the event loop was closed
+                    self._notify_again()
             self._chain.pass_on(signum, frame)
             return
         for each in self._chain.members:

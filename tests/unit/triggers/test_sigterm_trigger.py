@@ -166,8 +166,8 @@ async def test_sigterm_when_drained_is_passed_on_at_once(server):
         assert house.drain.host.engine.time() - began < 1
 
 
-async def test_a_second_sigterm_is_passed_on_at_once(server):
-    """Who sends SIGTERM twice means it."""
+async def test_a_second_sigterm_is_passed_on_at_once(server, caplog):
+    """Who sends SIGTERM twice means it; one line says why the rest of the sessions is closed at once."""
     house = House()
     async with house.drain.run():
         Slow(house.drain)
@@ -177,6 +177,10 @@ async def test_a_second_sigterm_is_passed_on_at_once(server):
         await sigterm_arrives()
         assert [signum for signum, _ in server.heard] == [signal.SIGTERM]
         assert house.drain.state is DrainState.DRAINING
+        await sigterm_arrives()
+        assert [each.getMessage().partition(":")[0] for each in caplog.records if each.levelname == "WARNING"] == [
+            "A second stop signal is passed on at once"
+        ]
 
 
 # --- SIGINT ---
