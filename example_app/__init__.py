@@ -1,1 +1,1 @@
-"""An example: a small server that streams commands to devices, and ways to watch it drain."""
+"""Examples: a server that sends commands to devices, deployments of it, and the rollout lab."""

@@ -1,21 +1,24 @@
 """
-An AWS Lambda function that tells tasks to leave, as soon as ECS has decided so.
+An AWS Lambda function that starts the drain of tasks when ECS decides to stop them.
 
-EventBridge puts each "ECS Task State Change" of a service into a queue, and Lambda hands them over in batches. An
-event that EventBridge itself hands over is taken too. For each the function finds the task's address and posts to its
-``/drain``. Standard library only, but for the two reads from AWS (DescribeTasks and GetSecretValue): those take boto3,
-which every Python runtime of Lambda has.
+EventBridge sends each "ECS Task State Change" of a service to a queue, from which Lambda gets batches. Events directly
+from EventBridge work too. The function posts to ``/drain`` at the address of each task. It needs only the standard
+library, and boto3 for the two reads from AWS (DescribeTasks and GetSecretValue); every Python runtime of Lambda has it.
 
-Addresses come from ECS alone. Only AWS can write an event whose source is ``aws.ecs``, so a fresh one is believed. For
-any other the answer of DescribeTasks counts, one call for up to 100 tasks. So events that are repeated, late or out of
-order do no harm: a task that is asked twice answers 200, and one that is gone is left alone, also when another task has
-its address by now. DescribeTasks may lag: where the event is newer than the record, it is tried again. What may be over
-soon (that, throttling, a task that does not answer) raises, or is reported in a batch, and comes again.
+Addresses come only from ECS. Only AWS can send an event with the source ``aws.ecs``, so a recent one is trusted. For
+any other, DescribeTasks decides, with one call for up to 100 tasks. So duplicate, late and out-of-order events are
+harmless: a task that is asked twice answers 200, and a stopped task is not asked, even if another task has its address
+now. DescribeTasks may lag: if the event is newer than the record, it is retried. A failure that may pass (also
+throttling, or a task that does not answer) raises, or is reported as a failed item of the batch, and is retried.
 
-Environment: ``TOKEN_SECRET`` (name or ARN; the token as it is, or ``{"token": ...}``), ``DRAIN_PORT`` (8000),
-``DRAIN_PATH`` (/drain), ``DRAIN_WINDOW`` (seconds that are left when ECS decides; by default the task's own). The task
-is told how long ago that was, and takes it off. ``DRAIN_SCHEME`` (http, or https: then ``DRAIN_TLS_NAME`` is the name
-in the tasks' certificate, by default the address, and ``DRAIN_CA`` a file with the certificates to trust).
+Environment variables:
+    TOKEN_SECRET: Name or ARN of the secret: the token itself, or ``{"token": ...}``.
+    DRAIN_PORT: 8000 by default.
+    DRAIN_PATH: ``/drain`` by default.
+    DRAIN_WINDOW: Seconds left when ECS decides; by default the task's own window. The task subtracts the event's age.
+    DRAIN_SCHEME: ``http`` (default) or ``https``.
+    DRAIN_TLS_NAME: With https, the name in the tasks' certificate; by default the address.
+    DRAIN_CA: With https, a file with the certificates to trust.
 """
 
 import http.client
@@ -36,24 +39,24 @@ __all__ = ["handler"]
 
 SPOT_CODES = ("SpotInterruption", "TerminationNotice")
 SPOT_WINDOW = 105.0
-"""Seconds of the two minutes that Fargate Spot gives, less 15 for the last farewells."""
+"""Seconds: the two minutes of Fargate Spot, less 15 for the last closes."""
 FRESH = 20.0
-"""Seconds for which an event of ECS is believed without a look: no task is gone so soon, and its address another's."""
+"""Seconds for which an event of ECS is trusted without DescribeTasks: an address is not reused so soon."""
 KNOWN_AFTER = 300.0
-"""Seconds after which a task that DescribeTasks does not know has been forgotten; before, it is not known yet.
+"""Age in seconds from which a task unknown to DescribeTasks counts as gone; before, it may not be listed yet.
 
-ECS shows a stopped task for about an hour.
+ECS lists a stopped task for about an hour.
 """
 KEEP_TOKEN = 300.0
-"""Seconds for which the token is kept, so that a rotated one is soon found."""
+"""Seconds for which the token is cached; a rotated token is read after that."""
 TIME_LIMIT = 5.0
-"""Seconds that a task may take to answer."""
+"""Timeout of a request to a task, in seconds."""
 AT_ONCE = 50
-"""Tasks that are asked at the same time."""
+"""The most requests to tasks at the same time."""
 A_CALL = 100
-"""Tasks that one call of DescribeTasks can ask about."""
+"""The most tasks in a call of DescribeTasks."""
 RESERVED = 13.0
-"""Seconds of a call of the function that are kept for the last look at ECS, and to report what has to come again."""
+"""Seconds at the end of an invocation that are reserved for the last DescribeTasks and the report of failed items."""
 
 Outcome = dict[str, Any] | Exception
 
@@ -66,12 +69,12 @@ _reading = threading.Lock()
 
 
 class NotAskedYet(Exception):
-    """The task could not be asked to leave; it is tried again, and in the end the event is kept in the dead letters."""
+    """The task could not be asked to leave; it is retried, and in the end the event goes to the dead-letter queue."""
 
 
 def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
-    """Handle one event and return what became of it, or a batch from a queue and return what has to come again."""
-    global _round  # noqa: PLW0603 - what outlives one call of a function in Lambda is global
+    """Handle one event and return its outcome, or a batch from a queue and return its failed items."""
+    global _round  # noqa: PLW0603 - Lambda keeps only globals between invocations
     _round += 1
     left = None if context is None else context.get_remaining_time_in_millis() / 1000 - RESERVED
     ends = None if left is None else time.monotonic() + left
@@ -84,7 +87,7 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
     for message in event["Records"]:
         try:
             readable.append((message["messageId"], _read_event(message)))
-        except Exception as error:  # noqa: BLE001 - whatever one message holds is no reason to leave out the next
+        except Exception as error:  # noqa: BLE001 - a malformed message must not stop the others
             failed.append(_failed(message["messageId"], error))
     for (name, _), outcome in zip(readable, _handle([each for _, each in readable], ends), strict=True):
         if isinstance(outcome, Exception):
@@ -95,8 +98,8 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, Any]:
 def _read_event(message: Mapping[str, Any]) -> Mapping[str, Any]:
     event = json.loads(message["body"])
     if not isinstance(event, dict):
-        text = "the message holds no event"
-        raise ValueError(text)  # noqa: TRY004 - as JSON that cannot be read
+        text = "the message contains no event"
+        raise ValueError(text)  # noqa: TRY004 - as for invalid JSON
     return event
 
 
@@ -106,7 +109,7 @@ def _failed(name: str, error: Exception) -> dict[str, str]:
 
 
 def _handle(events: Sequence[Mapping[str, Any]], ends: float | None) -> list[Outcome]:
-    """Return of each event what became of it by the time that the call *ends*, or why it has to come again."""
+    """Return the outcome of each event, or the error to retry; *ends* is the end of the invocation."""
     outcomes, leaving = _sort(events)
     failed: dict[int, Exception] = {}
     for number, done in _ask_all(events, leaving, ends).items():
@@ -114,14 +117,14 @@ def _handle(events: Sequence[Mapping[str, Any]], ends: float | None) -> list[Out
             failed[number] = done
         else:
             outcomes[number] = _told(_arn(events[number]), "asked", done)
-    for number, found in _look(events, list(failed)).items():  # some have ended between the look and the question
+    for number, found in _look(events, list(failed)).items():  # some may have stopped since
         arn, error = _arn(events[number]), failed[number]
         outcomes[number] = _told(arn, "gone") if found is None else _not_asked(arn, leaving[number], error)
     return [outcomes[number] for number in range(len(events))]
 
 
 def _sort(events: Sequence[Mapping[str, Any]]) -> tuple[dict[int, Outcome], dict[int, Mapping[str, Any]]]:
-    """Return of each event what became of it, or else the task that is to be asked."""
+    """Return the outcomes of events that need no request, and the tasks to ask for the others."""
     outcomes: dict[int, Outcome] = {}
     leaving: dict[int, Mapping[str, Any]] = {}
     unsure: list[int] = []
@@ -134,7 +137,7 @@ def _sort(events: Sequence[Mapping[str, Any]]) -> tuple[dict[int, Outcome], dict
                 leaving[number] = detail
             else:
                 unsure.append(number)
-        except Exception as error:  # noqa: BLE001 - an event of another shape is no reason to leave out the next
+        except Exception as error:  # noqa: BLE001 - a malformed event must not stop the others
             outcomes[number] = error
     for number, found in _look(events, unsure).items():
         arn = _arn(events[number])
@@ -166,13 +169,13 @@ def _arn(event: Mapping[str, Any]) -> str:
 
 
 def _is_leaving(task: Mapping[str, Any]) -> bool:
-    """Tell whether ECS wants the end of a task that still runs: the same record in events and in DescribeTasks."""
+    """Return whether ECS stops a task that still runs; events and DescribeTasks have the same fields."""
     last, desired = task.get("lastStatus"), task.get("desiredStatus")
     return last == "DEACTIVATING" or (last in ("ACTIVATING", "RUNNING") and desired == "STOPPED")
 
 
 def _is_certain(event: Mapping[str, Any]) -> bool:
-    """Tell whether an event is ECS's own and fresh: PutEvents refuses everybody else a source that begins with aws."""
+    """Return whether an event is recent and from ECS: PutEvents rejects sources that begin with aws."""
     age = _seconds_since(event)
     return event.get("source") == "aws.ecs" and age is not None and abs(age) < FRESH
 
@@ -180,7 +183,7 @@ def _is_certain(event: Mapping[str, Any]) -> bool:
 def _look(
     events: Sequence[Mapping[str, Any]], numbers: Sequence[int]
 ) -> dict[int, Mapping[str, Any] | Exception | None]:
-    """Return the task of each of these events, ``None`` where ECS does not want its end, or why that is not known."""
+    """Return the task of each of these events, ``None`` if ECS does not stop it, or the error if that is unknown."""
     found: dict[int, Mapping[str, Any] | Exception | None] = {}
     clusters: dict[str, dict[str, None]] = {}
     for number in numbers:
@@ -199,14 +202,14 @@ def _look(
 
 
 def _describe(cluster: str, arns: list[str]) -> tuple[dict[str, Mapping[str, Any]], dict[str, Exception]]:
-    """Return the records of these tasks, and why there is none of some: those come again, and the others do not."""
+    """Return the records of these tasks, and the errors of those that could not be described."""
     try:
         answer = _client("ecs").describe_tasks(cluster=cluster, tasks=arns)
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - the tasks of other calls must not fail with these
         code = (getattr(error, "response", None) or {}).get("Error", {}).get("Code")
         if code != "InvalidParameterException" or len(arns) == 1:
             return {}, dict.fromkeys(arns, error)
-        # One name that ECS does not like, and it answers for none of the others.
+        # If one ARN is invalid, ECS describes none of the tasks.
         records, errors = _describe(cluster, arns[: len(arns) // 2])
         more, failed = _describe(cluster, arns[len(arns) // 2 :])
         return records | more, errors | failed
@@ -214,7 +217,7 @@ def _describe(cluster: str, arns: list[str]) -> tuple[dict[str, Mapping[str, Any
 
 
 def _judge(event: Mapping[str, Any], record: Mapping[str, Any] | None) -> Mapping[str, Any] | Exception | None:
-    """Return the *record* where ECS wants the end of its task, or an error where the event is the newer of the two."""
+    """Return the *record* if ECS stops its task, ``None`` if not, or an error if the event is newer than the record."""
     if record is None:
         age = _seconds_since(event)
         if age is not None and age < KNOWN_AFTER:
@@ -236,7 +239,7 @@ def _version(task: Mapping[str, Any]) -> int:
 
 
 def _addresses(task: Mapping[str, Any]) -> list[str]:
-    """Return the addresses of the task's network interfaces: containers name them, attachments too in other words."""
+    """Return the addresses of the task's network interfaces, from its containers and attachments."""
     named = [
         each
         for container in task.get("containers") or ()
@@ -254,18 +257,18 @@ def _addresses(task: Mapping[str, Any]) -> list[str]:
 
 
 def _order(event: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the task is told: why, how long ago, and how many seconds it had then where that is known here."""
+    """Return the body of the request: the reason, the age, and the window if it is known here."""
     windows = [float(text)] if (text := os.environ.get("DRAIN_WINDOW")) else []
     if task.get("stopCode") in SPOT_CODES:
         windows.append(SPOT_WINDOW)
     why = str(task.get("stopCode") or "no stop code")
-    age = min(max(0.0, round(_seconds_since(event) or 0.0, 1)), 3600.0)  # the task takes no more than that
+    age = min(max(0.0, round(_seconds_since(event) or 0.0, 1)), 3600.0)  # the most that the route accepts
     order = {"reason": f"ECS wants the task to end ({task.get('lastStatus')}, {why})", "age": age}
     return order | {"taken_out": True} | ({"window": min(windows)} if windows else {})
 
 
 def _seconds_since(event: Mapping[str, Any]) -> float | None:
-    """Return how many seconds ago it happened, where the event tells."""
+    """Return the age of the event in seconds; ``None`` if it has no valid time."""
     try:
         return (datetime.now(UTC) - datetime.fromisoformat(str(event["time"]))).total_seconds()
     except (KeyError, TypeError, ValueError):
@@ -275,7 +278,7 @@ def _seconds_since(event: Mapping[str, Any]) -> float | None:
 def _ask_all(
     events: Sequence[Mapping[str, Any]], leaving: Mapping[int, Mapping[str, Any]], ends: float | None
 ) -> dict[int, int | Exception]:
-    """Ask all of these tasks, many at a time; return of each the status, or why it was not asked in time."""
+    """Ask all of these tasks concurrently; return the status or the error of each."""
 
     def ask(number: int) -> int | Exception:
         task, problem = leaving[number], OSError("it has no address")
@@ -284,7 +287,7 @@ def _ask_all(
                 return _post(address, _order(events[number], task))
             except OSError as error:
                 problem = error
-            except Exception as error:  # noqa: BLE001 - whatever one task answers is no reason to leave out the next
+            except Exception as error:  # noqa: BLE001 - an unexpected answer must not stop the others
                 return error
         return problem
 
@@ -299,7 +302,7 @@ def _ask_all(
 
 
 def _post(address: str, order: Mapping[str, Any]) -> int:
-    """Post to ``/drain`` and return the status; with a fresh token once more where the one at hand is refused."""
+    """Post to ``/drain`` and return the status; if the token is refused, retry once with a token that is read again."""
     path, status, token = os.environ.get("DRAIN_PATH", "/drain"), 401, ""
     for _ in range(2):
         token = _read_token(refused=token)
@@ -313,12 +316,12 @@ def _post(address: str, order: Mapping[str, Any]) -> int:
             return status
         if status != 401:
             break
-    message = f"the answer is {status}, and none of a task that drains"
+    message = f"the answer is {status}, not that of a task that drains"
     raise OSError(message)
 
 
 def _connection(address: str) -> http.client.HTTPConnection:
-    # Not urllib: that follows redirects, with the token, to any host. No proxy either: the task is in the same VPC.
+    # Not urllib, which follows redirects to any host, with the token. No proxy: the task is in the same VPC.
     port = int(os.environ.get("DRAIN_PORT", "8000"))
     if os.environ.get("DRAIN_SCHEME", "http") == "http":
         return http.client.HTTPConnection(address, port, timeout=TIME_LIMIT)
@@ -335,7 +338,7 @@ def _connection(address: str) -> http.client.HTTPConnection:
 
 
 def _read_token(*, refused: str) -> str:
-    """Return the token, read again where it is old or was *refused*: once in a call of the function, for all tasks."""
+    """Return the token, read again if it is old or was *refused*, but only once per invocation."""
     global _token, _read_in, _why_not  # noqa: PLW0603 - see above
     with _reading:
         is_known = _token is not None and _token[1] != refused and time.monotonic() - _token[0] <= KEEP_TOKEN
@@ -343,7 +346,7 @@ def _read_token(*, refused: str) -> str:
             _read_in, _why_not = _round, ""
             try:
                 _token = time.monotonic(), _find_token()
-            except Exception as error:  # noqa: BLE001 - all tasks of the batch are told why
+            except Exception as error:  # noqa: BLE001 - raised for every task of the batch
                 _token, _why_not = None, str(error)
         if _token is None:
             raise NotAskedYet(_why_not)
@@ -358,7 +361,7 @@ def _find_token() -> str:
     except (KeyError, TypeError, ValueError):
         token = ""
     if not (token and all("!" <= each <= "~" for each in token)):
-        message = "the secret holds no token that a header can carry"  # whose error would show it in the log
+        message = "the secret contains no token that is valid in a header"  # http.client's error would log the token
         raise NotAskedYet(message)
     return token
 

@@ -6,22 +6,22 @@ from random import Random
 __all__ = ["find_port"]
 
 PORTS = range(20000, 32000)
-"""Below the ports that the kernel hands out for outgoing connections."""
+"""Below the range from which the kernel chooses ports for outgoing connections."""
 
 
 def find_port(taken: frozenset[int] = frozenset()) -> int:
     """
-    Return a port of 127.0.0.1 that nobody listens on.
+    Return a free port of 127.0.0.1.
 
     Raises:
         OSError: If there is none.
     """
-    start = Random().randrange(len(PORTS))  # two labs at once look in different places
+    start = Random().randrange(len(PORTS))  # so that two labs at once rarely collide
     for offset in range(len(PORTS)):
         port = PORTS[(start + offset) % len(PORTS)]
         if port not in taken and _is_free(port):
             return port
-    msg = f"no free port between {PORTS.start} and {PORTS.stop}: end a program that listens on one of them"
+    msg = f"no free port between {PORTS.start} and {PORTS.stop}: stop a program that listens on one of them"
     raise OSError(msg)
 
 

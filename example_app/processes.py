@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive the rollout lab."""
+"""Child processes that end with the rollout lab, even if it is killed."""
 
 import asyncio
 import json
@@ -14,13 +14,13 @@ from typing import Any, Self
 __all__ = ["ROOT", "Child", "Children", "sealed_environment"]
 
 ROOT = Path(__file__).resolve().parent.parent
-"""Where ``example_app`` can be imported from."""
+"""The directory from which ``example_app`` can be imported."""
 
-PATIENCE = 5.0
-"""Seconds that the end of a killed process is waited for."""
+KILL_TIMEOUT = 5.0
+"""Seconds to wait for the end of a killed process."""
 
-# PR_SET_PDEATHSIG (prctl(2)) survives the exec and ends the child even when we are killed with SIGKILL. The child sets
-# it itself, since Python code between fork and exec may deadlock. It comes too late if we have died already.
+# PR_SET_PDEATHSIG (prctl(2)) survives the exec and ends the child even if we are killed with SIGKILL. The child sets it
+# itself, since Python code between fork and exec may deadlock. If we have died before that, the child exits.
 LAUNCH = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -31,17 +31,17 @@ os.nice(int(sys.argv[2]))
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 
-# What would lead a child out of its pretended task: the user's own AWS account, settings for other servers, proxies.
+# Prefixes of variables that a simulated task must not inherit: the user's AWS account, settings of servers, proxies.
 FOREIGN = ("AWS_", "ECS_", "DRAIN_", "UVICORN_", "WEB_CONCURRENCY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 class Child:
     """
-    A process in a process group of its own: Ctrl-C reaches only us, and we stop it in our own order.
+    A process in its own process group, so that Ctrl-C reaches only us.
 
     Attributes:
-        name: For messages.
-        log: The file that it writes to; ``None`` where its output comes to us.
+        name: The name in messages.
+        log: The file for its output; ``None`` if its output is a pipe to us.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path | None) -> None:
@@ -68,20 +68,20 @@ class Child:
         """
         Send SIGTERM to the process itself, as a container engine does.
 
-        To a whole group of uvicorn and its workers it would come twice, since the first process passes it on.
+        Sent to the group, uvicorn's workers would get it twice, since the main process forwards it.
         """
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the whole process group at once."""
+        """Send SIGKILL to the process group."""
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def wait(self, within: float | None = None) -> int | None:
-        """Wait for its end and return its exit status; ``None`` if it has not come *within* so many seconds."""
+        """Wait for its end and return its exit status; ``None`` if it has not ended *within* that many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._process.wait()
@@ -93,17 +93,17 @@ class Child:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     def hang_up(self) -> None:
-        """Close its standard input: the sign to finish."""
+        """Close its standard input, which tells it to finish."""
         if self._process.stdin:
             self._process.stdin.close()
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield what it writes to us, line by line, until it closes its standard output."""
+        """Yield the lines of its standard output until it closes it."""
         while self._process.stdout and (line := await self._process.stdout.readline()):
             yield line.decode(errors="replace").rstrip()
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what it says in JSON, one object a line; whatever else it prints is passed over."""
+        """Yield the JSON objects among the lines of its standard output, and skip other lines."""
         async for line in self.lines():
             with suppress(ValueError):
                 if isinstance(message := json.loads(line), dict):
@@ -112,10 +112,10 @@ class Child:
 
 class Children:
     """
-    Starts processes; those that still run at the end of the ``async with`` block are killed.
+    Starts processes, and kills those that still run at the end of the ``async with`` block.
 
     Args:
-        niceness: How far they stand back behind us: what nice(1) adds.
+        niceness: The increment of their niceness, as for nice(1).
     """
 
     def __init__(self, niceness: int = 0) -> None:
@@ -131,7 +131,7 @@ class Children:
         for child in self._all:
             child.kill()
         for child in self._all:
-            await child.wait(PATIENCE)
+            await child.wait(KILL_TIMEOUT)
 
     async def start(
         self,
@@ -143,14 +143,16 @@ class Children:
         talks: bool = False,
     ) -> Child:
         """
-        Start *command*; best done from the main thread, since on Linux the child ends with the thread that starts it.
+        Start *command*.
+
+        Call this from the main thread: on Linux the child is killed when the thread that started it ends.
 
         Args:
-            name: For messages.
-            command: Program and arguments. A program that does not exist is a child that ends with 1, and says why.
-            log: The file that gets its output; without one we do, see `Child.lines`.
-            environment: What is added to ours, see `sealed_environment`.
-            talks: Whether its standard input and output come to us, and only its standard error goes to *log*.
+            name: The name in messages.
+            command: Program and arguments. If the program does not exist, the child prints an error and ends with 1.
+            log: The file for its output; ``None`` for a pipe to us, see `Child.lines`.
+            environment: Variables to add to ours, see `sealed_environment`.
+            talks: Whether its standard input and output are pipes to us, and only standard error goes to *log*.
         """
         with open(log or os.devnull, "wb") as file:  # noqa: ASYNC230, PTH123 - a file on this machine, opened once
             process = await asyncio.create_subprocess_exec(
@@ -169,7 +171,7 @@ class Children:
 
 
 def sealed_environment(**variables: str) -> dict[str, str]:
-    """Return our environment with *variables*, and without what would lead a child to AWS itself or through a proxy."""
+    """Return our environment with *variables*, without those that name an AWS account or a proxy."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
     nothing = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     return kept | nothing | {"PYTHONUNBUFFERED": "1"} | variables

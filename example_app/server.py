@@ -1,10 +1,10 @@
 """
-A small stream server: devices hold a WebSocket for a day and get commands, one HTTP endpoint publishes them.
+A small stream server: devices keep a WebSocket open for a day, and receive commands posted to an HTTP endpoint.
 
     uvicorn example_app.server:app
 
-What makes it leave gently is the one line ``Middleware(DrainMiddleware, ...)``. The farewell and the hold are extras:
-without them it drains just as well. It is configured by environment variables (``DRAIN_WINDOW=240``, and so on).
+The one line ``Middleware(DrainMiddleware, ...)`` makes it drain. The farewell message and the hold are optional.
+Environment variables configure it (``DRAIN_WINDOW=240``, for example).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from starlette_drain import Drain, DrainMiddleware, WebSocketSession, session_of
 __all__ = ["app", "create_app"]
 
 ACKNOWLEDGED_WITHIN = 5.0
-"""Seconds a device has to acknowledge a command."""
+"""Seconds that a device has to acknowledge a command."""
 
 
 class Device:
@@ -37,11 +37,11 @@ class Device:
         self._awaited: dict[str, asyncio.Future[None]] = {}
 
     async def order(self, command: Any) -> tuple[str, bool]:
-        """Send *command*; return its id, and whether the device has acknowledged it in time."""
+        """Send *command*; return its id, and whether the device acknowledged it in time."""
         command_id = uuid4().hex
         acknowledged = self._awaited[command_id] = asyncio.get_running_loop().create_future()
         try:
-            # The extra for "not now": in this block a drain does not ask the device to leave.
+            # Optional: inside this block a drain does not ask the device to leave.
             async with session_of(self._websocket).hold(), asyncio.timeout(ACKNOWLEDGED_WITHIN):
                 await self._websocket.send_json({"type": "command", "id": command_id, "command": command})
                 await acknowledged
@@ -53,20 +53,20 @@ class Device:
             del self._awaited[command_id]
 
     def acknowledged(self, command_id: Any) -> None:
-        """Take note of an acknowledgement; one that comes late or twice means nothing."""
+        """Record an acknowledgement; late and duplicate ones are ignored."""
         awaited = self._awaited.get(command_id) if isinstance(command_id, str) else None
         if awaited and not awaited.done():
             awaited.set_result(None)
 
     def gone(self) -> None:
-        """Fail all calls that wait for a device that has left."""
+        """Fail all calls of `order` that wait for this device, which has disconnected."""
         for awaited in self._awaited.values():
             if not awaited.done():
                 awaited.set_exception(WebSocketDisconnect())
 
 
 async def connect(websocket: WebSocket) -> None:
-    """Serve one device for as long as it stays; a drain looks to it like any other disconnect."""
+    """Serve one device until it disconnects; here a drain looks like any other disconnect."""
     devices: dict[str, Device] = websocket.app.state.devices
     device_id: str = websocket.path_params["device_id"]
     await websocket.accept()
@@ -81,13 +81,13 @@ async def connect(websocket: WebSocket) -> None:
                 device.acknowledged(message.get("id"))
     finally:
         device.gone()
-        # It may have come back on another connection before this one was over.
+        # The device may have reconnected before this connection ended.
         if devices.get(device_id) is device:
             del devices[device_id]
 
 
 async def publish(request: Request) -> Response:
-    """Publish a command to a device: 202, with whether it was acknowledged; 404 if the device is not here."""
+    """Send a command to a device: 202 with whether it was acknowledged, 404 if the device is not connected here."""
     devices: dict[str, Device] = request.app.state.devices
     device = devices.get(request.path_params["device_id"])
     if device is None:
@@ -104,22 +104,22 @@ async def health(_request: Request) -> Response:
     """
     Answer the balancer's health check.
 
-    It stays healthy while draining: ECS stops a task whose check fails, and the sessions would be cut.
+    It stays healthy while draining: ECS stops a task whose check fails, which would cut its sessions.
     """
     return JSONResponse({"status": "ok"})
 
 
 async def farewell(session: WebSocketSession) -> None:
-    """Say goodbye in the application's own words, right before the close frame (1012): the other extra."""
+    """Send a message right before the close frame (1012). Optional."""
     await session.send_json({"type": "goodbye", "reconnect_after_ms": session.reconnect_after_ms})
 
 
 def create_app(drain: Drain | None = None) -> Starlette:
     """
-    Make the application.
+    Create the application.
 
     Args:
-        drain: The drain to use; by default one that is configured by the environment.
+        drain: The drain to use; by default one configured by environment variables.
     """
     drain = drain or Drain()
     drain.before_close(farewell)

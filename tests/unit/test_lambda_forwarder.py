@@ -370,7 +370,7 @@ def test_a_secret_without_a_token_is_not_shown(ecs, monkeypatch, capsys, secret)
     ecs.add(record_of("a"))
     assert lambda_forwarder.handler(batch_of(event_of(record_of("a"), age=1)))["batchItemFailures"]
     said = capsys.readouterr().out
-    assert "holds no token" in said
+    assert "contains no token" in said
     assert "half-a-secret" not in said
 
 
