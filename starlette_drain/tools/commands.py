@@ -1,7 +1,9 @@
 """The commands of ``starlette-drain``, with common help, version, errors and exit codes."""
 
+import errno
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -16,16 +18,27 @@ from starlette_drain.tools.tasks.rotate import rotate
 
 __all__ = ["run"]
 
-EXIT_CODES = """\
-Exit codes: 0 if all is well; 1 if something is unsafe, will not finish or misses the goal; 2 for wrong usage, or if the
-command cannot run."""
+EXIT_CODES = (
+    "Exit codes: 0 if all is well; 1 if something is unsafe, will not finish or misses the goal; 2 for wrong usage, or "
+    "if the command cannot run."
+)
+MORE = "starlette-drain --help also lists the options of the drain and their environment variables."
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""The errors of a file to which the output is redirected."""
 
 
 class _Group(click.Group):
     """Prints the list of options below the help without rewrapping it."""
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        formatter.write(f"\n{EXIT_CODES}\n\n{all_options()}\n")
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[__name__] = not args
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Without arguments the usage must stay on the screen, so the long list is left out.
+        rest = textwrap.fill(MORE, formatter.width) if ctx.meta.get(__name__) else all_options(formatter.width)
+        formatter.write(f"\n{textwrap.fill(EXIT_CODES, formatter.width)}\n\n{rest}\n")
 
 
 @click.group(cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +64,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 130  # as a shell reports Ctrl+C
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe; Python must not flush into it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _discard_output()
+        click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
+        return 2
     return int(code or 0)
+
+
+def _discard_output() -> None:
+    """Let Python write what it still holds to nowhere when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

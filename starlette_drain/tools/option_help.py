@@ -9,12 +9,11 @@ from starlette_drain.aws.options import AwsSettings
 
 __all__ = ["all_options", "argument_help"]
 
-WIDTH = 100
 
-
-def all_options() -> str:
+def all_options(width: int) -> str:
     """Return all environment variables with their defaults and meanings, the main ones first."""
-    parts = ["Each option is an argument of Drain and an environment variable. The main ones, with their defaults:"]
+    about = "Each option is an argument of Drain and an environment variable. The main ones, with their defaults:"
+    parts = [textwrap.fill(about, width)]
     for expert in (False, True):
         if expert:
             parts.append("For experts:")
@@ -22,7 +21,7 @@ def all_options() -> str:
             if declared.expert is expert:
                 unit = " (seconds)" if declared.unit == "s" else ""
                 meaning = textwrap.fill(
-                    _plain(declared.meaning), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
+                    _plain(declared.meaning), width, initial_indent=" " * 6, subsequent_indent=" " * 6
                 )
                 parts.append(f"  {environment_name(name)}={_text(field.default)}{unit}\n{meaning}")
     return "\n".join(parts)

@@ -27,6 +27,9 @@ def record(log: TextIO, output: Path | None, run: str | None) -> int:
     FakeAWS can replay it, and you can send it to us. The lines may be embedded in those of CloudWatch or a JSON
     formatter.
     """
+    if log.isatty():
+        msg = "give the file of the log, or pipe the log into the command"
+        raise click.UsageError(msg)
     runs = _runs(log)
     if not runs:
         msg = "the log has no recording: set DRAIN_RECORD=1 on the tasks, and deploy"

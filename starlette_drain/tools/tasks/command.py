@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -257,7 +258,7 @@ def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
         raise CannotRun("\n".join(f"{each.task}: {each.why_not}" for each in tasks) or "there is no task")
     show = _json_lines if as_json else (None if is_lively() else _Lines().show)
     if show is None:
-        with Live(screen(tasks), console=console(), auto_refresh=False) as live:
+        with _terminable(), Live(screen(tasks), console=console(), auto_refresh=False) as live:
             tasks = _until_over(source, tasks, until, lambda seen: live.update(screen(seen), refresh=True))
     else:
         show(tasks)
@@ -272,6 +273,20 @@ def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
     if not is_over:
         click.echo(f"Not over after {timeout:g} s.", err=True)
     return 0 if is_over and all(_is_good(row) for row in rows) else 1
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise, so that the terminal gets its cursor back."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _until_over(

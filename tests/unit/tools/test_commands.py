@@ -1,24 +1,51 @@
 """The command itself: help, version, errors, and what it says where its libraries are not installed."""
 
 import builtins
+import io
+import subprocess
 import sys
 from importlib.metadata import requires
+from pathlib import Path
 
 import pytest
 
 import starlette_drain
 from starlette_drain.tools.cli import main
 
+FULL = Path("/dev/full")
+
 
 @pytest.mark.parametrize("given", [[], ["--help"], ["-h"]])
 def test_help(given, capsys):
-    """Alone, too: the commands, the exit codes, and every variable."""
+    """The commands, the exit codes, and every variable; alone, only what fits on a screen. No line is cut."""
     code = main(given)
     told = capsys.readouterr()
     text = told.out + told.err
-    for words in ("doctor", "plan", "Exit codes:", "DRAIN_SOURCES=target-health"):
+    for words in ("doctor", "plan", "Exit codes:"):
         assert words in text
+    assert ("DRAIN_SOURCES=target-health" in text) == bool(given)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "...\n" not in text.partition("Commands:")[2]
+    assert len(text.splitlines()) < 30 or given
     assert code == (2 if not given else 0)
+
+
+def test_a_full_disk():
+    """One line, not a traceback, with exit code 2."""
+    if not FULL.exists():
+        pytest.skip("there is no /dev/full here")
+    words = [sys.executable, "-m", "starlette_drain", "--version"]
+    with FULL.open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "Error: cannot write the output: No space left on device\n")
+
+
+def test_record_does_not_wait_for_the_keyboard(monkeypatch, capsys):
+    """At a terminal it asks for the log."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert main(["record"]) == 2
+    assert "give the file of the log" in capsys.readouterr().err
 
 
 def test_version(capsys):

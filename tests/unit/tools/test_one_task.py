@@ -1,14 +1,16 @@
 """``starlette-drain status | watch | start | cancel`` of a task in this container, which answers by hand."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from starlette_drain.tools.cli import main
-from starlette_drain.tools.tasks import channel, command
+from starlette_drain.tools.tasks import channel, command, view
 from starlette_drain.tools.tasks.channel import Ended, Refused, SocketChannel, Unreachable, find_channel
+from starlette_drain.tools.tasks.seen import Seen
 
 SESSIONS = {"open": 3, "waiting": 3, "held": 0, "leaving": 0, "opened": 3, "closed": 0}
 SERVING = {"state": "serving", "sessions": SESSIONS, "workers": [], "triggers": {}}
@@ -132,3 +134,21 @@ def test_no_option_is_ignored(run, given, words):
     """One that has no effect, or an impossible value, is a wrong usage."""
     code, _, err = run([(200, SERVING)], *given)
     assert (code, words in err) == (2, True), err
+
+
+def test_sigterm_gives_the_terminal_its_cursor_back():
+    """It ends `watch` as an exception, and only as long as something is redrawn."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, command._terminable():
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_narrow_terminal_hides_no_number(monkeypatch, capsys):
+    """Its lines wrap; no column becomes an ellipsis."""
+    monkeypatch.setattr(view, "WIDTH", 40)
+    view.print_out(view.screen([Seen("process 31", {**SERVING, "state": "draining"})]))
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert "REMAINING" in told
