@@ -50,9 +50,13 @@ MAX_WAIT = 3600.0
 
 STILL_IN_SERVICE = (
     "no source shows that the balancer has taken this task's target out: it is still in service, and new clients still "
-    "arrive. Take it out with 'aws elbv2 deregister-targets', or stop the task with 'aws ecs stop-task'; until then "
-    "late arrivals are accepted up to the deadline, unless late_arrivals is 'refuse'"
+    "arrive. Take it out with 'aws elbv2 deregister-targets', or stop the task with 'aws ecs stop-task'; {late}"
 )
+NO_SOURCE = (
+    "a drain by hand stops no balancer or proxy from sending new clients here. If there is one, take this process out "
+    "of it; {late}"
+)
+LATE = {True: "until then new clients are accepted up to the deadline", False: "until then new clients are refused"}
 
 PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "forwarded")
 """Headers that show that a request came through a proxy. An ALB can omit the first one, but not the second."""
@@ -245,7 +249,7 @@ def describe(drain: Drain) -> dict[str, Any]:
         observes_only = bool(engine and engine.admission and engine.admission.policy.observes)
         answer["admission"] = {**task["admission"], "observes_only": observes_only}
     if engine and engine.state is not DrainState.SERVING and not engine.is_taken_out:
-        answer["note"] = STILL_IN_SERVICE
+        answer["note"] = (STILL_IN_SERVICE if has_source else NO_SOURCE).format(late=LATE[engine.admits()])
     if task["state"] == DrainState.DRAINING.value:
         answer["drain"] = {**progress, **{name: task[name] for name in DRAIN}}
     elif task["report"]:

@@ -65,6 +65,7 @@ ENDED = (
     "average"
 )
 LAG = "; detected at most %(drain_detection_lag).1f s late"
+CANCELLED_LATER = "Drain %(drain_id)s, which had ended, was cancelled: the process serves again"
 WINDOW_TOO_LONG = (
     "The drain window of %(drain_window).1f s does not fit into the target group's deregistration delay of "
     "%(drain_delay).1f s and is shortened to %(drain_fits).1f s: the balancer would cut the sessions left after that. "
@@ -161,6 +162,8 @@ class LogObserver:
                     self._log_session(event)
             case DrainFinished(report=report):
                 self._finish(report)
+            case DrainCancelled(report=report) if report.outcome != "cancelled":  # it is that of the end
+                self._log(logging.INFO, CANCELLED_LATER, id=report.drain_id, outcome="cancelled")
             case DrainCancelled(report=report):
                 self._report(logging.INFO, "was cancelled", "cancelled", report)
             case StormBegan() | StormProgressed() | StormEnded():

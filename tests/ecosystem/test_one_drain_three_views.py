@@ -92,7 +92,7 @@ class Views:
         reported = {
             "open at the start": report["sessions_at_start"],
             "asked to leave": report["shed"],
-            "left by themselves": report["left"],
+            "left on their own": report["left"],
             "forced": report["forced"],
             "still open": report["still_open"],
         }

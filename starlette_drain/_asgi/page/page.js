@@ -248,10 +248,10 @@ function findProblems() {
   for (const { level, problem, remedy } of status.process?.problems ?? []) {
     if (level === "unsafe") found.push({ key: `process ${problem}`, title: capital(problem), text: `${capital(remedy)}.` })
   }
-  if (status.note) found.push({ key: "note", title: "The target is still in service", text: `${capital(status.note)}.` })
+  if (status.note) found.push({ key: "note", title: "New clients may still arrive", text: `${capital(status.note)}.` })
   if (status.failed_hooks) {
     const text = "Their clients were closed without the application's farewell. The log has the error of each."
-    found.push({ key: "hooks", title: `${count(status.failed_hooks)} close hooks have failed`, text })
+    found.push({ key: "hooks", title: `${count(status.failed_hooks)} close ${status.failed_hooks === 1 ? "hook has" : "hooks have"} failed`, text })
   }
   return found
 }
@@ -293,12 +293,12 @@ function headline() {
   const { state, report } = status
   if (state === "serving") {
     const watching = triggersShown().filter(([, each]) => each.watch === "watching").map(([name]) => name)
-    return watching.length ? `Nothing asks for a drain. Watched by ${watching.join(", ")}.` : "Nothing asks for a drain."
+    return watching.length ? `No drain. Watching: ${watching.join(", ")}.` : "No drain."
   }
   if (state === "draining") {
     const heard = status.workers.filter((each) => !each.silent) // the pace of one that hangs is none
     const [pace, last] = [total(heard, "rate"), Math.max(0, ...heard.map((each) => each.eta ?? 0))]
-    return `Asks ${rate(pace)} per second to leave${last > 0 ? `, the last one in ${clock(last)}` : ""}.`
+    return `Asking ${rate(pace)} per second to leave${last > 0 ? `, the last one in ${clock(last)}` : ""}.`
   }
   if (!report || !(report.sessions_at_start + report.arrived)) return "No session was open."
   const slack = Math.abs(report.slack ?? 0)
@@ -308,7 +308,7 @@ function headline() {
     case "late":
       return `The last session left ${duration(slack)} after the deadline.`
     default:
-      return report.still_open ? `${sessions(report.still_open)} were still open at the end.` : `It ended as: ${report.outcome}.`
+      return report.still_open ? `${sessions(report.still_open)} still open at the end.` : `It ended as: ${report.outcome}.`
   }
 }
 
@@ -356,10 +356,10 @@ function renderNumbers() {
   const { waiting, held, leaving } = status.sessions
   const figures = [["not asked yet", count(waiting)], ["held", count(held)], ["leaving", count(leaving)]]
   if (drain) {
-    figures.push(["asked to leave", count(drain.shed)], ["left by themselves", count(drain.left)])
-    figures.push(["new ones refused", count(drain.refused)], ["forced", count(drain.forced), drain.forced > 0])
+    figures.push(["asked to leave", count(drain.shed)], ["left on their own", count(drain.left)])
+    figures.push(["late arrivals refused", count(drain.refused)], ["forced", count(drain.forced), drain.forced > 0])
   }
-  figures.push(["responses under way", count(status.answers)], ["still at work", count(status.working)])
+  figures.push(["responses in progress", count(status.answers)], ["endpoints still running", count(status.working)])
   renderFigures($("numbers"), figures)
   $("report-card").hidden = !report
   if (!report) return
@@ -368,15 +368,15 @@ function renderNumbers() {
     ["outcome", report.outcome, isBad],
     ["took", duration(report.duration)],
     [report.slack < 0 ? "after the deadline" : "before the deadline", duration(Math.abs(report.slack)), report.slack < 0],
-    ["noticed within", report.detection_lag === undefined ? "-" : duration(report.detection_lag)],
+    ["detection lag, at most", report.detection_lag === undefined ? "-" : duration(report.detection_lag)],
     ["open at the start", count(report.sessions_at_start)],
     ["asked to leave", count(report.shed)],
-    ["left by themselves", count(report.left)],
-    ["new ones let in", count(report.arrived)],
-    ["new ones refused", count(report.refused)],
+    ["left on their own", count(report.left)],
+    ["late arrivals accepted", count(report.arrived)],
+    ["late arrivals refused", count(report.refused)],
     ["forced", count(report.forced), report.forced > 0],
     ["still open", count(report.still_open), isBad && report.still_open > 0],
-    ["most per second", rate(report.peak_rate)],
+    ["peak per second", rate(report.peak_rate)],
   ])
 }
 
@@ -387,7 +387,7 @@ function renderCauses() {
   if (!items.length) items.push({ key: "none", reason: "Another worker knows why; ask again in a moment." })
   const make = () => node("li", "", node("p", "title"), node("p", "muted"))
   sync($("causes"), items, make, (each, cause) => {
-    write(each.firstChild, capital(cause.reason))
+    write(each.firstChild, cause.reason)
     if (!cause.trigger) return
     const parts = [cause.trigger, `${duration(cause.seconds_ago)} ago`]
     parts.push(cause.revocable ? "can be cancelled" : "cannot be cancelled")

@@ -134,7 +134,7 @@ const scenarios = {
       "Trigger broken has failed",
       "These are the numbers of one worker only",
       `A shell ${html}`,
-      "The target is still in service",
+      "New clients may still arrive",
       "2 close hooks have failed",
     ])
     assert.match(await page.locator(".problem").first().textContent(), /for 90 s: no answer <b onclick/)

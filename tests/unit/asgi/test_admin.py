@@ -69,11 +69,11 @@ class Idle(Session):
 class House:
     """An application with an admin route."""
 
-    def __init__(self, app=None, admin_path="/drain", **options) -> None:
+    def __init__(self, app=None, admin_path="/drain", triggers=(), **options) -> None:
         self.recording = RecordingObserver()
         options = {"admin_token": TOKEN, **options}
         self.trigger = ManualTrigger("switch")
-        self.drain = Drain(triggers=[self.trigger], observers=[self.recording], rng=Random(7), **options)
+        self.drain = Drain(triggers=[self.trigger, *triggers], observers=[self.recording], rng=Random(7), **options)
         self.app = DrainMiddleware(
             app or Starlette(routes=[Route("/{path:path}", fallback, methods=["GET", "POST", "DELETE"])]),
             drain=self.drain,
@@ -486,9 +486,23 @@ async def test_post_again_is_200_and_the_running_plan():
     assert len(house.recording.of(DrainReplanned)) == 1
 
 
+class Source:
+    """A trigger that watches a target."""
+
+    name = "target"
+
+    async def watch(self, _control):
+        """See nothing."""
+        await asyncio.get_running_loop().create_future()
+
+    def status(self, _now):
+        """Return what it watches."""
+        return {"watch": "watching"}
+
+
 async def test_post_says_that_the_target_is_still_in_service():
     """A drain by hand takes no target out: the answer says so, and how to do that, until it is known to be out."""
-    house = House()
+    house = House(triggers=[Source()])
     await house.open(10)
     assert "note" not in (await house.ask()).json()
     note = (await house.ask("POST", headers=JSON, body=b'{"window": 60}')).json()["note"]
@@ -500,6 +514,17 @@ async def test_post_says_that_the_target_is_still_in_service():
     assert answer["drain"]["causes"][0]["taken_out"] is True
     await house.ask("DELETE")
     assert "note" not in (await house.ask()).json()
+
+
+async def test_where_there_is_no_target_the_note_is_not_about_aws():
+    """Without a source, such as off ECS, it speaks of any balancer. After the deadline it promises nothing."""
+    house = House()
+    await house.open(10)
+    note = (await house.ask("POST", headers=JSON, body=b'{"window": 60}')).json()["note"]
+    assert "aws" not in note
+    assert note.endswith("take this process out of it; until then new clients are accepted up to the deadline")
+    await asyncio.sleep(61)
+    assert (await house.ask()).json()["note"].endswith("until then new clients are refused")
 
 
 @pytest.mark.parametrize(

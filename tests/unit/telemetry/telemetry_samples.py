@@ -1,5 +1,7 @@
 """One of each fact, for the tests of those who listen."""
 
+from dataclasses import replace
+
 from starlette_drain._core.admission import Storm
 from starlette_drain._core.cause import DrainCause
 from starlette_drain._core.events import (
@@ -92,7 +94,8 @@ def finished(*, still_open: int = 0, slack: float = 12.5) -> DrainFinished:
 
 ROTATION = Rotation(1100.0, 86400.0, reason="the DNS has changed.")
 
-CANCELLED = DrainCancelled(2107.5, "d-1", report(still_open=600))
+CANCELLED = DrainCancelled(2107.5, "d-1", replace(report(still_open=600), outcome="cancelled"))
+CANCELLED_LATER = DrainCancelled(2207.5, "d-1", report())
 
 
 def storm() -> Storm:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from telemetry_samples import JOINED, OFF, finished, story
+from telemetry_samples import CANCELLED_LATER, JOINED, OFF, finished, story
 
 import starlette_drain
 from starlette_drain._core.events import RotationEnded, WatchChanged, WatchReported
@@ -64,6 +64,7 @@ def told(caplog):
         WatchReported(0.0, "target-health", "watching", "a in b"),
         WatchReported(0.0, "target-health", "blind", "a in b", "no answer has come"),
         JOINED,
+        CANCELLED_LATER,
         *story(),
         finished(slack=-5.0),
         finished(still_open=3),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 from telemetry_samples import (
     CANCELLED,
+    CANCELLED_LATER,
     JOINED,
     OFF,
     PACED,
@@ -115,6 +116,7 @@ LINES = [
             + FIGURES.format(shed=580, still_open=600)
         ),
     ),
+    (CANCELLED_LATER, "INFO", "Drain d-1, which had ended, was cancelled: the process serves again"),
     (
         WindowTooLong(0.0, window=400.0, fits=285.0, delay=300.0),
         "WARNING",
