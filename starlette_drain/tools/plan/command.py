@@ -26,6 +26,7 @@ from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
 from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, EVENT_LAG, Fleet
+from starlette_drain.tools.tasks.seen import counted
 from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
 
 __all__ = ["plan"]
@@ -215,7 +216,7 @@ def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     if as_json:
         click.echo(json.dumps(_plain(asked, course, without, troubles)))
     else:
-        lines = [*_facts(asked, course, without), "", *_curves(course), "", *(troubles or ["All will be well."])]
+        lines = [*_facts(asked, course, without), "", *_curves(course), "", *(troubles or ["No problem was found."])]
         click.echo("\n".join(lines))
     if plot:
         try:
@@ -279,7 +280,7 @@ def _tell(move: Move, *, as_json: bool) -> int:
         click.echo(json.dumps({**rows, "troubles": list(move.troubles)}))
     else:
         lines = [f"{NAMES[name]:<20} {each:,g}{UNITS[name]}" for name, each in rows.items() if each is not None]
-        click.echo("\n".join([*lines, "", *(move.troubles or ["All will be well."])]))
+        click.echo("\n".join([*lines, "", *(move.troubles or ["No problem was found."])]))
     return 1 if move.troubles else 0
 
 
@@ -402,9 +403,9 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
     fleet = asked.fleet.worst
     plan = fleet.deployment
     rows = [
-        ("sessions", f"{plan.tasks * fleet.sessions:,} on {plan.tasks} tasks"),
+        ("sessions", f"{plan.tasks * fleet.sessions:,} on {counted(plan.tasks, 'task')}"),
         ("taken out", _batches(plan, is_known=not asked.fleet.start_ups)),
-        ("drain together", f"{fleet.draining} tasks at most"),
+        ("drain together", f"{counted(fleet.draining, 'task')} at most"),
         ("noticed within", f"{fleet.lag:.3g} s{_how(asked)}"),
         ("spread over", f"{fleet.fits:.0f} s of the {fleet.allowance.name} of {fleet.delay:g} s"),
         ("at an even pace", _per_second(fleet.rate)),
@@ -416,7 +417,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
         ("asked twice or more", f"{course.shed_twice:,} (came back to an old task)"),
         ("away", f"{course.away:.1f} s on average, {course.away_longest:.1f} s at most"),
         ("all back after", f"{course.seconds:,.0f} s"),
-        ("a deployment takes", f"{asked.seconds / 60:,.0f} minutes"),
+        ("a deployment takes", counted(round(asked.seconds / 60), "minute")),
     ]
     return [f"{name:<20} {value}" for name, value in rows]
 

@@ -147,7 +147,7 @@ def outcome_table(tasks: Sequence[Seen]) -> Table:
 def _value(name: str, value: Any) -> str:
     match value:
         case None:
-            return UNKNOWN
+            return UNKNOWN if name == "outcome" else "-"
         case str():
             return value
     if name in ("slack", "detection_lag"):

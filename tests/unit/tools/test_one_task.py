@@ -50,6 +50,7 @@ def test_watch_ends_with_a_server_that_ends_while_it_serves(run):
     code, out, _ = run([(200, SERVING), Ended("process 31 has ended")], "watch")
     assert code == 1
     assert "process 31, gone, 3 open when last seen" in out
+    assert out.splitlines()[-1].split() == ["process", "31", "not", "known", *"-" * 9]
     assert run([(200, {**SERVING, "sessions": {**SESSIONS, "open": 0}}), Ended("it has ended")], "watch")[0] == 0
 
 

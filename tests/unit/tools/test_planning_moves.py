@@ -79,7 +79,7 @@ def test_on_a_terminal_it_is_a_table(capsys):
     assert main(["plan", "--tasks", "8", "--scale-out", "12", "--pacing", "fleet:100"]) == 0
     shown = capsys.readouterr().out
     assert "by round robin       4 times as many in an old task as in a new one" in shown
-    assert shown.endswith("All will be well.\n")
+    assert shown.endswith("No problem was found.\n")
 
 
 def test_few_sessions_are_a_rate_too():
