@@ -264,13 +264,18 @@ class _Run:
         return self._shown
 
     async def _until(self, true: Callable[[], Any], within: float, otherwise: str) -> None:
-        until = time.monotonic() + within
-        while not await true():
+        until, silent = time.monotonic() + within, ""
+        while True:
+            try:
+                if await true():
+                    return
+            except Unreachable as error:  # an endpoint may block the event loop
+                silent = f" ({error})"
             ended = self._process.returncode if self._process is not None else None
             if ended is not None or time.monotonic() > until:
                 if ended is not None and self._reading is not None:
                     await asyncio.wait((self._reading,), timeout=1)  # its last lines
-                why = otherwise if ended is None else f"the server ended with exit code {ended}"
+                why = f"{otherwise}{silent}" if ended is None else f"the server ended with exit code {ended}"
                 raise CannotRehearse(why, list(self._lines)[-30:])
             await asyncio.sleep(0.1)
 

@@ -10,6 +10,7 @@ from starlette_drain.tools.rehearse import run
 from starlette_drain.tools.rehearse.clients import event_stream
 from starlette_drain.tools.rehearse.command import _Screen
 from starlette_drain.tools.rehearse.run import CannotRehearse, _Run
+from starlette_drain.tools.tasks.channel import Unreachable
 from starlette_drain.tools.tasks.seen import Seen
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +29,18 @@ async def test_an_application_without_the_middleware(mode, words, monkeypatch):
     playing._started = -run.ANSWERS_WITHIN - 1e9
     with pytest.raises(CannotRehearse, match=words):
         await playing._is_up()
+
+
+async def test_an_application_that_blocks_its_event_loop():
+    """It does not answer: what was waited for has not come, and why."""
+    playing = _Run(None, None, None)
+
+    async def are_open():
+        why = "process 31: no answer in time"
+        raise Unreachable(why)
+
+    with pytest.raises(CannotRehearse, match=r"/ws has no session \(process 31: no answer in time\)"):
+        await playing._until(are_open, 0.0, "/ws has no session")
 
 
 @pytest.mark.parametrize(
