@@ -51,6 +51,7 @@ CHECK_CLIENTS = (
     "Remedy: check --path (uvicorn answers 403 where no WebSocket route matches), --stream for an event stream, and "
     "--header or --client for clients that log in"
 )
+UNBLOCK = "Remedy: look for a call that blocks the event loop ('py-spy dump' shows it)"
 
 OURS = ("DRAIN_TARGET_", "DRAIN_ADMIN_")
 """The prefixes of variables about the real task, which the rehearsal must not use."""
@@ -264,18 +265,20 @@ class _Run:
         return self._shown
 
     async def _until(self, true: Callable[[], Any], within: float, otherwise: str) -> None:
-        until, silent = time.monotonic() + within, ""
+        until = time.monotonic() + within
         while True:
+            why = otherwise
             try:
                 if await true():
                     return
-            except Unreachable as error:  # an endpoint may block the event loop
-                silent = f" ({error})"
+            except Unreachable as error:
+                why = f"the server does not answer: {error}. {UNBLOCK}"
             ended = self._process.returncode if self._process is not None else None
             if ended is not None or time.monotonic() > until:
-                if ended is not None and self._reading is not None:
-                    await asyncio.wait((self._reading,), timeout=1)  # its last lines
-                why = f"{otherwise}{silent}" if ended is None else f"the server ended with exit code {ended}"
+                if ended is not None:
+                    why = f"the server ended with exit code {ended}"
+                    if self._reading is not None:
+                        await asyncio.wait((self._reading,), timeout=1)  # its last lines
                 raise CannotRehearse(why, list(self._lines)[-30:])
             await asyncio.sleep(0.1)
 

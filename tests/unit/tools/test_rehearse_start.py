@@ -32,14 +32,14 @@ async def test_an_application_without_the_middleware(mode, words, monkeypatch):
 
 
 async def test_an_application_that_blocks_its_event_loop():
-    """It does not answer: what was waited for has not come, and why."""
+    """It does not answer, and the remedy is not about the path."""
     playing = _Run(None, None, None)
 
     async def are_open():
         why = "process 31: no answer in time"
         raise Unreachable(why)
 
-    with pytest.raises(CannotRehearse, match=r"/ws has no session \(process 31: no answer in time\)"):
+    with pytest.raises(CannotRehearse, match=r"process 31: no answer in time\. Remedy: look for a call that blocks"):
         await playing._until(are_open, 0.0, "/ws has no session")
 
 
