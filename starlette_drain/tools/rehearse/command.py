@@ -98,6 +98,9 @@ def rehearse(*, app: str, plot: str | None, as_json: bool, **asked: Any) -> int:
 
 
 def _wanted(app: str, asked: dict[str, Any]) -> Wanted:
+    if asked["client"] and asked["header"]:
+        msg = "--header is for the built-in clients; let your --client send its own"
+        raise click.UsageError(msg)
     headers = {}
     for each in asked["header"]:
         name, colon, value = each.partition(":")

@@ -91,6 +91,7 @@ def test_completion(monkeypatch, capsys):
         (["status", "--cluster", "main", "--service", "web", "--pid", "3"], "go with none of --cluster"),
         (["start", "--window", "-1"], "'--window': '-1' cannot work"),
         (["rehearse", "app:app", "--delay", "1"], "'--delay': '1' cannot work"),
+        (["rehearse", "app:app", "--client", "a:b", "--header", "A: b"], "--header is for the built-in clients"),
         (["rehearse"], "Missing argument 'MODULE:APP'"),
     ],
 )
