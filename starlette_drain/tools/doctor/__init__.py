@@ -1,1 +1,1 @@
-"""Looks at a set-up and says what will go wrong, before it does."""
+"""``starlette-drain doctor``: checks a set-up before a drain."""

@@ -1,4 +1,4 @@
-"""Tries what the options will make the package ask, as the package itself does it."""
+"""Makes the calls that the package makes with these options, to see which are allowed."""
 
 from contextlib import suppress
 
@@ -16,12 +16,12 @@ __all__ = ["find_out", "try_deployments"]
 
 
 async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadata) -> TaskIdentity | Incomplete | None:
-    """Find out who the task is as the package will; return that, or why it does not work."""
+    """Find the task's identity as the package does; return it, or the error."""
     identity, records = None, EcsRecords(calls, task)
     try:
         if finds_targets(options):
             identity = await discover(calls, options, task, records=records)
-            # At the start, unless the service is so small that it makes no difference.
+            # The package asks this at the start, unless the service is too small for a difference.
             if identity.service and await records.size(identity.service) > PAIR:
                 await records.cluster_size()
         if "task-state" in options.sources or "service-deployment" in options.sources:
@@ -35,7 +35,7 @@ async def find_out(calls: RecordedCalls, options: AwsSettings, task: TaskMetadat
 
 
 async def try_deployments(calls: RecordedCalls, cluster: str | None, service: str) -> None:
-    """Ask for the newest deployment of *service* and its revisions, if there ever was one."""
+    """Ask for the newest deployment of *service* and its revisions, if there is one."""
     where = {"cluster": cluster} if cluster else {}
     listed = await calls.ask("ecs", "ListServiceDeployments", service=service, **where)
     if not (briefs := listed.get("serviceDeployments")):

@@ -1,4 +1,4 @@
-"""The checks: each a pure function of what was found, which names the remedy where something will go wrong."""
+"""The checks: pure functions of the set-up, which return findings with remedies."""
 
 from collections.abc import Callable, Iterator
 
@@ -27,12 +27,12 @@ __all__ = ["CHECKS", "examine"]
 
 
 def examine(found: SetUp) -> list[Finding]:
-    """Return all findings, in the order of the table."""
+    """Return the findings of all checks, in the order of the table."""
     return [finding for check in CHECKS for finding in check(found)]
 
 
 def check_options(found: SetUp) -> Iterator[Finding]:
-    """Options that cannot work keep the application from starting; others may not be what was meant."""
+    """Check that the options are valid, and report their warnings."""
     if found.settings_error:
         yield Finding("unsafe", "options", found.settings_error, "fix it: the application does not start with it")
     for warning in found.warnings:
@@ -40,7 +40,7 @@ def check_options(found: SetUp) -> Iterator[Finding]:
 
 
 def check_identity(found: SetUp) -> Iterator[Finding]:
-    """Without a service or a target group nothing shows that the task is to leave, and the service must be there."""
+    """Check that a service or a target group is known, and that the service exists."""
     who, where = found.task_arn or found.service, found.cluster or "the default cluster"
     if found.service_status == "MISSING":
         text = f"ECS knows no service {found.service} in {where}"
@@ -59,7 +59,7 @@ def check_identity(found: SetUp) -> Iterator[Finding]:
 
 
 def check_target(found: SetUp) -> Iterator[Finding]:
-    """What the package takes for its own target must be in the group, or no deregistration is ever noticed."""
+    """Check that the task's own target is listed in its group; otherwise no deregistration is noticed."""
     if "target-health" not in found.options.sources:
         return
     if not found.own:
@@ -80,7 +80,7 @@ def check_target(found: SetUp) -> Iterator[Finding]:
             seen.append(f"{own} in {group.name}: {', '.join(sorted(set(states)))}")
         else:
             missing.append((own, group))
-    if seen:  # of a pair of groups a task is in one
+    if seen:  # a task is in one group of a pair
         yield Finding("fine", "target", "; ".join(seen))
         return
     for own, group in missing:
@@ -88,7 +88,7 @@ def check_target(found: SetUp) -> Iterator[Finding]:
 
 
 def _by_hand(found: SetUp) -> Iterator[Finding]:
-    """What the task definition tells all tasks can be seen to be wrong without knowing which one this is."""
+    """Check the target options of the task definition without knowing a task."""
     options, listed = found.options, [each for group in found.groups for each in group.listed]
     if options.target_id and (found.desired or 0) > 1:
         text = f"DRAIN_TARGET_ID={options.target_id} is the same for all {found.desired} tasks"
@@ -115,7 +115,7 @@ def _not_listed(own: OwnTarget, group: Group, found: SetUp) -> Finding:
 
 
 def check_reads(found: SetUp) -> Iterator[Finding]:
-    """Each read that the package makes must be allowed, or made needless by a setting."""
+    """Check that each read that the package makes is allowed, or not needed."""
     for trouble in found.troubles:
         yield _refused(trouble, found)
     tried = frozenset((*found.reads, *(each.operation for each in found.troubles)))

@@ -1,4 +1,4 @@
-"""``starlette-drain doctor``: a table of what was found, what will go wrong, and what to do about it."""
+"""``starlette-drain doctor``: a table of findings with remedies."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which container of a task definition serves, and what its definition says of it: pure."""
+"""Finds the container that serves in a task definition, and reads its definition. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from starlette_drain.tools.tasks.channel import TOKEN
 __all__ = ["Container", "choose", "others_behind"]
 
 STOP_TIMEOUT = 30.0
-"""Seconds: a container's stopTimeout where none is set."""
+"""The default ``stopTimeout`` of a container, in seconds."""
 
 PROXIES = ("nginx", "envoy", "haproxy", "traefik", "caddy", "httpd", "aws-appmesh-envoy")
-"""What the names of images contain that pass requests on to another container."""
+"""Parts of the names of images that forward requests to another container."""
 
 Record = Mapping[str, Any]
 
@@ -21,19 +21,19 @@ Record = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Container:
     """
-    A container, as its definition has it.
+    The definition of a container.
 
     Attributes:
-        name: Name.
-        stop_timeout: Seconds.
-        command: Entry point and command; empty where they stand in the image.
-        environment: The variables that can be seen.
-        unseen: Variables of ours that come from secrets, and files of variables.
-        names: Those of all variables that it is given, secrets too.
-        restarts: Whether a restart policy starts it again when it ends.
-        has_stop_timeout: Whether its stopTimeout is set.
-        is_essential: Whether its end is that of the task.
-        waits_for: Those that it depends on, which are stopped after it.
+        name: Its name.
+        stop_timeout: Its ``stopTimeout`` in seconds.
+        command: Entry point and command; empty if they are in the image.
+        environment: Its variables, except secrets and files.
+        unseen: Our variables that are secrets, and its environment files.
+        names: The names of all its variables, including secrets.
+        restarts: Whether a restart policy restarts it.
+        has_stop_timeout: Whether its ``stopTimeout`` is set.
+        is_essential: Whether the task ends with it.
+        waits_for: The containers that it depends on, which ECS stops after it.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Container:
 
 def choose(records: Sequence[Record], given: str | None, behind: Sequence[str]) -> Container | None:
     """
-    Return the container that serves; ``None`` where none is named so.
+    Return the container that serves; ``None`` if none has the name.
 
-    Without a name it is one in which a server runs that is known, or one that is told options of ours; else the one
-    behind the target group, unless that is a proxy and there is another.
+    Without a name, a container with a known server or with our options is preferred, then one behind the target group;
+    a proxy comes last.
 
     Args:
         records: The containers of the definition.
-        given: Its name, if it was given.
-        behind: The names of those behind the target groups.
+        given: Its name, if given.
+        behind: The names of the containers behind the target groups.
     """
     if given is not None:
         return next((_read(each) for each in records if each.get("name") == given), None)
@@ -68,7 +68,7 @@ def choose(records: Sequence[Record], given: str | None, behind: Sequence[str]) 
 
 def others_behind(records: Sequence[Record], chosen: Container, behind: Sequence[str]) -> tuple[list[str], list[str]]:
     """
-    Return the other containers *behind* the target groups: servers, and proxies that may be stopped before *chosen*.
+    Return the other containers *behind* the target groups: servers, and proxies that may stop before *chosen*.
 
     ECS stops a container before those that it depends on, and all others at the same time.
     """

@@ -1,4 +1,4 @@
-"""What the task definition says of the container that serves, its role, and those beside it."""
+"""Checks of the task definition: the container that serves, the role, and other containers."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ __all__ = ["check_container", "check_role"]
 
 
 def check_container(found: SetUp) -> Iterator[Finding]:
-    """The container must be there, and what it is told should be seen."""
+    """Check that the container exists, that its options are known, and how it stops."""
     if found.missing_container:
         text = f"the task definition has no container {found.missing_container}"
         yield Finding("unsafe", "container", text, "check --container")
@@ -35,7 +35,7 @@ def check_container(found: SetUp) -> Iterator[Finding]:
 
 
 def check_role(found: SetUp) -> Iterator[Finding]:
-    """Without a role the task can ask AWS nothing."""
+    """Check that the task has a role; without one it cannot call AWS."""
     asks = found.options.sources or found.options.self_registration
     if found.has_role is not False or found.task_arn or not asks or found.options.mode == "off":
         return

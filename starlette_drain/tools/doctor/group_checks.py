@@ -1,4 +1,4 @@
-"""What the target groups are, and how they route the clients that come back."""
+"""Checks of the target groups and of their routing."""
 
 from collections.abc import Iterator
 
@@ -9,15 +9,15 @@ from starlette_drain.tools.doctor.record import Finding, Group, SetUp
 __all__ = ["check_groups", "check_routing"]
 
 ADMIN_PATH = "/drain"
-"""Where the admin route is, unless the application has moved it."""
+"""The default path of the admin route."""
 
 
 def check_groups(found: SetUp) -> Iterator[Finding]:
-    """A service must register its tasks with target groups that a balancer uses, of a kind that can be watched."""
+    """Check that tasks are registered with target groups that a balancer uses and that can be watched."""
     if found.service_status == "ACTIVE" and not found.groups:
         yield _no_group(found)
     yield from _other_groups(found)
-    # Of a pair only one is in use between deployments.
+    # Only one group of a pair is in use between deployments.
     is_pair = replacing(found).whole_fleet and any(each.in_use for each in found.groups)
     for group in found.groups:
         if group.has_optimizer:
@@ -47,7 +47,7 @@ def _no_group(found: SetUp) -> Finding:
 
 
 def _other_groups(found: SetUp) -> Iterator[Finding]:
-    """What ECS registers the tasks with is what there is to watch."""
+    """Check that the configured target groups are those with which ECS registers the tasks."""
     given = found.options.target_group_arn
     if found.options.self_registration is True:
         if found.registered:
@@ -60,7 +60,7 @@ def _other_groups(found: SetUp) -> Iterator[Finding]:
 
 
 def check_routing(found: SetUp) -> Iterator[Finding]:
-    """Clients that come back should reach other tasks, and the health check should not fail because of the package."""
+    """Check that clients reconnect to other tasks, and that the health check does not use the admin route."""
     options = found.options
     moves = options.max_session_age is not None or options.rebalance or "service-deployment" in options.sources
     for group in found.groups:

@@ -1,4 +1,4 @@
-"""What can be seen from inside a container: what the process itself tells at ``/drain``, else the process table."""
+"""What is visible inside a container: the answer of the process at ``/drain``, and the process table."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -15,17 +15,17 @@ from starlette_drain.tools.tasks.channel import PATIENCE, HttpChannel, Refused, 
 __all__ = ["Answer", "ask_own_process", "ask_process", "command_of_server", "is_alone"]
 
 COMMANDS = ("starlette-drain", "starlette_drain")
-"""What the command is called, as a program and as a module."""
+"""The names of our command, as a program and as a module."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    What came of asking the process.
+    The answer of the process.
 
     Attributes:
-        shown: What ``GET /drain`` shows; ``None`` where it did not.
-        why_not: Why it did not.
+        shown: The answer to ``GET /drain``; ``None`` if there was none.
+        why_not: Why there was none.
     """
 
     shown: Mapping[str, Any] | None = None
@@ -33,7 +33,7 @@ class Answer:
 
 
 async def ask_own_process(environ: Mapping[str, str], proc: Path = PROC) -> Answer | None:
-    """Ask the process of this container on its own socket, which needs no token; ``None`` where none answers."""
+    """Ask the process of this container on its socket, which needs no token; ``None`` if none answers."""
     for sockets in await asyncio.to_thread(_own_sockets, environ, proc):
         with suppress(Unreachable, Refused):
             _, shown = await asyncio.to_thread(SocketChannel(sockets).ask, "GET")
@@ -41,14 +41,14 @@ async def ask_own_process(environ: Mapping[str, str], proc: Path = PROC) -> Answ
     return None
 
 
-async def ask_process(urls: Iterable[str], token: str | None, patience: float = PATIENCE) -> Answer:
-    """Ask the process at the first of *urls* that answers. Whatever listens there is shown the token."""
+async def ask_process(urls: Iterable[str], token: str | None, within: float = PATIENCE) -> Answer:
+    """Ask the process at the first of *urls* that answers; any server that listens there gets the token."""
     if not token:
         return Answer(why_not="there is no DRAIN_ADMIN_TOKEN here to ask it with")
     reasons: dict[str, None] = {}
     for url in urls:
         try:
-            _, shown = await asyncio.to_thread(HttpChannel(url, token, patience).ask, "GET")
+            _, shown = await asyncio.to_thread(HttpChannel(url, token, within).ask, "GET")
         except (Unreachable, Refused) as problem:
             reasons[str(problem)] = None
         else:
@@ -58,10 +58,10 @@ async def ask_process(urls: Iterable[str], token: str | None, patience: float = 
 
 def command_of_server(environ: Mapping[str, str], proc: Path = PROC) -> tuple[str, ...]:
     """
-    Return the command line of the server that runs in this container, with the programs above it.
+    Return the command line that starts the server in this container.
 
-    It is that of process 1 where that names a server; else of a server that is known, or of what stands above it, such
-    as under a supervisor. The metadata endpoint tells whose it is, where the containers of a task share processes.
+    If process 1 does not name a server, it is that of a known server's outermost parent, such as a supervisor. If the
+    containers of a task share processes, the metadata endpoint in their environments distinguishes them.
     """
     first = words_of(1, proc)
     if _is_server(first):
@@ -76,12 +76,12 @@ def command_of_server(environ: Mapping[str, str], proc: Path = PROC) -> tuple[st
 
 
 def is_alone(proc: Path = PROC) -> bool:
-    """Tell whether this command is what its container was started for, so that no server runs beside it."""
+    """Return whether this command is the main process of its container, which then has no server."""
     return any(PurePosixPath(each).name in COMMANDS for each in words_of(1, proc))
 
 
 def _own_sockets(environ: Mapping[str, str], proc: Path) -> list[list[Path]]:
-    """Return the sockets of the one server whose container is this one: containers of a task may share processes."""
+    """Return the sockets of the server in this container; the containers of a task may share processes."""
     if not environ.get(METADATA_VARIABLE):
         return []
     found = [

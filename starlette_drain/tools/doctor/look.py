@@ -1,4 +1,4 @@
-"""Looks: asks AWS, the task's own endpoint and the process table, and writes down what they say."""
+"""Collects the set-up from AWS, the task metadata endpoint, the process and the process table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,12 +27,12 @@ from starlette_drain.tools.tasks.channel import TOKEN
 __all__ = ["Given", "look", "urls_of"]
 
 DEFAULT_PORT = 8000
-"""On which a server listens that was told nothing."""
+"""The default port of a server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given by hand; empty where it is to be found out."""
+    """The arguments of the command; empty ones are detected."""
 
     target_groups: tuple[str, ...] = ()
     cluster: str | None = None
@@ -47,29 +47,29 @@ class Given:
 
     @property
     def place(self) -> tuple[str | None, str | None]:
-        """The cluster and the name of the service; an ARN names both."""
+        """The cluster and the name of the service; an ARN includes both."""
         kind, _, path = (self.service or "").rpartition(":service/") if self.service else ("", "", "")
         if not kind:
             return self.cluster, self.service
-        cluster, _, name = path.rpartition("/")  # the ARNs of before 2018 name no cluster
+        cluster, _, name = path.rpartition("/")  # ARNs from before 2018 do not include the cluster
         return self.cluster or cluster or None, name
 
     @property
     def region(self) -> str | None:
-        """The Region that an ARN names."""
+        """The Region in an ARN."""
         arns = (*self.target_groups, self.service or "", self.cluster or "")
         return next(filter(None, map(region_of, arns)), None)
 
 
 async def look(given: Given, clients: AwsClients, environ: Mapping[str, str], fetch: Fetch = fetch_json) -> SetUp:
     """
-    Find out everything that can be. What fails is written down, and ends nothing.
+    Collect everything that can be found; failures are recorded and do not raise.
 
     Args:
-        given: What is given by hand.
-        clients: Who makes the AWS clients.
+        given: The arguments of the command.
+        clients: Creates the AWS clients.
         environ: The environment.
-        fetch: Who gets a JSON document from the task metadata endpoint.
+        fetch: Gets a JSON document from the task metadata endpoint.
     """
     uri = environ.get(METADATA_VARIABLE)
     task = None
@@ -92,7 +92,7 @@ class _Look:
     environ: Mapping[str, str]
     task: TaskMetadata | None
     container: str | None = None
-    """Its name: as given, or that in which the doctor runs."""
+    """The name of the container: as given, or the one in which the doctor runs."""
     found: dict[str, Any] = field(default_factory=dict)
 
     async def run(self) -> SetUp:
@@ -125,7 +125,7 @@ class _Look:
         )
 
     async def _find_out(self, options: AwsSettings, behind: Iterable[int]) -> None:
-        """Find out what the task is as the package will, and ask the process what it knows."""
+        """Find the task's identity as the package does, and ask the process."""
         assert self.task is not None  # noqa: S101 - for the type checker
         found = await find_out(self.calls, options, self.task)
         self.found["stuck"] = found if isinstance(found, Incomplete) else None
@@ -150,7 +150,7 @@ class _Look:
         where = {"cluster": cluster} if cluster else {}
         answer = await self.calls.ask("ecs", "DescribeServices", services=[service], **where)
         record: Mapping[str, Any] = next(iter(answer.get("services") or ()), {})
-        if answer:  # an unknown name is no error, but a failure in the answer
+        if answer:  # an unknown name is not an error, but a failure inside the answer
             self.found["service_status"] = record.get("status") or ("ACTIVE" if record else "MISSING")
         if not record:
             return {}
@@ -180,7 +180,7 @@ class _Look:
         return record
 
     async def _revisions(self, record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Return the present revisions of a service that shows no balancers itself: ECS may manage them."""
+        """Return the current revisions of a service without balancers in its record: ECS may manage them."""
         arns = [str(each["arn"]) for each in record.get("currentServiceRevisions") or () if each.get("arn")]
         if _entries_of(record) or not arns:
             return []
@@ -240,7 +240,7 @@ class _Look:
         )
 
     def _options(self, container: Container | None) -> AwsSettings:
-        """Read the options: the task's own, or those in its definition."""
+        """Read the options: from the task's environment, or from its definition."""
         environ = self.environ if self.task is not None else container.environment if container else {}
         self.found["environ"] = environ
         self.found["has_token"] = TOKEN in environ or (container is not None and TOKEN in container.names)
@@ -263,7 +263,7 @@ class _Look:
 
 
 def urls_of(given: Given, environ: Mapping[str, str], options: AwsSettings, ports: Iterable[int] = ()) -> list[str]:
-    """Return where the process in this container may answer."""
+    """Return the URLs at which the process in this container may answer."""
     if given.url:
         return [given.url]
     command = ServerCommand(given.command or command_of_server(environ), environ)
@@ -282,7 +282,7 @@ def _alarms(deploying: Mapping[str, Any]) -> bool:
 
 
 def _is_express(record: Mapping[str, Any]) -> bool:
-    """Tell whether ECS runs the service in Express mode: it says so, or has the canary of that mode and no other."""
+    """Return whether ECS runs the service in Express mode: by its record, or by the canary steps of that mode."""
     deploying = record.get("deploymentConfiguration") or {}
     canary = deploying.get("canaryConfiguration") or {}
     steps = (canary.get("canaryPercent"), canary.get("canaryBakeTimeInMinutes"), deploying.get("bakeTimeInMinutes"))
@@ -290,7 +290,7 @@ def _is_express(record: Mapping[str, Any]) -> bool:
 
 
 def _is_fargate(launch_type: str | None, providers: Sequence[str | None]) -> bool | None:
-    """Tell whether tasks run on Fargate alone; a capacity provider of your own may be of instances or managed ones."""
+    """Return whether tasks run only on Fargate; a custom capacity provider may have instances."""
     if providers:
         return all(each in ("FARGATE", "FARGATE_SPOT") for each in providers)
     return None if launch_type is None else launch_type == "FARGATE"

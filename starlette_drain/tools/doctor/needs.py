@@ -1,4 +1,4 @@
-"""Which calls the options make the package make, and which of them it can do without: pure."""
+"""Which calls the package makes with given options, and which of them it needs. Pure."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -11,23 +11,23 @@ DEPLOYMENT_READS = ("ListServiceDeployments", "DescribeServiceDeployments", "Des
 
 
 class Use(Enum):
-    """What the package makes of a call."""
+    """How the package uses a call."""
 
-    NEEDED = "it does not work without"
-    SPARED = "it asks, and does without where it is refused"
-    NONE = "it does not ask"
+    NEEDED = "it does not work without it"
+    SPARED = "it makes the call, and works without the answer"
+    NONE = "it does not make the call"
 
 
 def finds_targets(options: AwsSettings) -> bool:
-    """Tell whether the package has to find its own targets."""
+    """Return whether the package has to find its own targets."""
     return "target-health" in options.sources or bool(options.self_registration)
 
 
 def use_of(operation: str, options: AwsSettings) -> Use:
-    """Return what the package, with *options*, makes of *operation*: see aws/identity.py and the sources."""
+    """Return how the package uses *operation* with *options*: see aws/identity and the sources."""
     finds, sources = finds_targets(options), options.sources
     by_hand = bool(options.target_group_arn)
-    # Task state looks for a delay, and takes the drain's own window where it finds none.
+    # Task state looks for a delay, and uses the drain's own window if it finds none.
     tries = "task-state" in sources and options.deregistration_delay is None
     match operation:
         case "DescribeTaskDefinition":
@@ -45,13 +45,13 @@ def use_of(operation: str, options: AwsSettings) -> Use:
             needed, asked = finds and options.deregistration_delay is None, tries
         case "DescribeTargetHealth":
             needed, asked = "target-health" in sources, bool(options.self_registration)
-        case _:  # tried only where the options ask for it
+        case _:  # tried only if the options need it
             needed, asked = True, True
     return Use.NEEDED if needed else Use.SPARED if asked else Use.NONE
 
 
 def untried(options: AwsSettings, tried: frozenset[str]) -> Iterator[str]:
-    """Yield the calls that cannot be tried: they change something, or there is nothing yet to ask about."""
+    """Yield the calls that were not tried: they change something, or there is no deployment yet."""
     if options.self_registration:
         yield from ("RegisterTargets", "DeregisterTargets")
     if "service-deployment" in options.sources:

@@ -1,13 +1,13 @@
-# How long does a task have, and how does it learn that it has to go?
+# How long does a task have, and how does it notice that it has to leave?
 #
 #   the service registers with no balancer   ECS sends SIGTERM at once: the SIGTERM window
-#   blue/green with service-deployment       a deployment gives its bake time; whatever else ends a task, the delay
+#   blue/green with service-deployment       a deployment gives its bake time; any other stop, the delay
 #   anything else                            the deregistration delay
 #
-# The quickest source decides. Target health and task state, each out of a budget of its own, are asked the more slowly
-# the more tasks there are, and a deployment doubles them; where the bake time has told them before, only the tasks at
-# rest have to notice in time. An event needs no polling.
-"""What the record of a set-up means for the time there is: pure."""
+# The fastest source decides. Target health and task state have separate budgets. Each task polls them more slowly the
+# more tasks there are, and a deployment doubles the tasks; if tasks notice the bake time, only the desired count of
+# tasks has to notice a deregistration. An event needs no polling.
+"""The times that follow from a set-up. Pure."""
 
 from starlette_drain.aws.api.budget import ECS_REFILL, Bucket, fleet_interval, stand_in_interval
 from starlette_drain.aws.api.errors import TroubleKind
@@ -39,43 +39,43 @@ __all__ = [
 DEFAULT_DELAY = 300.0
 
 AFTER_THE_LAST = 6.0
-"""Seconds after the last close, at worst: 1 of patience, 5 for telemetry."""
+"""Seconds after the last close, at worst: 1 for the last sessions, 5 for telemetry."""
 
 SERVER_END = 5.0
-"""Seconds that the server then takes to end, where its command line does not say."""
+"""Seconds that the server then takes to end, unless its command line sets a timeout."""
 
 SHIFTING = frozenset({"BLUE_GREEN", "LINEAR", "CANARY"})
 
 
 def replacing(found: SetUp) -> Deployment:
-    """Return how tasks are replaced; one task where their number is not known."""
+    """Return how tasks are replaced; with one task if their number is unknown."""
     known = [each.targets for each in found.groups if each.targets]
     tasks = found.desired if found.desired is not None else max(known, default=1)
-    # CodeDeploy ends the old task set when all traffic has gone; what another controller does is unknown.
+    # CodeDeploy stops the whole old task set after the shift of traffic; what another controller does is unknown.
     whole = found.controller != "ECS" or found.strategy in SHIFTING
     return Deployment(max(1, tasks), found.min_percent, found.max_percent, whole, found.start_up or START_UP)
 
 
 def how(found: SetUp) -> str:
-    """Return how tasks are replaced, in a word."""
+    """Return how tasks are replaced, in one word."""
     if found.controller != "ECS":
         return found.controller.lower()
     return found.strategy.lower() if found.strategy in SHIFTING else f"{found.min_percent}/{found.max_percent}"
 
 
 def bakes(found: SetUp) -> bool:
-    """Tell whether the old tasks of a deployment leave over its bake time."""
+    """Return whether old tasks drain during the bake time of a deployment."""
     return found.bake_time > 0 and "service-deployment" in found.options.sources
 
 
 def polling_tasks(found: SetUp) -> int:
-    """Return how many tasks poll at the most while polls have to tell of a deregistration."""
+    """Return the most tasks that poll while a deregistration has to be noticed by polls."""
     plan = replacing(found)
     return plan.tasks if bakes(found) else plan.listed(_delay(found))
 
 
 def poll_lags(found: SetUp) -> dict[str, float]:
-    """Return the seconds between two looks of a task, for each source that looks at whether it is taken out."""
+    """Return the poll interval of a task in seconds, for each source that notices a deregistration."""
     options, tasks = found.options, polling_tasks(found)
     lags = {}
     if "target-health" in options.sources:
@@ -84,20 +84,20 @@ def poll_lags(found: SetUp) -> dict[str, float]:
             by_ecs = stand_in_interval(_delay(found), tasks, options.poll_share)
             lags["target-health"] = min(lags["target-health"], by_ecs)
     if "task-state" in options.sources:
-        # It learns how many tasks there are when it looks for the delay.
+        # It learns the number of tasks when it looks for the delay.
         known = tasks if options.deregistration_delay is None else 0
         lags["task-state"] = fleet_interval(options.poll_interval, known, 1, options.poll_share, refill=ECS_REFILL)
     return lags
 
 
 def health_interval(found: SetUp) -> float:
-    """Return the seconds between two looks of a task at its target's health."""
+    """Return the seconds between two polls of target health by a task."""
     options, groups = found.options, max(1, len(found.groups))
     return fleet_interval(options.poll_interval, polling_tasks(found), groups, options.poll_share)
 
 
 def first_interval(found: SetUp) -> float:
-    """Return the seconds between the first looks of a new task that knows nothing of its cluster."""
+    """Return the seconds between the first polls of a new task that does not know the size of its cluster."""
     options, groups, tasks = found.options, max(1, len(found.groups)), replacing(found).tasks
     alone = fleet_interval(options.poll_interval, tasks, groups, options.poll_share)
     longest = longest_wait(_delay(found))
@@ -107,7 +107,7 @@ def first_interval(found: SetUp) -> float:
 
 
 def stands_in(found: SetUp) -> bool:
-    """Tell whether tasks ask ECS in between, unless its refusal has been seen."""
+    """Return whether tasks also ask ECS between polls of target health; not if that was denied."""
     denied = (each.operation for each in found.troubles if each.kind is TroubleKind.DENIED)
     return found.options.has_stand_in and "DescribeTasks" not in denied
 
@@ -117,9 +117,9 @@ def _delay(found: SetUp) -> float:
 
 
 def leaving(found: SetUp) -> Fleet:
-    """Return the sums for tasks that are taken out of their target groups."""
+    """Return the calculation for tasks that are deregistered."""
     options, lags = found.options, poll_lags(found)
-    # The sums work the lag of target health out anew where fewer tasks drain at a time; any other is told them.
+    # For target health, `Fleet` computes the lag itself, since it depends on how many tasks drain at a time.
     is_by_polls = [*lags] == ["target-health"] and not bakes(found)
     return Fleet(
         replacing(found),
@@ -138,13 +138,13 @@ def leaving(found: SetUp) -> Fleet:
 
 
 def _start_ups(found: SetUp) -> tuple[float, ...]:
-    """Return how long new tasks may take to be healthy, where that decides which old ones drain together."""
+    """Return the start-up times to consider, if they decide which old tasks drain together."""
     plan = replacing(found)
     return () if found.start_up or plan.whole_fleet or not plan.can_begin else START_UPS
 
 
 def deploying(found: SetUp) -> Fleet:
-    """Return the sums of a deployment, for the sessions given or for 1,000 on each task."""
+    """Return the calculation for a deployment, with the given number of sessions or 1,000 per task."""
     options = found.options
     if found.is_tied is False:
         longest = max(0.0, LONGEST_STOP - after_sheds(found))
@@ -172,7 +172,7 @@ def deploying(found: SetUp) -> Fleet:
 
 
 def graceful_timeout(found: SetUp) -> float | None:
-    """Return how long uvicorn waits for connections to close: as the process says, else as its command line does."""
+    """Return uvicorn's graceful timeout: as the process reports it, or from its command line."""
     if "timeout_graceful_shutdown" in (options := found.process.get("options") or {}):
         limit = options["timeout_graceful_shutdown"]
         return None if limit is None else float(limit)
@@ -180,6 +180,6 @@ def graceful_timeout(found: SetUp) -> float | None:
 
 
 def after_sheds(found: SetUp) -> float:
-    """Return the seconds from the last shed after SIGTERM to the end of the process, at worst."""
+    """Return the seconds from the last shed after SIGTERM until the process ends, at worst."""
     limit = graceful_timeout(found)
     return found.options.tail + AFTER_THE_LAST + (SERVER_END if limit is None else limit)

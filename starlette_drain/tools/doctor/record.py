@@ -1,4 +1,4 @@
-"""What the doctor found, as it found it: frozen, and judged by the checks."""
+"""The set-up that the doctor found, and the findings of its checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ Level = Literal["fine", "note", "unsafe"]
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    One line of the table.
+    A row of the table.
 
     Attributes:
-        level: Whether it is well, worth knowing, or will go wrong.
-        what: What was looked at.
+        level: Whether it is right, worth knowing, or wrong.
+        what: What was checked.
         found: What was found.
-        remedy: What to do about it; empty where nothing is to be done.
+        remedy: What to do; empty if nothing.
     """
 
     level: Level
@@ -35,21 +35,21 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Group:
     """
-    One target group.
+    A target group.
 
     Attributes:
-        arn: ARN.
-        protocol: Such as ``"HTTP"`` (an ALB) or ``"TCP"`` (an NLB); empty where not told.
-        target_type: Such as ``"ip"``; empty where not told.
-        in_use: Whether a load balancer uses it; ``None`` where not told.
-        delay: Deregistration delay in seconds; ``None`` where not told.
-        termination: Whether connections are cut when the delay ends; ``None`` where not told.
-        targets: How many are listed; ``None`` where not told.
-        healthy: How many of them are healthy.
-        listed: Id, port and state of each.
-        has_optimizer: Whether an agent of the target optimizer stands between the balancer and the task.
-        health_path: What its health check asks for; empty where not told.
-        attributes: All of them, by their keys.
+        arn: Its ARN.
+        protocol: For example ``"HTTP"`` (an ALB) or ``"TCP"`` (an NLB); empty if unknown.
+        target_type: For example ``"ip"``; empty if unknown.
+        in_use: Whether a load balancer uses it; ``None`` if unknown.
+        delay: The deregistration delay in seconds; ``None`` if unknown.
+        termination: Whether connections are cut at the end of the delay; ``None`` if unknown.
+        targets: The number of its targets; ``None`` if unknown.
+        healthy: The number of healthy targets.
+        listed: The id, port and state of each target.
+        has_optimizer: Whether a target optimizer agent runs in front of the task.
+        health_path: The path of the health check; empty if unknown.
+        attributes: All its attributes, by key.
     """
 
     arn: str
@@ -67,7 +67,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The name, as it is in the ARN."""
+        """The name in the ARN."""
         return self.arn.rpartition(":targetgroup/")[2].partition("/")[0]
 
     @property
@@ -79,59 +79,59 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class SetUp:
     """
-    Everything the checks judge. What could not be found out is ``None`` or empty.
+    The set-up that the checks examine. What could not be found is ``None`` or empty.
 
     Attributes:
-        cluster: Name or ARN.
-        service: Name.
-        service_status: Such as ``"ACTIVE"``; ``"MISSING"`` where ECS knows no such service.
-        is_tied: Whether ECS registers the service's tasks with a balancer, and so waits for it before SIGTERM.
-        task_arn: ARN, where the doctor runs inside a task.
+        cluster: Name or ARN of the cluster.
+        service: Name of the service.
+        service_status: For example ``"ACTIVE"``; ``"MISSING"`` if ECS does not know the service.
+        is_tied: Whether ECS registers the tasks with a balancer, and so waits for the delay before SIGTERM.
+        task_arn: ARN of the task in which the doctor runs.
         groups: The target groups.
         reads: The reads that were tried and allowed.
         troubles: The reads that failed.
-        stuck: Why the package does not find out who it is, where it was tried.
-        desired: Desired count.
+        stuck: The error if the package cannot find its identity.
+        desired: The desired count.
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
-        strategy: Of deployments, such as ``"ROLLING"`` or ``"BLUE_GREEN"``.
-        controller: Who deploys: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
-        bake_time: Seconds that the old tasks run on after all traffic has shifted; 0 where none shifts.
+        strategy: The deployment strategy, for example ``"ROLLING"`` or ``"BLUE_GREEN"``.
+        controller: The deployment controller: ``"ECS"``, ``"CODE_DEPLOY"`` or ``"EXTERNAL"``.
+        bake_time: The bake time in seconds; 0 if traffic is not shifted.
         is_spot: Whether tasks may run on Fargate Spot.
-        registered: The target groups with which ECS registers the service's tasks.
-        ports: Those of the container to which they send.
-        other_ways: By what else traffic reaches the tasks, in AWS's words.
-        is_daemon: Whether there is one task for each instance.
-        is_fargate: Whether the tasks run on Fargate alone; ``None`` where not told.
-        is_windows: Whether they run on Windows.
-        has_role: Whether the task definition names a task role; ``None`` where not told.
-        stop_timeout: Of the container, in seconds, 30 where none is set; ``None`` where not told.
-        has_stop_timeout: Whether one is set.
-        is_essential: Whether the end of the container is the end of the task.
-        not_looked_at: Further containers behind the target groups.
-        proxies: Those that pass requests on to the container, and may be stopped before it.
-        container: The container that is looked at.
-        missing_container: The one that was asked for, where the task definition has none of that name.
-        restarts: Whether a restart policy starts it again when it ends.
-        unseen: Variables of ours that come from secrets, and files of variables: what they say cannot be seen.
-        own: What the package takes for its own target in each group, where it was found out.
-        answer: What the process said of itself; ``None`` where it was not asked.
+        registered: The target groups with which ECS registers the tasks.
+        ports: The ports of the container in these groups.
+        other_ways: Other ways for traffic to reach the tasks, by their names on AWS.
+        is_daemon: Whether the service runs one task per instance.
+        is_fargate: Whether the tasks run only on Fargate; ``None`` if unknown.
+        is_windows: Whether the tasks run on Windows.
+        has_role: Whether the task definition has a task role; ``None`` if unknown.
+        stop_timeout: The container's ``stopTimeout`` in seconds, 30 by default; ``None`` if unknown.
+        has_stop_timeout: Whether ``stopTimeout`` is set.
+        is_essential: Whether the task ends with the container.
+        not_looked_at: Other containers behind the target groups.
+        proxies: Containers that forward requests to the container, and may be stopped before it.
+        container: The container that is checked.
+        missing_container: The requested container, if the task definition does not have it.
+        restarts: Whether a restart policy restarts the container.
+        unseen: Our variables that are secrets, and environment files: their values are unknown.
+        own: The targets that the package takes for its own, one per group.
+        answer: The answer of the process; ``None`` if it was not asked.
         has_token: Whether the task has an admin token.
-        url: Where it was to be asked, as given.
-        early_success: What becomes of the old tasks where early success criteria are set.
-        alarms: Whether alarms roll a deployment back.
+        url: The URL of the process, as given.
+        early_success: How old tasks are cleaned up, if early success criteria are set.
+        alarms: Whether alarms roll back deployments.
         is_express: Whether ECS runs the service in Express mode.
         environ: The environment of the process.
-        stop_signal: The image's, as given.
-        is_in_image: Whether the command line stands in the image, where it cannot be seen.
-        command: What runs in the container.
-        is_process: Whether that is what process 1 shows, and not what a definition says.
-        settings: The options of the drain there; ``None`` where they cannot work.
-        settings_error: Why not.
-        warnings: What works in them but was probably not meant.
-        sessions: On each task, as given.
-        wish: Reconnects per second that the service can take, as given.
-        start_up: Seconds from the start of a new task until it is healthy, as given; ``None`` where it is not known.
+        stop_signal: The image's STOPSIGNAL, as given.
+        is_in_image: Whether the command line is in the image, and so unknown.
+        command: The command line in the container.
+        is_process: Whether that is from a process, and not from a definition.
+        settings: The options of the drain; ``None`` if they are invalid.
+        settings_error: Why they are invalid.
+        warnings: The warnings of the options.
+        sessions: The sessions per task, as given.
+        wish: The reconnects per second that the service can take, as given.
+        start_up: Seconds from the start of a new task until it is healthy, as given; ``None`` if unknown.
     """
 
     cluster: str | None = None
@@ -187,18 +187,18 @@ class SetUp:
 
     @property
     def process(self) -> Mapping[str, Any]:
-        """What the process knows of itself; nothing where it has not told."""
+        """The answer of the process about itself; empty if there is none."""
         shown = self.answer.shown if self.answer is not None else None
         return (shown or {}).get("process") or {}
 
     @property
     def options(self) -> AwsSettings:
-        """The options, or the defaults where they are not known."""
+        """The options, or the defaults if they are unknown."""
         return self.settings or AwsSettings()
 
     @property
     def delay(self) -> float | None:
-        """The shortest deregistration delay; ``None`` where none is known."""
+        """The shortest deregistration delay; ``None`` if none is known."""
         if self.options.deregistration_delay is not None:
             return self.options.deregistration_delay
         return min((each.delay for each in self.groups if each.delay is not None), default=None)

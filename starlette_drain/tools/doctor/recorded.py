@@ -1,4 +1,4 @@
-"""Calls to AWS that are written down: which were allowed, which failed, and how."""
+"""AWS calls that record which operations were allowed and which failed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,15 @@ __all__ = ["RecordedCalls"]
 
 class RecordedCalls(AwsCalls):
     """
-    Calls as the package makes them, written down.
+    The calls of the package, recorded.
 
     Attributes:
-        allowed: The operations that were answered, in the order of the first time.
-        troubles: What went wrong, each once.
+        allowed: The operations that succeeded, in the order of their first call.
+        troubles: The failures, without duplicates.
 
     Args:
-        clients: Who makes the clients.
-        region: The region to call.
+        clients: Creates the clients.
+        region: The Region to call.
     """
 
     def __init__(self, clients: AwsClients, region: str | None = None) -> None:
@@ -33,7 +33,7 @@ class RecordedCalls(AwsCalls):
         Call *operation* and return the answer.
 
         Raises:
-            AwsCallFailed: If there is none that can be used.
+            AwsCallFailed: If the call fails.
         """
         try:
             answer = await super().call(service, operation, **parameters)
@@ -44,7 +44,7 @@ class RecordedCalls(AwsCalls):
         return answer
 
     async def ask(self, service: str, operation: str, /, **parameters: Any) -> Mapping[str, Any]:
-        """Return the answer, or an empty one where there is none."""
+        """Return the answer; empty if the call fails."""
         try:
             return await self.call(service, operation, **parameters)
         except AwsCallFailed:

@@ -1,4 +1,4 @@
-"""What the server's own command line and configuration will do to a drain."""
+"""Checks of the server's command line and configuration."""
 
 from collections.abc import Iterator
 
@@ -10,19 +10,19 @@ from starlette_drain.tools.doctor.server_command import ServerCommand
 __all__ = ["check_process", "check_server", "check_stop_signal"]
 
 GUNICORN_TIMEOUT = 30.0
-"""Seconds that gunicorn gives its workers by default."""
+"""The default of gunicorn's ``--graceful-timeout``, in seconds."""
 
 RUN_ASGI = ("uvicorn", "asgi")
-"""What the names of gunicorn's worker classes contain that run ASGI applications: uvicorn's, and its own."""
+"""Parts of the names of gunicorn's worker classes that run ASGI applications: uvicorn's, and its own."""
 
 PASSES_ON = frozenset({"env", "gosu", "su-exec", "opentelemetry-instrument", "ddtrace-run", "newrelic-admin"})
-"""They put the program that they start in their own place."""
+"""Programs that replace themselves by the program that they start."""
 
 LIMITS = ("--limit-max-requests", "--max-requests", "--workers-lifetime", "--workers-max-rss")
-"""What lets a server end a worker: of hypercorn, granian, and those that are not known."""
+"""Options with which hypercorn, granian and unknown servers end a worker."""
 
 DEFAULT_PORT = 8000.0
-"""On which uvicorn listens that was told nothing."""
+"""uvicorn's default port."""
 
 RELOADS = "--reload", "leave --reload out"
 
@@ -30,9 +30,9 @@ STOP_SIGNALS = frozenset({"SIGTERM", "TERM", "15", "SIGINT", "INT", "2"})
 
 
 def check_server(found: SetUp) -> Iterator[Finding]:
-    """The signal must arrive, the lifespan should run, and nothing may end the process sooner."""
+    """Check by the command line that the server gets SIGTERM, and that nothing ends the process early."""
     if found.process:
-        return  # it knows better than its command line: see check_process
+        return  # what the process reports is more reliable: see check_process
     if not found.command:
         if found.is_in_image:
             text = f"cannot tell how {found.container} is started: its command stands in the image"
@@ -47,7 +47,7 @@ def check_server(found: SetUp) -> Iterator[Finding]:
 
 
 def check_process(found: SetUp) -> Iterator[Finding]:
-    """What the process says of itself is taken before what can be seen of it."""
+    """Check what the process reports about itself."""
     process = found.process
     if not process:
         if found.url and found.answer is not None and found.answer.why_not:
@@ -70,7 +70,7 @@ def check_process(found: SetUp) -> Iterator[Finding]:
 
 
 def check_stop_signal(found: SetUp) -> Iterator[Finding]:
-    """Any other signal than the two that uvicorn stops at cuts all sessions, without a word."""
+    """Check that the stop signal is one of those at which uvicorn stops; any other cuts all sessions."""
     signal = (found.stop_signal or "").upper()
     if signal and signal not in STOP_SIGNALS:
         text = f"STOPSIGNAL {found.stop_signal}: Fargate sends it in place of SIGTERM, and no drain follows"
@@ -120,7 +120,7 @@ def _refuses(limit: float | None) -> Iterator[Finding]:
 
 
 def _listens(command: ServerCommand, found: SetUp) -> Iterator[Finding]:
-    """The server must listen where the balancer sends."""
+    """Check that the server listens on the port of the target group."""
     port = command.number("--port") if command.option("--port") else DEFAULT_PORT
     if command.server != "uvicorn" or command.has("--uds", "--fd") or not found.ports or port is None:
         return

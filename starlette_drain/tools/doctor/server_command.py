@@ -1,4 +1,4 @@
-"""What the command line of a server tells about how it will stop."""
+"""Parses the command line of a server."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from starlette_drain.tools.doctor.shell import script_of
 __all__ = ["ServerCommand"]
 
 OFF = ("", "0", "false", "no", "off", "f", "n")
-"""What switches a flag off in a variable."""
+"""The values of a variable that switch a flag off."""
 
 
 class ServerCommand:
     """
-    A command line, read for what matters to a drain.
+    A server's command line.
 
     Attributes:
-        words: From the program on that is told to stop; those in a shell's script, where that can be seen.
-        is_under_shell: Whether a shell stands before the server, as far as can be seen.
-        script_file: The file that such a shell runs, whose content cannot be seen; empty where there is none.
-        starts_with: The program that is started; empty where a shell's script starts it.
-        server: Name of the server; empty where it is none that is known.
+        words: The words without an init program; those of the script if a shell runs one.
+        is_under_shell: Whether a shell remains as the parent of the server.
+        script_file: The file that the shell runs, whose content is unknown; empty if there is none.
+        starts_with: The program that is started; empty if a shell starts it.
+        server: The name of the server; empty if it is not a known one.
 
     Args:
         words: As in ``/proc/1/cmdline`` or a task definition.
-        environ: The variables that the server reads options from, too.
+        environ: The environment, from which the server also reads options.
     """
 
     def __init__(self, words: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
@@ -42,19 +42,19 @@ class ServerCommand:
             self.is_under_shell = not script.execs(SERVERS)
         self.server = next((each for each in map(_name, self.words) if each in SERVERS), "")
         self._environ = environ or {}
-        # What stands on the command line counts for more, and is looked at first.
+        # The command line takes precedence, so it comes first.
         self._options = [*self.words]
         if self.server == "gunicorn":
             self._options += _split(self._environ.get("GUNICORN_CMD_ARGS", ""))
 
     @property
     def graceful_timeout(self) -> float | None:
-        """Seconds that uvicorn waits for connections to close; ``None`` where it says nothing."""
+        """The ``--timeout-graceful-shutdown`` of uvicorn in seconds; ``None`` if it is not set."""
         return self.number("--timeout-graceful-shutdown") if self.server == "uvicorn" else None
 
     @property
     def is_for_development(self) -> bool:
-        """Whether it is ``fastapi dev``, which reloads unless it is told not to."""
+        """Whether it is ``fastapi dev`` with reloading."""
         return self.server == "fastapi" and "dev" in self.words and "--no-reload" not in self.words
 
     def option(self, *names: str) -> str | None:
@@ -68,14 +68,14 @@ class ServerCommand:
         return next(filter(None, map(self._variable, names)), None)
 
     def number(self, *names: str) -> float | None:
-        """Return the value of an option as a number; ``None`` where it is not given, or is none."""
+        """Return the value of an option as a number; ``None`` if it is not given, or not a number."""
         try:
             return float(self.option(*names) or "")
         except ValueError:
             return None
 
     def has(self, *names: str) -> bool:
-        """Tell whether one of *names* is given, and not as 0 or off."""
+        """Return whether one of *names* is given, and not 0 or off."""
         for name in names:
             if any(word.partition("=")[0] == name for word in self._options):
                 return self.number(name) != 0
@@ -87,7 +87,7 @@ class ServerCommand:
         return shlex.join(self.words)
 
     def _variable(self, name: str) -> str:
-        """Return what stands for an option in the environment: uvicorn's command reads each from a variable."""
+        """Return the value of an option in the environment, from which uvicorn's command also reads options."""
         if self.server != "uvicorn" or not name.startswith("--"):
             return ""
         return self._environ.get(f"UVICORN_{name[2:].replace('-', '_').upper()}", "")

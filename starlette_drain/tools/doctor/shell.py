@@ -1,10 +1,10 @@
-# Does a signal that a shell gets reach the server?
+# Does SIGTERM that a shell gets reach the server?
 #
-# As process 1 a shell that waits for its child ignores SIGTERM, and under an init it ends by it and leaves the child
-# alone. Only `exec` puts the server in its place. Some shells do that unasked for the last command of a script, others
-# do not. So a script counts as sound only when the server is seen behind an `exec`; where it names no server, whatever
-# it starts. What a file holds is not seen.
-"""How a shell in a command line starts what comes after it: pure."""
+# A shell that waits for its child as process 1 ignores SIGTERM; under an init it ends and leaves the child running.
+# Only `exec` replaces the shell by the server. Some shells do that by themselves for the last command of a script,
+# others do not. So SIGTERM reaches the server only if the script has an `exec` in the command with the server, or in
+# any command if it has no known server. The content of a script file is unknown.
+"""Parses how a shell in a command line starts a server. Pure."""
 
 import re
 import shlex
@@ -26,12 +26,12 @@ ENDS_COMMAND = frozenset(";&|()")
 @dataclass(frozen=True, slots=True)
 class Script:
     """
-    What a shell is told to run.
+    The script that a shell runs.
 
     Attributes:
-        words: All words of the script, and the arguments after it; empty where it is in a file.
-        commands: The script, command by command.
-        file: The file that holds it; empty where it is in the command line.
+        words: All words of the script and its arguments; empty if it is in a file.
+        commands: The words of each command.
+        file: The path of the script; empty if it is in the command line.
     """
 
     words: tuple[str, ...] = ()
@@ -39,13 +39,13 @@ class Script:
     file: str = ""
 
     def execs(self, servers: Container[str]) -> bool:
-        """Tell whether the command with one of *servers*, or any where there is none, is seen behind an ``exec``."""
+        """Return whether the command with one of *servers*, or any if there is none, has an ``exec``."""
         starting = [each for each in self.commands if any(PurePosixPath(word).name in servers for word in each)]
         return any("exec" in each for each in starting or self.commands)
 
 
 def script_of(words: Sequence[str]) -> Script:
-    """Return what the shell that *words* begin with runs."""
+    """Return the script of the shell that is the first of *words*."""
     before = ""
     for number, word in enumerate(words[1:], 1):
         if RUNS_TEXT.fullmatch(word):
@@ -68,7 +68,7 @@ def _commands(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
         if not (word and ENDS_COMMAND.issuperset(word)):
             command.append(word)
             continue
-        # In a pipeline, in the background and in parentheses a shell runs a copy of itself, and exec replaces that.
+        # In a pipeline, in the background and in parentheses a shell forks, and exec replaces only the fork.
         is_copy = before.endswith(("|", "|&", "(")) and before != "||"
         is_copy = is_copy or word in ("|", "|&", "&") or word.startswith(")")
         yield tuple(each for each in command if not (is_copy and each == "exec"))

@@ -1,4 +1,4 @@
-"""The checks of all that takes time: the delay, a deployment, the polls, SIGTERM."""
+"""Checks of times: the delay, deployments, polls and SIGTERM."""
 
 import math
 from collections.abc import Iterator
@@ -37,23 +37,23 @@ __all__ = [
 ]
 
 NLB_DELAY = 120.0
-"""Seconds, at least, that AWS advises: an NLB may send new connections for about two minutes after a deregistration."""
+"""The least delay that AWS advises: an NLB may send new connections for two minutes after a deregistration."""
 
 NEARLY = 0.9
-"""Part of the time of a drain in which most sessions have left."""
+"""The fraction of a drain's time after which most sessions have left."""
 
 LONG_DELAY = 300.0
-"""Seconds; a deployment that waits longer for its old tasks keeps people waiting."""
+"""The delay from which early success criteria are recommended, in seconds."""
 
 MUCH = 0.5
-"""Part of the account's budget of calls that one service should not exceed."""
+"""The fraction of the account's call budget that one service should not exceed."""
 
 SPOT_NOTICE = 120.0
 """Seconds between the notice of a Spot interruption and the end."""
 
 
 def check_delay(found: SetUp) -> Iterator[Finding]:
-    """The delay must leave time to spread, and more than one group should agree on it."""
+    """Check that the delay, the window and the margin leave time to spread, and that all groups have the same delay."""
     delay, options, fleet = found.delay, found.options, leaving(found)
     if delay is None:
         return
@@ -80,7 +80,7 @@ def check_delay(found: SetUp) -> Iterator[Finding]:
 
 
 def _delay_by_hand(found: SetUp) -> Iterator[Finding]:
-    """What the groups have counts, whatever the task was told."""
+    """Check that a configured delay is that of the groups."""
     given = found.options.deregistration_delay
     real = {each.name: each.delay for each in found.groups if each.delay is not None}
     for name, delay in real.items():
@@ -91,7 +91,7 @@ def _delay_by_hand(found: SetUp) -> Iterator[Finding]:
 
 
 def check_network_balancer(found: SetUp) -> Iterator[Finding]:
-    """An NLB goes on sending for a while, and does not cut by itself."""
+    """Check the delay and late arrivals behind an NLB, which sends new connections for a while."""
     for group in found.groups:
         if not group.is_network:
             continue
@@ -107,7 +107,7 @@ def check_network_balancer(found: SetUp) -> Iterator[Finding]:
 
 
 def check_bake_time(found: SetUp) -> Iterator[Finding]:
-    """A source that watches traffic being shifted needs deployments that shift it, and a time to shed over."""
+    """Check that deployments shift traffic and have a bake time if service-deployment is watched."""
     if found.service_status != "ACTIVE" or "service-deployment" not in found.options.sources:
         return
     if bakes(found):
@@ -136,7 +136,7 @@ def _time_of_bake(found: SetUp) -> Iterator[Finding]:
 
 
 def check_deployment(found: SetUp) -> Iterator[Finding]:
-    """A deployment must be able to begin, and all that drain at once must not be more than the service can take."""
+    """Check that a deployment can begin, and that its reconnects are not more than the service can take."""
     if found.desired is None:
         return
     if found.is_daemon:
@@ -173,7 +173,7 @@ def check_deployment(found: SetUp) -> Iterator[Finding]:
 
 
 def check_early_success(found: SetUp) -> Iterator[Finding]:
-    """Where the old tasks take long to go, a deployment should not wait for them; then two generations may drain."""
+    """Check early success criteria: recommended for long delays, but then two deployments may drain at once."""
     if found.service_status != "ACTIVE" or found.controller != "ECS" or found.strategy in SHIFTING:
         return
     fleet = leaving(found)
@@ -188,7 +188,7 @@ def check_early_success(found: SetUp) -> Iterator[Finding]:
         return
     if not fleet.deployment.can_begin:
         return
-    # Worst is a deployment that begins when most sessions have moved, and the last of the first one still drain.
+    # The worst case is a next deployment after most sessions have moved, while the last old tasks still drain.
     again = fleet.followed(NEARLY).worst
     budget = found.options.fleet_rate
     if budget is not None and again.rate <= budget:
@@ -206,7 +206,7 @@ def check_early_success(found: SetUp) -> Iterator[Finding]:
 
 
 def check_alarms(found: SetUp) -> Iterator[Finding]:
-    """Late arrivals that are refused with 503 count as errors, and may roll back a deployment that goes well."""
+    """Check alarms: late arrivals that are refused with 503 may roll a deployment back."""
     if found.options.late_arrivals == "accept" or not (found.is_express or found.alarms):
         return
     what = "alarms may roll a deployment back"
@@ -237,7 +237,7 @@ def _other_ways(found: SetUp, wish: float) -> Iterator[str]:
 
 
 def check_polling(found: SetUp) -> Iterator[Finding]:
-    """The quickest of the polls must be frequent enough for the delay."""
+    """Check that the fastest source polls often enough for the delay."""
     lags, delay, tasks = poll_lags(found), found.delay, polling_tasks(found)
     if not lags or not found.groups:
         return
@@ -266,7 +266,7 @@ def check_polling(found: SetUp) -> Iterator[Finding]:
 
 
 def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
-    """After SIGTERM the sheds, the last close and the server's own end must fit under the container's stopTimeout."""
+    """Check that all steps after SIGTERM fit into the container's ``stopTimeout``."""
     options, limit = found.options, found.stop_timeout
     if limit is None or options.sigterm is False:
         return
@@ -288,7 +288,7 @@ def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
 
 
 def _shorter(found: SetUp) -> Iterator[tuple[str, float]]:
-    """Yield what takes part of the time after SIGTERM and could take less, each with its seconds."""
+    """Yield the settings that could be lower, with their part of the time after SIGTERM in seconds."""
     yield "DRAIN_SIGTERM_WINDOW", found.options.sigterm_window
     graceful = graceful_timeout(found)
     if graceful is not None and graceful > SERVER_END:
@@ -296,7 +296,7 @@ def _shorter(found: SetUp) -> Iterator[tuple[str, float]]:
 
 
 def check_spot(found: SetUp) -> Iterator[Finding]:
-    """A Spot interruption leaves two minutes whatever the delay is."""
+    """Check the delay on Fargate Spot, where an interruption leaves two minutes."""
     if found.is_spot and found.delay is not None and found.delay > SPOT_NOTICE:
         text = (
             f"an interruption gives {SPOT_NOTICE:g} s and sends SIGTERM at once; the delay of {found.delay:g} s is void"

@@ -1,4 +1,4 @@
-"""``doctor --wait``: is this task watched as it should be? Asked until it is, or the time is up."""
+"""``doctor --wait``: waits until the sources of this task watch."""
 
 import asyncio
 import time
@@ -19,18 +19,17 @@ from starlette_drain.tools.tasks.channel import PATIENCE
 __all__ = ["wait_watched"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-"""Seconds between two questions."""
+"""Seconds between two checks."""
 
 LEAST = 1.0
-"""Seconds that a question has, however little time is left."""
+"""The shortest timeout of a check, in seconds."""
 
 
 async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, str], limit: float) -> list[Finding]:
     """
-    Return what there is to say once the task is watched as it should be, or when *limit* seconds are over.
+    Return the findings once all sources of the task watch, or after *limit* seconds.
 
-    The process itself is asked. Where it runs in another container, and there is no token to ask it with, what it will
-    find is looked at.
+    The process is asked. If it runs in another container and there is no token, its target is checked instead.
     """
     ends, pause = time.monotonic() + limit, FIRST_PAUSE
     try:
@@ -57,12 +56,12 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
 
 
 async def _look(
-    given: Given, clients: AwsClients, environ: Mapping[str, str], options: AwsSettings, patience: float
+    given: Given, clients: AwsClients, environ: Mapping[str, str], options: AwsSettings, within: float
 ) -> list[Finding]:
     token = environ.get("DRAIN_ADMIN_TOKEN")
     answer = None if given.url else await ask_own_process(environ)
     if answer is None and token:
-        answer = await ask_process(urls_of(given, environ, options), token, patience)
+        answer = await ask_process(urls_of(given, environ, options), token, within)
     if answer is not None:
         return [*_judge(answer, as_running(options, answer.shown, environ), token)]
     if not given.url and not is_alone():
@@ -80,7 +79,7 @@ async def _look(
 
 
 def _judge(answer: Answer, options: AwsSettings, token: str | None) -> Iterator[Finding]:
-    """Yield what is watched; where nothing is, or nothing comes of it, that is what was set and no reason to wait."""
+    """Yield what is watched; a set-up that watches nothing is only noted, since waiting does not change it."""
     for each in find_blindness(SetUp(settings=options, answer=answer, has_token=bool(token))):
         yield replace(each, level="note")
     yield from judge(answer, options)

@@ -1,4 +1,4 @@
-"""Does anything tell the task in time that it has to leave? Judged by its options, and by what the process shows."""
+"""Checks that a source watches the task, by its options and the answer of the process."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +12,13 @@ from starlette_drain.tools.doctor.record import Finding, Group, SetUp
 __all__ = ["as_running", "check_watching", "find_blindness", "judge", "not_watching"]
 
 REGISTERED = ("serving", "ailing", "draining")
-"""What target health says of a target that is, or lately was, in its group."""
+"""The verdicts of target health for a target that is, or recently was, in its group."""
 
 NO_EVENTS = "leave DRAIN_SOURCES out, so that target health is watched"
 
 
 def as_running(options: AwsSettings, shown: Mapping[str, Any] | None, environ: Mapping[str, str]) -> AwsSettings:
-    """Return the *options* with what the process shows of them: the application may have set them in its code."""
+    """Return the *options* with those that the process shows: the application may set them in its code."""
     if not shown:
         return options
     mode, triggers = shown.get("mode", options.mode), shown.get("triggers")
@@ -29,7 +29,7 @@ def as_running(options: AwsSettings, shown: Mapping[str, Any] | None, environ: M
 
 
 def check_watching(found: SetUp) -> Iterator[Finding]:
-    """Something must tell of a deregistration before SIGTERM does, and then the sessions must be asked to leave."""
+    """Check that a source notices a deregistration before SIGTERM, and that sessions are then asked to leave."""
     if found.settings_error or not (found.service or found.task_arn):
         return
     shown = found.answer.shown if found.answer is not None else None
@@ -44,7 +44,7 @@ def check_watching(found: SetUp) -> Iterator[Finding]:
 
 
 def find_blindness(found: SetUp) -> Iterator[Finding]:
-    """Yield that nothing is watched, or nothing is done about what is seen, and in how far that is a fault."""
+    """Yield findings if the options watch nothing, or ask no session to leave."""
     options = found.options
     if options.mode != "drain":
         what = "switches everything off" if options.mode == "off" else "asks no session to leave"
@@ -75,7 +75,7 @@ def find_blindness(found: SetUp) -> Iterator[Finding]:
 
 
 def judge(answer: Answer, options: AwsSettings) -> Iterator[Finding]:
-    """Yield what the process watches, and what it does not although it should."""
+    """Yield which sources of the process watch, and which do not."""
     if answer.shown is None:
         yield not_watching(f"no answer from the process: {answer.why_not}")
         return
@@ -91,16 +91,16 @@ def judge(answer: Answer, options: AwsSettings) -> Iterator[Finding]:
 
 
 def not_watching(text: str, remedy: str = "see the log of the task") -> Finding:
-    """Return that something does not watch."""
+    """Return the finding that something does not watch."""
     return Finding("unsafe", "watching", text, remedy)
 
 
 def _problem_of(name: str, status: Mapping[str, Any], of_task: str | None) -> str:
-    """Return why a source does not watch, or not yet; empty where it does."""
+    """Return why a source does not watch, or not yet; empty if it does."""
     for field in ("why", "failed", "error", "last_error"):
         if status.get(field) and not (field == "last_error" and status.get("watch") == "watching"):
             return str(status[field])
-    if "watched_by" in status:  # the worker that answers knows only what that one has told
+    if "watched_by" in status:  # the worker that answers knows only the reports of the other one
         return "" if of_task == "watching" else f"worker {status['watched_by']} watches, and tells: {of_task}"
     if status.get("watch") == "blind":
         return f"blind for {status.get('blind_for'):g} s: {status.get('because')}"
