@@ -24,7 +24,7 @@ LIMITS = ("--limit-max-requests", "--max-requests", "--workers-lifetime", "--wor
 DEFAULT_PORT = 8000.0
 """uvicorn's default port."""
 
-RELOADS = "--reload", "leave --reload out"
+RELOADS = "--reload", "remove --reload"
 
 STOP_SIGNALS = frozenset({"SIGTERM", "TERM", "15", "SIGINT", "INT", "2"})
 
@@ -82,7 +82,7 @@ def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
         text = f"cannot tell whether {command.script_file}, which a shell runs, ends in an exec"
         yield Finding("note", "server", text, "start the server with exec there, so that it hears SIGTERM")
     elif command.is_under_shell:
-        text = "a shell stands before the server and does not pass SIGTERM on"
+        text = "a shell runs the server and does not pass SIGTERM on"
         yield Finding("unsafe", "server", text, "put 'exec' before the server, or use the exec form of CMD")
     elif not command.server:
         text = f"cannot tell what {command} starts, and whether that hears SIGTERM"
@@ -90,13 +90,13 @@ def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
         yield Finding("note", "server", text, remedy)
     elif command.starts_with and command.starts_with not in SERVERS | PASSES_ON:
         text = f"cannot tell whether {command.starts_with}, which starts {command.server}, passes SIGTERM on"
-        yield Finding("note", "server", text, "check that it does, or start the server directly")
+        yield Finding("note", "server", text, "make sure that it does, or start the server directly")
     if command.has("--reload") or command.is_for_development:
         what, remedy = ("fastapi dev", "use fastapi run") if command.is_for_development else RELOADS
-        yield Finding("unsafe", "server", f"{what} runs the application in a child", remedy)
+        yield Finding("unsafe", "server", f"{what} runs the application in a child process", remedy)
     if command.option("--lifespan") == "off":
         text = "--lifespan off: the drain begins to watch with the first connection"
-        yield Finding("note", "server", text, "leave --lifespan out, so that it watches from the start")
+        yield Finding("note", "server", text, "remove --lifespan, so that it watches from the start")
     if command.server and command.server not in ("uvicorn", "gunicorn", "fastapi"):
         text = f"{command.server} stops in its own way; SIGTERM is held under uvicorn only"
         yield Finding("note", "server", text, "target health works; see the page about servers for the rest")
@@ -110,7 +110,7 @@ def _ends(command: ServerCommand) -> Iterator[Finding]:
     names = {"uvicorn": ("--limit-max-requests",), "gunicorn": ("--max-requests",)}
     if command.has(*names.get(command.server, LIMITS)):
         text = "a limit on requests ends the process and all its sessions at once"
-        yield Finding("unsafe", "server", text, "leave it out; max_session_age moves sessions gently")
+        yield Finding("unsafe", "server", text, "remove it; max_session_age moves sessions gradually")
 
 
 def _refuses(limit: float | None) -> Iterator[Finding]:

@@ -1,30 +1,30 @@
-"""What gives a task the time to leave, and how that is set."""
+"""The settings that give a task time to leave."""
 
 from dataclasses import dataclass
 
 __all__ = ["BAKE_TIME", "DELAY", "LONGEST_DELAY", "LONGEST_STOP", "PAUSE", "Allowance"]
 
 LONGEST_DELAY = 3600.0
-"""Seconds: no deregistration delay is longer."""
+"""The longest deregistration delay, in seconds."""
 
 LONGEST_BAKE = 86_400.0
-"""Seconds: no bake time is longer."""
+"""The longest bake time, in seconds."""
 
 LONGEST_STOP = 120.0
-"""Seconds: no ``stopTimeout`` is longer on Fargate."""
+"""The longest ``stopTimeout`` on Fargate, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """
-    A time that AWS or an option gives.
+    A time that AWS or an option gives a task.
 
     Attributes:
-        name: In a word or two.
-        setting: What sets it.
-        longest: Seconds, at most.
+        name: Its name in messages.
+        setting: The name of its setting.
+        longest: The most seconds.
         step: Seconds in one unit of the setting.
-        unit: How the setting's unit is written; empty where its name says it.
+        unit: The unit of the setting in messages; empty if the name includes it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Allowance:
     unit: str = ""
 
     def setting_to(self, seconds: float) -> str:
-        """Return the words for setting it to so many seconds, a multiple of the step."""
+        """Return the text that sets it to *seconds*, a multiple of the step."""
         return f"{self.setting} to {seconds / self.step:,.0f}{self.unit}"
 
 
@@ -42,4 +42,4 @@ DELAY = Allowance("delay", "the deregistration delay", LONGEST_DELAY, unit=" s")
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html
 BAKE_TIME = Allowance("bake time", "bakeTimeInMinutes", LONGEST_BAKE, step=60.0)
 PAUSE = Allowance("pause", "the PAUSE hook", LONGEST_DELAY, step=60.0, unit=" minutes")
-"""The drains in it are started by hand, and such a drain takes an hour at most."""
+"""Its drains are started by hand; such a drain takes at most an hour."""

@@ -1,4 +1,4 @@
-"""How clients come back, as measured: `make zoo` writes ``clients.json``, and this reads it."""
+"""How clients reconnect, as measured by `make zoo` in ``clients.json``."""
 
 import json
 import math
@@ -13,23 +13,23 @@ __all__ = ["CLIENTS", "ComeBack", "MeasuredClient", "measured"]
 
 ComeBack = Callable[[int, float, Random], float]
 """
-Seconds before an attempt: its number from 0, something that a client draws once (0 to 1), and the randomness.
+Returns the seconds before an attempt, infinite if the client gives up.
 
-It is infinite for a client that gives up.
+Args: the number of the attempt from 0, a number from 0 to 1 that a client draws once, and the random generator.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredClient:
     """
-    A client that comes back by itself.
+    A client that reconnects by itself.
 
     Attributes:
         name: Its name in ``clients.json``.
-        waits: From the least to the most seconds before each attempt after a close; the last is repeated.
-        draws: Whether it draws a wait between the two ``"never"``, ``"once"`` or ``"each time"``.
-        gives_up: How many attempts it makes; ``None`` for any number.
-        patience: Seconds that it waits for the answer to a handshake; ``None`` where it sets no limit.
+        waits: The least and the most seconds before each attempt after a close; the last pair repeats.
+        draws: When it draws a wait between the two: ``"never"``, ``"once"`` or ``"each time"``.
+        gives_up: The most attempts; ``None`` if unlimited.
+        patience: Its timeout of a handshake in seconds; ``None`` if it has none.
     """
 
     name: str
@@ -48,7 +48,7 @@ class MeasuredClient:
 
 @cache
 def measured() -> dict[str, dict[str, Any]]:
-    """Return what was measured of every client, by name."""
+    """Return the measurements of all clients, by name."""
     found: dict[str, dict[str, Any]] = json.loads((files(__package__) / "clients.json").read_text())
     return found
 
@@ -69,4 +69,4 @@ def _models() -> dict[str, MeasuredClient]:
 
 
 CLIENTS = _models()
-"""The clients of WebSockets that come back by themselves, by name."""
+"""The WebSocket clients that reconnect by themselves, by name."""

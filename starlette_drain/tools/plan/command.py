@@ -1,4 +1,4 @@
-"""``starlette-drain plan``: what a deployment will do to the clients, as a table, as JSON or as a picture."""
+"""``starlette-drain plan``: computes what a deployment does to the clients, as a table, JSON or a drawing."""
 
 import dataclasses
 import json
@@ -32,22 +32,22 @@ from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
 __all__ = ["plan"]
 
 OPTIONS = ("sources", "pacing", "window", "margin", "start_delay", "poll_interval", "poll_share")
-"""The options of the drain that matter here."""
+"""The options of the drain that the plan uses."""
 
 ROWS = 24
-"""Lines of the curves on a terminal."""
+"""The most lines of the curves on a terminal."""
 
 BAR = 40
-"""Characters of the longest bar."""
+"""The length of the longest bar, in characters."""
 
 HEADROOM = 0.8
-"""Part of what a service accepts that a remedy for refusals aims at: arrivals come at random."""
+"""The fraction of the accepted rate that a remedy for refusals aims at, since arrivals are random."""
 
 BY_CHANCE = 1.2
-"""How much more than the even rate a single second may have, by chance."""
+"""The factor above the even rate that a single second may have by chance."""
 
 A_MOMENT = 1.0
-"""Seconds longer that clients may be away than without a drain."""
+"""Seconds by which clients may be away longer than without a drain."""
 
 PERCENT = WholeNumber("percent", least=0, most=100, unit="a whole number")
 COUNT = WholeNumber("count", least=1, unit="a whole number")
@@ -71,8 +71,7 @@ UNITS = dict.fromkeys(("rate", "peak", "each_task"), "/s") | {
     "in_each_task": "",
     "by_round_robin": " times as many in an old task as in a new one, so nothing moves there",
 }
-"""What `moves` tells, in words."""
-
+"""The units of the facts of a `Move`."""
 
 CRASH_ROWS: dict[str, Callable[[Returns], str]] = {
     "last client back": lambda found: f"{found.back_after:.1f} s" if not found.not_back else "never",
@@ -82,12 +81,12 @@ CRASH_ROWS: dict[str, Callable[[Returns], str]] = {
     "attempts refused": lambda found: f"{found.refused:,}",
     "in progress at most": lambda found: f"{found.most:,}",
 }
-"""What is told of a crash, for each limit."""
+"""The rows of the table of a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for."""
+    """The arguments of the command."""
 
     fleet: Fleet
     strategy: Strategy
@@ -100,7 +99,7 @@ class Asked:
 
     @property
     def seconds(self) -> float:
-        """How long a deployment takes, from the start of the first new task until the last old one has gone."""
+        """Seconds from the start of the first new task until the last old one has ended."""
         return self.fleet.worst.deployment.seconds + self.strategy.seconds + self.delay
 
 
@@ -227,7 +226,7 @@ def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
 
 
 def _move(given: dict[str, Any]) -> Move | None:
-    """Return what moves sessions in place of a deployment, if that was asked for."""
+    """Return the move of sessions that was requested instead of a deployment."""
     tasks, sessions = given["tasks"], given["sessions"]
     how = {"pacing": given["pacing"] or ANY.pacing, "wish": given["wish"], "seed": given["seed"]}
     if given["rotate"] is not None:
@@ -324,7 +323,7 @@ def _asked(given: dict[str, Any]) -> Asked:
 
 
 def _lag_of_others(settings: AwsSettings, deployment: Deployment, given: dict[str, Any]) -> float | None:
-    """Return after how many seconds another source than target health tells; ``None`` if only that is watched."""
+    """Return the lag of sources other than target health; ``None`` if only that is watched."""
     if "task-state" not in settings.sources:
         return None if "target-health" in settings.sources else EVENT_LAG
     tasks = deployment.listed(given["delay"])
@@ -371,7 +370,7 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
 def _troubles_of_time(asked: Asked, course: Course) -> Iterator[str]:
     fleet, settings = asked.fleet.worst, asked.settings
     if fleet.fits <= 0:
-        # As long to spread as the margin is: what is shorter is hardly a drain.
+        # The remedies aim at a time to spread as long as the margin; less is hardly a drain.
         rate = fleet.deployment.tasks * fleet.sessions / max(1.0, fleet.margin)
         yield (
             f"No time is left: a task may notice after {fleet.lag:g} s, of {fleet.delay:g} s: "
@@ -423,7 +422,7 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
 
 
 def _how(asked: Asked) -> str:
-    """Return what the lag rests on, where that is not the poll of a source alone."""
+    """Return a note on the lag if it does not come only from the poll of a source."""
     fleet = asked.fleet.worst
     if fleet.allowance is DELAY and not {"target-health", "task-state"} & {*asked.settings.sources}:
         return " (by events, since no source is polled)"
@@ -447,7 +446,7 @@ def _over(course: Course) -> str:
 
 
 def _curves(course: Course) -> list[str]:
-    """Return the curves, a line for some stretches each, by their highest values."""
+    """Return the curves, with the highest values of several intervals per line."""
     each = max(1, math.ceil(len(course.closes) / ROWS))
     top = max(course.peak_arrivals, course.peak_closes, 1e-9)
     lines = [f"{'seconds':>8} {'closes/s':>10} {'arrivals/s':>10}"]

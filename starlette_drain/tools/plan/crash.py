@@ -1,7 +1,8 @@
-# One of the tasks that are left is played, event by event, with the package's own limit. A set-up takes its time while
-# no more are in progress than the service does at once, and longer in proportion beyond that: they queue. With a
-# service that slows it is the square. What a client has given up is set up all the same: the server learns too late.
-"""Clients of tasks that crash come to the others: what that does without a limit and with one."""
+# This simulates one of the remaining tasks, event by event, with the package's own limit. A handshake takes its usual
+# time while no more are in progress than the service handles at once; beyond that it takes longer in proportion, since
+# they queue, or by the square if the service slows down. A handshake that its client gives up is still completed: the
+# server notices too late.
+"""Simulates the clients of crashed tasks that reconnect to the others, without a limit and with one."""
 
 import math
 from collections.abc import Callable
@@ -17,28 +18,28 @@ from starlette_drain.tools.plan.clients import CLIENTS
 __all__ = ["Crash", "Returns", "play"]
 
 LONGEST = 120.0
-"""Seconds that are played."""
+"""Seconds that are simulated."""
 
-LOOK = 0.05
-"""Seconds between two looks at those that wait."""
+CHECK_INTERVAL = 0.05
+"""Seconds between two checks of the arrivals that wait."""
 
 QUIET = 100
-"""Set-ups before the crash, from which an adaptive limit knows the quiet times."""
+"""Handshakes before the crash, from which an adaptive limit learns their usual duration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
     """
-    What happens.
+    A crash of tasks.
 
     Attributes:
-        tasks: Of the service, before.
-        lost: Of these: how many crash.
-        sessions: On each task.
-        set_up: Seconds that the application takes for a handshake in quiet times.
-        at_once: How many a task sets up at once before they take longer.
-        slows: Whether the service does less in all the more it is asked.
-        clients: How they come back.
+        tasks: The tasks of the service before.
+        lost: The tasks that crash.
+        sessions: The sessions per task.
+        set_up: Seconds that the application usually takes for a handshake.
+        at_once: The handshakes that a task handles at once before they take longer.
+        slows: Whether the service handles fewer in total if there are more.
+        clients: The name of the client model.
     """
 
     tasks: int
@@ -51,16 +52,16 @@ class Crash:
 
     @property
     def arrive(self) -> int:
-        """How many come to each task that is left."""
+        """The clients that reconnect to each remaining task."""
         return math.ceil(self.sessions * self.lost / (self.tasks - self.lost))
 
     @property
     def rate(self) -> float:
-        """How many a task sets up per second at best."""
+        """The most handshakes per second of a task."""
         return self.at_once / self.set_up
 
     def troubles(self) -> list[str]:
-        """Return what no limit helps against, with the remedy."""
+        """Return the problem that no limit solves, with its remedy."""
         if self.arrive <= (fits := self.rate * HOLD[0]):
             return []
         tasks = self.lost + math.ceil(self.sessions * self.lost / fits)
@@ -75,15 +76,15 @@ class Crash:
 @dataclass(slots=True)
 class Returns:
     """
-    How the clients of one task came back.
+    How the clients of one task reconnected.
 
     Attributes:
-        back_after: Seconds until the last one was back; infinite where one was not after `LONGEST`.
-        not_back: Clients that were not back by then.
-        p99: Seconds that a set-up took, at the 99th percentile.
-        gave_up: Attempts that clients gave up.
-        refused: Attempts that were turned away.
-        most: The most set-ups in progress at once.
+        back_after: Seconds until the last client was back; infinite if one was not after `LONGEST`.
+        not_back: The clients that were not back by then.
+        p99: Seconds of a handshake, at the 99th percentile.
+        gave_up: The attempts that clients gave up.
+        refused: The attempts that were refused.
+        most: The most handshakes in progress at once.
     """
 
     back_after: float = 0.0
@@ -94,7 +95,7 @@ class Returns:
     most: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return it in JSON values."""
+        """Return the fields as JSON values."""
         return {
             "back_after": round(self.back_after, 3) if math.isfinite(self.back_after) else None,
             "not_back": self.not_back,
@@ -107,7 +108,7 @@ class Returns:
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """A client, and the attempt that it waits for."""
+    """A client and its current attempt."""
 
     own: float
     attempt: int = 0
@@ -116,7 +117,7 @@ class _Client:
 
 
 def play(crash: Crash, policy: AdmissionPolicy | None, seed: int) -> Returns:
-    """Return what becomes of one task that is left, with the limit of *policy*, or with none."""
+    """Simulate one remaining task with the limit of *policy*, or without a limit."""
     return _Play(crash, policy or AdmissionPolicy(1, observes=True), seed).run()
 
 
@@ -140,7 +141,7 @@ class _Play:
             self._gate.finish(-1.0 + self._crash.set_up, self)
         for _ in range(self._crash.arrive):
             self._return(0.0, _Client(self._rng.random()))
-        self._at(LOOK, self._look)
+        self._at(CHECK_INTERVAL, self._check_waiting)
         now = 0.0
         while self._events and self._left:
             now, _, happens = heappop(self._events)
@@ -199,12 +200,12 @@ class _Play:
             self._found.refused += 1
             self._return(now, client)
 
-    def _look(self, now: float) -> None:
+    def _check_waiting(self, now: float) -> None:
         while (arrival := self._gate.expired(now)) is not None:
             self._refuse(now, *arrival.waiter)
         self._gate.drop_stuck(now)
         self._let_in(now)
-        self._at(now + LOOK, self._look)
+        self._at(now + CHECK_INTERVAL, self._check_waiting)
 
     def _let_in(self, now: float) -> None:
         arrival: Arrival | None

@@ -1,4 +1,4 @@
-"""A service's deployments: which tasks leave together, and when the next ones do. Pure."""
+"""Which tasks leave together in a deployment, and when. Pure."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -12,10 +12,10 @@ from starlette_drain.testing.fake_aws.scheduler import Cohort, Limits, Step, rol
 __all__ = ["START_UP", "START_UPS", "Deployment", "smallest_percent", "starting_in"]
 
 START_UP = 30.0
-"""Seconds from the start of a task until it is healthy: quick for Fargate."""
+"""Seconds from the start of a task until it is healthy; fast for Fargate."""
 
 START_UPS = (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0)
-"""What it may be where it was not given."""
+"""The start-up times that are tried if none is given."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Deployment:
         tasks: The desired count.
         min_percent: ``minimumHealthyPercent``.
         max_percent: ``maximumPercent``.
-        whole_fleet: Whether all old tasks go together whatever the percentages say.
+        whole_fleet: Whether all old tasks leave together, whatever the percentages are.
         start_up: Seconds from the start of a task until it is healthy.
-        next_after: Seconds after which a second deployment begins, once the new tasks of the first one are healthy;
-            ``None`` where none follows so soon.
+        next_after: Seconds from the moment when the new tasks are healthy until a second deployment begins; ``None`` if
+            there is none.
     """
 
     tasks: int
@@ -47,13 +47,13 @@ class Deployment:
 
     @property
     def can_begin(self) -> bool:
-        """Whether anything may happen at all."""
+        """Whether the percentages let a task start or stop."""
         first = self.limits.step(self.tasks, old=self.tasks, new=0)
         return self.whole_fleet or (0 <= self.min_percent <= 100 <= self.max_percent and first != Step(0, 0))
 
     @cached_property
     def cohorts(self) -> tuple[Cohort, ...]:
-        """All tasks, on a clock that shows 0 when the first is taken out; none where the deployment cannot begin."""
+        """All tasks, with times from the first deregistration; empty if the deployment cannot begin."""
         if not self.can_begin:
             return ()
         fleet = self._replaced([Cohort(self.tasks)], 0.0)
@@ -64,25 +64,25 @@ class Deployment:
 
     @cached_property
     def leaving(self) -> tuple[Cohort, ...]:
-        """Those that are taken out, in their order."""
+        """The tasks that leave, in their order."""
         gone = [each for each in self.cohorts if each.leaves_at < math.inf]
         return tuple(sorted(gone, key=lambda each: each.leaves_at))
 
     @property
     def seconds(self) -> float:
-        """How long it takes from the start of the first new task until the last old one is taken out."""
+        """Seconds from the start of the first new task until the last old one is deregistered."""
         first = min((each.serves_from for each in self.cohorts if each.serves_from >= 0), default=0.0)
         last = max((each.leaves_at for each in self.leaving), default=0.0)
         return self.start_up - first + last
 
     @property
     def batches(self) -> int:
-        """How many times tasks are taken out."""
+        """The number of moments at which tasks are deregistered."""
         return len({each.leaves_at for each in self.leaving})
 
     @property
     def at_once(self) -> int:
-        """How many tasks are taken out in one moment, at most."""
+        """The most tasks that are deregistered at one moment."""
         return self.draining(0.0)
 
     @property
@@ -91,23 +91,23 @@ class Deployment:
         return all(self._came.until(each.leaves_at) > self._went.until(each.leaves_at) for each in self.leaving)
 
     def draining(self, seconds: float) -> int:
-        """Return how many tasks drain at the same time, at most, where each takes so many *seconds*."""
+        """Return the most tasks that drain at the same time, if each takes *seconds*."""
         went = self._went
         return max((went.until(now) - went.before(now - seconds) for now in went.moments), default=0)
 
     def listed(self, delay: float) -> int:
-        """Return how many targets are listed at most, those included that drain for the *delay*."""
+        """Return the most targets that are listed, including those that drain for the *delay*."""
         if not self.cohorts:
             return self.tasks
         moments = [0.0, *self._came.moments]
         return max(self._came.until(now) - self._went.until(now - delay) for now in moments)
 
     def at(self, at_once: int) -> "Deployment":
-        """Return the same with percentages at which *at_once* go together, without fewer than desired that serve."""
+        """Return a copy with percentages at which *at_once* tasks leave together, and enough serve."""
         return replace(self, min_percent=100, max_percent=smallest_percent(self.tasks, at_once))
 
     def beginnings(self) -> list[str]:
-        """Return which percentages to set so that a deployment can begin, and a healthy task serves at every moment."""
+        """Return the percentages with which a deployment can begin, and a healthy task serves at every moment."""
         one_less = 100 * (self.tasks - 1) // self.tasks
         tried = (
             replace(self, min_percent=100),
@@ -120,7 +120,7 @@ class Deployment:
         return [f"set {self.changes_to(each)}" for each in simplest]
 
     def changes_to(self, other: "Deployment") -> str:
-        """Return which percentages make *other* of this."""
+        """Return the changes of percentages from this deployment to *other*."""
         found = []
         if other.min_percent != self.min_percent:
             found.append(f"minimumHealthyPercent to {other.min_percent}")
@@ -143,7 +143,7 @@ class Deployment:
 
 
 class _Count:
-    """How many there are of something up to a moment, each given with its own."""
+    """Counts up to a moment, from pairs of a moment and a number."""
 
     def __init__(self, found: Iterable[tuple[float, int]]) -> None:
         pairs = sorted(found)
@@ -159,7 +159,7 @@ class _Count:
 
 @lru_cache(maxsize=512)
 def starting_in(plan: Deployment, start_up: float) -> Deployment:
-    """Return the same with another start-up; the same object each time, which has its sums by then."""
+    """Return a copy with another start-up time; cached, so that its cohorts are computed once."""
     return replace(plan, start_up=start_up)
 
 

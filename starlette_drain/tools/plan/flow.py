@@ -1,15 +1,16 @@
-# How many sessions are asked to leave in a second, all tasks together?
+# How many sessions are asked to leave per second, over all tasks?
 #
-# A task that is taken out with n sessions sheds n / fits a second, evenly. It notices up to a lag late, so it may do so
-# at any time between its deregistration and the end of its delay less the margin: `fits` seconds out of `busy`.
+# A task that is deregistered with n sessions sheds n / fits per second, evenly. It notices the deregistration up to a
+# lag late, so it sheds at some time between the deregistration and the end of its delay less the margin: for `fits`
+# seconds out of `busy`.
 #
-# Those who are shed come back to whatever serves then, old tasks that are to go later among them, which have the more
-# to shed. They spread evenly, so every task that serves gets the same share of each second's sheds: one running sum of
-# shares tells the sessions of every task. Sessions that come back while no task serves wait for the first one.
+# These clients reconnect to the tasks that serve then, including old tasks that leave later, which then have more to
+# shed. They spread evenly, so each serving task gets the same share of each second's sheds, and one running sum of
+# shares gives the sessions of every task. Clients that reconnect while no task serves wait for the first one.
 #
-# The peak is an upper bound: each task is counted for all of its busy time, and takes its sessions in as if those
-# before had begun at once.
-"""The sheds of a fleet as a flow: pure."""
+# The peak is an upper bound: each task counts for its whole busy time, and gets its sessions as if earlier tasks had
+# begun to shed at once.
+"""Computes the rate of sheds over a fleet. Pure."""
 
 import heapq
 import math
@@ -25,11 +26,11 @@ __all__ = ["Flow", "flow"]
 @dataclass(frozen=True, slots=True)
 class Flow:
     """
-    What a deployment makes of the sessions.
+    The sheds of a deployment.
 
     Attributes:
-        rate: Sheds per second over the fleet, in the busiest moment.
-        heaviest: Sessions of the tasks that leave in one moment, where those are most.
+        rate: The highest rate of sheds over the fleet, per second.
+        heaviest: The most sessions of tasks that leave at one moment.
     """
 
     rate: float
@@ -38,13 +39,13 @@ class Flow:
 
 def flow(cohorts: Iterable[Cohort], sessions: int, fits: float, busy: float) -> Flow:
     """
-    Return the flow of the sheds.
+    Return the sheds of a deployment.
 
     Args:
         cohorts: The tasks.
-        sessions: On each task at the beginning.
+        sessions: The sessions per task at the beginning.
         fits: Seconds over which a task sheds, more than 0.
-        busy: Seconds from its deregistration until it has shed, at the latest.
+        busy: The most seconds from its deregistration until it has shed all its sessions.
     """
     course = _Course(sessions, fits, busy)
     for each in cohorts:
@@ -55,7 +56,7 @@ def flow(cohorts: Iterable[Cohort], sessions: int, fits: float, busy: float) -> 
 
 
 _EBBS, _ENDS, _SERVES, _LEAVES = range(4)
-"""What happens at a moment, in this order."""
+"""The kinds of events, in the order in which they happen at one moment."""
 
 
 class _Course:
@@ -65,7 +66,7 @@ class _Course:
         self.order = count()
         self.tasks = 0
         self.share = 0.0
-        """Sessions that came to each task which has served all the time."""
+        """The sessions that have come to a task that served all the time."""
         self.homeless = 0.0
         self.shedding = self.counted = 0.0
         self.base: dict[int, float] = {}

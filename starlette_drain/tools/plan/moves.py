@@ -1,4 +1,4 @@
-"""Sessions that are moved without a deployment: by a rotation of all tasks, or the rebalance after a scale-out."""
+"""Simulates moves of sessions without a deployment: a rotation of all tasks, or the rebalance after a scale-out."""
 
 import math
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ from starlette_drain.aws.sources.rebalance import HEADROOM
 __all__ = ["Move", "rotation", "scale_out"]
 
 MOST = 20_000
-"""Sessions that are played; where there are more, each stands for several."""
+"""The most sessions that are simulated; if there are more, each stands for several."""
 
 ENOUGH = 400
-"""Sessions in one stretch of time, about: fewer would show more chance than load."""
+"""The approximate number of sessions per interval: with fewer, chance would hide the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """
-    What is moved, and how fast.
+    A move of sessions.
 
     Attributes:
-        sessions: That are asked to leave, of all tasks together.
+        sessions: The sessions that are asked to leave, over all tasks.
         window: Seconds over which they leave.
-        rate: How many come back per second.
-        peak: The same in the busiest stretch of time.
-        facts: What else there is to say, by name.
-        troubles: What is not as it should be, each with the remedy.
+        rate: The reconnects per second.
+        peak: The reconnects per second in the busiest interval.
+        facts: Further values, by name.
+        troubles: The problems, each with its remedy.
     """
 
     sessions: int
@@ -44,7 +44,7 @@ class Move:
 
 
 def rotation(tasks: int, sessions: int, window: float, *, pacing: Pacing, wish: float | None, seed: int) -> Move:
-    """Return what a rotation of all *tasks*, each with so many *sessions*, does to the service in *window* seconds."""
+    """Return the move of a rotation of all *tasks*, each with *sessions* sessions, over *window* seconds."""
     limit = pacing.limit if isinstance(pacing, FleetPacing | RateCapPacing) else math.inf
     takes = max(window, sessions / limit)
     rate, peak = tasks * sessions / takes, _play(tasks, sessions, takes, seed)
@@ -62,7 +62,7 @@ def rotation(tasks: int, sessions: int, window: float, *, pacing: Pacing, wish: 
 
 
 def scale_out(before: int, after: int, sessions: int, *, pacing: Pacing, wish: float | None, seed: int) -> Move:
-    """Return what the rebalance does when *before* tasks, each with so many *sessions*, become *after*."""
+    """Return the move of the rebalance when *before* tasks, each with *sessions* sessions, become *after* tasks."""
     share = 1.0 - before / after
     moved = round(before * sessions * share)
     limit = pacing.limit if isinstance(pacing, FleetPacing) else None
@@ -71,7 +71,7 @@ def scale_out(before: int, after: int, sessions: int, *, pacing: Pacing, wish: f
     facts = {
         "share": round(share, 4),
         "in_each_task": round(before * sessions / after),
-        # Where new sessions go in turn, each task gets back as many as any other.
+        # With round robin, each task gets back as many as any other.
         "by_round_robin": round((sessions - sessions * share + returns) / returns, 2) if moved else 1.0,
     }
     troubles = [*_too_fast(limit or 0.0, wish, f"set pacing to fleet:{wish:g}" if wish else "")]
@@ -88,7 +88,7 @@ def _too_fast(rate: float, wish: float | None, remedy: str) -> Iterator[str]:
 
 
 def _play(tasks: int, sessions: int, window: float, seed: int) -> float:
-    """Return how many are asked per second in the busiest stretch, by the package's own plan in each task."""
+    """Return the sheds per second in the busiest interval, with the package's own plan in each task."""
     stands_for = max(1, math.ceil(tasks * sessions / MOST))
     number = sessions // stands_for
     if not number:

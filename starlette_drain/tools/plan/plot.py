@@ -1,4 +1,4 @@
-"""The curves as a picture, where matplotlib is installed."""
+"""Draws the curves with matplotlib."""
 
 from starlette_drain.tools.drawing import drawing
 from starlette_drain.tools.plan.rehearsal import Course
@@ -9,7 +9,7 @@ __all__ = ["draw"]
 
 def draw(course: Course, fleet: Fleet, path: str) -> None:
     """
-    Draw closes and arrivals over time into the file at *path*; its suffix says in which format.
+    Draw closes and arrivals over time into the file at *path*, in the format of its suffix.
 
     Raises:
         PlotNotPossible: If matplotlib is not installed, or the file cannot be written.

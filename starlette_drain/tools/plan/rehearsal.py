@@ -1,4 +1,4 @@
-"""A whole deployment in virtual time: the package's own plan in every task, and clients that come back."""
+"""Simulates a deployment with the package's own plan in every task, and clients that reconnect."""
 
 import heapq
 import math
@@ -20,31 +20,31 @@ from starlette_drain.tools.plan.sums import Fleet
 __all__ = ["Course", "rehearse"]
 
 MOST = 60_000
-"""Sessions that are played; where there are more, each stands for several."""
+"""The most sessions that are simulated; if there are more, each stands for several."""
 
 ENOUGH = 400
-"""Sessions played in one stretch of the curves, about: fewer would show more chance than load."""
+"""The approximate number of simulated sessions per interval of the curves: with fewer, chance would hide the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """
-    What happened.
+    The course of a deployment.
 
     Attributes:
-        stretch: Seconds of one entry of the curves.
-        closes: Sessions asked to leave, per second.
-        arrivals: Attempts to come back, per second, refused ones included.
+        stretch: Seconds of an interval of the curves.
+        closes: The sessions asked to leave, per second.
+        arrivals: The attempts to reconnect, per second, including refused ones.
         peak_closes: The highest of `closes`.
         peak_arrivals: The highest of `arrivals`.
-        refused: Attempts that met a service which took no more in that moment, or of which no task was healthy.
-        gave_up: Sessions whose client gave up after refused attempts.
-        shed_twice: Sessions asked to leave more than once, because they had come back to an old task.
-        at_deadline: Sessions asked to leave in the instant of the deadline.
-        seconds: Until the last one is back.
+        refused: The attempts that were refused because the service was busy, or no task was healthy.
+        gave_up: The sessions whose client gave up after refused attempts.
+        shed_twice: The sessions asked to leave more than once, because they reconnected to an old task.
+        at_deadline: The sessions asked to leave at the moment of the deadline.
+        seconds: Seconds until the last client is back.
         away: Seconds that a client was away, on average.
-        away_longest: Seconds that a client was away, at most.
-        stands_for: How many sessions each one played stands for, at most.
+        away_longest: The most seconds that a client was away.
+        stands_for: The most sessions that a simulated one stands for.
     """
 
     stretch: int
@@ -75,13 +75,13 @@ class _Client(Session):
         super().__init__("/", 0.0)
         self.own = own
         self.weight = weight
-        """How many sessions it stands for."""
+        """The number of sessions that it stands for."""
         self.times = 0
         self.left_at = 0.0
 
 
 class _FleetShare:
-    """A fleet's pacing, which sees how many drain in this moment: as the polls tell the real one."""
+    """Fleet pacing with the current number of draining tasks, which the real one gets from polls."""
 
     interval = 0.0
 
@@ -110,15 +110,15 @@ def rehearse(
     drains: bool = True,
 ) -> Course:
     """
-    Play the deployment.
+    Simulate the deployment.
 
     Args:
-        fleet: Whose deployment can begin.
-        come_back: How clients do.
-        pacing: As the option; evenly by default.
-        accepts: Attempts per second that the service accepts; ``None`` for any number.
-        seed: Of the randomness.
-        drains: Whether the tasks shed; without, all sessions of a task are cut when its delay is over.
+        fleet: A service whose deployment can begin.
+        come_back: The client model.
+        pacing: As the option; even by default.
+        accepts: Attempts per second that the service accepts; ``None`` if unlimited.
+        seed: The seed of the random numbers.
+        drains: Whether the tasks drain; if not, all sessions of a task are cut at the end of its delay.
     """
     return _Stage(
         fleet,
@@ -148,7 +148,7 @@ class _Stage:
         self.accepts = accepts
         self.serving: list[_Task] = []
         self.places: dict[_Task, int] = {}
-        """Where in `serving` each is."""
+        """The index of each task in `serving`."""
         self.draining = 0
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = count()
@@ -160,7 +160,7 @@ class _Stage:
         self.room, self.filled_at = self.accepts or 0.0, 0.0
 
     def play(self) -> Course:
-        """Let it all happen."""
+        """Run all events."""
         for cohort in sorted(self.fleet.deployment.cohorts, key=lambda each: each.serves_from):
             tasks = [_Task(SessionRegistry()) for _ in range(cohort.tasks)]
             if cohort.serves_from < 0:
@@ -178,7 +178,7 @@ class _Stage:
         return self._course()
 
     def _seat(self, task: _Task) -> None:
-        """Give a task its sessions: few clients, who together stand for exactly so many."""
+        """Add a task's sessions: a few clients that together stand for exactly the wanted number."""
         seats = math.ceil(self.fleet.sessions / self.stands_for)
         for number in range(seats):
             weight = (number + 1) * self.fleet.sessions // seats - number * self.fleet.sessions // seats
@@ -236,7 +236,7 @@ class _Stage:
             self._at(max(now, plan.ask_at), lambda at: self._tick(task, at))
 
     def _shed(self, client: Session, now: float) -> int:
-        """Let a client go; return how many sessions that are."""
+        """Close a client's connection; return the number of sessions that it stands for."""
         assert isinstance(client, _Client)  # noqa: S101 - for the type checker: no other is seated
         self.closes[int(now)] += client.weight
         client.times += 1
@@ -268,7 +268,7 @@ class _Stage:
     def _takes_in(self, weight: int, now: float) -> bool:
         if self.accepts is None:
             return True
-        # One that stands for several takes the room of several, so there must be room for one at least.
+        # A client that stands for several sessions needs the room of several, so there must be room for at least one.
         most = max(self.accepts, self.stands_for)
         self.room = min(most, self.room + (now - self.filled_at) * self.accepts)
         self.filled_at = now
@@ -278,7 +278,7 @@ class _Stage:
         return True
 
     def _scaled(self, pacing: Pacing) -> Pacing:
-        """Return the pace for a crowd in which each stands for several."""
+        """Return *pacing* for clients that each stand for several sessions."""
         if isinstance(pacing, FleetPacing):
             return _FleetShare(self, pacing.limit / self.stands_for)
         if isinstance(pacing, RateCapPacing):

@@ -1,4 +1,4 @@
-"""The sums behind a deployment: exact, and pure."""
+"""Computes times, rates and remedies of a deployment, without simulation. Pure."""
 
 import math
 from collections.abc import Callable
@@ -14,39 +14,38 @@ from starlette_drain.tools.plan.flow import Flow, flow
 __all__ = ["DEPLOYMENT_LAG", "EVENT_LAG", "Fleet"]
 
 DEPLOYMENT_LAG = 15.0
-"""Seconds between two looks at the service's deployments, at least: see aws/sources/service_deployment.py."""
+"""The least seconds between two polls of the service's deployments: see aws/sources/service_deployment.py."""
 
 EVENT_LAG = 5.0
-"""Seconds until an event is here: EventBridge promises no time, and nearly always takes less."""
+"""Seconds until an event arrives: EventBridge guarantees no time, and nearly always takes less."""
 
 TOLERANCE = 1e-9
-"""Part by which two sums of the same numbers may differ."""
+"""The relative difference of two sums of the same numbers."""
 
 WORTH = 0.9
-"""Part of a delay below which a shorter one is worth other percentages."""
+"""The fraction of a delay below which a shorter one justifies other percentages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """
-    A service, and what a deployment makes of its sessions.
+    A service and the times and rates of its deployment.
 
     Attributes:
         deployment: How its tasks are replaced.
-        sessions: On each task.
-        delay: Seconds that a task has to leave, such as the deregistration delay.
+        sessions: The sessions per task.
+        delay: Seconds that a task has to leave, for example the deregistration delay.
         margin: As the option.
         poll_interval: As the option.
         poll_share: As the option.
-        groups: Target groups that each task polls.
+        groups: The number of target groups that each task polls.
         window: As the option.
-        noticed: Seconds after which it is known that the time has begun, where it is not the polls of the target's
-            health that tell.
-        allowance: What gives the time, which is the deregistration delay as a rule.
+        noticed: Seconds until a task notices that the time has begun; ``None`` if it polls target health.
+        allowance: The setting of `delay`.
         start_delay: As the option.
-        stands_in: Whether tasks ask ECS where they may ask about the target's health but seldom.
-        start_ups: Seconds from the start of a task until it is healthy, where that is not known: the worst of them
-            decides. None where it is the deployment's own.
+        stands_in: Whether tasks also ask ECS if their polls of target health are rare.
+        start_ups: The start-up times to consider if the real one is unknown: the worst decides. If empty, that of
+            `deployment` applies.
     """
 
     deployment: Deployment
@@ -65,53 +64,53 @@ class Fleet:
 
     @property
     def lag(self) -> float:
-        """Seconds after which a deregistration is noticed, at the latest."""
+        """The most seconds until a deregistration is noticed."""
         return self.poll_lag if self.noticed is None else self.noticed
 
     @property
     def poll_lag(self) -> float:
-        """Seconds between two looks while a deployment goes on: at the target's health, or at ECS's record."""
+        """Seconds between two polls during a deployment, of target health or of the ECS record."""
         if not self.stands_in:
             return self.health_lag
         return min(self.health_lag, stand_in_interval(self.delay, self.deployment.listed(self.delay), self.poll_share))
 
     @property
     def health_lag(self) -> float:
-        """Seconds between two looks at the target's health."""
+        """Seconds between two polls of target health."""
         targets = self.deployment.listed(self.delay)
         return fleet_interval(self.poll_interval, targets, self.groups, self.poll_share)
 
     @property
     def room(self) -> float:
-        """Seconds over which the sheds could spread if no window were set."""
+        """Seconds over which the sheds can spread without a window."""
         return fitting_window(self.delay, self.lag, self.margin)
 
     @property
     def fits(self) -> float:
-        """Seconds over which the sheds may spread."""
+        """Seconds over which the sheds spread."""
         fits = self.room if self.window is None else min(self.room, self.window)
-        # Where other old tasks are to follow, a task waits for them: see _core/start_delay.py.
+        # If other old tasks are to follow, a task waits for them: see _core/start_delay.py.
         wait = self.start_delay if self.deployment.batches > 1 else 0.0
         return fits - time_to_wait(wait, fits, 0.0)
 
     @property
     def busy(self) -> float:
-        """Seconds from the deregistration of a task until it has asked its last session, at the latest."""
+        """The most seconds from the deregistration of a task until it has asked its last session."""
         return self.lag + (self.room if self.window is None else min(self.room, self.window))
 
     @property
     def draining(self) -> int:
-        """How many tasks drain at the same time, at most."""
+        """The most tasks that drain at the same time."""
         return self.deployment.draining(self.busy)
 
     @property
     def heaviest(self) -> float:
-        """Sessions of the tasks that are taken out in one moment, where those are most."""
+        """The most sessions of tasks that are deregistered at one moment."""
         return self._flow(max(1.0, self.fits)).heaviest
 
     @property
     def rate(self) -> float:
-        """Reconnects per second over the whole fleet, at an even pace; infinite where there is no time."""
+        """Reconnects per second over the whole fleet, at an even pace; infinite if no time is left."""
         if not self.sessions:
             return 0.0
         if self.start_ups:
@@ -120,26 +119,24 @@ class Fleet:
 
     @property
     def worst(self) -> "Fleet":
-        """The same with the start-up of all that may be at which most come back."""
+        """A copy with the start-up time that gives the highest rate."""
         if not self.start_ups:
             return self
         known = (replace(self, deployment=starting_in(self.deployment, each), start_ups=()) for each in self.start_ups)
-        # Where it makes no difference, the usual one.
+        # If it makes no difference, the usual one.
         return max(known, key=lambda each: (round(each.rate, 6), -abs(each.deployment.start_up - START_UP)))
 
     def followed(self, part: float) -> "Fleet":
-        """Return the same with a next deployment, which begins when that *part* of the time to leave is over."""
+        """Return a copy with a next deployment, which begins after this *part* of the time to leave."""
         return replace(self, deployment=replace(self.deployment, next_after=part * max(0.0, self.fits)))
 
     def delay_for(self, rate: float, followed: float | None = None) -> int | None:
         """
-        Return the delay, in whole seconds (or steps of its setting), with which no more than *rate* come back.
-
-        ``None`` where no delay will do.
+        Return the shortest delay with at most *rate* reconnects, in whole steps of its setting; ``None`` if none does.
 
         Args:
-            rate: Per second.
-            followed: When the next deployment begins, if one does; see `followed`.
+            rate: Reconnects per second.
+            followed: When the next deployment begins, if there is one; see `followed`.
         """
         step = self.allowance.step
 
@@ -151,15 +148,15 @@ class Fleet:
         return None if found is None else int(found * step)
 
     def at(self, at_once: int) -> "Fleet":
-        """Return the same service with percentages at which *at_once* are taken out at a time."""
+        """Return a copy with percentages at which *at_once* tasks are deregistered at a time."""
         return replace(self, deployment=self.deployment.at(at_once))
 
     def remedies(self, rate: float) -> list[str]:
-        """Return what to set so that no more than *rate* come back a second: any one of them will do."""
+        """Return alternative settings with at most *rate* reconnects per second."""
         return [text for text, _ in self.cures(rate)]
 
     def cures(self, rate: float) -> list[tuple[str, "Fleet"]]:
-        """Return each remedy, and the service with it."""
+        """Return the remedies, each with the service after it."""
         found = []
         plain = self._with_time(rate)
         if plain is not None:
@@ -176,7 +173,7 @@ class Fleet:
         return flow(self.deployment.cohorts, self.sessions, fits, max(fits, self.busy))
 
     def _with_time(self, rate: float) -> "Fleet | None":
-        """Return the same with time enough; ``None`` where there is no such time."""
+        """Return a copy with enough time; ``None`` if no time is enough."""
         timely = replace(self, window=None)
         if timely.rate > rate * (1 + TOLERANCE):
             delay = timely.delay_for(rate)
@@ -194,7 +191,7 @@ class Fleet:
         return None if window is None else replace(timely, window=float(window))
 
     def _slower(self, rate: float, plain: "Fleet | None") -> "Fleet | None":
-        """Return the same with fewer tasks taken out at a time, where that does what more time alone does not."""
+        """Return a copy with fewer tasks deregistered at a time, if that achieves what more time alone does not."""
         most = self.deployment.at_once
         if self.deployment.whole_fleet or most < 2:
             return None
@@ -211,7 +208,7 @@ class Fleet:
         return best if best is not None and (plain is None or best.delay < WORTH * plain.delay) else None
 
     def _split(self, rate: float) -> "tuple[str, Fleet]":
-        """Return into how many services the tasks must be split where no time is long enough, and one of these."""
+        """Return the remedy that splits the tasks into several services, and one of these services."""
         step = self.allowance.step
         longest = replace(self, delay=math.floor(self.allowance.longest / step) * step, window=None)
         total = self.deployment.tasks * self.sessions
@@ -244,7 +241,7 @@ class Fleet:
 
 
 def _smallest(is_enough: Callable[[int], bool], most: int) -> int | None:
-    """Return a number up to *most* that is enough while the one before it is not; ``None`` where *most* is not."""
+    """Return a number up to *most* that is enough while its predecessor is not; ``None`` if *most* is not enough."""
     if most < 1 or not is_enough(most):
         return None
     low, high = 0, most

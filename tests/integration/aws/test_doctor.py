@@ -239,7 +239,7 @@ def test_every_fault_is_named(fake, ask):
         "SIGKILL comes first",
         "set stopTimeout to 49",
         "a delay of 60 s",
-        "a shell stands before the server",
+        "a shell runs the server",
         "--lifespan off",
         "--reload",
         "a limit on requests",
@@ -268,7 +268,7 @@ def test_every_fault_inside_a_task_is_named(fake, endpoint, ask, monkeypatch):
     told = " ".join(found for _, found in faults)
     for words in (
         *("ecs:DescribeContainerInstances", "ecs:ListServiceDeployments", "bake time 60 s"),
-        *("a shell stands before", "kills its workers 9 s after", "run no ASGI application"),
+        *("a shell runs the server", "kills its workers 9 s after", "run no ASGI application"),
     ):
         assert words in told, words
     assert any("set bakeTimeInMinutes to 14" in each["remedy"] for each in findings)

@@ -57,7 +57,7 @@ def test_a_right_record_has_no_fault():
         ),
         ({"stop_timeout": 22.0}, "stopTimeout to 24 (Fargate allows 120), or DRAIN_SIGTERM_WINDOW to 4"),
         ({"command": ("sh", "-c", "uvicorn app:app")}, "put 'exec' before the server"),
-        ({"command": ("uvicorn", "app:app", "--reload")}, "leave --reload out"),
+        ({"command": ("uvicorn", "app:app", "--reload")}, "remove --reload"),
         ({"command": ("uvicorn", "app:app", "--limit-max-requests", "5")}, "max_session_age"),
         (
             {"command": ("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "9")},

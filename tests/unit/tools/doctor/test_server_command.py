@@ -6,7 +6,7 @@ from starlette_drain.tools.doctor.record import SetUp
 from starlette_drain.tools.doctor.server_checks import check_server
 from starlette_drain.tools.doctor.server_command import ServerCommand
 
-SHELL = "a shell stands before the server"
+SHELL = "a shell runs the server"
 
 
 def is_shell_found(*words, is_process=True):

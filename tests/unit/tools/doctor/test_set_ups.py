@@ -246,7 +246,7 @@ OUTSIDE = {
     "a supervisor": (defined(command=("supervisord", "-n")), "cannot tell what supervisord -n starts"),
     "a script of npm": (defined(command=("npm", "start")), "cannot tell what npm start starts"),
     "a wrapper": (defined(command=("honcho", "run", *UVICORN)), "cannot tell whether honcho, which starts uvicorn,"),
-    "a proxy in front of it": (doing(behind_a_proxy), "a shell stands before the server"),
+    "a proxy in front of it": (doing(behind_a_proxy), "a shell runs the server"),
     "a container that is not there": (lambda: SetUp(given={"container": "ngnix"}), "has no container ngnix"),
     "Express mode": (
         serving(strategy="CANARY", canary=(5.0, 3), bake=3),
@@ -326,10 +326,19 @@ OUTSIDE = {
         defined(command=(*UVICORN, "--port", "9000")),
         "listens on port 9000, and the target group sends to 8000",
     ),
-    "exec in a pipeline": (defined(command=("sh", "-c", f"exec {' '.join(UVICORN)} | tee /log")), "a shell stands"),
-    "exec in the background": (defined(command=("sh", "-c", f"exec {' '.join(UVICORN)} & wait")), "a shell stands"),
-    "exec in parentheses": (defined(command=("bash", "-c", f"(exec {' '.join(UVICORN)}); true")), "a shell stands"),
-    "an argument to a shell": (defined(entry_point=("sh", "-c"), command=UVICORN), "a shell stands"),
+    "exec in a pipeline": (
+        defined(command=("sh", "-c", f"exec {' '.join(UVICORN)} | tee /log")),
+        "a shell runs the server",
+    ),
+    "exec in the background": (
+        defined(command=("sh", "-c", f"exec {' '.join(UVICORN)} & wait")),
+        "a shell runs the server",
+    ),
+    "exec in parentheses": (
+        defined(command=("bash", "-c", f"(exec {' '.join(UVICORN)}); true")),
+        "a shell runs the server",
+    ),
+    "an argument to a shell": (defined(entry_point=("sh", "-c"), command=UVICORN), "a shell runs the server"),
     "a wrapper of secrets": (defined(command=("chamber", "exec", "prod", "--", *UVICORN)), "whether chamber, which"),
     "a manager of packages": (defined(command=("poetry", "run", *UVICORN)), "cannot tell whether poetry"),
     "a script in Python": (defined(command=("python", "main.py")), "cannot tell what python main.py starts"),
