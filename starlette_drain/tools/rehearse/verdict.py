@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,12 @@ BURST = 3.0
 """The factor above the mean rate from which a second counts as a burst, unless it has only a few closes."""
 
 FEW = 10
+
+SPREAD = 20.0
+"""
+Seconds that a drain takes if the delay, of which half is free at least, allows. It may take longer, but one that takes
+less is compared with this; else a burst of all clients would be its own mean.
+"""
 
 LONGEST_BARS = 100
 
@@ -55,26 +61,48 @@ def reasons(seen: Rehearsal) -> list[tuple[str, str]]:
 
 
 def _of_clients(seen: Rehearsal) -> Iterator[tuple[str, str]]:
-    if cut := Counter(seen.codes)[CUT]:
+    # All sessions have ended, so what was left for the balancer to cut had come back, or did not see the end.
+    stayed = seen.cut if _outcome(seen) == "drained" and not _is_observed(seen) else 0
+    if (cut := Counter(seen.codes)[CUT] - stayed) > 0:
         yield (
             f"{cut} of {counted(seen.sessions, 'client')} lost the connection without a close",
             "see the reasons below; if there are none, the delay is too short for the window and the margin",
         )
-    if (peak := _peak(seen.moments)) > max(FEW, BURST * _mean(seen.moments)):
-        yield f"{peak} clients left within one second", "check whether something else ends them, or use an even pacing"
+    if stayed:
+        yield (
+            f"{stayed} of {counted(seen.sessions, 'client')} did not return when the connection ended",
+            "let the client return its close code, and not connect again",
+        )
+    asked = [moment for moment, code in zip(seen.moments, seen.codes, strict=True) if code != CUT]
+    if (peak := _peak(each for each in asked if each <= seen.delay)) > max(FEW, BURST * _mean(asked, seen.delay)):
+        yield (
+            f"{peak} of {counted(seen.sessions, 'client')} left within one second",
+            "check whether something else ends them; if not, use an even pacing, a lower rate or a longer window",
+        )
 
 
 def _of_drain(seen: Rehearsal) -> Iterator[tuple[str, str]]:
-    report = seen.shown.get("report")
-    if report is None:
+    outcome = _outcome(seen)
+    late = sum(moment > seen.delay and code != CUT for moment, code in zip(seen.moments, seen.codes, strict=True))
+    if _is_observed(seen):
+        yield (
+            "mode='observe' asked no client to leave: SIGTERM ended the sessions",
+            "rehearse with mode='drain', or with DRAIN_MODE=drain if the application does not set the mode",
+        )
+    elif outcome is None:
         yield (
             "it did not finish draining before SIGTERM",
             "check in its log whether it watched its target; 'starlette-drain doctor' checks a set-up on AWS",
         )
-    elif report["outcome"] != "drained":
+    elif outcome != "drained":
         kept = "let the endpoints above return sooner"
         slow = "give it more time: a longer delay, or a pacing without a limit"
-        yield f"the drain ended {report['outcome']}", kept if seen.forced or seen.shown.get("working") else slow
+        yield f"the drain ended {outcome}", kept if seen.forced or seen.shown.get("working") else slow
+    elif late:
+        yield (
+            f"{late} of {counted(seen.sessions, 'client')} left only after SIGTERM",
+            "check in its log whether it watched its target, and what ended these connections",
+        )
     if seen.status is None:
         yield "the server did not end within 30 s of SIGTERM", "find out what it waits for; ECS would send SIGKILL"
     elif seen.status not in (0, -15):
@@ -113,9 +141,19 @@ def bars(moments: Sequence[float], delay: float, steps: str = " ▁▂▃▄▅�
     return "".join(steps[-(-(len(steps) - 1) * counts[each] // top)] for each in range(last + 1))
 
 
-def _peak(moments: Sequence[float]) -> int:
+def _outcome(seen: Rehearsal) -> str | None:
+    report = seen.shown.get("report")
+    return None if report is None else str(report["outcome"])
+
+
+def _is_observed(seen: Rehearsal) -> bool:
+    return seen.shown.get("mode") == "observe"
+
+
+def _peak(moments: Iterable[float]) -> int:
     return max(Counter(int(each) for each in moments).values(), default=0)
 
 
-def _mean(moments: Sequence[float]) -> float:
-    return len(moments) / max(1.0, max(moments) - min(moments)) if moments else 0.0
+def _mean(moments: Sequence[float], delay: float) -> float:
+    took = max(moments) - min(moments) if moments else 0.0
+    return len(moments) / max(took, min(SPREAD, delay / 2))

@@ -35,7 +35,12 @@ def test_all_is_well():
         ({"shown": {**GOOD.shown, "failed_hooks": 3}}, "3 close hooks failed or took too long"),
         ({"shown": {**GOOD.shown, "working": 4}}, "4 endpoints still running when the server stopped"),
         ({"tracebacks": ["OSError: x"] * 2}, "a traceback was logged 2 times: OSError: x"),
-        ({"moments": [2.0] * 20 + GOOD.moments[:20]}, "21 clients left within one second"),
+        ({"moments": [2.0] * 20 + GOOD.moments[:20]}, "21 of 40 clients left within one second"),
+        ({"moments": [2.0] * 40}, "40 of 40 clients left within one second"),
+        ({"delay": 15.0, "moments": [2 + number / 20 for number in range(40)]}, "20 of 40 clients left within one"),
+        ({"moments": [*GOOD.moments[:38], 60.2, 60.3]}, "2 of 40 clients left only after SIGTERM"),
+        ({"moments": [60.1] * 40, "shown": {**GOOD.shown, "mode": "observe"}}, "mode='observe' asked no client"),
+        ({"moments": [68.0] * 40, "codes": [1006] * 40, "cut": 40}, "40 of 40 clients did not return when"),
         ({"status": None}, "the server did not end within 30 s of SIGTERM"),
         ({"status": 3}, "the server ended with exit code 3"),
     ],
@@ -45,6 +50,13 @@ def test_what_is_not(change, reason):
     ((found, remedy),) = reasons(replace(GOOD, **change))
     assert found.startswith(reason)
     assert remedy
+
+
+@pytest.mark.parametrize("delay", [4.0, 6.0, 15.0, 60.0])
+def test_a_short_delay_is_no_burst(delay):
+    """A drain that uses what a short delay leaves is even."""
+    half = delay / 4
+    assert reasons(replace(GOOD, delay=delay, moments=[1 + half * number / 40 for number in range(40)])) == []
 
 
 def test_an_endpoint_that_does_not_return_is_the_first_reason():
