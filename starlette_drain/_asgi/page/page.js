@@ -291,6 +291,7 @@ function renderProblems() {
 
 function headline() {
   const { state, report } = status
+  if (status.mode === "observe" && state !== "serving") return "Only observed (DRAIN_MODE=observe): no session is closed."
   if (state === "serving") {
     const watching = triggersShown().filter(([, each]) => each.watch === "watching").map(([name]) => name)
     return watching.length ? `No drain. Watching: ${watching.join(", ")}.` : "No drain."

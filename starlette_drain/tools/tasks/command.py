@@ -13,7 +13,7 @@ import click
 from rich.live import Live
 
 from starlette_drain.tools.tasks.channel import TOKEN, Channel, Ended, Refused, Unreachable, find_channel
-from starlette_drain.tools.tasks.seen import Seen, as_json, counted, outcome, problems
+from starlette_drain.tools.tasks.seen import Seen, as_json, counted, only_observes, outcome, problems
 from starlette_drain.tools.tasks.service import ServiceTasks, place_of
 from starlette_drain.tools.tasks.view import console, is_lively, line, outcome_table, print_out, screen
 from starlette_drain.tools.values import Number, WholeNumber
@@ -302,7 +302,7 @@ def _until_over(
 def _is_good(row: dict[str, Any]) -> bool:
     """Return whether all sessions of a task have left; for a task that is gone, as far as was seen."""
     if row["outcome"] is not None:
-        return bool(row["outcome"] == "drained" and not row["still_open"])
+        return bool(row["outcome"] in ("drained", "observed") and not row["still_open"])
     return bool(row["is_gone"] and not row["last_seen_open"])
 
 
@@ -413,5 +413,7 @@ def _started(name: str, shown: dict[str, Any], *, is_new: bool) -> str:
         already = "" if is_new else " already, so nothing was started"
         return f"{name} is {shown['state']}{already}. Open sessions: {open_:,}."
     how = "starts to drain" if is_new else "was draining already"
+    if only_observes(shown):
+        how += ", only observed"
     left = f"{drain['time_left']:.0f} s remain" if "time_left" in drain else "its workers begin"
     return f"{name} {how}: {counted(open_, 'session')}, {drain['rate']:.1f}/s, {left}."

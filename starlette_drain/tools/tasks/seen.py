@@ -6,7 +6,18 @@ from typing import Any
 
 from starlette_drain._core.printable import printable
 
-__all__ = ["Problem", "Seen", "Totals", "counted", "lag_of", "outcome", "planned", "problems", "totals"]
+__all__ = [
+    "Problem",
+    "Seen",
+    "Totals",
+    "counted",
+    "lag_of",
+    "only_observes",
+    "outcome",
+    "planned",
+    "problems",
+    "totals",
+]
 
 TOLERANCE = 1.0
 """Seconds after the deadline at which the last session may be asked without a problem."""
@@ -78,6 +89,11 @@ class Totals:
 def counted(number: int, noun: str) -> str:
     """Return *number* with its *noun*, in the plural unless it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def only_observes(shown: Mapping[str, Any]) -> bool:
+    """Return whether the task closes no session: its drain, and its report, are what would have been."""
+    return shown.get("mode") == "observe"
 
 
 def planned(shown: Mapping[str, Any]) -> int | None:
@@ -153,7 +169,10 @@ def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
         late = drain["eta"] - drain["time_left"]
         remedy = "the balancer cuts the rest; raise the deregistration delay, or the limit of the pacing"
         yield 2, f"the last session would be asked {late:.0f} s after the deadline", remedy
-    if shown["state"] == "drained" and sessions["open"]:
+    if only_observes(shown) and shown["state"] != "serving" and sessions["open"]:
+        remedy = "set DRAIN_MODE to 'drain' to close sessions; this mode only logs which it would close"
+        yield 4, f"the drain is only observed: {counted(sessions['open'], 'session')} open, and none is closed", remedy
+    elif shown["state"] == "drained" and sessions["open"]:
         remedy = "find out what their endpoints do; the balancer cuts them at the end of the delay"
         yield 4, f"drained, with {counted(sessions['open'], 'session')} still open", remedy
     if (held := sessions.get("held", 0)) and shown["state"] == "draining" and held == sessions["open"]:
@@ -193,11 +212,11 @@ def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "task": each.task,
-                "outcome": (report or {}).get("outcome"),
+                "outcome": _outcome(shown, report) if report else None,
                 "sessions_at_start": (report or {}).get("sessions_at_start"),
                 **{name: source.get(name) for name in ("shed", "left", "refused", "forced")},
                 "arrived": (report or {}).get("arrived"),
-                "still_open": (report or {}).get("still_open") if report else None,
+                "still_open": _still_open(shown, report) if report else None,
                 "last_seen_open": shown["sessions"]["open"],
                 "peak_rate": (report or {}).get("peak_rate"),
                 "detection_lag": lag_of(shown),
@@ -206,6 +225,14 @@ def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _outcome(shown: Mapping[str, Any], report: Mapping[str, Any]) -> Any:
+    return "observed" if only_observes(shown) and report.get("outcome") == "drained" else report.get("outcome")
+
+
+def _still_open(shown: Mapping[str, Any], report: Mapping[str, Any]) -> Any:
+    return shown["sessions"]["open"] if only_observes(shown) else report.get("still_open")
 
 
 def as_json(tasks: Sequence[Seen]) -> dict[str, Any]:

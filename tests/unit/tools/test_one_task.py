@@ -103,6 +103,21 @@ def test_a_start_that_is_over_at_once(run, answer, words):
     assert run([answer], "start", "--window", "10")[:2] == (0, words + "\n")
 
 
+@pytest.mark.parametrize(("left", "code"), [(3, 1), (0, 0)])
+def test_a_drain_that_is_only_observed_has_emptied_nothing(run, left, code):
+    """Its report tells what would have been; the exit code follows the sessions that are open."""
+    report = {"outcome": "drained", "sessions_at_start": 3, "shed": 3, "still_open": 0}
+    report |= {"left": 0, "forced": 0, "arrived": 0, "peak_rate": 1.0, "detection_lag": 0.0, "slack": 0.1}
+    over = {**DRAINED, "mode": "observe", "sessions": {**SESSIONS, "open": left}, "report": report}
+    begun = {**SERVING, "mode": "observe", "state": "draining", "drain": {"rate": 1.0, "time_left": 3.0}}
+    got, out, _ = run([(202, begun), (200, over)], "start", "--window", "3", "--wait")
+    assert got == code
+    assert "starts to drain, only observed" in out
+    words = out.splitlines()[-1].split()
+    assert (words[2], words[8]) == ("observed", str(left))
+    assert ("set DRAIN_MODE to 'drain'" in out) == (left > 0)
+
+
 def test_one_session_is_in_the_singular(run):
     """As people write it."""
     one = {**SERVING, "sessions": {**SESSIONS, "open": 1, "leaving": 1}}

@@ -41,6 +41,8 @@ def test_a_stuck_worker_comes_first():
         (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
         (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
         (shown("drained"), "drained, with 40 sessions still open"),
+        (shown("drained", mode="observe"), "only observed: 40 sessions open, and none is closed"),
+        (shown(mode="observe"), "only observed: 40 sessions open, and none is closed"),
         (shown(sessions={"held": 40, "waiting": 0}), "all remaining sessions are held: 40"),
     ],
 )
