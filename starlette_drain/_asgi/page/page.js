@@ -233,12 +233,17 @@ function findProblems() {
       "lets the supervisor start another; its clients are cut without a close. The sum counts its last known numbers."
     found.push({ key: `silent ${each.pid}`, bad: true, title: `Worker ${each.pid} does not answer`, text })
   }
+  const act = "Until it sees again nothing may notice a deregistration: then start the drain by hand."
+  if (status.watch?.startsWith("blind") && !triggersShown().some(([, each]) => each.watch === "blind")) {
+    const text = `${capital(plain(status.watch))}. ${act}` // another worker watches, or the trigger is off
+    found.push({ key: "watch", bad: true, title: "The sources of this task see nothing", text })
+  }
   for (const [name, each] of triggersShown()) {
-    const why = each.failed ?? (each.watch === "blind" && (each.because ?? each.last_error)) ?? each.error
+    const unseen = each.watch === "blind" || (each.watch === "not yet" && each.last_error)
+    const why = each.failed ?? each.error ?? (unseen && (each.because ?? each.last_error))
     if (!why) continue
     const title = each.failed || each.error ? `Trigger ${name} has failed` : `Trigger ${name} is blind`
     const since = each.blind_for ? ` for ${duration(each.blind_for)}` : ""
-    const act = "Until it sees again nothing may notice a deregistration: then start the drain by hand."
     found.push({ key: `trigger ${name}`, bad: true, title, text: `It sees nothing${since}: ${plain(why)}. ${act}` })
   }
   if (status.scope === "worker" && !silent.length) {

@@ -48,12 +48,12 @@ class ServiceDeploymentTrigger(AwsSource):
         self._deployment = self._revision = self._polls = self._sight = None
         async with self._session.open(AwsSettings.of(control.settings)) as aws:
             impairment = Impairment(self.name, control, patience=1)
-            service = await self._until_found(aws.service, impairment)
-            record = await self._until_found(aws.record, impairment)
+            service = await self._until_found(aws.service, impairment, control)
+            record = await self._until_found(aws.record, impairment, control)
             if service is None:
                 self._stand_down(control, "the task belongs to no service, so there are no deployments")
                 return
-            metadata = await self._until_found(aws.task, impairment)
+            metadata = await self._until_found(aws.task, impairment, control)
             self._state = "watching"
             await self._poll(Deployments(aws.calls, metadata, service, record), aws, control)
 

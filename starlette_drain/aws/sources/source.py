@@ -20,6 +20,9 @@ logger = logging.getLogger("starlette_drain")
 
 Found = TypeVar("Found")
 
+PATIENCE = 20.0
+"""Seconds for which look-ups must fail until the source counts as blind: about as long as without answers to polls."""
+
 
 class AwsSource:
     """
@@ -39,11 +42,23 @@ class AwsSource:
         self._session = session or AWSSession(**own)
         self._state = "not started"
         self._search_error: str | None = None
+        self._failing_since: float | None = None
+        """When the current look-up failed first."""
         self._sight: tuple[str, str, str] | None = None
         """The last report: the watch state, what is watched, and why it is not seen."""
 
-    async def _until_found(self, question: Once[Found], impairment: Impairment) -> Found:
-        """Retry *question* until it is answered, with one warning, and one log line when it works again."""
+    async def _until_found(
+        self, question: Once[Found], impairment: Impairment, control: Control | None = None
+    ) -> Found:
+        """
+        Retry *question* until it is answered, with one warning, and one log line when it works again.
+
+        Args:
+            question: What is looked up.
+            impairment: Reports the failures.
+            control: Gets the watch state while the look-up fails; ``None`` if this only acts and watches nothing.
+        """
+        self._search_error = self._failing_since = None
         while True:
             try:
                 found = await question.get()
@@ -55,14 +70,21 @@ class AwsSource:
                 logger.debug("Discovery failed unexpectedly", exc_info=True)
                 impairment.on_error("discovery", problem, "please report it; it will be retried")
             else:
-                self._search_error = None
+                self._search_error = self._failing_since = None
                 impairment.worked("discovery")
                 return found
+            if control is not None:
+                now = control.time()
+                self._failing_since = now if self._failing_since is None else self._failing_since
+                self._report_sight(control, self._watch_of(None, now), "")
 
     def _watch_of(self, polls: Polls | None, now: float) -> dict[str, Any]:
         """Return the watch state of the source, and why it is not watching."""
         since = polls.blind_since(now) if polls else None
         if polls is None or (since is None and polls.answered is None):
+            failing = self._failing_since
+            if failing is not None and now - failing > PATIENCE:
+                return {"watch": "blind", "blind_for": round(now - failing, 3), "because": self._search_error}
             return {"watch": "not yet", "blind_for": None, "because": self._search_error or self._state}
         if since is None:
             return {"watch": "watching", "blind_for": None, "because": None}

@@ -112,7 +112,7 @@ class TargetHealthTrigger(AwsSource):
         self._state, self._claim, self._sight = "discovering", None, None
         self._groups, self._began = tuple[TargetGroup, ...](), control.time()
         async with self._session.open(settings) as aws:
-            self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1))
+            self.identity = await self._until_found(aws.identity, Impairment(self.name, control, patience=1), control)
             self._may_not_ask_ecs = self._session.is_on_ecs and (await aws.records()).is_denied
             self._warn_of_gaps(self.identity, control)
             if not self.identity.targets:
@@ -369,12 +369,14 @@ class TargetHealthTrigger(AwsSource):
             return
         if any(each.seen for each in self._groups):
             self._absence.worked("absence")
+            self._search_error = None
             return
         passed = control.time() - self._began
         if passed < ABSENT_AFTER or any(each.looks < ABSENT_LOOKS for each in self._groups):
             return
         where = "; ".join(absent(each) for each in self._groups)
         problem = f"{passed / 60:.0f} min after the start the target is not registered: {where}"
+        self._search_error = problem
         self._absence.on_error("absence", problem, REGISTER)
 
     async def _check_balance(self, group: TargetGroup, aws: OpenSession) -> None:
@@ -387,6 +389,8 @@ class TargetHealthTrigger(AwsSource):
 
     def _watch(self, now: float) -> dict[str, Any]:
         """Return the watch state of the source, and why it is not watching."""
+        if not self._groups:
+            return self._watch_of(None, now)
         state, because, since = "watching", "", None
         asked = [each for each in self._groups if each.seen] or list(self._groups)
         blind = [each for each in asked if each.polls.blind_since(now) is not None]
@@ -395,7 +399,7 @@ class TargetHealthTrigger(AwsSource):
             because = next((each.polls.last_error for each in blind if each.polls.last_error), "no answer has come")
         elif not any(each.seen for each in self._groups):
             state = "not yet"
-            because = self._search_error or ("the target is not registered" if self._groups else self._state)
+            because = self._search_error or "the target is not registered"
         return {
             "watch": state,
             "blind_for": None if since is None else round(now - since, 3),

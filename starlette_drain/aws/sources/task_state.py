@@ -163,7 +163,7 @@ class EcsTaskTrigger(AwsSource):
         self._polls, self._sight = None, None
         async with self._session.open(settings) as aws:
             began = control.time()
-            await self._until_found(aws.task, Impairment(self.name, control, patience=1))
+            await self._until_found(aws.task, Impairment(self.name, control, patience=1), control)
             self._state = "watching"
             async with asyncio.TaskGroup() as group:
                 finding = group.create_task(self._find_delay(aws, control))

@@ -180,19 +180,17 @@ def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
 
 
 def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    remedy = "see its log for the remedy, or run 'starlette-drain doctor' in the container"
     blind = [each for each in shown["triggers"].values() if isinstance(each, Mapping) and each.get("watch") == "blind"]
-    if shown.get("watch") == "blind" and not blind:  # another worker watches
-        yield (
-            3,
-            "its sources see nothing",
-            "see its log for the remedy, or run 'starlette-drain doctor' in the container",
-        )
+    if (watch := str(shown.get("watch"))).startswith("blind") and not blind:  # another worker watches, or it is off
+        yield 3, f"its sources see nothing: {printable(watch)}", remedy
     for name, status in shown["triggers"].items():
         if not isinstance(status, Mapping):
             continue
-        if status.get("watch") == "blind" or status.get("failed") or status.get("error"):
-            why = status.get("failed") or status.get("error") or status.get("last_error") or status.get("because")
-            remedy = "see its log for the remedy, or run 'starlette-drain doctor' in the container"
+        has_failed = status.get("failed") or status.get("error")
+        is_absent = status.get("watch") == "not yet" and status.get("last_error")
+        if status.get("watch") == "blind" or has_failed or is_absent:
+            why = has_failed or status.get("last_error") or status.get("because")
             yield 3, f"{printable(name)} sees nothing: {printable(str(why))}", remedy
 
 

@@ -8,6 +8,7 @@ from aws_fakes import ClientError, NoCredentialsError
 
 from starlette_drain._core.events import TriggerImpaired, TriggerRestored, TriggerStoodDown, WatchReported
 from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrigger
+from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.aws.sources.task_state import EcsTaskTrigger
 from starlette_drain.testing import FakeAWS, FakeRegistration
 
@@ -91,6 +92,26 @@ async def test_not_yet_while_it_is_being_discovered(stage):
         assert "ecs:DescribeTasks" in because
 
 
+@pytest.mark.parametrize("kind", [TargetHealthTrigger, ServiceDeploymentTrigger])
+async def test_a_task_that_cannot_be_looked_up_is_blind(stage, kind):
+    """A task role without permission is reported from the first failure on, as blind after half a minute at most."""
+    failed = dict.fromkeys(("DescribeTasks", "DescribeServices"), ClientError("AccessDenied"))
+    stage.clients.failures.update(failed)
+    async with stage.watching(stage.fake.add_task(stage.fake.add_service()), kind=kind) as control:
+        await asyncio.sleep(5)
+        (told,) = control.told(WatchReported)
+        assert (told.state, told.what) == ("not yet", "")
+        assert "AccessDenied" in told.because
+        await asyncio.sleep(55)
+        assert [each.state for each in control.told(WatchReported)] == ["not yet", "blind"]
+        assert watch(stage, control)[0] == "blind"
+        assert stage.trigger.status(control.time())["blind_for"] > 20
+        stage.clients.failures.clear()
+        await asyncio.sleep(200)
+        assert [each.state for each in control.told(WatchReported)] == ["not yet", "blind", "watching"]
+        assert stage.trigger.status(control.time())["last_error"] is None
+
+
 @pytest.mark.parametrize("given", [{"target_port": 9999}, {"target_id": "10.9.9.9", "target_port": 8000}])
 async def test_a_target_in_no_group_is_told_with_what_is_there(stage, given):
     """Three minutes after the start, once: what is looked for, what is there instead, and the settings to see to."""
@@ -107,7 +128,10 @@ async def test_a_target_in_no_group_is_told_with_what_is_there(stage, given):
         assert "10.0.0.5 (8000), 10.1.0.0 (8000)" in impaired.problem
         assert "and 16 more" in impaired.problem
         assert "DRAIN_TARGET_PORT" in impaired.remedy
-        assert watch(stage, control) == ("not yet", "the target is not registered")
+        state, because = watch(stage, control)
+        assert state == "not yet"
+        assert because == stage.trigger.status(control.time())["last_error"], "so that the command shows it"
+        assert "the target is not registered: web does not list" in because
 
 
 async def test_a_target_that_comes_late_is_told_too(stage):
@@ -120,7 +144,8 @@ async def test_a_target_that_comes_late_is_told_too(stage):
         stage.fake.register(task)
         await asyncio.sleep(10)
         assert len(control.told(TriggerRestored)) == 1
-        assert watch(stage, control)[0] == "watching"
+        assert watch(stage, control) == ("watching", None)
+        assert stage.trigger.status(control.time())["last_error"] is None
         stage.fake.deregister(task)
         await asyncio.sleep(10)
         assert len(control.causes) == 1

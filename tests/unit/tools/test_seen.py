@@ -19,6 +19,7 @@ def shown(state="draining", sessions=None, drain=None, **more):
 
 
 STUCK = {"pid": 34, "silent": True, "seconds_ago": 12.3, "sessions": {"open": 206}}
+ELSEWHERE = {"state": "another worker watches", "watched_by": 12}
 BLIND = {"watch": "blind", "last_error": "AccessDenied\x1b[2J", "because": "denied"}
 
 
@@ -39,6 +40,14 @@ def test_a_stuck_worker_comes_first():
     ("answer", "words"),
     [
         (shown("serving", triggers={"target-health": BLIND}), r"target-health sees nothing: AccessDenied\x1b[2J"),
+        (
+            shown("serving", triggers={"target-health": {"watch": "not yet", "last_error": "AccessDenied"}}),
+            "target-health sees nothing: AccessDenied",
+        ),
+        (
+            shown("serving", watch="blind for 30 s: target-health: denied\n", triggers={"target-health": ELSEWHERE}),
+            "its sources see nothing: blind for 30 s: target-health: denied",
+        ),
         (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
         (shown("drained"), "drained, with 40 sessions still open"),
         (shown("drained", mode="observe"), "only observed: 40 sessions open, and none is closed"),
@@ -55,7 +64,9 @@ def test_other_problems(answer, words):
 
 
 def test_nothing_is_wrong():
-    """Neither with a task that serves, nor with one that drains as planned, nor with one that is gone."""
+    """Neither with a task that serves or has just started, nor with one that drains as planned or is gone."""
+    young = shown("serving", watch="not yet", triggers={"target-health": {"watch": "not yet", "last_error": None}})
+    assert problems([Seen("a", young)]) == []
     assert (
         problems([Seen("a", shown("serving")), Seen("b", shown()), Seen("c", shown("drained"), "", is_gone=True)]) == []
     )
