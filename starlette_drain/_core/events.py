@@ -265,8 +265,9 @@ class WatchReported(Event):
     """
     Whether a trigger sees what it watches; emitted after its first poll, and when that changes.
 
-    *state* is ``"watching"``, ``"not yet"`` (what it watches is not there yet) or ``"blind"`` (no answer for two
-    intervals). *what* is a phrase for what it watches, and *because* says why it does not see it.
+    *state* is ``"watching"``, ``"not yet"`` (what it watches is not there yet), ``"blind"`` (no answer for two
+    intervals) or ``"elsewhere"`` (another worker watches now). *what* is a phrase for what it watches, empty while that
+    is unknown, and *because* says why it does not see it.
     """
 
     trigger: str

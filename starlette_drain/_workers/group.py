@@ -55,9 +55,10 @@ class WorkerGroup:
         """Record the watch states of this worker's triggers."""
         match event:
             case WatchReported() if self.member is not None:
-                self.member.see(event.trigger, (event.state, event.at, event.because))
+                sight = None if event.state == "elsewhere" else (event.state, event.at, event.because)
+                self.member.see(event.trigger, sight)
             case TriggerStoodDown() if self.member is not None:
-                self.member.see(event.trigger, None)
+                self.member.see(event.trigger, ("blind", event.at, event.why) if event.is_alarm else None)
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return the status of every worker and their sums."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+from starlette_drain._core.events import WatchReported
 from starlette_drain._workers.member import Member
 from starlette_drain.triggers.base import Control, Trigger
 
@@ -39,6 +40,8 @@ class LeaderOnly:
 
     async def _watch(self, member: Member, control: Control) -> None:
         while True:
+            if member.leader_of(self.name) not in (None, member.pid):
+                self._replace_sight("elsewhere", member, control)
             await member.wait_elected(self.name)
             term = asyncio.timeout(None)
             try:
@@ -47,8 +50,14 @@ class LeaderOnly:
                 if isinstance(error, TimeoutError) and term.expired():
                     continue
                 member.give_up(self.name)
+                self._replace_sight("blind", member, control, f"it failed ({type(error).__name__})")
                 raise
             return
+
+    def _replace_sight(self, state: str, member: Member, control: Control, because: str = "") -> None:
+        """Replace the watch state that the trigger reported here by *state*: the trigger no longer updates it."""
+        if member.has_seen(self.name):
+            control.emit(WatchReported(control.time(), self.name, state, "", because))
 
     def status(self, now: float) -> Mapping[str, Any]:
         """Return the trigger's status in the leader; in other workers, which worker runs it."""

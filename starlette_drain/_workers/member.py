@@ -204,6 +204,10 @@ class Member:
         if sight is not None:
             self._sights[trigger] = sight
 
+    def has_seen(self, trigger: str) -> bool:
+        """Return whether *trigger* has reported here whether it sees its source."""
+        return trigger in self._sights
+
     @property
     def place(self) -> int:
         """The place of the next command. Read it before you act, because observers of the act may act too."""

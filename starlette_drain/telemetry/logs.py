@@ -100,6 +100,7 @@ SEES = {
     "watching": "Trigger %(drain_trigger)s watches %(drain_what)s",
     "not yet": "Trigger %(drain_trigger)s does not yet see %(drain_what)s: %(drain_because)s",
     "blind": "Trigger %(drain_trigger)s sees nothing of %(drain_what)s: %(drain_because)s",
+    "elsewhere": "Trigger %(drain_trigger)s is left to another worker",
 }
 ACTED = "Trigger %(drain_trigger)s has %(drain_deed)s"
 SILENT = (
@@ -309,7 +310,7 @@ class LogObserver:
                     SEES[event.state],
                     trigger=event.trigger,
                     watch=event.state,
-                    what=_clause(event.what),
+                    what=_clause(event.what) or "what it watches",
                     because=_clause(event.because),
                 )
             case TriggerStoodDown():

@@ -184,7 +184,8 @@ class Instruments:
     def _watch(self, event: WatchReported | TriggerStoodDown) -> None:
         watch = {name: each for name, each in self.watch.items() if name != event.trigger}
         if isinstance(event, WatchReported):
-            watch[event.trigger] = WATCH[event.state]
+            if event.state in WATCH:  # otherwise another worker watches
+                watch[event.trigger] = WATCH[event.state]
         elif event.is_alarm:
             watch[event.trigger] = BLIND  # it is off but should watch
         self.watch = watch

@@ -337,6 +337,9 @@ async def test_the_watch_is_that_of_the_leader(crowd):
     assert await report("not yet", trigger="another") == ["not yet"] * 2
     blind = await report("blind", because="no answer has come")
     assert blind == ["blind for 10 s: watcher: no answer has come"] * 2
+    now = workers[0].engine.time()
+    watchers[0].control.emit(TriggerStoodDown(now, "another", "no target group", is_alarm=True))
+    assert await report("watching") == ["blind for 10 s: another: no target group"] * 2
     watchers[0].control.emit(TriggerStoodDown(0.0, "another", "off"))
     assert await report("watching") == ["watching"] * 2
     await workers[0].die()

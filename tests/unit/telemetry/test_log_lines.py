@@ -63,6 +63,7 @@ def told(caplog):
         WatchChanged(0.0, ("sigterm (in place)",), OFF, is_alarm=True),
         WatchReported(0.0, "target-health", "watching", "a in b"),
         WatchReported(0.0, "target-health", "blind", "a in b", "no answer has come"),
+        WatchReported(0.0, "target-health", "elsewhere", ""),
         JOINED,
         CANCELLED_LATER,
         *story(),

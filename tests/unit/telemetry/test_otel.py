@@ -454,6 +454,13 @@ def test_a_trigger_that_is_off_where_it_should_watch_is_blind(telemetry):
     assert telemetry.values("drain.watch") == [({"drain.trigger": "target-health"}, -1)]
 
 
+def test_a_worker_that_no_longer_watches_has_no_watch(telemetry):
+    """Otherwise a worker that has given the watch back would seem to watch without polling, for ever."""
+    telemetry.emit(WatchReported(0.0, "target-health", "watching", "a in b"))
+    telemetry.emit(WatchReported(0.0, "target-health", "elsewhere", ""))
+    assert "drain.watch" not in telemetry.metrics()
+
+
 def test_a_storm_is_seen_while_it_lasts(telemetry):
     """The limit, the handshakes in progress and those that wait; nothing where there never was a storm."""
     assert "drain.handshakes" not in telemetry.metrics()

@@ -9,6 +9,7 @@ import pytest
 from worker_crowd import Watcher, hang, soon
 
 from starlette_drain import DrainCause, DrainState
+from starlette_drain._core.events import WatchReported
 from starlette_drain._workers.heartbeat import SILENCE
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,19 @@ async def test_of_many_one_takes_over_and_gives_it_up_when_the_one_that_stalled_
     assert watching(watchers) == [True, False, False, False]
 
 
+async def test_one_that_gives_the_watch_back_no_longer_reports_what_it_saw(crowd):
+    """Its last report would otherwise stand for ever: a watch without polls, which is an alarm."""
+    watchers = [Watcher(), Watcher()]
+    hung, other = await hire_all(crowd, watchers)
+    go_on = hang(hung)
+    await asyncio.sleep(SILENCE + 2)
+    watchers[1].control.emit(WatchReported(other.engine.time(), "watcher", "watching", "a in b"))
+    go_on()
+    await asyncio.sleep(1)
+    assert [each.state for each in other.recording.of(WatchReported)] == ["watching", "elsewhere"]
+    assert other.status()["watch"] is None
+
+
 async def test_who_cannot_hear_the_others_for_a_moment_does_not_take_over(crowd, monkeypatch):
     """A few exchanges that fail are no reason to watch too; when no other worker is heard for long, all watch."""
     watchers = [Watcher(), Watcher()]
@@ -136,9 +150,10 @@ async def test_who_cannot_hear_the_others_for_a_moment_does_not_take_over(crowd,
 class Faulty(Watcher):
     """One that fails."""
 
-    async def watch(self, control):  # noqa: ARG002
+    async def watch(self, control):
         """Look once, and fail."""
         await asyncio.sleep(1)
+        control.emit(WatchReported(control.time(), self.name, "watching", "a in b"))
         raise TimeoutError
 
 
@@ -148,6 +163,7 @@ async def test_a_trigger_that_fails_in_one_worker_is_run_by_another(crowd, caplo
     faulty, sound = await hire_all(crowd, [Faulty(), watcher])
     await asyncio.sleep(2)
     assert watcher.control is not None
+    assert [each.state for each in faulty.recording.of(WatchReported)] == ["watching", "blind", "elsewhere"]
     assert faulty.status("watcher") == {"state": "another worker watches", "watched_by": sound.process.pid}
     assert sound.status("watcher") == {"state": "watching"}
     assert len(caplog.records) == 1
