@@ -305,6 +305,15 @@ def test_what_the_compose_file_mounts_is_there(compose):
     assert (COMPOSE / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
 
 
+def test_the_alarms_of_the_compose_file_are_for_what_it_watches(compose):
+    """No balancer is watched there, so the alarm that none is would fire for ever; the others are the same."""
+    (rules,) = (each.split(":")[0] for each in compose["services"]["prometheus"]["volumes"] if "rules" in each)
+    (own,), (usual,) = (
+        documents(COMPOSE / each)[0]["groups"] for each in (rules, "../monitoring/prometheus-rules.yaml")
+    )
+    assert [each["alert"] for each in usual["rules"] if each not in own["rules"]] == ["DrainWatchMissing"]
+
+
 def test_the_compose_file_waits_for_the_drain(compose):
     """Two tasks drain before SIGTERM, and the grace period holds what follows it."""
     tasks = {name: each for name, each in compose["services"].items() if name.startswith("app-")}

@@ -36,7 +36,10 @@ def files(runbook: str = RUNBOOK) -> dict[str, str]:
     return {
         "grafana.json": _grafana(PROMETHEUS),
         "grafana-cloudwatch.json": _grafana(CLOUDWATCH),
-        "prometheus-rules.yaml": _prometheus_rules(runbook),
+        "prometheus-rules.yaml": _prometheus_rules(RULES, runbook),
+        "prometheus-rules-sigterm.yaml": _prometheus_rules(
+            tuple(each for each in RULES if each.name != "DrainWatchMissing"), runbook
+        ),
         "cloudwatch-alarms.json": _cloudwatch_alarms(runbook),
         "cloudwatch-dashboard.json": _cloudwatch_dashboard(runbook),
     }
@@ -86,7 +89,7 @@ def _panel(panel: Panel, dialect: Dialect) -> stat.Panel | timeseries.Panel:
     return made
 
 
-def _prometheus_rules(runbook: str) -> str:
+def _prometheus_rules(alarms: tuple[Rule, ...], runbook: str) -> str:
     rules = [
         {
             "alert": each.name,
@@ -99,7 +102,7 @@ def _prometheus_rules(runbook: str) -> str:
                 "runbook_url": f"{runbook}#{each.section}",
             },
         }
-        for each in RULES
+        for each in alarms
     ]
     groups = {"groups": [{"name": "starlette-drain", "rules": rules}]}
     head = "# Made by `python -m example_app.deploy.monitoring`: change queries.py and run it again.\n"

@@ -305,7 +305,7 @@ RULES = (
         "warning",
         "No task of the service watches for its deregistration, or no metrics arrive",
         "Look for the line starlette_drain watches in the log: it says what is off, and why. Without any metrics, look "
-        "at the exporter and the collector. Where a service is meant to hear of SIGTERM only, leave this rule out.",
+        "at the exporter and the collector. Leave this rule out for a service that drains on SIGTERM only.",
         WATCH,
     ),
 )
