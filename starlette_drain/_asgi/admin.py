@@ -58,8 +58,21 @@ NO_SOURCE = (
 )
 LATE = {True: "until then new clients are accepted up to the deadline", False: "until then new clients are refused"}
 
-PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-port", "forwarded")
-"""Headers that show that a request came through a proxy. An ALB can omit the first one, but not the second."""
+PROXY_HEADERS = (
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-real-ip",
+    "forwarded",
+    "via",
+    "cdn-loop",
+)
+"""
+Headers that show that a request came through a proxy. An ALB can omit the first one, but not X-Forwarded-Port.
+
+X-Amzn-Trace-Id is none: clients that trace their requests send it themselves.
+"""
 
 OWN_PROXY_HEADERS = ("x-request-id", "x-envoy-")
 """Headers that the task's own Envoy (Service Connect) adds to X-Forwarded-Proto: it forwards only to this task."""
