@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from starlette_drain._asgi.announcement import Announcement
-from starlette_drain._asgi.page import accepts, make_page, wants_page
+from starlette_drain._asgi.http import asks_for_events
+from starlette_drain._asgi.page import make_page, wants_page
 from starlette_drain._asgi.process import ProcessCheck
 from starlette_drain._asgi.rotation import ROTATION_PATH, answer_rotation, describe_rotation
 from starlette_drain._asgi.status_stream import StatusStreams
@@ -134,13 +135,14 @@ class AdminRoute:
 
     async def _answer(self, request: Request) -> Response:
         is_proxied = _came_through_a_balancer(request.headers)
-        if not is_proxied and wants_page(request):
+        is_rotation = is_for(self._path + ROTATION_PATH, request.scope)
+        if not is_proxied and not is_rotation and wants_page(request):
             return make_page()
         self._authorize(request, is_proxied=is_proxied)
-        if is_for(self._path + ROTATION_PATH, request.scope):
+        if is_rotation:
             return await answer_rotation(self._drain, request.method, lambda: self._read_rotation(request))
         match request.method:
-            case "GET" if accepts(request, "text/event-stream"):
+            case "GET" if asks_for_events(request.scope):
                 if self._streams.is_full:
                     remedy = "too many event streams are open; close one, or send no Accept: text/event-stream"
                     raise _Refusal(429, remedy, retry_after="10")

@@ -42,6 +42,7 @@ from starlette.requests import ClientDisconnect
 from starlette.status import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED, HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Message, Receive, Scope, Send
 
+from starlette_drain._asgi.accept import accepts
 from starlette_drain._asgi.callables import marked_as_coroutine_function
 from starlette_drain._asgi.connection import (
     NO_CLOSING,
@@ -76,9 +77,6 @@ LINE_END = re.compile("\r\n|\r|\n")
 
 WHOLE = (b"\n\n", b"\n\r\n", b"\r\r", b"\r\r\n")
 """The last bytes of a body after a complete event."""
-
-NOT_ACCEPTABLE = re.compile(rb"q\s*=\s*0(\.0*)?")
-"""A weight of 0, which refuses a media type (RFC 9110 section 12.4.2)."""
 
 IN_BETWEEN = b"?"
 """The last bytes of a body while a part is being sent, which may still be cancelled."""
@@ -429,7 +427,7 @@ _new = EventStreamSession.__new__
 def asks_for_events(scope: Scope) -> bool:
     """Return whether a request is like an EventSource's: GET and ``Accept: text/event-stream``."""
     return scope.get("method", "GET") == "GET" and any(
-        name.lower() == b"accept" and _accepts_events(value) for name, value in scope.get("headers", ())
+        name.lower() == b"accept" and accepts(value, EVENT_STREAM) for name, value in scope.get("headers", ())
     )
 
 
@@ -446,14 +444,6 @@ def _split(
     for each in headers:
         (own if each[0].lower() == wanted else others).append(each)
     return own, others
-
-
-def _accepts_events(accept: bytes) -> bool:
-    for media_range in accept.lower().split(b","):
-        media_type, *parameters = (part.strip() for part in media_range.split(b";"))
-        if media_type == EVENT_STREAM:
-            return not any(NOT_ACCEPTABLE.fullmatch(parameter) for parameter in parameters)
-    return False  # ``*/*`` does not count: plain HTTP clients send it
 
 
 def _spec_version(scope: Scope) -> tuple[int, ...]:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-__all__ = ["accepts", "make_page", "wants_page"]
+from starlette_drain._asgi.accept import accepts
+
+__all__ = ["make_page", "wants_page"]
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")
 """The shared address space of carriers (RFC 6598), which EKS pod subnets often use too."""
@@ -24,17 +26,11 @@ class _Page(NamedTuple):
     policy: str
 
 
-def accepts(request: Request, media_type: str) -> bool:
-    """Return whether a request names *media_type*; ``*/*`` does not count, since most clients send it."""
-    accepted = request.headers.get("accept", "").lower().split(",")
-    return media_type in (each.partition(";")[0].strip() for each in accepted)
-
-
 def wants_page(request: Request) -> bool:
     """Return whether a request is from a browser with a private address, and has no token."""
     return (
         request.method in ("GET", "HEAD")
-        and accepts(request, "text/html")
+        and accepts(request.headers.get("accept", "").encode(), b"text/html")
         and "authorization" not in request.headers
         and request.client is not None
         and _is_private(request.client.host)

@@ -80,13 +80,15 @@ async def test_a_peer_without_an_address_gets_no_page():
     assert (await open_page(House(), client=None)).status == 401
 
 
-@pytest.mark.parametrize("header", ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "forwarded"])
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via", "cdn-loop"])
 async def test_the_page_does_not_go_through_a_balancer(header):
     """A balancer's address is private, and who stands behind it is not."""
     assert (await open_page(House(), headers={**BROWSER, header: "10.0.0.1"})).status == 401
 
 
-@pytest.mark.parametrize("accept", ["", "*/*", "application/json", "application/json, text/plain, */*"])
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "application/json", "application/json, text/plain, */*", "text/html;q=0, */*"]
+)
 async def test_programs_get_no_page(accept):
     """What does not ask for HTML by its name is told to send the token, in JSON."""
     answer = await open_page(House(), headers={"accept": accept})
@@ -98,6 +100,13 @@ async def test_a_bearer_gets_json():
     """A request with a token is no navigation, whatever it accepts."""
     answer = await open_page(House(), headers={**BROWSER, **BEARER})
     assert answer.json()["state"] == "serving"
+
+
+async def test_a_rotation_has_no_page():
+    """The page shows a drain, and would wait for ever for one at this path."""
+    answer = await open_page(House(), path="/drain/rotation")
+    assert answer.status == 401
+    assert "error" in answer.json()
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
