@@ -289,6 +289,9 @@ class FakeAWS:
             status: The HTTP status of an ``"error"``.
             message: The message, instead of the default.
             takes: Seconds that a ``"slow"`` answer takes.
+
+        Raises:
+            ValueError: If *kind* or *api* is not one of these.
         """
         until = None if seconds is None else self.clock() + seconds
         with self._lock:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = ["ApiError", "Fault", "FaultKind", "Faults", "Throttle", "TokenBucket", "as_error", "distorted"]
 
 FaultKind = Literal["throttle", "deny", "error", "hang", "slow", "stale", "partial", "empty"]
+
+APIS = ("elbv2", "ecs", "secretsmanager", "task")
 
 DISTORTING = ("stale", "partial", "empty")
 """The faults that alter an answer."""
@@ -137,7 +139,16 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Add a fault; of several that match a call, the oldest applies."""
+        """
+        Add a fault; of several that match a call, the oldest applies.
+
+        Raises:
+            ValueError: If its kind or its API is not known: a typo would leave a test without its fault.
+        """
+        for what, value, known in (("kind", fault.kind, get_args(FaultKind)), ("api", fault.api, (None, *APIS))):
+            if value not in known:
+                message = f"{what} {value!r} is not one of {', '.join(map(repr, known))}"
+                raise ValueError(message)
         self._faults.append(fault)
 
     def clear(self) -> None:

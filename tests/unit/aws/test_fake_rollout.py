@@ -150,6 +150,13 @@ def test_what_denies_every_call_spares_the_endpoints_of_the_task():
     assert fake._faults.strike("metadata", "task") is not None
 
 
+@pytest.mark.parametrize(("fault", "typo"), [({"kind": "thottle"}, "thottle"), ({"kind": "deny", "api": "elb"}, "elb")])
+def test_a_fault_that_is_not_known_is_refused(fault, typo):
+    """A typo would leave the test without the fault that it is about."""
+    with pytest.raises(ValueError, match=f"'{typo}' is not one of "):
+        FakeAWS().fail(**fault)
+
+
 def shift(fake, clock, *, pair=False, pause=0.0, **times):
     """Begin a canary deployment of two tasks, let the new ones come up, and return it."""
     service = service_of(fake, 2)
