@@ -147,6 +147,7 @@ def _of(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
     yield from _of_workers(shown)
     yield from _of_drain(shown)
     yield from _of_sources(shown)
+    yield from _of_process(shown)
 
 
 def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
@@ -161,6 +162,9 @@ def _of_workers(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
                 f"'kill -KILL {pid}' cuts its sessions now, while the others still leave evenly"
             )
             yield 0, problem, remedy
+    if shown.get("scope") == "worker" and not any(each.get("silent") for each in shown.get("workers", ())):
+        remedy = "its log says why, under 'workers'; until then each worker drains on its own"
+        yield 3, "its workers cannot reach each other: the figures are those of one, and so is a command", remedy
 
 
 def _of_drain(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
@@ -192,6 +196,12 @@ def _of_sources(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
         if status.get("watch") == "blind" or has_failed or is_absent:
             why = has_failed or status.get("last_error") or status.get("because")
             yield 3, f"{printable(name)} sees nothing: {printable(str(why))}", remedy
+
+
+def _of_process(shown: Mapping[str, Any]) -> Iterator[tuple[int, str, str]]:
+    for each in (shown.get("process") or {}).get("problems", ()):
+        if each["level"] == "unsafe":
+            yield 6, printable(each["problem"]), printable(each["remedy"])
 
 
 def outcome(tasks: Sequence[Seen]) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ def shown(state="draining", sessions=None, drain=None, **more):
 
 STUCK = {"pid": 34, "silent": True, "seconds_ago": 12.3, "sessions": {"open": 206}}
 ELSEWHERE = {"state": "another worker watches", "watched_by": 12}
+LIMIT = {"level": "unsafe", "problem": "a limit on requests ends the process", "remedy": "remove it"}
+NOTE = {"level": "note", "problem": "uvicorn waits for a client that does not read", "remedy": "set a limit"}
 BLIND = {"watch": "blind", "last_error": "AccessDenied\x1b[2J", "because": "denied"}
 
 
@@ -48,6 +50,8 @@ def test_a_stuck_worker_comes_first():
             shown("serving", watch="blind for 30 s: target-health: denied\n", triggers={"target-health": ELSEWHERE}),
             "its sources see nothing: blind for 30 s: target-health: denied",
         ),
+        (shown("serving", process={"problems": [NOTE, LIMIT]}), "a limit on requests ends the process"),
+        (shown("serving", scope="worker"), "its workers cannot reach each other"),
         (shown("serving", triggers={"own": {"failed": "OSError; it restarts within 2 s"}}), "own sees nothing"),
         (shown("drained"), "drained, with 40 sessions still open"),
         (shown("drained", mode="observe"), "only observed: 40 sessions open, and none is closed"),
@@ -65,6 +69,8 @@ def test_other_problems(answer, words):
 
 def test_nothing_is_wrong():
     """Neither with a task that serves or has just started, nor with one that drains as planned or is gone."""
+    quiet = shown("serving", scope="task", process={"problems": [NOTE]})
+    assert problems([Seen("d", quiet)]) == []
     young = shown("serving", watch="not yet", triggers={"target-health": {"watch": "not yet", "last_error": None}})
     assert problems([Seen("a", young)]) == []
     assert (
