@@ -1,6 +1,7 @@
 """The tables of the log in docs/telemetry.md name every line that the package can write, at its level, and no other."""
 
 import ast
+import dataclasses
 import logging
 import re
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from telemetry_samples import CANCELLED_LATER, JOINED, OFF, finished, story
 
 import starlette_drain
-from starlette_drain._core.events import RotationEnded, WatchChanged, WatchReported
+from starlette_drain import telemetry
+from starlette_drain._core.events import Event, RotationEnded, WatchChanged, WatchReported
 from starlette_drain.telemetry.logs import LogObserver
 
 PACKAGE = Path(starlette_drain.__file__).parent
@@ -88,6 +90,23 @@ def test_the_tables_of_the_log_are_complete(caplog):
         (level, line) for level, line in lines if not any(its == level and matches(line, text) for its, text in written)
     ]
     assert idle == []
+
+
+def test_the_table_of_events_is_complete():
+    """Every event that an observer can get is in it, with all its fields in their order."""
+    section = DOCS.read_text(encoding="utf-8").split("\n## The events\n")[1]
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.+) \|$", section, re.MULTILINE)
+    named = {
+        name: re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", fields))
+        for names, fields in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    events = [getattr(telemetry, name) for name in telemetry.__all__]
+    assert named == {
+        each.__name__: [field.name for field in dataclasses.fields(each) if field.name != "at"]
+        for each in events
+        if isinstance(each, type) and issubclass(each, Event) and each is not Event
+    }
 
 
 def test_no_line_shows_a_path_as_it_came():
