@@ -37,11 +37,17 @@ def rehearse(*arguments, **env):
 
 
 def test_one_that_leaves_well(tmp_path):
-    """All are told 1012; the application's own AWS clients get neither endpoint nor credentials of the stand-in."""
+    """
+    All are told 1012; the application's own AWS clients get neither endpoint nor credentials of the stand-in.
+
+    Neither a long line of output holds it up nor a helper process that outlives the server with the same output.
+    """
     own, picture = tmp_path / "environment.json", tmp_path / "drain.svg"
     mine = {"AWS_ACCESS_KEY_ID": "mine", "SEEN_ENVIRONMENT": str(own), "DRAIN_TARGET_PORT": "1"}
+    mine["HELPER"] = "sleep 60"
     code, out, err = rehearse("--path", "/good/{n}", "--plot", str(picture), **mine)
     assert code == 0, out + err
+    assert not err
     assert "Everything else that the application talks to is real" in out
     assert f"closes by code     {CLIENTS} x 1012" in out
     assert "Good: every client was asked to leave, and none was cut." in out

@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.exceptions import DrainError
 from starlette_drain.testing import FakeAWS
 from starlette_drain.tools.rehearse.clients import Client, Clients
-from starlette_drain.tools.rehearse.server import FORCED, STARTED
+from starlette_drain.tools.rehearse.output import Output
+from starlette_drain.tools.rehearse.process import Process
 from starlette_drain.tools.rehearse.verdict import Rehearsal
 from starlette_drain.tools.tasks.channel import Channel, Refused, Unreachable, find_channel
 from starlette_drain.tools.tasks.seen import Seen, counted
@@ -38,7 +37,6 @@ STOP_TIMEOUT = 30.0
 """Seconds from SIGTERM until ECS sends SIGKILL."""
 
 POLL_INTERVAL = 0.5
-LINES_KEPT = 2000
 ANSWERS_WITHIN = 5.0
 """Seconds from the start of the application until its middleware answers."""
 
@@ -126,15 +124,11 @@ class _Run:
     def __init__(self, wanted: Wanted, say: Callable[[str], object], show: Callable[[Seen], object]) -> None:
         self._wanted = wanted
         self._say, self._show = say, show
-        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self._forced: list[str] = []
-        self._tracebacks: list[str] = []
-        self._process: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._output = Output()
+        self._process: Process | None = None
         self._channel: Channel | None = None
         self._clients: Clients | None = None
         self._shown: dict[str, Any] = {}
-        self._started = math.inf
 
     async def start(self, listening: socket.socket, aws: Mapping[str, str]) -> None:
         """Start the server, and wait until it watches its target."""
@@ -149,16 +143,9 @@ class _Run:
             "descriptor": listening.fileno(),
             "clients": clients,
         }
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "starlette_drain.tools.rehearse.server", json.dumps(told)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=_environment(aws, self._wanted.delay),
-            pass_fds=(listening.fileno(),),
-            process_group=0,
-        )
-        self._reading = asyncio.create_task(self._read(self._process))
+        command = (sys.executable, "-m", "starlette_drain.tools.rehearse.server", json.dumps(told))
+        environment = _environment(aws, self._wanted.delay)
+        self._process = await Process.start(command, self._take, environment, listening.fileno())
         await self._until(self._is_up, STARTS_WITHIN, f"the application did not start within {STARTS_WITHIN:g} s")
         await self._until(self._is_watching, STARTS_WITHIN, "the application does not see its target in service")
 
@@ -199,7 +186,8 @@ class _Run:
         status: int | None = None
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT - CUT_AFTER):
-                status = await self._process.wait()
+                await self._process.ended.wait()
+                status = self._process.returncode
         return Rehearsal(
             sessions=self._wanted.sessions,
             delay=self._wanted.delay,
@@ -207,8 +195,8 @@ class _Run:
             codes=list(ends.codes),
             cut=cut,
             shown=self._shown,
-            forced=self._forced,
-            tracebacks=self._tracebacks,
+            forced=self._output.forced,
+            tracebacks=self._output.tracebacks,
             status=status,
             errors=list(ends.errors),
         )
@@ -221,12 +209,11 @@ class _Run:
             if self._process.returncode is None:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
-        if self._reading is not None:
-            await asyncio.wait((self._reading,), timeout=1)
-            self._reading.cancel()
+            await self._process.ended.wait()
+            await self._process.read_rest()
+            self._process.close()
 
-    async def _cut(self, process: asyncio.subprocess.Process, clients: Clients) -> int:
+    async def _cut(self, process: Process, clients: Clients) -> int:
         until = time.monotonic() + CUT_AFTER
         while clients.open and process.returncode is None and time.monotonic() < until:
             with suppress(Unreachable, CannotRehearse):
@@ -244,7 +231,7 @@ class _Run:
             with suppress(Unreachable):
                 self._channel = (await asyncio.to_thread(find_channel, None, self._process.pid))[1]
         if self._channel is None:
-            if time.monotonic() - self._started > ANSWERS_WITHIN:
+            if time.monotonic() - self._output.started > ANSWERS_WITHIN:
                 raise CannotRehearse(SWITCHED_OFF if os.environ.get("DRAIN_MODE") == "off" else NO_MIDDLEWARE)
             return False
         with suppress(Unreachable):
@@ -275,36 +262,15 @@ class _Run:
                 why = f"the server does not answer: {error}. {UNBLOCK}"
             ended = self._process.returncode if self._process is not None else None
             if ended is not None or time.monotonic() > until:
-                if ended is not None:
+                if self._process is not None and ended is not None:
                     why = f"the server ended with exit code {ended}"
-                    if self._reading is not None:
-                        await asyncio.wait((self._reading,), timeout=1)  # its last lines
-                raise CannotRehearse(why, list(self._lines)[-30:])
+                    await self._process.read_rest()
+                raise CannotRehearse(why, list(self._output.lines)[-30:])
             await asyncio.sleep(0.1)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Keep and show the output of the server; count forced endpoints and tracebacks."""
-        assert process.stdout is not None  # noqa: S101 - for the type checker
-        traceback: list[str] = []
-        async for raw in process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            if line.startswith(FORCED):
-                self._forced.append(line.removeprefix(FORCED))
-                continue
-            if line == STARTED:
-                self._started = time.monotonic()
-                continue
-            self._lines.append(line)
-            if traceback or line.startswith("Traceback (most recent call last)"):
-                traceback.append(line)
-                if len(traceback) == 1 or not line or line.startswith((" ", "\t")):
-                    continue
-                # A server logs one for each session; it is shown once.
-                shown, traceback = [] if line in self._tracebacks else traceback, []
-                self._tracebacks.append(line)
-            else:
-                shown = [line]
-            for each in shown:
+    def _take(self, line: str) -> None:
+        with suppress(OSError, UnicodeError):  # what is read must be read on; our own next line ends the rehearsal
+            for each in self._output.take(line):
                 self._say(f"  server | {each}")
 
 

@@ -26,7 +26,7 @@ async def test_an_application_without_the_middleware(mode, words, monkeypatch):
     playing = _Run(None, None, None)
     playing._process = SimpleNamespace(pid=os.getpid())
     assert not await playing._is_up()
-    playing._started = -run.ANSWERS_WITHIN - 1e9
+    playing._output.started = -run.ANSWERS_WITHIN - 1e9
     with pytest.raises(CannotRehearse, match=words):
         await playing._is_up()
 
