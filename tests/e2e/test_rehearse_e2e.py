@@ -91,7 +91,7 @@ def test_other_clients(arguments, end):
     ("arguments", "env", "words"),
     [
         (("rehearsed:app", "--path", "/none"), {}, "a client could not stay connected to /none"),
-        (("rehearsed:app", "--stream", "--path", "/answer"), {}, "is no event stream: its content-type is text/plain"),
+        (("rehearsed:app", "--stream", "--path", "/answer"), {}, "is text/plain. Remedy: check --path, and --header"),
         (("nowhere:app", "--json"), {}, "Could not import module"),
         (("rehearsed:app", "--client", "rehearsed:app"), {}, "is not a coroutine function"),
         (("rehearsed:app", "--header", "none"), {}, "is not a header"),

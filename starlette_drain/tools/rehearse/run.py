@@ -42,12 +42,16 @@ ANSWERS_WITHIN = 5.0
 
 NO_MIDDLEWARE = (
     "the application has started, but no DrainMiddleware answers. Remedy: call add_middleware(DrainMiddleware) on the "
-    "application that you name here, not on one that it mounts"
+    "application that you name here, not on one that it mounts, and without mode='off'"
 )
 SWITCHED_OFF = "DRAIN_MODE=off switches the middleware off. Remedy: rehearse without it"
 CHECK_CLIENTS = (
     "Remedy: check --path (uvicorn answers 403 where no WebSocket route matches), --stream for an event stream, and "
     "--header or --client for clients that log in"
+)
+CHECK_STREAMS = (
+    "Remedy: check --path, and --header for clients that log in. A stream of another content-type is a session if "
+    "the option streams declares it; connect to it with --client"
 )
 UNBLOCK = "Remedy: look for a call that blocks the event loop ('py-spy dump' shows it)"
 
@@ -152,19 +156,18 @@ class _Run:
     async def connect(self, port: int) -> None:
         """Connect the clients."""
         wanted = self._wanted
+        check = CHECK_CLIENTS if wanted.scheme == "ws" else CHECK_STREAMS
         clients = self._clients = Clients(wanted.client, f"{wanted.scheme}://{HOST}:{port}", wanted.path)
 
         async def wait_open(count: int) -> None:
             async def are_open() -> bool:
                 if clients.ends.codes:
                     why = next(iter(clients.ends.errors), f"it was closed with {clients.ends.codes[0]}")
-                    msg = f"a client could not stay connected to {wanted.path}: {why}. {CHECK_CLIENTS}"
+                    msg = f"a client could not stay connected to {wanted.path}: {why}. {check}"
                     raise CannotRehearse(msg)
                 return bool((await self._look())["sessions"]["open"] >= count)
 
-            await self._until(
-                are_open, CONNECTS_WITHIN, f"{wanted.path} has no session for each client. {CHECK_CLIENTS}"
-            )
+            await self._until(are_open, CONNECTS_WITHIN, f"{wanted.path} has no session for each client. {check}")
 
         await clients.connect(wanted.sessions, wait_open)
         self._say(f"{counted(wanted.sessions, 'client')} connected")
