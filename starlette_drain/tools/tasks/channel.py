@@ -23,9 +23,12 @@ __all__ = [
     "Channel",
     "Ended",
     "HttpChannel",
+    "NotListening",
     "Refused",
     "SocketChannel",
+    "Stuck",
     "Unreachable",
+    "check_token",
     "find_channel",
     "shown_in",
 ]
@@ -45,11 +48,32 @@ LONGEST = 4 * 1024 * 1024
 LONGEST_COMMAND = 160
 """Characters of a command line that tells one server from another."""
 
+NO_ROUTE = "Set DRAIN_ADMIN_TOKEN in the task too, or give --url with its admin_path"
+"""What to do about an application without an admin route."""
+
 TOKEN = "DRAIN_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 
 
 class Unreachable(Exception):
-    """A process does not answer; the message says why and what to do."""
+    """
+    A process does not answer; the message says why and what to do.
+
+    Attributes:
+        problem: Why.
+        remedy: What to do, if that is not part of it.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem, self.remedy = problem, remedy
+
+
+class NotListening(Unreachable):
+    """There is a route to the process, but its port is closed: its server has not started, or has another port."""
+
+
+class Stuck(Unreachable):
+    """The process accepts connections, but does not answer."""
 
 
 class Ended(Unreachable):
@@ -130,7 +154,7 @@ class HttpChannel:
         timeout: Seconds that it has to answer.
 
     Raises:
-        Unreachable: If *url* is not valid.
+        Unreachable: If *url* or *token* is not valid.
     """
 
     def __init__(self, url: str, token: str, timeout: float = PATIENCE) -> None:
@@ -138,6 +162,7 @@ class HttpChannel:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             msg = f"{url!r} is not an address: give one such as http://10.0.3.17:8000/drain"
             raise Unreachable(msg)
+        check_token(token)
         self._url = url if parts.path.strip("/") else urllib.parse.urljoin(url, "/drain")
         self._token = token
         self._timeout = timeout
@@ -156,10 +181,19 @@ class HttpChannel:
                 return _judged(response.status, json.loads(response.read(LONGEST)), path)
         except urllib.error.HTTPError as error:
             with error, suppress(ValueError):
-                return _judged(error.code, json.loads(error.read(LONGEST)), path)
+                body = json.loads(error.read(LONGEST))
+                if isinstance(body, dict) and "error" in body:  # of the admin route, not of the application
+                    return _judged(error.code, body, path)
             raise Refused(error.code, f"{self._url} answers {error.code}{_meaning(error.code)}") from None
+        except TimeoutError:  # that of the connection is a URLError
+            msg = f"{self._url} accepts the connection, but does not answer within {self._timeout:g} s"
+            raise Stuck(msg) from None
         except (OSError, http.client.HTTPException) as error:
-            msg = f"{self._url} does not answer: {_why(getattr(error, 'reason', error))}"
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ConnectionRefusedError):
+                msg = f"{self._url} does not answer: nothing listens there"
+                raise NotListening(msg) from None
+            msg = f"{self._url} does not answer: {_why(reason)}"
             raise Unreachable(msg) from None
         except ValueError:
             msg = f"{self._url} is not the admin route of starlette_drain: give its address"
@@ -169,6 +203,18 @@ class HttpChannel:
 class _Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
         """Follow no redirect."""
+
+
+def check_token(token: str) -> None:
+    """
+    Check that a header can carry *token*.
+
+    Raises:
+        Unreachable: If it cannot, so that no task has this token.
+    """
+    if not all("!" <= each <= "~" for each in token):
+        msg = f"{TOKEN} has a character that no token has, such as a line break or a blank: give the tasks' own"
+        raise Unreachable(msg)
 
 
 def find_channel(url: str | None, pid: int | None, environ: Mapping[str, str] = os.environ) -> tuple[str, Channel]:
@@ -264,4 +310,4 @@ def _why(error: object) -> str:
 def _meaning(status: int) -> str:
     if status in (301, 302, 303, 307, 308):
         return ": it redirects, and the token is not sent to other addresses"
-    return {401: ": the process has another token", 404: ": there is no admin route"}.get(status, "")
+    return {401: ": the process has another token", 404: f": no admin route is there. {NO_ROUTE}"}.get(status, "")
