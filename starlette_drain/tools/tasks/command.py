@@ -94,7 +94,9 @@ class OneTask:
         except (Unreachable, Refused) as error:
             self._failures += isinstance(error, Unreachable)
             is_gone = isinstance(error, Ended) or (self._has_drained and self._failures >= LOST)
-            return [replace(self._last, why_not=str(error), is_gone=is_gone)]
+            remedy = error.remedy if isinstance(error, Unreachable) else ""
+            why_not = error.problem if isinstance(error, Unreachable) else str(error)
+            return [replace(self._last, why_not=why_not, remedy=remedy, is_gone=is_gone)]
         self._failures = 0
         self._has_drained = self._has_drained or shown["state"] != "serving"
         self._last = Seen(self._last.task, shown)
@@ -122,7 +124,9 @@ def which_task(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--cluster", metavar="NAME", help="ECS cluster; the ARN of a service or task includes it."),
         click.option("--service", metavar="NAME", help="All tasks of this ECS service."),
         click.option("--task", metavar="ID", help="One ECS task."),
-        click.option("--port", type=PORT, metavar="PORT", help="Port of the ECS tasks. Default: the target group's."),
+        click.option(
+            "--port", type=PORT, metavar="PORT", help="Port of the ECS tasks. Default: that of their targets."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -147,7 +151,7 @@ def status(*, as_json_: bool, **which: Any) -> int:
     with _source(which) as source:
         tasks = _look(source)
     if all(each.shown is None for each in tasks) and len(tasks) == 1:
-        raise CannotRun(tasks[0].why_not)
+        raise CannotRun(_explain(tasks[0]))
     if as_json_:
         click.echo(json.dumps(as_json(tasks)))
     else:
@@ -255,7 +259,7 @@ def follow(source: Source, timeout: float | None, *, as_json: bool) -> int:
     until = None if timeout is None else time.monotonic() + timeout
     tasks = _look(source)
     if all(each.shown is None for each in tasks):
-        raise CannotRun("\n".join(f"{each.task}: {each.why_not}" for each in tasks) or "there is no task")
+        raise CannotRun("\n".join(f"{each.task}: {_explain(each)}" for each in tasks) or "there is no task")
     show = _json_lines if as_json else (None if is_lively() else _Lines().show)
     if show is None:
         with _terminable(), Live(screen(tasks), console=console(), auto_refresh=False) as live:
@@ -376,6 +380,10 @@ def _service(which: dict[str, Any]) -> ServiceTasks | None:
         msg = "give --cluster with --service or --task"
         raise click.UsageError(msg)
     return ServiceTasks(cluster, service, task=task, token=os.environ.get(TOKEN), port=which["port"])
+
+
+def _explain(seen: Seen) -> str:
+    return "; ".join(filter(None, (seen.why_not, seen.remedy)))
 
 
 def _look(source: Source) -> Sequence[Seen]:

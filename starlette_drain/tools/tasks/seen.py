@@ -34,6 +34,7 @@ class Seen:
         why_not: Why it does not answer now; empty if it does.
         remedy: What to do about that, if there is a specific remedy.
         is_gone: Whether it has ended.
+        is_starting: Whether ECS has not started its containers yet.
     """
 
     task: str
@@ -41,12 +42,15 @@ class Seen:
     why_not: str = ""
     remedy: str = ""
     is_gone: bool = False
+    is_starting: bool = False
 
     @property
     def state(self) -> str:
         """Its state in a word."""
         if self.is_gone:
             return "gone"
+        if self.is_starting:
+            return "starting"
         return str((self.shown or {}).get("state", "")) if not self.why_not else "not known"
 
 
@@ -133,7 +137,7 @@ def problems(tasks: Iterable[Seen]) -> list[Problem]:
 
 def _ranked(tasks: Iterable[Seen]) -> Iterator[tuple[int, Problem]]:
     for each in tasks:
-        if each.is_gone:
+        if each.is_gone or each.is_starting:
             continue
         if each.why_not:
             remedy = "check that it runs, and its log; until it answers nothing is known about its sessions"

@@ -11,13 +11,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette_drain.aws.api.calls import AwsCalls, region_of
 from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
-from starlette_drain.aws.api.errors import AwsCallFailed
-from starlette_drain.tools.tasks.channel import ROTATION, Channel, HttpChannel, Refused, Unreachable, shown_in
+from starlette_drain.aws.api.errors import AwsCallFailed, Trouble, TroubleKind
+from starlette_drain.aws.identity.balancers import Registration
+from starlette_drain.tools.tasks.channel import (
+    ROTATION,
+    Channel,
+    HttpChannel,
+    NotListening,
+    Refused,
+    Stuck,
+    Unreachable,
+    check_token,
+    shown_in,
+)
+from starlette_drain.tools.tasks.registered import Registrations, address_of
 from starlette_drain.tools.tasks.seen import Seen
 
 __all__ = ["EcsTask", "ExecChannel", "ServiceTasks", "exec_line", "place_of"]
@@ -28,6 +41,9 @@ LIST_EVERY = 5.0
 EXEC_EVERY = 10.0
 """Seconds between two requests to a task by ECS Exec, which takes a few seconds."""
 
+ROUTE_EVERY = 60.0
+"""Seconds until a task to which there was no route is asked directly again."""
+
 EXEC_TIMEOUT = 30.0
 AT_ONCE = 16
 MOST_NAMED = 100
@@ -36,8 +52,14 @@ MOST_NAMED = 100
 SHORT = 12
 """The length of a task's short name."""
 
-PORT = 8000
-"""The port of a server whose service has no target group."""
+UNKNOWN = "<container>"
+"""Stands for the container that serves, if it is not known which one does."""
+
+NOT_FOUND = 404
+"""The HTTP status where there is no admin route."""
+
+STARTING = ("PROVISIONING", "PENDING")
+"""The last statuses of a task whose containers have not started."""
 
 ENDED = ("STOPPED", "DELETED")
 """The last statuses of a task that is gone."""
@@ -50,6 +72,17 @@ INSIDE = {
 
 TOOLS = ("aws", "session-manager-plugin")
 """The programs that ECS Exec needs on this machine."""
+
+TROUBLES = {
+    TroubleKind.DENIED: ("{action} is denied ({code})", "allow it to the role or user that runs this command"),
+    TroubleKind.NO_CREDENTIALS: (
+        "",
+        "check AWS_PROFILE, or log in again: the command uses the credentials of this shell",
+    ),
+    TroubleKind.NOT_FOUND: ("", "check --cluster and --service, and the Region ({region})"),
+    TroubleKind.THROTTLED: ("", "try again in a minute"),
+}
+"""Problem and remedy of failed calls, where those for a task do not fit; an empty problem fits."""
 
 Run = Callable[[Sequence[str]], str]
 """Runs a command line and returns its output; raises `OSError` if that fails."""
@@ -66,7 +99,9 @@ class EcsTask:
         cluster: The name or ARN of its cluster.
         container: The name of the container that serves.
         address: Its private address, if it has its own.
+        port: The port on which it is asked, if it is known.
         is_stopping: Whether ECS is stopping it.
+        is_starting: Whether its containers have not started yet.
     """
 
     arn: str
@@ -74,7 +109,9 @@ class EcsTask:
     cluster: str
     container: str
     address: str | None
+    port: int | None
     is_stopping: bool
+    is_starting: bool = False
 
 
 class ExecChannel:
@@ -99,15 +136,18 @@ class ExecChannel:
             inside.append(f"--{name.replace('_', '-')}")
             inside += [] if value is True else [str(value)]
         words = _exec_words(self._task, inside)
-        line = shlex.join(words)
+        remedy = "run: " + exec_line(self._task, [each for each in inside if each != "--json"])
         if missing := [each for each in TOOLS if not self._which(each)]:
-            msg = f"there is no route to it from here, and {' and '.join(missing)} is not installed; run: {line}"
-            raise Unreachable(msg)
+            msg = f"ECS Exec needs {' and '.join(missing)} on this machine"
+            raise Unreachable(msg, remedy)
+        if self._task.container == UNKNOWN:
+            msg = "ECS does not tell which of the task's containers serves"
+            raise Unreachable(msg, remedy)
         try:
             written = self._run(words)
         except (OSError, subprocess.SubprocessError) as error:
-            msg = f"ECS Exec did not work ({error}); run: {line}"
-            raise Unreachable(msg) from None
+            msg = f"ECS Exec did not work ({error})"
+            raise Unreachable(msg, remedy) from None
         # The output of the session itself surrounds the answer.
         for each in written.splitlines():
             if each.startswith("{"):
@@ -118,8 +158,8 @@ class ExecChannel:
                 return 200, shown_in(answer["tasks"][0]["shown"] if "tasks" in answer else answer, path)
             if each.startswith("Error: "):
                 raise Refused(409 if method == "DELETE" else 500, each.removeprefix("Error: "))
-        msg = f"ECS Exec returned no answer; run: {line}"
-        raise Unreachable(msg)
+        msg = "ECS Exec returned no answer"
+        raise Unreachable(msg, remedy)
 
 
 class ServiceTasks:
@@ -131,9 +171,12 @@ class ServiceTasks:
         service: The name or ARN of the service; ``None`` if *task* is given.
         task: The id or ARN of a single task.
         token: The admin token; without one ECS Exec is used.
-        port: The port of the tasks; by default that of the target group.
+        port: The port of the tasks; by default that with which the service registers each of them.
         clients: Creates the AWS clients.
         by_exec: Returns the channel to a task to which there is no route.
+
+    Raises:
+        Unreachable: If *token* is not valid.
     """
 
     def __init__(
@@ -148,20 +191,24 @@ class ServiceTasks:
         by_exec: Callable[[EcsTask], Channel] = ExecChannel,
     ) -> None:
         self._cluster, self._service, self._task = cluster, service, task
+        check_token(token or "")
         self._token = token
         self._port = port
         self._by_exec = by_exec
         region = next(filter(None, map(region_of, (service or "", cluster, task or ""))), None)
         self._runner = asyncio.Runner()
         self._calls = AwsCalls(clients or Aioboto3Clients.patient(), region)
+        self._registrations = Registrations(self._calls)
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._tasks: dict[str, EcsTask] = {}
         self._seen: dict[str, Seen] = {}
         self._listed = 0.0
         self._is_steady = True
         self._names: dict[str, str] = {}
-        self._routes: dict[str, bool] = {}
-        """Whether there is a route to a task, by ARN, if that was tried."""
+        self._reached: set[str] = set()
+        """The ARNs of the tasks to which there is a route."""
+        self._routes: dict[str, tuple[float, str]] = {}
+        """When a task without a route is asked directly again, by ARN, and why there was none."""
         self._execs: dict[str, float] = {}
 
     def close(self) -> None:
@@ -202,39 +249,82 @@ class ServiceTasks:
         self, task: EcsTask, method: str, body: Mapping[str, Any] | None = None, path: str = ""
     ) -> tuple[int, dict[str, Any]]:
         """Ask a task, directly if there is a route."""
-        reason = "DRAIN_ADMIN_TOKEN is not set here"
-        if self._token and task.address and self._routes.get(task.arn, True):
-            host = f"[{task.address}]" if ":" in task.address else task.address
-            try:
-                answer = HttpChannel(f"http://{host}:{self._port or PORT}/drain", self._token).ask(method, body, path)
-            except Unreachable as error:
-                if self._routes.get(task.arn):  # there was a route, so the task itself does not answer
-                    raise
-                reason = str(error)
-                self._routes[task.arn] = False
-            else:
-                self._routes[task.arn] = True
-                return answer
+        try:
+            return self._ask_directly(task, method, body, path)
+        except Unreachable as error:
+            if task.arn in self._reached:  # ECS Exec would find the same
+                raise
+            return self._ask_by_exec(task, str(error), method, body, path)
+
+    def _ask_directly(
+        self, task: EcsTask, method: str, body: Mapping[str, Any] | None = None, path: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        if why := self._why_not_directly(task):
+            raise Unreachable(why)
+        host = f"[{task.address}]" if ":" in str(task.address) else task.address
+        try:
+            answer = HttpChannel(f"http://{host}:{task.port}/drain", self._token or "").ask(method, body, path)
+        except NotListening:
+            raise  # its server may be starting, so it is asked again at the next look
+        except Stuck as error:
+            was_reached = task.arn in self._reached
+            self._reached.add(task.arn)
+            msg = f"{error}: its process is stuck{'' if was_reached else ', or starting'}"
+            remedy = f"if it stays so, stop the task: aws ecs stop-task --cluster {task.cluster} --task {task.arn}"
+            raise Stuck(msg, remedy) from None
+        except Unreachable as error:
+            if task.arn not in self._reached:
+                self._routes[task.arn] = time.monotonic() + ROUTE_EVERY, str(error)
+            raise
+        except Refused as error:
+            if error.status != NOT_FOUND:
+                raise
+            self._routes[task.arn] = time.monotonic() + ROUTE_EVERY, str(error)
+            raise Unreachable(str(error)) from None
+        self._reached.add(task.arn)
+        return answer
+
+    def _why_not_directly(self, task: EcsTask) -> str:
+        """Return why a task is not asked directly; empty if it is."""
+        if not self._token:
+            return "DRAIN_ADMIN_TOKEN is not set here"
+        if not task.address:
+            return "the task has no address of its own"
+        if not task.port:
+            return "ECS does not tell the port of its server (--port)"
+        again, why = self._routes.get(task.arn, (0.0, ""))
+        return why if time.monotonic() < again else ""
+
+    def _ask_by_exec(
+        self, task: EcsTask, why: str, method: str, body: Mapping[str, Any] | None = None, path: str = ""
+    ) -> tuple[int, dict[str, Any]]:
+        self._execs[task.arn] = time.monotonic() + EXEC_EVERY
         try:
             return self._by_exec(task).ask(method, body, path)
         except Unreachable as error:
-            msg = f"{reason}; {error}"
-            raise Unreachable(msg) from None
+            msg = f"{why}; {error.problem}"
+            raise Unreachable(msg, error.remedy) from None
 
     def _look_at(self, task: EcsTask) -> Seen:
         last = self._seen.get(task.name, Seen(task.name))
-        is_by_exec = not (self._token and task.address and self._routes.get(task.arn, True))
-        if is_by_exec and time.monotonic() < self._execs.get(task.arn, 0.0):
-            return last
+        if task.is_starting:
+            return replace(last, why_not="ECS is starting it", is_starting=True)
         try:
-            return Seen(task.name, self.ask(task, "GET")[1])
+            try:
+                shown = self._ask_directly(task, "GET")[1]
+            except Unreachable as error:
+                if task.arn in self._reached:
+                    raise
+                if time.monotonic() < self._execs.get(task.arn, 0.0):
+                    return last
+                shown = self._ask_by_exec(task, str(error), "GET")[1]
         except (Unreachable, Refused) as error:
             if task.is_stopping and last.state == "drained":  # ECS will say so in a moment
                 return replace(last, is_gone=True)
-            return replace(last, why_not=str(error), remedy=exec_line(task, ["starlette-drain", "status"]))
-        finally:
-            if is_by_exec:
-                self._execs[task.arn] = time.monotonic() + EXEC_EVERY
+            if isinstance(error, Refused):
+                return replace(last, why_not=str(error), remedy="", is_starting=False)
+            return replace(last, why_not=error.problem, remedy=error.remedy, is_starting=False)
+        return Seen(task.name, shown)
 
     def _list(self) -> None:
         """List the tasks; if ECS does not answer, keep the known ones."""
@@ -242,8 +332,7 @@ class ServiceTasks:
             found = {each.arn: each for each in self._runner.run(self._ask_ecs())}
         except AwsCallFailed as failed:
             if not self._tasks:
-                msg = f"{failed.trouble.problem}. Remedy: {failed.trouble.remedy}"
-                raise Unreachable(msg) from None
+                raise Unreachable(self._explain(failed.trouble)) from None
             return
         self._listed = time.monotonic()
         for arn, task in self._tasks.items():
@@ -251,16 +340,27 @@ class ServiceTasks:
                 self._seen[task.name] = replace(self._seen[task.name], is_gone=True, why_not="")
         self._tasks = found
         if not found and not self._seen:
-            msg = f"ECS has no task of {self._service or self._task} in {self._cluster}"
+            of = f" of the service {self._service}" if self._service else ""
+            msg = f"the cluster {self._cluster} has no task{f' {self._task}' if self._task else ''}{of}"
             raise Unreachable(msg)
 
+    def _explain(self, trouble: Trouble) -> str:
+        problem, remedy = TROUBLES.get(trouble.kind, ("", ""))
+        code = f"{trouble.code}: {trouble.message}" if trouble.message else trouble.code
+        problem = problem.format(action=trouble.action, code=code) or trouble.problem
+        remedy = remedy.format(region=self._calls.region or "that of this shell") or trouble.remedy
+        return f"{problem}. Remedy: {remedy}"
+
     async def _ask_ecs(self) -> list[EcsTask]:
-        where, container = {"cluster": self._cluster}, None
+        where = {"cluster": self._cluster}
+        service: Mapping[str, Any] = {}
         if self._service is None:
             arns = [str(self._task)]
         else:
-            record = await self._describe_service()
-            container = next((each.get("containerName") for each in record.get("loadBalancers") or ()), None)
+            if not (service := await self._describe_service(self._service)):
+                msg = f"the cluster {self._cluster} has no service {self._service}"
+                raise Unreachable(msg)
+            self._is_steady = _is_steady(service)
             arns = []
             for status in ("RUNNING", "STOPPED"):  # leaving tasks have the latter
                 token: dict[str, str] = {}
@@ -279,7 +379,12 @@ class ServiceTasks:
             records += (await self._calls.call("ecs", "DescribeTasks", tasks=named, **where)).get("tasks") or ()
         records = [each for each in records if each.get("lastStatus") not in ENDED]
         self._name([str(each.get("taskArn")) for each in records])
-        return [self._read(each, container) for each in records]
+        if not service:
+            kind, _, name = str(next((each.get("group") for each in records), None) or "").partition(":")
+            with suppress(AwsCallFailed):
+                service = await self._describe_service(name) if kind == "service" else {}
+        registrations = await self._registrations.find(service, records)
+        return [self._read(each, registrations.get(str(each.get("taskArn")))) for each in records]
 
     def _name(self, arns: Sequence[str]) -> None:
         """Give each new task of *arns* its short name, or its whole id if the short name is not unique."""
@@ -289,31 +394,30 @@ class ServiceTasks:
             if arn not in self._names:
                 self._names[arn] = task_id[:SHORT] if taken[task_id[:SHORT]] == 1 else task_id
 
-    def _read(self, record: Mapping[str, Any], container: str | None) -> EcsTask:
-        arn, containers = str(record.get("taskArn")), record.get("containers") or ()
-        serving: Mapping[str, Any] = next(
-            (each for each in containers if each.get("name") == container), next(iter(containers), {})
-        )
-        interface: Mapping[str, Any] = next(iter(serving.get("networkInterfaces") or ()), {})
+    def _read(self, record: Mapping[str, Any], registration: Registration | None) -> EcsTask:
+        arn = str(record.get("taskArn"))
+        names = [str(each.get("name")) for each in record.get("containers") or ()]
+        container = registration.container if registration else None
         return EcsTask(
             arn=arn,
             name=self._names[arn],
             cluster=self._cluster,
-            container=str(serving.get("name") or ""),
-            address=interface.get("privateIpv4Address") or interface.get("ipv6Address"),
+            container=container or (names[0] if len(names) == 1 else UNKNOWN),
+            address=address_of(record),
+            port=self._port or (registration.port if registration else None),
             is_stopping=record.get("desiredStatus") == "STOPPED",
+            is_starting=record.get("lastStatus") in STARTING,
         )
 
-    async def _describe_service(self) -> Mapping[str, Any]:
-        answer = await self._calls.call("ecs", "DescribeServices", cluster=self._cluster, services=[self._service])
-        record: Mapping[str, Any] = next(iter(answer.get("services") or ()), {})
-        deployments = record.get("deployments") or ()
-        self._is_steady = len(deployments) <= 1 and all(
-            each.get("rolloutState") in (None, "COMPLETED") for each in deployments
-        )
-        ports = [each.get("containerPort") for each in record.get("loadBalancers") or ()]
-        self._port = self._port or next(filter(None, ports), None)
-        return record
+    async def _describe_service(self, name: str) -> Mapping[str, Any]:
+        answer = await self._calls.call("ecs", "DescribeServices", cluster=self._cluster, services=[name])
+        return next(iter(answer.get("services") or ()), {})
+
+
+def _is_steady(service: Mapping[str, Any]) -> bool:
+    """Return whether no deployment of a service is in progress."""
+    deployments = service.get("deployments") or ()
+    return len(deployments) <= 1 and all(each.get("rolloutState") in (None, "COMPLETED") for each in deployments)
 
 
 class _Route:
@@ -343,8 +447,7 @@ def exec_line(task: EcsTask, inside: Sequence[str]) -> str:
 
 def _exec_words(task: EcsTask, inside: Sequence[str]) -> list[str]:
     words = ["aws", "ecs", "execute-command", "--cluster", task.cluster, "--task", task.arn]
-    words += ["--container", task.container] if task.container else []
-    return [*words, "--interactive", "--command", shlex.join(inside)]
+    return [*words, "--container", task.container, "--interactive", "--command", shlex.join(inside)]
 
 
 def _run(words: Sequence[str]) -> str:

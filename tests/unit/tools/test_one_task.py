@@ -126,6 +126,14 @@ def test_one_session_is_in_the_singular(run):
     )
 
 
+def test_what_to_do_about_a_task_that_does_not_answer(run):
+    """It is part of the error, and in a table stands below the problem, once."""
+    lost = Unreachable("ECS Exec needs aws", "run: aws ecs execute-command")
+    assert run([lost], "status")[::2] == (2, "Error: ECS Exec needs aws; run: aws ecs execute-command")
+    out = run([(200, SERVING), lost, Ended("it has ended")], "watch")[1]
+    assert "PROBLEM process 31: ECS Exec needs aws\n  -> run: aws ecs execute-command\n" in out
+
+
 def test_nothing_to_cancel(run):
     """Exit code 1, with what the task says."""
     refused = Refused(409, "no drain is running; there is nothing to cancel")

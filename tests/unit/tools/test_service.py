@@ -9,11 +9,11 @@ from starlette_drain.tools.tasks.channel import ROTATION, Refused, Unreachable
 from starlette_drain.tools.tasks.service import EcsTask, ExecChannel, exec_line, place_of
 
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/main/0123456789abcdef0123456789abcdef"
-TASK = EcsTask(ARN, "0123456789ab", "main", "app", None, is_stopping=False)
+TASK = EcsTask(ARN, "0123456789ab", "main", "app", None, None, is_stopping=False)
 SHOWN = {"state": "draining", "sessions": {"open": 1}, "triggers": {}}
 LINE = (
     f"aws ecs execute-command --cluster main --task {ARN} --container app --interactive "
-    "--command 'starlette-drain status --json'"
+    "--command 'starlette-drain status'"
 )
 
 
@@ -90,7 +90,8 @@ def test_without_the_tools():
     with pytest.raises(Unreachable) as raised:
         ExecChannel(TASK, None, lambda _name: None).ask("GET")
     assert "aws and session-manager-plugin" in str(raised.value)
-    assert exec_line(TASK, ["starlette-drain", "status"]) in str(raised.value).replace(" --json'", "'")
+    assert raised.value.remedy == "run: " + exec_line(TASK, ["starlette-drain", "status"])
+    assert raised.value.problem.count("aws ecs") == 0
 
 
 def test_the_cluster():
