@@ -54,6 +54,9 @@ NO_ROUTE = "Set DRAIN_ADMIN_TOKEN in the task too, or give --url with its admin_
 TOKEN = "DRAIN_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 
 
+UNAUTHORIZED = 401
+
+
 class Unreachable(Exception):
     """
     A process does not answer; the message says why and what to do.
@@ -86,11 +89,14 @@ class Refused(Exception):
 
     Attributes:
         status: The HTTP status.
+        problem: Why.
+        remedy: What to do, if that is not part of it.
     """
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
-        self.status = status
+        self.status, self.problem = status, why
+        self.remedy = f"set {TOKEN} here to the task's own" if status == UNAUTHORIZED else ""
 
 
 class Channel(Protocol):

@@ -94,9 +94,7 @@ class OneTask:
         except (Unreachable, Refused) as error:
             self._failures += isinstance(error, Unreachable)
             is_gone = isinstance(error, Ended) or (self._has_drained and self._failures >= LOST)
-            remedy = error.remedy if isinstance(error, Unreachable) else ""
-            why_not = error.problem if isinstance(error, Unreachable) else str(error)
-            return [replace(self._last, why_not=why_not, remedy=remedy, is_gone=is_gone)]
+            return [replace(self._last, why_not=error.problem, remedy=error.remedy, is_gone=is_gone)]
         self._failures = 0
         self._has_drained = self._has_drained or shown["state"] != "serving"
         self._last = Seen(self._last.task, shown)

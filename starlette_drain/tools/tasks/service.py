@@ -321,8 +321,6 @@ class ServiceTasks:
         except (Unreachable, Refused) as error:
             if task.is_stopping and last.state == "drained":  # ECS will say so in a moment
                 return replace(last, is_gone=True)
-            if isinstance(error, Refused):
-                return replace(last, why_not=str(error), remedy="", is_starting=False)
             return replace(last, why_not=error.problem, remedy=error.remedy, is_starting=False)
         return Seen(task.name, shown)
 

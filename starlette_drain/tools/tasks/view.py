@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from starlette_drain._core.printable import printable
-from starlette_drain.tools.tasks.seen import Seen, lag_of, outcome, planned, problems, totals
+from starlette_drain.tools.tasks.seen import Seen, counted, lag_of, outcome, planned, problems, totals
 
 __all__ = ["console", "is_lively", "line", "outcome_table", "print_out", "screen"]
 
@@ -123,7 +123,7 @@ def line(tasks: Sequence[Seen]) -> str:
     found = totals(tasks)
     gone = sum(each.is_gone for each in tasks)
     return (
-        f"{len(tasks) - gone} tasks, {found.draining} draining, {gone} gone, {found.open:,} open, "
+        f"{counted(len(tasks) - gone, 'task')}, {found.draining} draining, {gone} gone, {found.open:,} open, "
         f"{found.planned:,} by the plan, {found.rate:.1f}/s"
     )
 

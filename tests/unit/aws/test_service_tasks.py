@@ -199,7 +199,10 @@ def test_an_application_without_the_admin_route(fake, network, find):
         network.now += 1
     assert len(network.asked) == 1
     network.servers["10.0.0.5:8000"] = Refused(401, "that is not the admin token")
-    assert find("web", by_exec=Exec(SHOWN)).look()[0].why_not == "that is not the admin token"
+    (seen,) = find("web", by_exec=Exec(SHOWN)).look()
+    assert (seen.why_not, seen.remedy) == (
+        "that is not the admin token", "set DRAIN_ADMIN_TOKEN here to the task's own",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
