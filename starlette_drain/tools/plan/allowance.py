@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BAKE_TIME", "DELAY", "LONGEST_DELAY", "LONGEST_STOP", "PAUSE", "Allowance"]
+__all__ = ["BAKE_TIME", "DELAY", "LONGEST_DELAY", "LONGEST_STOP", "PAUSE", "SIGTERM", "Allowance"]
 
 LONGEST_DELAY = 3600.0
 """The longest deregistration delay, in seconds."""
@@ -43,3 +43,4 @@ DELAY = Allowance("delay", "the deregistration delay", LONGEST_DELAY, unit=" s")
 BAKE_TIME = Allowance("bake time", "bakeTimeInMinutes", LONGEST_BAKE, step=60.0)
 PAUSE = Allowance("pause", "the PAUSE hook", LONGEST_DELAY, step=60.0, unit=" minutes")
 """Its drains are started by hand; such a drain takes at most an hour."""
+SIGTERM = Allowance("SIGTERM window", "DRAIN_SIGTERM_WINDOW", LONGEST_STOP, unit=" s")

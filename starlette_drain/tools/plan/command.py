@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -17,7 +17,7 @@ from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval, is_too_sl
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.testing.fake_aws.strategy import STRATEGIES, Strategy
 from starlette_drain.tools.drawing import PLOT, PlotNotPossible
-from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY, PAUSE
+from starlette_drain.tools.plan.allowance import BAKE_TIME, DELAY, LONGEST_DELAY, PAUSE, SIGTERM
 from starlette_drain.tools.plan.clients import CLIENTS
 from starlette_drain.tools.plan.crash import LONGEST as PLAYED
 from starlette_drain.tools.plan.crash import Crash, Returns, play
@@ -96,6 +96,11 @@ class Asked:
     accepts: float | None
     wish: float | None
     seed: int
+
+    @property
+    def needs_events(self) -> bool:
+        """Whether only events by Lambda tell a task before SIGTERM."""
+        return not self.settings.sources and self.fleet.allowance is DELAY
 
     @property
     def seconds(self) -> float:
@@ -215,7 +220,7 @@ def plan(*, as_json: bool, plot: str | None, **given: Any) -> int:
     if as_json:
         click.echo(json.dumps(_plain(asked, course, without, troubles)))
     else:
-        lines = [*_facts(asked, course, without), "", *_curves(course), "", *(troubles or ["No problem was found."])]
+        lines = [*_facts(asked, course, without), "", *_curves(course), "", *(troubles or [_well(asked)])]
         click.echo("\n".join(lines))
     if plot:
         try:
@@ -303,6 +308,9 @@ def _asked(given: dict[str, Any]) -> Asked:
         seconds, allowance, noticed = strategy.bake, BAKE_TIME, early
     elif strategy.pause > 0:
         seconds, allowance, noticed = min(strategy.pause, PAUSE.longest), PAUSE, early
+    elif settings.sources == ("service-deployment",):
+        seconds, allowance, noticed = settings.sigterm_window, SIGTERM, 0.0
+        settings = replace(settings, window=None, margin=0.0, start_delay=0.0)
     fleet = Fleet(
         deployment,
         given["sessions"],
@@ -332,6 +340,12 @@ def _lag_of_others(settings: AwsSettings, deployment: Deployment, given: dict[st
 
 def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
     fleet, settings = asked.fleet, asked.settings
+    if fleet.allowance is SIGTERM:
+        yield (
+            "There is no bake time for service-deployment to report, so the tasks drain only at SIGTERM, in "
+            f"{fleet.delay:g} s: add target-health to --sources."
+        )
+        return
     yield from _troubles_of_time(asked, course)
     if isinstance(settings.pacing, FleetPacing) and fleet.rate > (budget := settings.pacing.limit):
         yield (
@@ -390,6 +404,12 @@ def _troubles_of_time(asked: Asked, course: Course) -> Iterator[str]:
         yield f"Noticed up to {fleet.lag:.0f} s late: add events by Lambda, which need no polling."
 
 
+def _well(asked: Asked) -> str:
+    if asked.needs_events:
+        return "With events by Lambda no problem was found. Without them the tasks drain only at SIGTERM."
+    return "No problem was found."
+
+
 def _or(remedies: list[str]) -> str:
     return ", or ".join(remedies)
 
@@ -424,8 +444,10 @@ def _facts(asked: Asked, course: Course, without: Course) -> list[str]:
 def _how(asked: Asked) -> str:
     """Return a note on the lag if it does not come only from the poll of a source."""
     fleet = asked.fleet.worst
-    if fleet.allowance is DELAY and not {"target-health", "task-state"} & {*asked.settings.sources}:
+    if asked.needs_events:
         return " (by events, since no source is polled)"
+    if fleet.allowance is SIGTERM:
+        return " (at SIGTERM)"
     if fleet.noticed is None and fleet.lag < fleet.health_lag:
         return f" (without ecs:DescribeTasks {fleet.health_lag:.3g} s)"
     return ""
@@ -471,6 +493,7 @@ def _plain(asked: Asked, course: Course, without: Course, troubles: list[str]) -
         "away_without": round(without.away, 3),
         "closes": [round(each, 3) for each in course.closes],
         "arrivals": [round(each, 3) for each in course.arrivals],
+        "needs_events": asked.needs_events,
         "seconds_of_a_deployment": round(asked.seconds, 3),
         "remedies": asked.fleet.remedies(wish) if wish is not None and fleet.rate > wish else [],
         "troubles": troubles,

@@ -23,6 +23,7 @@ SETTINGS = {
 FLAGS = {
     r"give a shorter interval": ("--pacing", "batches:100"),
     r"the drain more time": ("--delay", "600"),
+    r"add target-health": ("--sources", "service-deployment,target-health"),
 }
 """Remedies that name a direction only."""
 
@@ -48,6 +49,8 @@ TROUBLES = {
     "refused attempts": "--tasks 4 --accepts 9",
     "no time": "--delay 5",
     "a window that does not fit": "--window 290",
+    "a rolling deployment that its only source does not follow": "--sources service-deployment",
+    "blue/green without a bake time": "--blue-green --sources service-deployment",
     "too fast a rotation": "--rotate 600 --wish 5",
     "a rotation that its limit makes longer": "--rotate 10 --pacing rate:5",
     "a rotation that would take too long": "--sessions 1000000 --rotate 86400 --pacing rate:0.1",
@@ -117,3 +120,13 @@ def test_what_is_advised_works(capsys, name):
             assert busiest(now, max(10, 500 / wish)) <= 1.06 * wish, (remedy, with_it)
         if "refused" in now:
             assert now["refused"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blue-green"])
+def test_without_a_source_all_depends_on_events(capsys, strategy):
+    """Where no source is polled, plan does not call it well without saying what must be deployed for that."""
+    given = ["plan", "--strategy", strategy, "--tasks", "4", "--sessions", "1000", "--sources", "none"]
+    assert main(given) == 0
+    assert "With events by Lambda no problem was found." in capsys.readouterr().out
+    assert main([*given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["needs_events"]
