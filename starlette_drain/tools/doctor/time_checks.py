@@ -22,6 +22,7 @@ from starlette_drain.tools.doctor.outlook import (
 )
 from starlette_drain.tools.doctor.record import Finding, Level, SetUp
 from starlette_drain.tools.plan.allowance import LONGEST_STOP
+from starlette_drain.tools.plan.remedies import faster, slower
 from starlette_drain.tools.plan.sums import Fleet
 
 __all__ = [
@@ -47,6 +48,9 @@ LONG_DELAY = 300.0
 
 MUCH = 0.5
 """The fraction of the account's call budget that one service should not exceed."""
+
+EVEN = "set DRAIN_PACING to even"
+"""What to set where a pacing sheds faster than the deadline needs."""
 
 SPOT_NOTICE = 120.0
 """Seconds between the notice of a Spot interruption and the end."""
@@ -166,8 +170,11 @@ def check_deployment(found: SetUp) -> Iterator[Finding]:
     if found.sessions is None:
         yield Finding("fine", "deployment", f"{text}; give --sessions and --rate")
     elif wish is not None and fleet.rate > wish:
-        remedies = [*fleet.remedies(wish), *_other_ways(found, wish)]
+        remedies = [*slower(fleet, found.options.pacing, wish, even=EVEN), *_other_ways(found, wish)]
         yield Finding("unsafe", "deployment", text, f"for {wish:g}/s {', or '.join(remedies)}")
+    elif wish is not None and (peak := faster(fleet, found.options.pacing, wish)) is not None:
+        text = f"{text} at an even pace, and {peak:,.0f} closes/s with this pacing"
+        yield Finding("unsafe", "deployment", text, f"for {wish:g}/s {EVEN}, or to fleet:{wish:g}")
     else:
         yield Finding("fine", "deployment", text)
 
@@ -191,13 +198,13 @@ def check_early_success(found: SetUp) -> Iterator[Finding]:
     # The worst case is a next deployment after most sessions have moved, while the last old tasks still drain.
     again = fleet.followed(NEARLY).worst
     budget = found.options.fleet_rate
-    if budget is not None and again.rate <= budget:
+    wish = found.wish or budget
+    if budget is not None and wish is not None and again.rate <= wish:
         return
     text = (
         f"the next deployment may begin while the old tasks drain: then {again.draining} tasks drain together, "
         f"{again.rate:,.0f} reconnects/s over the fleet"
     )
-    wish = found.wish or budget
     is_too_much = found.sessions is not None and wish is not None and again.rate > wish
     remedy = "leave a deregistration delay between two deployments"
     if wish is not None and (delay := fleet.delay_for(wish, followed=NEARLY)) is not None:
@@ -232,7 +239,11 @@ def _other_ways(found: SetUp, wish: float) -> Iterator[str]:
         sources = (*found.options.sources, "service-deployment")
         bake_time = found.bake_time or 60.0
         baking = deploying(replace(found, bake_time=bake_time, settings=replace(found.options, sources=sources)))
-        also = "" if found.bake_time and baking.rate <= wish else f", and {baking.remedies(wish)[0]}"
+        pacing, also = found.options.pacing, ""
+        if not found.bake_time or baking.rate > wish:
+            also = f", and {slower(baking, pacing, wish, even=EVEN)[0]}"
+        elif faster(baking, pacing, wish) is not None:
+            also = f", and {EVEN}"
         yield f"add service-deployment to DRAIN_SOURCES{also}"
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from starlette_drain._core.admission import AdmissionPolicy
-from starlette_drain._core.fleet_pacing import FleetPacing
-from starlette_drain._core.pacing import SHORTEST_WINDOW, EvenPacing, burst_warning
+from starlette_drain._core.pacing import SHORTEST_WINDOW, burst_warning
 from starlette_drain._core.turnover import LONGEST_ROTATION
 from starlette_drain.aws.api.budget import ECS_REFILL, fleet_interval, is_too_slow
 from starlette_drain.aws.options import AwsSettings
@@ -25,6 +24,7 @@ from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deploymen
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
+from starlette_drain.tools.plan.remedies import is_too_fast, slower
 from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, EVENT_LAG, Fleet
 from starlette_drain.tools.tasks.seen import counted
 from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
@@ -42,9 +42,6 @@ BAR = 40
 
 HEADROOM = 0.8
 """The fraction of the accepted rate that a remedy for refusals aims at, since arrivals are random."""
-
-BY_CHANCE = 1.2
-"""The factor above the even rate that a single second may have by chance."""
 
 A_MOMENT = 1.0
 """Seconds by which clients may be away longer than without a drain."""
@@ -347,20 +344,16 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
         )
         return
     yield from _troubles_of_time(asked, course)
-    if isinstance(settings.pacing, FleetPacing) and fleet.rate > (budget := settings.pacing.limit):
+    budget = settings.fleet_rate
+    if budget is not None and fleet.rate > budget and not (asked.wish is not None and asked.wish < budget):
         yield (
             f"At {budget:g}/s the sessions do not fit into {fleet.worst.fits:.0f} s, so the drains exceed the budget: "
             f"{_per_second(fleet.rate)}. To keep it, {_or(fleet.remedies(budget))}."
         )
     if asked.wish is not None and fleet.rate > asked.wish:
-        yield (
-            f"{_per_second(fleet.rate)} exceed the {asked.wish:g}/s that you want: {_or(fleet.remedies(asked.wish))}."
-        )
-    elif (
-        asked.wish is not None
-        and not isinstance(settings.pacing, EvenPacing | FleetPacing)
-        and course.peak_closes > BY_CHANCE * asked.wish
-    ):
+        cures = slower(fleet, settings.pacing, asked.wish)
+        yield f"{_per_second(fleet.rate)} exceed the {asked.wish:g}/s that you want: {_or(cures)}."
+    elif asked.wish is not None and is_too_fast(course.peak_closes, settings.pacing, asked.wish):
         yield (
             f"This pacing makes {course.peak_closes:,.0f} closes/s, more than the {asked.wish:g}/s that you want: "
             f"use even, or fleet:{asked.wish:g}."
@@ -495,6 +488,6 @@ def _plain(asked: Asked, course: Course, without: Course, troubles: list[str]) -
         "arrivals": [round(each, 3) for each in course.arrivals],
         "needs_events": asked.needs_events,
         "seconds_of_a_deployment": round(asked.seconds, 3),
-        "remedies": asked.fleet.remedies(wish) if wish is not None and fleet.rate > wish else [],
+        "remedies": slower(asked.fleet, asked.settings.pacing, wish) if wish is not None and fleet.rate > wish else [],
         "troubles": troubles,
     }

@@ -44,6 +44,15 @@ FAULTS = {
     "too fast for one service": {"sessions": 5000, "wish": 5.0},
     "too fast, by blue/green": {"sessions": 1000, "wish": 5.0, "strategy": "BLUE_GREEN"},
     "too fast, by CodeDeploy": {"sessions": 1000, "wish": 10.0, "controller": "CODE_DEPLOY"},
+    "a budget above the rate": {"sessions": 500, "wish": 20.0, "options": {"pacing": "fleet:100"}},
+    "a budget above the rate, and too little time": {"sessions": 500, "wish": 10.0, "options": {"pacing": "fleet:100"}},
+    "a rate above the rate": {"sessions": 500, "wish": 20.0, "options": {"pacing": "rate:30"}},
+    "batches, by blue/green": {
+        "sessions": 500,
+        "wish": 10.0,
+        "strategy": "BLUE_GREEN",
+        "options": {"pacing": "batches:20"},
+    },
     "two generations": {"sessions": 500, "wish": 14.0, "early_success": "DEFERRED"},
 }
 
@@ -61,7 +70,7 @@ def set_up(given):
 def unsafe(given):
     """Return what the doctor calls unsafe, each with its remedies."""
     return {
-        each.what: [part for part in each.remedy.split(", or ") if re.search(r"\d|add service-deployment", part)]
+        each.what: [part for part in each.remedy.split(", or ") if re.search(r"\d|even|add service-deployment", part)]
         for each in examine(set_up(given))
         if each.level == "unsafe"
     }
@@ -81,6 +90,8 @@ def followed(given, remedy):
     for pattern, name in OPTIONS.items():
         if match := re.search(pattern, remedy):
             options[name] = number(match)
+    if match := re.search(r"(?:PACING to|^to) (even|fleet:[\d.]+)", remedy):
+        options["pacing"] = match[1]
     if match := re.search(OF_THE_GROUP, remedy):
         now["delay"] = number(match)
     if match := re.search(GRACEFUL, remedy):
@@ -113,5 +124,6 @@ def test_what_is_advised_works(name):
             assert now != {**given, "options": given.get("options", {})}, remedy
             assert what not in unsafe(now), (remedy, unsafe(now)[what])
             if wish := given.get("wish"):
-                played = rehearse(deploying(set_up(now)).worst, CLIENTS["full-jitter"])
+                found_now = set_up(now)
+                played = rehearse(deploying(found_now).worst, CLIENTS["full-jitter"], pacing=found_now.options.pacing)
                 assert busiest(played, max(10, 500 / wish)) <= 1.06 * wish, remedy
