@@ -24,7 +24,7 @@ from starlette_drain.tools.plan.deployment import START_UP, START_UPS, Deploymen
 from starlette_drain.tools.plan.moves import Move, rotation, scale_out
 from starlette_drain.tools.plan.plot import draw
 from starlette_drain.tools.plan.rehearsal import Course, rehearse
-from starlette_drain.tools.plan.remedies import is_too_fast, slower
+from starlette_drain.tools.plan.remedies import is_too_fast, roomier, slower
 from starlette_drain.tools.plan.sums import DEPLOYMENT_LAG, EVENT_LAG, Fleet
 from starlette_drain.tools.tasks.seen import counted
 from starlette_drain.tools.values import RATE, Number, WholeNumber, option_of
@@ -39,9 +39,6 @@ ROWS = 24
 
 BAR = 40
 """The length of the longest bar, in characters."""
-
-HEADROOM = 0.8
-"""The fraction of the accepted rate that a remedy for refusals aims at, since arrivals are random."""
 
 A_MOMENT = 1.0
 """Seconds by which clients may be away longer than without a drain."""
@@ -360,10 +357,11 @@ def _troubles(asked: Asked, course: Course, without: Course) -> Iterator[str]:
         )
     if not fleet.deployment.always_serves:
         yield f"No task serves until the new ones are healthy: {_or(fleet.deployment.beginnings())}."
-    elif course.refused:
+    elif course.refused and asked.accepts is not None:
+        cures = roomier(fleet, settings.pacing, asked.accepts, CLIENTS[asked.clients], asked.seed)
         yield (
             f"{course.refused:,} attempts are refused because the service accepts {asked.accepts:g}/s: "
-            f"{_or(fleet.remedies(HEADROOM * (asked.accepts or 1.0)))}."
+            f"{_or(cures) or 'every remedy that was tried leaves some refused'}."
         )
     if course.gave_up:
         yield f"{course.gave_up:,} clients give up for good, as {asked.clients} does after refused attempts."

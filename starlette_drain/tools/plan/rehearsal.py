@@ -25,6 +25,9 @@ MOST = 60_000
 ENOUGH = 400
 """The approximate number of simulated sessions per interval of the curves: with fewer, chance would hide the load."""
 
+BACKLOG = 10
+"""The number of attempts at once that even a slow service lets wait; the backlog of a socket is longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -116,7 +119,7 @@ def rehearse(
         fleet: A service whose deployment can begin.
         come_back: The client model.
         pacing: As the option; even by default.
-        accepts: Attempts per second that the service accepts; ``None`` if unlimited.
+        accepts: Attempts per second that the service accepts, while `BACKLOG` may wait; ``None`` if unlimited.
         seed: The seed of the random numbers.
         drains: Whether the tasks drain; if not, all sessions of a task are cut at the end of its delay.
     """
@@ -157,7 +160,7 @@ class _Stage:
         self.refused = self.gave_up = self.shed_twice = self.at_deadline = 0
         self.back_at = self.away = self.away_longest = 0.0
         self.came_back = 0
-        self.room, self.filled_at = self.accepts or 0.0, 0.0
+        self.room, self.filled_at = max(self.accepts or 0.0, BACKLOG), 0.0
 
     def play(self) -> Course:
         """Run all events."""
@@ -269,7 +272,7 @@ class _Stage:
         if self.accepts is None:
             return True
         # A client that stands for several sessions needs the room of several, so there must be room for at least one.
-        most = max(self.accepts, self.stands_for)
+        most = max(self.accepts, self.stands_for, BACKLOG)
         self.room = min(most, self.room + (now - self.filled_at) * self.accepts)
         self.filled_at = now
         if self.room < weight:

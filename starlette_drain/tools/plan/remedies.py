@@ -4,14 +4,20 @@ import math
 
 from starlette_drain._core.fleet_pacing import FleetPacing
 from starlette_drain._core.pacing import EvenPacing, Pacing
-from starlette_drain.tools.plan.clients import CLIENTS
+from starlette_drain.tools.plan.clients import CLIENTS, ComeBack
 from starlette_drain.tools.plan.rehearsal import rehearse
 from starlette_drain.tools.plan.sums import Fleet
 
-__all__ = ["faster", "is_too_fast", "slower"]
+__all__ = ["faster", "is_too_fast", "roomier", "slower"]
 
 BY_CHANCE = 1.2
 """How much more than the wish a single second may have, by chance."""
+
+HEADROOM = 0.8
+"""Part of what a service accepts that is tried first, and by which each next try is slower: arrivals are random."""
+
+TRIES = 8
+"""Tries to find a rate at which no attempt is refused."""
 
 
 def is_too_fast(peak: float, pacing: Pacing, wish: float) -> bool:
@@ -39,3 +45,26 @@ def slower(fleet: Fleet, pacing: Pacing, wish: float, *, even: str = "use even")
         even: How to set the even pace.
     """
     return [text if faster(cure, pacing, wish) is None else f"{even}, and {text}" for text, cure in fleet.cures(wish)]
+
+
+def roomier(fleet: Fleet, pacing: Pacing, accepts: float, come_back: ComeBack, seed: int) -> list[str]:
+    """Return what to set so that a service which *accepts* so many attempts a second refuses none; empty if unknown."""
+
+    def suffices(cure: Fleet, pace: Pacing) -> bool:
+        return not rehearse(cure.worst, come_back, pacing=pace, accepts=accepts, seed=seed).refused
+
+    paces = [("", pacing)]
+    if not isinstance(pacing, EvenPacing):
+        if suffices(fleet, EvenPacing()):
+            return ["use even"]
+        paces.append(("use even, and ", EvenPacing()))
+    rate = min(accepts, fleet.rate)
+    for _ in range(TRIES):
+        rate *= HEADROOM
+        played = [
+            next((f"{also}{text}" for also, pace in paces if suffices(cure, pace)), "")
+            for text, cure in fleet.cures(rate)
+        ]
+        if found := [*filter(None, played)]:
+            return found
+    return []

@@ -51,6 +51,10 @@ TROUBLES = {
     "batches that are too large": "--pacing batches:10 --wish 40",
     "batches that do not fit": "--pacing batches:500",
     "refused attempts": "--tasks 4 --accepts 9",
+    "refused attempts, by a slow service": "--sessions 40 --tasks 10 --accepts 1 --window 20",
+    "refused attempts, with three generations": "--tasks 1 --next-after 60 --poll-interval 100 --accepts 1",
+    "refused attempts, by the pacing": "--tasks 4 --sessions 300 --accepts 60 --pacing rate:40",
+    "refused attempts, by the pacing and for want of time": "--tasks 4 --sessions 300 --delay 60 --accepts 20 --pacing rate:40",
     "no time": "--delay 5",
     "a window that does not fit": "--window 290",
     "a rolling deployment that its only source does not follow": "--sources service-deployment",
@@ -134,3 +138,22 @@ def test_without_a_source_all_depends_on_events(capsys, strategy):
     assert "With events by Lambda no problem was found." in capsys.readouterr().out
     assert main([*given, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["needs_events"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--tasks 1 --accepts 3",
+        "--tasks 1 --accepts 3 --delay 482 --margin 60",
+        "--tasks 2 --max-percent 150 --sessions 2000 --accepts 3 --delay 3600",
+        "--tasks 1 --accepts 0.5 --clients at-once",
+    ],
+)
+def test_no_remedy_is_empty(capsys, given):
+    """However little the service accepts: what is refused has a remedy that works, or none is named."""
+    _, told = plan(capsys, ["--sessions", "1000", *given.split()])
+    for trouble in told["troubles"]:
+        assert remedies(trouble), trouble
+        for remedy in remedies(trouble):
+            _, now = plan(capsys, changed(["--sessions", "1000", *given.split()], remedy))
+            assert now["troubles"] == [], remedy
