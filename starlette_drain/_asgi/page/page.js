@@ -242,7 +242,8 @@ function findProblems() {
     const unseen = each.watch === "blind" || (each.watch === "not yet" && each.last_error)
     const why = each.failed ?? each.error ?? (unseen && (each.because ?? each.last_error))
     if (!why) continue
-    const title = each.failed || each.error ? `Trigger ${name} has failed` : `Trigger ${name} is blind`
+    const what = each.failed || each.error ? "has failed" : each.watch === "blind" ? "is blind" : "sees nothing yet"
+    const title = `Trigger ${name} ${what}`
     const since = each.blind_for ? ` for ${duration(each.blind_for)}` : ""
     found.push({ key: `trigger ${name}`, bad: true, title, text: `It sees nothing${since}: ${plain(why)}. ${act}` })
   }

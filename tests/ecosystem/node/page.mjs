@@ -121,6 +121,7 @@ const scenarios = {
     Object.assign(status, { scope: "worker", note: `${html} is in service`, failed_hooks: 2 })
     status.process = { problems: [{ level: "unsafe", problem: `a shell ${html}`, remedy: "use exec" }] }
     status.triggers.blind = { watch: "blind", blind_for: 90, because: `no answer ${html}` }
+    status.triggers.lost = { watch: "not yet", last_error: `no target ${html}` }
     status.triggers.broken = { failed: `raised ${html}`, targets: [{ arn: html, healthy: null }] }
     status.triggers.off = { why: html }
     const page = await open()
@@ -131,6 +132,7 @@ const scenarios = {
     await state(page, "Serving")
     assert.deepEqual(await page.locator(".problem b").allTextContents(), [
       "Trigger blind is blind",
+      "Trigger lost sees nothing yet",
       "Trigger broken has failed",
       "These are the numbers of one worker only",
       `A shell ${html}`,
