@@ -16,6 +16,11 @@ from starlette_drain.tools.values import RATE, Number
 
 __all__ = ["rotate"]
 
+BEGINS = 2.5
+"""Seconds within which all workers of a task begin a rotation, so that its answer counts the sessions of all."""
+
+CANCELLED = "the rotation is cancelled; sessions not yet asked to leave stay"
+
 Answers = dict[str, dict[str, Any]]
 """The answers of the tasks, by name; with ``error`` if a task failed."""
 
@@ -79,6 +84,7 @@ def rotate(
                 )
                 raise click.UsageError(msg)
             answers = _start(channels, over, share=share, age=age or 0.0, reason=reason)
+            _complete(channels, answers)
     none = "no session to rotate" if starts else "no rotation is running"
     return _tell(answers, none, as_json=as_json_, is_cancel=is_cancel, is_one=not which["service"])
 
@@ -105,6 +111,20 @@ def _start(
     return _each(channels, start)
 
 
+def _complete(channels: Mapping[str, Channel], answers: Answers) -> None:
+    """Ask tasks with several workers again: the first answer counts only those that have begun."""
+    begun = {name: channels[name] for name, each in answers.items() if each.get("state") == "rotating"}
+    several = [name for name, shown in _each(begun, lambda each: each.ask("GET")[1]).items() if _workers(shown) > 1]
+    if several:
+        time.sleep(BEGINS)
+        later = _each({name: begun[name] for name in several}, lambda each: each.ask("GET", None, ROTATION)[1])
+        answers |= {name: each for name, each in later.items() if each.get("state") in ("rotating", "paused")}
+
+
+def _workers(shown: Mapping[str, Any]) -> int:
+    return len(shown.get("workers") or ())
+
+
 def _each(channels: Mapping[str, Channel], do: Callable[[Channel], dict[str, Any]]) -> Answers:
     answers: Answers = {}
     for name, channel in channels.items():
@@ -124,8 +144,9 @@ def _tell(answers: Answers, none: str, *, as_json: bool, is_cancel: bool, is_one
         click.echo(json.dumps(next(iter(answers.values())) if is_one else answers))
     else:
         for name, shown in answers.items():
-            click.echo(f"{name}: {shown['error'] if 'error' in shown else _words(shown, none)}")
-        if not is_one and (rate := sum(each.get("rate", 0.0) for each in answers.values())):
+            words = shown["error"] if "error" in shown else CANCELLED if is_cancel else _words(shown, none)
+            click.echo(f"{name}: {words}")
+        if not is_one and not is_cancel and (rate := sum(each.get("rate", 0.0) for each in answers.values())):
             click.echo(f"{counted(len(answers), 'task')}: {rate:.2f}/s")
     if is_cancel:  # a task that does not rotate is not a failure, unless none of them does
         return 0 if len(failed) < len(answers) and all(each["is_refusal"] for each in failed) else 1

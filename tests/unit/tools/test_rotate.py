@@ -15,10 +15,12 @@ WEB = ("--cluster", "main", "--service", "web")
 class Task:
     """Answers like the admin route of a task with *open_* sessions."""
 
-    def __init__(self, open_=0, error=None):
+    def __init__(self, open_=0, error=None, workers=1):
         self.open = open_
         self.error = error
+        self.workers = [{}] * workers
         self.asked = []
+        self.has_begun = workers == 1
 
     def ask(self, method, body=None, path=""):
         """Take note, and answer."""
@@ -26,12 +28,15 @@ class Task:
         if self.error is not None:
             raise self.error
         if not path:
-            return 200, {"state": "serving", "sessions": {"open": self.open}, "triggers": {}}
-        if method != "POST":
+            sessions = {"open": self.open}
+            return 200, {"state": "serving", "sessions": sessions, "triggers": {}, "workers": self.workers}
+        if method != "POST" and (not self.orders or self.has_begun):
             return 200, {"state": "none"}
+        order = self.orders[-1]
+        remaining = self.open if self.has_begun or method == "GET" else self.open // len(self.workers)
         return 202, {
-            "state": "rotating", "trigger": "rotation", "reason": body["reason"], "window": body["window"],
-            "time_left": body["window"], "rate": self.open / body["window"], "asked": 0, "remaining": self.open,
+            "state": "rotating", "trigger": "rotation", "reason": order["reason"], "window": order["window"],
+            "time_left": order["window"], "rate": remaining / order["window"], "asked": 0, "remaining": remaining,
         }  # fmt: skip
 
     @property
@@ -58,7 +63,7 @@ def test_one_task(run):
     task = Task(600)
     code, out, _ = run({"process 31": task}, "--window", "60", "--share", "0.5", "--reason", "a test")
     assert (code, out) == (0, "process 31: rotating (a test): 0 asked, 600 remain, 10.00/s, 60 s left\n")
-    assert task.asked == [("POST", {"window": 60.0, "share": 0.5, "reason": "a test"}, ROTATION)]
+    assert task.orders == [{"window": 60.0, "share": 0.5, "reason": "a test"}]
 
 
 def test_all_tasks_of_a_service_keep_to_one_rate(run):
@@ -70,6 +75,21 @@ def test_all_tasks_of_a_service_keep_to_one_rate(run):
     assert [each["window"] for each in orders] == [200.0, 200.0]
     assert all(0 <= each.get("age", 0.0) < 10 for each in orders)
     assert sum(each["rate"] for each in json.loads(out).values()) == 10.0
+
+
+def test_the_sessions_of_all_workers_are_told(run, monkeypatch):
+    """The first answer of a task counts only the worker that got the order; the others begin within two seconds."""
+    waits = []
+    monkeypatch.setattr(rotate.time, "sleep", waits.append)
+    tasks = {"a": Task(40, workers=2), "b": Task(60), "c": Task(error=Unreachable("gone"))}
+    out = run(tasks, *WEB, "--window", "50")[1]
+    assert out.splitlines() == [
+        "a: rotating (requested by the starlette-drain command): 0 asked, 40 remain, 0.80/s, 50 s left",
+        "b: rotating (requested by the starlette-drain command): 0 asked, 60 remain, 1.20/s, 50 s left",
+        "c: gone",
+        "3 tasks: 2.00/s",
+    ]
+    assert waits == [rotate.BEGINS]
 
 
 def test_a_longer_window_and_a_share_are_kept(run):
@@ -116,7 +136,10 @@ def test_without_a_session_it_says_so(run, monkeypatch):
 def test_a_cancel_for_all(run):
     """Tasks that do not rotate are no failure, unless none does."""
     idle = Refused(409, "no rotation runs")
-    assert run({"a": Task(), "b": Task(error=idle)}, *WEB, "--cancel")[0] == 0
+    code, out, _ = run({"a": Task(), "b": Task(error=idle)}, *WEB, "--cancel")
+    assert (code, out.splitlines()) == (
+        0, ["a: the rotation is cancelled; sessions not yet asked to leave stay", "b: no rotation runs"],
+    )  # fmt: skip
     assert run({"a": Task(error=idle), "b": Task(error=idle)}, *WEB, "--cancel")[0] == 1
     assert run({"a": Task(), "b": Task(error=Unreachable("gone"))}, *WEB, "--cancel")[0] == 1
 
