@@ -211,6 +211,8 @@ class Fleet:
         """Return the remedy that splits the tasks into several services, and one of these services."""
         step = self.allowance.step
         longest = replace(self, delay=math.floor(self.allowance.longest / step) * step, window=None)
+        if self.window is not None:
+            longest = replace(longest, window=float(math.floor(longest.room)))
         total = self.deployment.tasks * self.sessions
 
         def part(services: int) -> Fleet:
@@ -222,6 +224,8 @@ class Fleet:
         services = _smallest(lambda number: part(number).rate <= rate * (1 + TOLERANCE), max(2, total)) or total
         found = part(services)
         words = [self.deployment.changes_to(found.deployment), longest.allowance.setting_to(longest.delay)]
+        if longest.window is not None:
+            words.append(f"the window to {longest.window:,.0f} s")
         split = f"split the service into {services:,} that are deployed one after the other"
         return f"set {' and '.join(filter(None, words))}, and {split}", found
 
