@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from starlette_drain.aws.api.client import AwsClients
+from starlette_drain.aws.api.errors import AwsCallFailed
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.exceptions import SettingsError
-from starlette_drain.tools.doctor.checks import check_target
+from starlette_drain.tools.doctor.checks import check_reads, check_target
 from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, is_alone
 from starlette_drain.tools.doctor.look import Given, look, urls_of
 from starlette_drain.tools.doctor.record import Finding, SetUp
@@ -49,8 +50,10 @@ async def wait_watched(given: Given, clients: AwsClients, environ: Mapping[str, 
         except TimeoutError:
             findings = [not_watching(f"there was no answer within {limit:g} s")]
         left = ends - time.monotonic()
-        if left <= 0 or not any(each.level == "unsafe" for each in findings):
+        if not any(each.level == "unsafe" for each in findings):
             return findings
+        if left <= 0:
+            return await _explained(findings, given, clients, environ)
         await asyncio.sleep(min(pause, left))
         pause = min(LONGEST_PAUSE, pause * 1.5)
 
@@ -76,6 +79,24 @@ async def _look(
         findings = [not_watching("its target could not be looked at")]
     text = "cannot tell whether the process watches: there is no DRAIN_ADMIN_TOKEN here to ask it with"
     return [*findings, Finding("note", "watching", text, "set DRAIN_ADMIN_TOKEN, for the process too")]
+
+
+async def _explained(
+    findings: list[Finding], given: Given, clients: AwsClients, environ: Mapping[str, str]
+) -> list[Finding]:
+    """Return *findings* with the causes that AWS shows."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await look(given, clients, environ)
+    except TimeoutError:
+        return findings
+    causes = [each for each in (*check_target(found), *check_reads(found)) if each.level == "unsafe"]
+    if found.stuck is not None and not isinstance(found.stuck, AwsCallFailed):
+        causes.append(not_watching(found.stuck.problem, found.stuck.remedy))
+    for cause in causes:
+        # The process may tell the same, without a remedy.
+        findings = [each for each in findings if not each.found.endswith(cause.found)]
+    return [*findings, *causes]
 
 
 def _judge(answer: Answer, options: AwsSettings, token: str | None) -> Iterator[Finding]:

@@ -7,13 +7,15 @@ import threading
 
 import pytest
 
+from starlette_drain.aws.api.errors import Incomplete, Trouble, TroubleKind
+from starlette_drain.aws.identity.identity import OwnTarget
 from starlette_drain.aws.identity.metadata import METADATA_VARIABLE
 from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.doctor import inside
 from starlette_drain.tools.doctor import wait as waiting
 from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, command_of_server
 from starlette_drain.tools.doctor.look import Given
-from starlette_drain.tools.doctor.record import SetUp
+from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.wait import wait_watched
 from starlette_drain.tools.doctor.watching import judge
 
@@ -64,6 +66,11 @@ def test_what_the_process_shows(answer, sources, words):
     assert words in " ".join(unsafe)
 
 
+async def looking(*_):
+    """Find nothing on AWS, as for a service without a fault."""
+    return SetUp(service="web", service_status="ACTIVE")
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("limit", "is_watched"), [(60.0, True), (1.0, False)])
 async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched, monkeypatch):
@@ -80,6 +87,7 @@ async def test_it_is_asked_until_it_watches_or_the_time_is_up(limit, is_watched,
     monkeypatch.setattr(waiting, "ask_process", ask)
     monkeypatch.setattr(waiting.asyncio, "sleep", sleep)
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(waiting, "look", looking)
     findings = await wait_watched(Given(), None, ENVIRON, limit)
     assert (not [each for each in findings if each.level == "unsafe"]) is is_watched
     assert clock[0] <= limit
@@ -139,6 +147,45 @@ async def test_without_a_token_the_process_of_this_container_must_answer(first, 
     (finding,) = await wait_watched(Given(), None, {METADATA_VARIABLE: "http://metadata"}, 0.0)
     assert finding.level == level
     assert "DRAIN_ADMIN_TOKEN" in finding.remedy
+
+
+WEB = "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/web/0"
+OWN = OwnTarget(WEB, frozenset({"10.0.0.5"}), frozenset({9999}), 300.0)
+DENIED = Trouble(TroubleKind.DENIED, "elbv2", "DescribeTargetHealth", "AccessDenied")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        (
+            SetUp(own=(OWN,), groups=(Group(WEB, targets=1, listed=(("10.0.0.5", 8000, "healthy"),)),)),
+            "the group has it with port 8000: set DRAIN_TARGET_PORT to that",
+        ),
+        (SetUp(own=(OWN,), groups=(Group(WEB),), troubles=(DENIED,)), "elasticloadbalancing:DescribeTargetHealth"),
+        (SetUp(task_arn="a-task", stuck=Incomplete(problem="no group", remedy="name it")), "name it"),
+        (None, "see the log of the task"),
+    ],
+)
+@pytest.mark.parametrize("environ", [ENVIRON, {METADATA_VARIABLE: "http://metadata"}])
+async def test_when_the_time_is_up_the_cause_is_named(found, remedy, environ, monkeypatch):
+    """What AWS shows of the target says more than what the process knows; an AWS that hangs holds nothing up."""
+
+    async def ask(urls, token, patience=5.0):
+        return showing("not-yet")
+
+    async def look(*_):
+        if found is None:
+            raise TimeoutError
+        return found
+
+    monkeypatch.setattr(waiting, "ask_process", ask)
+    monkeypatch.setattr(waiting, "look", look)
+    monkeypatch.setattr(waiting, "is_alone", lambda: True)
+    findings = await wait_watched(Given(), None, environ, 0.0)
+    unsafe = [each for each in findings if each.level == "unsafe"]
+    assert len({each.found for each in unsafe}) == len(unsafe)
+    assert remedy in " ".join(each.remedy for each in unsafe)
 
 
 @pytest.mark.anyio
@@ -225,6 +272,7 @@ async def test_the_doctor_asks_it_before_any_port(answering, monkeypatch):
 
     monkeypatch.setattr(waiting, "ask_own_process", ask_own)
     monkeypatch.setattr(waiting, "ask_process", ask)
+    monkeypatch.setattr(waiting, "look", looking)
     await wait_watched(Given(), None, ENVIRON, 0.0)
     assert shown == []
     await wait_watched(Given(url="http://127.0.0.1:9/drain"), None, ENVIRON, 0.0)
