@@ -452,12 +452,14 @@ class SharedDirectory:
             self.remove()
 
     def clear(self) -> None:
-        """Remove the files, except those that another worker is writing or listening on."""
+        """Remove the files, except those of a worker that is just joining, or of a socket in use."""
         for kind in (COMMAND, WORKER, DRAFT, SOCKET):
             for match in self._files(kind):
                 pid = int(match[1])
-                is_in_use = (kind is DRAFT and _birth(pid) is not None) or (
-                    kind is SOCKET and pid != os.getpid() and _is_listening(self.path / match[0])
+                is_in_use = (
+                    (kind is WORKER and _birth(pid) == match[2])
+                    or (kind is DRAFT and _birth(pid) is not None)
+                    or (kind is SOCKET and pid != os.getpid() and _is_listening(self.path / match[0]))
                 )
                 if not is_in_use:
                     (self.path / match[0]).unlink(missing_ok=True)
