@@ -182,7 +182,7 @@ async def test_from_elsewhere(start, command):
     server = start(env={"DRAIN_ADMIN_TOKEN": TOKEN})
     assert command("status", "--url", server.url, DRAIN_ADMIN_TOKEN=TOKEN)[0] == 0
     code, _, err = command("status", "--url", server.url, DRAIN_ADMIN_TOKEN="no-" + TOKEN)
-    assert (code, err) == (2, "Error: that is not the admin token\n")
+    assert (code, err) == (2, "Error: that is not the admin token; set DRAIN_ADMIN_TOKEN here to the task's own\n")
     assert "needs the admin token in DRAIN_ADMIN_TOKEN" in command("status", "--url", server.url)[2]
     code, _, err = command("start", "--url", f"{server.url}/pid", DRAIN_ADMIN_TOKEN=TOKEN)
     assert (code, "answers 405" in err) == (2, True)
