@@ -267,8 +267,9 @@ def urls_of(given: Given, environ: Mapping[str, str], options: AwsSettings, port
     if given.url:
         return [given.url]
     command = ServerCommand(given.command or command_of_server(environ), environ)
-    wanted = (command.number("--port"), *ports, options.target_port, DEFAULT_PORT)
-    return [f"http://127.0.0.1:{int(port)}/drain" for port in dict.fromkeys(wanted) if port]
+    known = [port for port in (command.number("--port"), *ports, options.target_port) if port]
+    # On a port that is only guessed another process may get the token.
+    return [f"http://127.0.0.1:{int(port)}/drain" for port in dict.fromkeys(known or (DEFAULT_PORT,))]
 
 
 def _early_success(deploying: Mapping[str, Any]) -> str | None:

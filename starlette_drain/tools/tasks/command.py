@@ -422,4 +422,6 @@ def _started(name: str, shown: dict[str, Any], *, is_new: bool) -> str:
     if only_observes(shown):
         how += ", only observed"
     left = f"{drain['time_left']:.0f} s remain" if "time_left" in drain else "its workers begin"
-    return f"{name} {how}: {counted(open_, 'session')}, {drain['rate']:.1f}/s, {left}."
+    # With several workers the rate is that of those that have begun, while the sessions are those of all.
+    rate = "" if len(shown.get("workers") or ()) > 1 else f"{drain['rate']:.1f}/s, "
+    return f"{name} {how}: {counted(open_, 'session')}, {rate}{left}."

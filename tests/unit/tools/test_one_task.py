@@ -118,6 +118,13 @@ def test_a_drain_that_is_only_observed_has_emptied_nothing(run, left, code):
     assert ("set DRAIN_MODE to 'drain'" in out) == (left > 0)
 
 
+@pytest.mark.parametrize(("workers", "words"), [(1, "3 sessions, 1.0/s, 9 s remain."), (2, "3 sessions, 9 s remain.")])
+def test_the_rate_of_a_part_of_the_workers_is_not_told(run, workers, words):
+    """The answer to a start has the sessions of all workers, but the rate of those that have begun."""
+    begun = {**SERVING, "state": "draining", "workers": [{}] * workers, "drain": {"rate": 1.0, "time_left": 9.0}}
+    assert run([(202, begun)], "start")[1] == f"process 31 starts to drain: {words}\n"
+
+
 def test_one_session_is_in_the_singular(run):
     """As people write it."""
     one = {**SERVING, "sessions": {**SESSIONS, "open": 1, "leaving": 1}}

@@ -14,7 +14,7 @@ from starlette_drain.aws.options import AwsSettings
 from starlette_drain.tools.doctor import inside
 from starlette_drain.tools.doctor import wait as waiting
 from starlette_drain.tools.doctor.inside import Answer, ask_own_process, ask_process, command_of_server
-from starlette_drain.tools.doctor.look import Given
+from starlette_drain.tools.doctor.look import Given, urls_of
 from starlette_drain.tools.doctor.record import Group, SetUp
 from starlette_drain.tools.doctor.wait import wait_watched
 from starlette_drain.tools.doctor.watching import judge
@@ -284,3 +284,18 @@ async def test_the_doctor_asks_it_before_any_port(answering, monkeypatch):
 async def test_the_process_of_another_container_is_not_asked(answering, environ):
     """Nor is any off ECS: the token and the port are left, as before."""
     assert await ask_own_process(environ, answering[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "target_port", "ports"),
+    [
+        ("uvicorn app:app --port 9000", None, [9000]),
+        ("uvicorn app:app --port 9000", 9001, [9000, 9001]),
+        ("uvicorn app:app", 9001, [9001]),
+        ("uvicorn app:app", None, [8000]),
+    ],
+)
+def test_where_the_token_is_shown(command, target_port, ports):
+    """The usual port is a guess, and only made where no port is known."""
+    found = urls_of(Given(command=tuple(command.split())), {}, AwsSettings(target_port=target_port))
+    assert found == [f"http://127.0.0.1:{port}/drain" for port in ports]
