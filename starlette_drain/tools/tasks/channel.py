@@ -94,9 +94,9 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status, self.problem = status, why
-        self.remedy = f"set {TOKEN} here to the task's own" if status == UNAUTHORIZED else ""
+        remedy = f"set {TOKEN} here to the task's own" if status == UNAUTHORIZED else ""
+        super().__init__(f"{why}; {remedy}" if remedy else why)
+        self.status, self.problem, self.remedy = status, why, remedy
 
 
 class Channel(Protocol):
