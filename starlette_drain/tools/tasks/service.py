@@ -355,10 +355,11 @@ class ServiceTasks:
         if self._service is None:
             arns = [str(self._task)]
         else:
-            if not (service := await self._describe_service(self._service)):
+            service = await self._describe_service(self._service)
+            if not (service or self._tasks):
                 msg = f"the cluster {self._cluster} has no service {self._service}"
                 raise Unreachable(msg)
-            self._is_steady = _is_steady(service)
+            self._is_steady = bool(service) and _is_steady(service)
             arns = []
             for status in ("RUNNING", "STOPPED"):  # leaving tasks have the latter
                 token: dict[str, str] = {}
