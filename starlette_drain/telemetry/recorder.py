@@ -13,7 +13,6 @@ import hmac
 import ipaddress
 import json
 import logging
-import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -35,20 +34,27 @@ from starlette_drain._core.events import (
 )
 from starlette_drain._core.report import DrainReport
 from starlette_drain._core.settings import Settings
+from starlette_drain.telemetry import aws_fields
+from starlette_drain.telemetry.aws_fields import word
 
 __all__ = ["Recorder"]
 
 VERSION = 1
 """The format version: raised when a field is removed or changes its meaning, not when one is added."""
 
-WORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-"""A keyword of AWS or of ours; other text is not written."""
-
 OPTIONS = ("window", "margin", "poll_interval", "poll_share", "sources", "target_port", "deregistration_delay")
 """The options that are written: numbers, and the names of sources."""
 
 FIGURES = ("sessions_at_start", "arrived", "shed", "left", "forced", "refused", "still_open", "outcome")
 """The fields of a report that are written, besides the times."""
+
+RECORDS: Mapping[str, tuple[str, str, aws_fields.Fields]] = {
+    "DescribeServices": ("service", "services", aws_fields.service),
+    "DescribeServiceRevisions": ("revision", "serviceRevisions", aws_fields.revision),
+    "DescribeServiceDeployments": ("deployment", "serviceDeployments", aws_fields.deployment),
+    "DescribeContainerInstances": ("instance", "containerInstances", aws_fields.instance),
+}
+"""The line, the key in the answer, and the fields of each record."""
 
 
 class Recorder:
@@ -97,6 +103,10 @@ class Recorder:
         """What was last written about each thing, so that only changes are written."""
         self._targets: dict[str, dict[str, list[Any]]] = {}
         """The last targets of each target group, for the same purpose."""
+        self._failing: dict[str, dict[str, str]] = {}
+        """The calls whose last attempt failed: of each, its parameters, and why."""
+        self._own: str | None = None
+        """The ARN of this task."""
 
     def interest(self, kind: type[Event]) -> Callable[[], bool]:  # noqa: ARG002
         """Return a function that says whether single sessions are written: only while a drain runs."""
@@ -111,7 +121,7 @@ class Recorder:
                 self._write(
                     "drain" if isinstance(event, DrainStarted) else "drain again",
                     event.at,
-                    trigger=_word(event.cause.trigger),
+                    trigger=word(event.cause.trigger),
                     lag=round(event.cause.lag, 3),
                     window=round(event.deadline - event.at, 3),
                     sessions=count,
@@ -123,21 +133,27 @@ class Recorder:
                 if self._is_draining:
                     self._write_session(event)
             case SignalReceived():
-                self._write("signal", event.at, signal=_word(event.signal))
+                self._write("signal", event.at, signal=word(event.signal))
             case TriggerImpaired() | TriggerRestored():
-                word = "impaired" if isinstance(event, TriggerImpaired) else "restored"
-                self._write(word, event.at, trigger=_word(event.trigger))
+                what = "impaired" if isinstance(event, TriggerImpaired) else "restored"
+                self._write(what, event.at, trigger=word(event.trigger))
 
     def answer(self, operation: str, parameters: Mapping[str, Any], answer: object) -> None:
         """Write an answer of AWS or of the task metadata endpoint, if it differs from the last one. Never raises."""
+        failing = self._failing.get(operation, {})
+        if failing.pop(repr(parameters), None) and not failing:
+            self._write("recovered", self._time(), of=word(operation))
         try:
             self._write_answer(operation, parameters, answer)
         except Exception as error:  # noqa: BLE001 - a recording must not break the drain
-            self._write("unreadable", self._time(), of=_word(operation), why=type(error).__name__)
+            self._write("unreadable", self._time(), of=word(operation), why=type(error).__name__)
 
-    def failure(self, operation: str, kind: str) -> None:
-        """Write that a call failed."""
-        self._write("failed", self._time(), of=_word(operation), why=_word(kind))
+    def failure(self, operation: str, parameters: Mapping[str, Any], kind: str) -> None:
+        """Write that a call fails, unless that is known."""
+        failing = self._failing.setdefault(operation, {})
+        if kind not in failing.values():
+            self._write("failed", self._time(), of=word(operation), why=word(kind))
+        failing[repr(parameters)] = kind
 
     def pseudonym(self, name: object) -> str:
         """Return a pseudonym for *name* of the same kind: an IP address, an instance id or a word."""
@@ -158,20 +174,23 @@ class Recorder:
     def _write_answer(self, operation: str, parameters: Mapping[str, Any], answer: Any) -> None:
         match operation:
             case "metadata":
-                self._write_change("metadata", "", self._metadata(answer))
-            case "DescribeTasks":
-                for task in answer["tasks"][:1]:
-                    last, desired, code = (
-                        _word(task.get(each)) for each in ("lastStatus", "desiredStatus", "stopCode")
-                    )
-                    self._write_change("task", "", {"last": last, "desired": desired, "stop_code": code})
-            case "DescribeServices":
-                for service in answer["services"][:1]:
-                    self._write_change("service", "", self._service(service))
+                self._own = answer.get("TaskARN")
+                self._write_change("metadata", "", aws_fields.metadata(answer, self.pseudonym))
+            case "DescribeTasks":  # of other tasks too
+                own = [each for each in answer["tasks"] if self._own in (None, each.get("taskArn"))]
+                self._write_each("task", aws_fields.task, own[:1])
+            case _ if operation in RECORDS:
+                what, key, fields = RECORDS[operation]
+                self._write_each(what, fields, answer[key])
+            case _:
+                self._write_balancing(operation, parameters, answer)
+
+    def _write_balancing(self, operation: str, parameters: Mapping[str, Any], answer: Any) -> None:
+        match operation:
             case "DescribeTargetGroups":
                 for group in answer["TargetGroups"]:
                     name = self.pseudonym(group["TargetGroupArn"])
-                    kind, protocol = _word(group.get("TargetType")), _word(group.get("Protocol"))
+                    kind, protocol = word(group.get("TargetType")), word(group.get("Protocol"))
                     self._write_change("group", name, {"group": name, "type": kind, "protocol": protocol})
             case "DescribeTargetGroupAttributes":
                 name = self.pseudonym(parameters["TargetGroupArn"])
@@ -181,49 +200,12 @@ class Recorder:
             case "DescribeTargetHealth":
                 self._write_targets(self.pseudonym(parameters["TargetGroupArn"]), answer["TargetHealthDescriptions"])
 
-    def _metadata(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        containers = []
-        for each in answer.get("Containers") or ():
-            networks = each.get("Networks") or ()
-            shown: dict[str, Any] = {
-                "name": self.pseudonym(each.get("Name")),
-                "modes": [_word(one.get("NetworkMode")) for one in networks],
-                "addresses": [self.pseudonym(at) for one in networks for at in one.get("IPv4Addresses") or ()],
-                "ipv6_addresses": [self.pseudonym(at) for one in networks for at in one.get("IPv6Addresses") or ()],
-                "ports": [[one.get("ContainerPort"), one.get("HostPort")] for one in each.get("Ports") or ()],
-            }
-            containers.append(shown)
-        return {
-            "task": self.pseudonym(answer.get("TaskARN")),
-            "cluster": self.pseudonym(answer.get("Cluster")),
-            "launch_type": _word(answer.get("LaunchType")),
-            "known": _word(answer.get("KnownStatus")),
-            "desired": _word(answer.get("DesiredStatus")),
-            "containers": containers,
-        }
-
-    def _service(self, service: Mapping[str, Any]) -> dict[str, Any]:
-        balancers = []
-        for each in service.get("loadBalancers") or ():
-            arn, other = each.get("targetGroupArn"), each.get("advancedConfiguration") or {}
-            alternate = other.get("alternateTargetGroupArn")
-            balancers.append(
-                {
-                    "group": self.pseudonym(arn) if arn else None,
-                    "alternate": self.pseudonym(alternate) if alternate else None,
-                    "container": self.pseudonym(each.get("containerName")),
-                    "port": each.get("containerPort"),
-                }
-            )
-        counts = {name: service.get(f"{name}Count") for name in ("desired", "running", "pending")}
-        return {"service": self.pseudonym(service.get("serviceName")), "balancers": balancers, **counts}
-
     def _write_targets(self, group: str, listed: Iterable[Mapping[str, Any]]) -> None:
         now: dict[str, list[Any]] = {}
         for each in listed:
             target, health = each["Target"], each["TargetHealth"]
             name, port = self.pseudonym(target["Id"]), target.get("Port")
-            now[f"{name} {port}"] = [name, port, _word(health.get("State")), _word(health.get("Reason"))]
+            now[f"{name} {port}"] = [name, port, word(health.get("State")), word(health.get("Reason"))]
         before = self._targets.get(group)
         changed = [each for key, each in now.items() if before is None or before.get(key) != each]
         gone = [each[:2] for key, each in (before or {}).items() if key not in now]
@@ -238,7 +220,7 @@ class Recorder:
         what = {SessionOpened: "opened", SessionShed: "asked", SessionClosed: "closed"}[type(event)]
         seconds = round(event.at - event.session.opened_at, 3) if how else None
         code = event.code if isinstance(event, SessionClosed) else None
-        self._write(what, event.at, session=_word(event.session.kind), how=how, code=code, seconds=seconds)
+        self._write(what, event.at, session=word(event.session.kind), how=how, code=code, seconds=seconds)
 
     def _finish(self, what: str, at: float, report: DrainReport) -> None:
         figures = {name: getattr(report, name) for name in FIGURES}
@@ -258,6 +240,11 @@ class Recorder:
             self._last[f"{what} {key}"] = shown
             self._write(what, self._time(), **shown)
 
+    def _write_each(self, what: str, fields: aws_fields.Fields, records: Iterable[Mapping[str, Any]]) -> None:
+        for each in records:
+            shown = fields(each, self.pseudonym)
+            self._write_change(what, str(shown.get(what)), shown)
+
     def _write(self, what: str, at: float, **fields: Any) -> None:
         if self._began is None:
             self._began = at
@@ -274,8 +261,3 @@ def _version() -> str | None:
         return metadata.version("starlette-drain")
     except metadata.PackageNotFoundError:
         return None
-
-
-def _word(text: object) -> str | None:
-    """Return *text* if it is a keyword of AWS or of ours; ``None`` for other text, which may be a name."""
-    return text if isinstance(text, str) and WORD.fullmatch(text) else None

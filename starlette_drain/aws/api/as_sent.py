@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["AS_SENT", "records_of"]
+__all__ = ["AS_SENT", "complete", "records_of"]
 
 AS_SENT = "AsSent"
 """The key of the raw JSON in an answer, if the client adds it."""
@@ -16,6 +16,12 @@ def records_of(answer: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     if len(sent) != len(parsed):
         return list(parsed)
     return [_merged(*pair) for pair in zip(sent, parsed, strict=True)]
+
+
+def complete(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *answer* with the fields that the client drops from its records."""
+    shown = {key: each for key, each in answer.items() if key != AS_SENT}
+    return shown | {key: records_of(answer, key) for key, each in shown.items() if isinstance(each, list)}
 
 
 def _merged(sent: Any, parsed: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from opentelemetry import context as otel
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
+from starlette_drain.aws.api.as_sent import complete
 from starlette_drain.aws.api.client import AwsClients
 from starlette_drain.aws.api.errors import AwsCallFailed, TroubleKind, classify
 
@@ -29,7 +30,7 @@ class Record(Protocol):
     def answer(self, operation: str, parameters: Mapping[str, Any], answer: object) -> None:
         """Record an answer."""
 
-    def failure(self, operation: str, kind: str) -> None:
+    def failure(self, operation: str, parameters: Mapping[str, Any], kind: str) -> None:
         """Record a failure."""
 
 
@@ -83,14 +84,14 @@ class AwsCalls:
         except Exception as error:
             trouble = classify(error, service, operation)
             if self._record:
-                self._record.failure(operation, trouble.kind.value)
+                self._record.failure(operation, parameters, trouble.kind.value)
             if trouble.kind is TroubleKind.SLOW and hasattr(self._clients, "be_patient"):
                 self._clients.be_patient()
             if trouble.kind in REOPEN_AFTER:
                 await self._close(service, client)
             raise AwsCallFailed(trouble) from error
         if self._record:
-            self._record.answer(operation, parameters, answer)
+            self._record.answer(operation, parameters, complete(answer))
         return answer
 
     async def _client(self, service: str) -> Any:

@@ -261,6 +261,11 @@ class FakeAWS:
             for each in self._rollouts:
                 each.advance()
 
+    def _tick(self) -> None:
+        """Advance while serving; a recording begins with the first request."""
+        if self._replay is None or self._replay.has_begun:
+            self.advance()
+
     def fail(
         self,
         kind: FaultKind,

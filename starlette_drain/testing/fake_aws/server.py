@@ -61,7 +61,7 @@ class FakeEndpoint:
                 started.set()
 
             async def on_tick(self, counter: int) -> bool:
-                fake.advance()
+                fake._tick()
                 return await super().on_tick(counter)
 
         # A call that hangs on purpose must not keep the server from stopping.

@@ -5,7 +5,7 @@ import contextlib
 
 from starlette_drain import Settings as AwsSettings
 from starlette_drain.testing.fake_aws import deployments, ecs, elbv2
-from starlette_drain.testing.fake_aws.faults import ApiError
+from starlette_drain.testing.fake_aws.faults import ApiError, as_error
 
 
 class RecordingControl:
@@ -147,6 +147,9 @@ class ScriptedClient:
             error = owner.failures.get(operation) or owner.failures.get("*")
             if error:
                 raise error
+            owner.fake.advance()
+            if fault := owner.fake._faults.strike(operation, self._service):
+                raise ClientError(as_error(fault, operation, is_json=self._service == "ecs").code)
             if operation in owner.answers:
                 return owner.answers[operation]
             return self._answer(operation, parameters)

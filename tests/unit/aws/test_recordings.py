@@ -17,7 +17,13 @@ from starlette_drain.aws.sources.service_deployment import ServiceDeploymentTrig
 from starlette_drain.aws.sources.target_health import TargetHealthTrigger
 from starlette_drain.aws.sources.task_state import EcsTaskTrigger
 from starlette_drain.telemetry.recorder import Recorder
-from starlette_drain.testing import FakeAWS, RecordingObserver
+from starlette_drain.testing import (
+    FakeAWS,
+    FakeGateway,
+    FakeRegistration,
+    FakeTaskSet,
+    RecordingObserver,
+)
 from starlette_drain.testing.fake_aws.replay import read_recording
 from starlette_drain.tools.cli import main
 
@@ -119,7 +125,7 @@ async def test_what_is_written(caplog):
     await play(fake, {"poll_interval": 1.0, "poll_share": 1.0}, 5, 100, recorder=recorder)
     kinds = {each["what"] for each in lines()}
     assert kinds == {
-        *("start", "metadata", "task", "service", "group", "delay", "targets"),
+        *("start", "metadata", "task", "service", "revision", "group", "delay", "targets"),
         *("drain", "drained", "asked", "closed"),
     }
     states = [each["changed"][0][2] for each in lines() if each["what"] == "targets" and each["changed"]]
@@ -147,6 +153,99 @@ async def test_a_recording_of_a_recording(caplog, tmp_path):
     assert [each["what"] for each in lines() if each["what"] not in ("asked", "closed", "task")] == [
         each for each in what if each != "task"
     ]
+
+
+def balanced(fake, kind):
+    """Return a task of a service whose balancers are found in another way, and what takes it out."""
+    group = fake.add_target_group("acme", delay=60)
+    service_options, options = {}, {}
+    match kind:
+        case "gateway":
+            service_options["gateways"] = (FakeGateway(group),)
+        case "express":
+            service_options["express"] = (group,)
+        case "task set":
+            service_options["registrations"] = ()
+            options = {"started_by": "ecs-svc/1", "containers": {"app": (8000,)}}
+        case "bridge":
+            group.target_type = "instance"
+            options = {"network_mode": "bridge", "instance_id": "i-0123456789abcdef0"}
+            options |= {"host_ports": {8000: 32768}, "ipv6_ports": {8000: 32770}, "udp_ports": {8000: 32769}}
+            service_options["registrations"] = (FakeRegistration(group, "app", 8000),)
+        case _:
+            alternate = fake.add_target_group("other", delay=60)
+            service_options["registrations"] = (FakeRegistration(group, "app", 8000, alternate),)
+    service = fake.add_service("acme", **service_options)
+    if kind == "task set":
+        service.controller = "EXTERNAL"
+        service.task_sets = [FakeTaskSet("1", [FakeRegistration(group, "app", 8000)])]
+    task = fake.add_task(service, **options)
+
+    def take_out():
+        if kind == "deployment":
+            service.strategy = "BLUE_GREEN"
+            fake.deploy(service, bake=2).stage = "BAKE_TIME"
+            return
+        if kind == "throttled":
+            fake.fail("throttle", action="DescribeTargetHealth", times=3)
+        fake.deactivate(task)
+
+    return take_out
+
+
+@pytest.mark.parametrize("kind", ["gateway", "express", "task set", "bridge", "deployment", "throttled"])
+async def test_what_is_recorded_can_be_played(kind, caplog, tmp_path):
+    """However a task finds its balancers, and whatever fails: the same drain, with as much time, and no names."""
+    fake = FakeAWS(**virtual())
+    take_out = balanced(fake, kind)
+    recorder, lines = recorder_to(caplog)
+    begin = asyncio.get_running_loop().time()
+    asyncio.get_running_loop().call_later(40, take_out)
+    options = {"poll_interval": 1.0, "poll_share": 1.0, "sources": ["target-health"]}
+    if kind == "deployment":
+        options["sources"] = ["service-deployment"]
+    within = 16 if kind == "deployment" else 3  # two polls
+    told = await play(fake, dict(options), 5, 200, recorder=recorder)
+    (recorded,) = told.of(DrainStarted)
+    file = tmp_path / "recording.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines())))
+    assert not [each for each in (*SECRETS, "acme", "0123456789012345678") if each in file.read_text()]
+    again = asyncio.get_running_loop().time()
+    (played,) = (await play(FakeAWS.replay(file, **virtual()), dict(options), 5, 200)).of(DrainStarted)
+    assert played.cause.trigger == recorded.cause.trigger
+    assert played.deadline - again == pytest.approx(recorded.deadline - begin, abs=within)
+    assert played.at - again == pytest.approx(recorded.at - begin, abs=16 if within > 3 else 10)
+
+
+async def test_a_replay_begins_with_the_first_request():
+    """Not when FakeAWS begins to serve: a server needs time to start."""
+    fake = FakeAWS.replay(RECORDINGS[0])
+    fake._tick()
+    assert not fake._replay.has_begun
+    fake.advance()
+    assert fake._replay.has_begun
+
+
+async def test_only_the_own_task_is_recorded(caplog):
+    """A task that registers itself also asks about others, whose states are not its own."""
+    _, task = a_service()
+    recorder, lines = recorder_to(caplog)
+    recorder.answer("metadata", {}, task.metadata())
+    for arn, status in ((task.arn, "RUNNING"), ("another", "STOPPED")):
+        recorder.answer("DescribeTasks", {}, {"tasks": [{"taskArn": arn, "lastStatus": status}]})
+    assert [each["last"] for each in lines() if each["what"] == "task"] == ["RUNNING"]
+
+
+async def test_a_call_that_keeps_failing_is_written_once(caplog):
+    """Its failure, another reason, and its recovery."""
+    recorder, lines = recorder_to(caplog)
+    for kind in ("throttled", "throttled", "slow"):
+        recorder.failure("DescribeClusters", {"clusters": []}, kind)
+    recorder.failure("DescribeClusters", {"clusters": ["other"]}, "slow")
+    for name in ([], ["other"], []):
+        recorder.answer("DescribeClusters", {"clusters": name}, {})
+    found = [(each["what"], each.get("why")) for each in lines()[1:]]
+    assert found == [("failed", "throttled"), ("failed", "slow"), ("recovered", None)]
 
 
 async def test_signals_and_failures_are_written(caplog):
