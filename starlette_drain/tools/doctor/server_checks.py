@@ -1,6 +1,6 @@
 """Checks of the server's command line and configuration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from starlette_drain._asgi.process import SERVERS
 from starlette_drain.tools.doctor.outlook import after_sheds
@@ -21,8 +21,8 @@ PASSES_ON = frozenset({"env", "gosu", "su-exec", "opentelemetry-instrument", "dd
 LIMITS = ("--limit-max-requests", "--max-requests", "--workers-lifetime", "--workers-max-rss")
 """Options with which hypercorn, granian and unknown servers end a worker."""
 
-DEFAULT_PORT = 8000.0
-"""uvicorn's default port."""
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+"""Hosts that only the container, or those that share its network, can reach."""
 
 RELOADS = "--reload", "remove --reload"
 
@@ -94,6 +94,9 @@ def _signals(command: ServerCommand, *, is_process: bool) -> Iterator[Finding]:
     if command.has("--reload") or command.is_for_development:
         what, remedy = ("fastapi dev", "use fastapi run") if command.is_for_development else RELOADS
         yield Finding("unsafe", "server", f"{what} runs the application in a child process", remedy)
+    if command.option("--ws") == "none":
+        text = "--ws none refuses WebSockets: only event streams are sessions"
+        yield Finding("note", "server", text, "remove --ws if clients use WebSockets")
     if command.option("--lifespan") == "off":
         text = "--lifespan off: the drain begins to watch with the first connection"
         yield Finding("note", "server", text, "remove --lifespan, so that it watches from the start")
@@ -121,12 +124,20 @@ def _refuses(limit: float | None) -> Iterator[Finding]:
 
 def _listens(command: ServerCommand, found: SetUp) -> Iterator[Finding]:
     """Check that the server listens on the port of the target group."""
-    port = command.number("--port") if command.option("--port") else DEFAULT_PORT
-    if command.server != "uvicorn" or command.has("--uds", "--fd") or not found.ports or port is None:
+    addresses = command.addresses
+    if not found.ports or not addresses:
         return
-    if port not in found.ports:
-        text = f"the server listens on port {port:g}, and the target group sends to {', '.join(map(str, found.ports))}"
+    ports = dict.fromkeys(port for _, port in addresses)
+    if not ports.keys() & {*found.ports}:
+        text = f"the server listens on port {_and(ports)}, and the target group sends to {_and(found.ports)}"
         yield Finding("unsafe", "server", text, "give both the same port")
+    elif not found.proxies and all(host in LOCAL for host, _ in addresses):
+        text = f"the server listens on {addresses[0][0]}, which the balancer does not reach"
+        yield Finding("unsafe", "server", text, "let it listen on 0.0.0.0")
+
+
+def _and(ports: Iterable[int]) -> str:
+    return ", ".join(map(str, ports))
 
 
 def _gunicorn(command: ServerCommand, found: SetUp) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Parses the command line of a server."""
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from starlette_drain._asgi.process import INITS, SERVERS, SHELLS, program_of
@@ -11,6 +12,13 @@ __all__ = ["ServerCommand"]
 
 OFF = ("", "0", "false", "no", "off", "f", "n")
 """The values of a variable that switch a flag off."""
+
+
+DEFAULT_PORT = 8000
+"""The default port of each of the servers."""
+
+ADDRESS = re.compile(r"(?:tcp://)?(\[[\w:.%]*\]|[\w.*-]*)(?::(\d+))?")
+"""A host, a port or both, as gunicorn and hypercorn take them; no socket file, and no variable of a shell."""
 
 
 class ServerCommand:
@@ -53,19 +61,26 @@ class ServerCommand:
         return self.number("--timeout-graceful-shutdown") if self.server == "uvicorn" else None
 
     @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The hosts and ports on which the server listens, with ``""`` for no host; empty if unknown."""
+        if self.has("--uds", "--fd"):
+            return []
+        if self.server in ("gunicorn", "hypercorn"):  # without --bind, gunicorn.conf.py may have one
+            found = [ADDRESS.fullmatch(each) for each in self._values("-b", "--bind")]
+            return [(each[1], int(each[2] or DEFAULT_PORT)) for each in found if each] if all(found) else []
+        host, port = ("--host", "--port") if self.server != "daphne" else ("-b", "-p")
+        is_known = self.server == "uvicorn" or (self.server == "fastapi" and "PORT" not in self._environ)
+        given = self.option(port, "--port") or (str(DEFAULT_PORT) if is_known else "")
+        return [(self.option(host, "--bind") or "", int(given))] if given.isdecimal() else []
+
+    @property
     def is_for_development(self) -> bool:
         """Whether it is ``fastapi dev`` with reloading."""
         return self.server == "fastapi" and "dev" in self.words and "--no-reload" not in self.words
 
     def option(self, *names: str) -> str | None:
         """Return the value of the first of *names* that is given, or ``None``."""
-        for number, word in enumerate(self._options):
-            name, equals, value = word.partition("=")
-            if name in names:
-                return value if equals else next(iter(self._options[number + 1 :]), "")
-            if len(word) > 2 and word[0] == "-" != word[1] and word[:2] in names:
-                return word[2:].removeprefix("=")
-        return next(filter(None, map(self._variable, names)), None)
+        return next(self._values(*names), None)
 
     def number(self, *names: str) -> float | None:
         """Return the value of an option as a number; ``None`` if it is not given, or not a number."""
@@ -82,6 +97,16 @@ class ServerCommand:
             if self._variable(name).lower() not in OFF:
                 return True
         return False
+
+    def _values(self, *names: str) -> Iterator[str]:
+        """Yield each value that is given for one of *names*."""
+        for number, word in enumerate(self._options):
+            name, equals, value = word.partition("=")
+            if name in names:
+                yield value if equals else next(iter(self._options[number + 1 :]), "")
+            elif len(word) > 2 and word[0] == "-" != word[1] and word[:2] in names:
+                yield word[2:].removeprefix("=")
+        yield from filter(None, map(self._variable, names))
 
     def __str__(self) -> str:
         return shlex.join(self.words)

@@ -87,3 +87,68 @@ def test_options_in_all_their_forms():
     assert command.number("--graceful-timeout") == 40
     assert command.option("--bind") == ""
     assert command.option("--workers") is command.number("--workers") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "addresses"),
+    [
+        ("uvicorn app:app", {}, [("", 8000)]),
+        ("uvicorn app:app --host :: --port=9000", {}, [("::", 9000)]),
+        ("uvicorn app:app", {"UVICORN_PORT": "9000"}, [("", 9000)]),
+        ("uvicorn app:app --port $PORT", {}, []),
+        ("uvicorn app:app --uds /run/app.sock", {}, []),
+        ("gunicorn app:app -b 0.0.0.0:9000", {}, [("0.0.0.0", 9000)]),
+        ("gunicorn app:app -b:9000 --bind=[::]:9001", {}, [("", 9000), ("[::]", 9001)]),
+        ("gunicorn app:app --bind localhost", {}, [("localhost", 8000)]),
+        ("gunicorn app:app", {"GUNICORN_CMD_ARGS": "--bind tcp://0.0.0.0:9000"}, [("0.0.0.0", 9000)]),
+        ("gunicorn app:app -b unix:/run/app.sock -b :9000", {}, []),
+        ("gunicorn app:app -b 0.0.0.0:$PORT", {}, []),
+        ("gunicorn app:app -c conf.py", {}, []),
+        ("hypercorn app:app --bind 0.0.0.0:9000", {}, [("0.0.0.0", 9000)]),
+        ("fastapi run app.py", {}, [("", 8000)]),
+        ("fastapi run app.py --port 9000", {}, [("", 9000)]),
+        ("fastapi run app.py", {"PORT": "9000"}, []),
+        ("granian app:app --port 9000 --host 0.0.0.0", {}, [("0.0.0.0", 9000)]),
+        ("daphne -b 0.0.0.0 -p 9000 app:app", {}, [("0.0.0.0", 9000)]),
+        ("daphne app:app", {}, []),
+        ("supervisord -n", {}, []),
+    ],
+)
+def test_where_it_listens(words, environ, addresses):
+    """Each server has its own way to say it; what only a file or a shell knows is not guessed."""
+    assert ServerCommand(words.split(), environ).addresses == addresses
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("gunicorn -k asgi app:app -b 0.0.0.0:9000", "listens on port 9000, and the target group sends to 8000"),
+        ("gunicorn -k asgi app:app -b :9000 -b :8000", ""),
+        ("fastapi run app.py --port 9000", "listens on port 9000"),
+        ("uvicorn app:app --host 127.0.0.1", "listens on 127.0.0.1"),
+        ("gunicorn -k asgi app:app -b localhost:8000 -b :8000", ""),
+        ("uvicorn app:app --host 0.0.0.0", ""),
+    ],
+)
+def test_a_server_that_the_target_group_does_not_reach(words, found):
+    """The port must be the group's, and the host not the container's own."""
+    listens = [
+        each.found
+        for each in check_server(SetUp(command=tuple(words.split()), ports=(8000,)))
+        if each.level == "unsafe" and "listens" in each.found
+    ]
+    assert bool(listens) is bool(found)
+    assert found in " ".join(listens)
+
+
+def test_a_proxy_reaches_a_server_on_the_local_host():
+    """Containers of a task share the network, so one that forwards requests may be what reaches it."""
+    command = ("uvicorn", "app:app", "--host", "127.0.0.1")
+    found = check_server(SetUp(command=command, ports=(8000,), proxies=("envoy",)))
+    assert not [each for each in found if each.level == "unsafe"]
+
+
+def test_a_server_without_websockets():
+    """It may be meant, for event streams."""
+    found = [*check_server(SetUp(command=("uvicorn", "app:app", "--ws", "none")))]
+    assert any("--ws none" in each.found and each.level == "note" for each in found)
