@@ -34,6 +34,7 @@ class Container:
         has_stop_timeout: Whether its ``stopTimeout`` is set.
         is_essential: Whether the task ends with it.
         waits_for: The containers that it depends on, which ECS stops after it.
+        health_command: The command of its health check; empty if there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Container:
     has_stop_timeout: bool = False
     is_essential: bool = True
     waits_for: tuple[str, ...] = ()
+    health_command: str = ""
 
 
 def choose(records: Sequence[Record], given: str | None, behind: Sequence[str]) -> Container | None:
@@ -108,6 +110,7 @@ def _read(record: Record) -> Container:
         has_stop_timeout=record.get("stopTimeout") is not None,
         is_essential=record.get("essential") is not False,
         waits_for=tuple(str(each.get("containerName")) for each in record.get("dependsOn") or ()),
+        health_command=" ".join((record.get("healthCheck") or {}).get("command") or ()),
         restarts=bool((record.get("restartPolicy") or {}).get("enabled")),
     )
 

@@ -1,5 +1,6 @@
 """Checks of the target groups and of their routing."""
 
+import re
 from collections.abc import Iterator
 
 from starlette_drain.aws.sources.rebalance import ALGORITHM, FITTING
@@ -10,6 +11,9 @@ __all__ = ["check_groups", "check_routing"]
 
 ADMIN_PATH = "/drain"
 """The default path of the admin route."""
+
+ASKS_ADMIN = re.compile(r"/drain(?![\w/-])")
+"""The same in a command."""
 
 
 def check_groups(found: SetUp) -> Iterator[Finding]:
@@ -63,6 +67,9 @@ def check_routing(found: SetUp) -> Iterator[Finding]:
     """Check that clients reconnect to other tasks, and that the health check does not use the admin route."""
     options = found.options
     moves = options.max_session_age is not None or options.rebalance or "service-deployment" in options.sources
+    if ASKS_ADMIN.search(found.health_command) and "authorization" not in found.health_command.lower():
+        text = f"the health check of {found.container} asks {ADMIN_PATH}, which answers no request without the token"
+        yield Finding("unsafe", "health check", text, "let it ask for a route of the application")
     for group in found.groups:
         if group.health_path.partition("?")[0] == ADMIN_PATH:
             text = f"{group.name}: the health check asks {ADMIN_PATH}, which answers 401 without the token"

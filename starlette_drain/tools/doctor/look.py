@@ -205,6 +205,7 @@ class _Look:
                 "has_stop_timeout": container.has_stop_timeout,
                 "restarts": container.restarts,
                 "is_essential": container.is_essential,
+                "health_command": container.health_command,
                 "not_looked_at": tuple(servers),
                 "proxies": tuple(proxies),
                 "has_role": bool(definition.get("taskRoleArn") or "AWS_ACCESS_KEY_ID" in container.names),

@@ -108,6 +108,7 @@ class SetUp:
         stop_timeout: The container's ``stopTimeout`` in seconds, 30 by default; ``None`` if unknown.
         has_stop_timeout: Whether ``stopTimeout`` is set.
         is_essential: Whether the task ends with the container.
+        health_command: The command of the container's health check; empty if there is none.
         not_looked_at: Other containers behind the target groups.
         proxies: Containers that forward requests to the container, and may be stopped before it.
         container: The container that is checked.
@@ -160,6 +161,7 @@ class SetUp:
     stop_timeout: float | None = None
     has_stop_timeout: bool = True
     is_essential: bool = True
+    health_command: str = ""
     not_looked_at: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
     container: str | None = None
