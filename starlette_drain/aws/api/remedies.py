@@ -154,7 +154,7 @@ def advise(kind: str, evidence: str, action: str) -> tuple[str, str]:
             problem = each.problem.replace("{action}", action)
             return each.remedy.format(action=action, role=role), problem
     if kind == "denied" and found:
-        return f"allow {action} in {role}; is that the task role?", ""
+        return f"allow {action} in {role} (check that it is the task role)", ""
     return "", ""
 
 

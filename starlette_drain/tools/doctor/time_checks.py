@@ -292,7 +292,7 @@ def check_stop_timeout(found: SetUp) -> Iterator[Finding]:
     if needed <= LONGEST_STOP or found.is_fargate is False:
         most = "" if found.is_fargate is False else f" (Fargate allows {LONGEST_STOP:g})"
         ways.append(f"set stopTimeout to {math.ceil(needed)}{most}")
-    ways += [f"{name} to {value - needed + limit:g}" for name, value in _shorter(found) if value > needed - limit]
+    ways += [f"set {name} to {value - needed + limit:g}" for name, value in _shorter(found) if value > needed - limit]
     if not ways:
         ways.append(f"lower {' and '.join(name for name, _ in _shorter(found))}")
     yield Finding("unsafe", "stopTimeout", text, ", or ".join(ways))

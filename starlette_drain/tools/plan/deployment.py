@@ -117,7 +117,7 @@ class Deployment:
         )
         working = [each for each in tried if each.can_begin and each.always_serves]
         simplest = [each for each in working if (each.min_percent, each.max_percent) != (100, 200)] or working
-        return [f"set {self.changes_to(each)}" for each in simplest]
+        return [*dict.fromkeys(f"set {self.changes_to(each)}" for each in simplest)]
 
     def changes_to(self, other: "Deployment") -> str:
         """Return the changes of percentages from this deployment to *other*."""

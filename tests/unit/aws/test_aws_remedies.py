@@ -49,7 +49,11 @@ RAISED = {
         DENIED,
         "remove the Deny statement",
     ),
-    "not allowed": (ClientError("AccessDenied", MAY_NOT), DENIED, "in the role streams-task; is that the task role?"),
+    "not allowed": (
+        ClientError("AccessDenied", MAY_NOT),
+        DENIED,
+        "in the role streams-task (check that it is the task role)",
+    ),
     "instance role": (
         ClientError("AccessDenied", MAY_NOT.replace("0123456789abcdef0123456789abcdef", "i-0abc1234")),
         DENIED,

@@ -118,6 +118,9 @@ def test_what_is_advised_works(capsys, name):
     assert code == 1
     advised = [remedy for trouble in told["troubles"] for remedy in remedies(trouble)]
     assert advised, told["troubles"]
+    for trouble in told["troubles"]:
+        told_once = [each.rstrip(".\n") for each in trouble.partition(": ")[2].split(", or ")]
+        assert len({*told_once}) == len(told_once)
     wish = next(
         (float(value) for option, value in zip(given[::2], given[1::2], strict=True) if option == "--wish"), None
     )

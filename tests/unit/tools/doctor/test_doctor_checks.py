@@ -37,6 +37,18 @@ def test_a_right_record_has_no_fault():
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "CMD-SHELL curl -f localhost:8000/drained",
+        'CMD-SHELL curl -H "Authorization: Bearer $DRAIN_ADMIN_TOKEN" :8000/drain',
+    ],
+)
+def test_a_health_check_of_a_container_may_ask_other_routes(command):
+    """Or the admin route, with the token."""
+    assert told(health_command=command) == []
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"groups": ()}, "registers with none -> without a load balancer set DRAIN_SOURCES=task-state"),
@@ -49,13 +61,21 @@ def test_a_right_record_has_no_fault():
         ({"settings_error": "close_code=1000 cannot work"}, "does not start"),
         ({"groups": (group(protocol="TCP", delay=60.0),)}, "NLB: web: a delay of 60 s -> set it to 120 s"),
         ({"desired": 8, "max_percent": 100}, "none of 8 tasks may be replaced"),
+        (
+            {"container": "app", "health_command": "CMD-SHELL curl -f http://localhost:8000/drain || exit 1"},
+            "health check: the health check of app asks /drain",
+        ),
+        (
+            {"stop_timeout": 22.0, "settings": Settings(sigterm_window=110)},
+            "comes first -> set DRAIN_SIGTERM_WINDOW to",
+        ),
         ({"desired": 8, "max_percent": 112}, "set maximumPercent to 113"),
         ({"desired": 200}, "poll budget: 400 tasks in a deployment: each asks every 200 s, 20% of the account's"),
         (
             {"desired": 200, "settings": Settings(sources="task-state")},
             "every 100 s, 20% of ECS's budget; too late",
         ),
-        ({"stop_timeout": 22.0}, "stopTimeout to 24 (Fargate allows 120), or DRAIN_SIGTERM_WINDOW to 4"),
+        ({"stop_timeout": 22.0}, "stopTimeout to 24 (Fargate allows 120), or set DRAIN_SIGTERM_WINDOW to 4"),
         ({"command": ("sh", "-c", "uvicorn app:app")}, "put 'exec' before the server"),
         ({"command": ("uvicorn", "app:app", "--reload")}, "remove --reload"),
         ({"command": ("uvicorn", "app:app", "--limit-max-requests", "5")}, "max_session_age"),
@@ -67,7 +87,7 @@ def test_a_right_record_has_no_fault():
         ({"command": ("gunicorn", "-k", "gevent", "-c", "x.py", "app:app")}, "gevent workers run no ASGI application"),
         (
             {"command": ("uvicorn", "app:app", "--timeout-graceful-shutdown", "100")},
-            "it may take 119 s: SIGKILL comes first -> set stopTimeout to 119 (Fargate allows 120), or --timeout-grace",
+            "119 s: SIGKILL comes first -> set stopTimeout to 119 (Fargate allows 120), or set --timeout-grace",
         ),
         ({"service_status": "MISSING", "groups": (), "is_tied": None}, "ECS knows no service web in the default"),
         ({"service_status": "INACTIVE"}, "web in the default cluster is INACTIVE: it has been deleted"),

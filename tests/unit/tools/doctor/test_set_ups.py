@@ -352,11 +352,11 @@ OUTSIDE = {
     "a limit on time": (defined(command=("uvicorn", "app:app")), "add --timeout-graceful-shutdown 5"),
     "a limit on time that is too long": (
         defined(command=("uvicorn", "app:app", "--timeout-graceful-shutdown", "600")),
-        "SIGKILL comes first -> --timeout-graceful-shutdown to 11",
+        "SIGKILL comes first -> set --timeout-graceful-shutdown to 11",
     ),
     "an end that no stopTimeout allows": (
         defined(environment={"DRAIN_SIGTERM_WINDOW": "300"}),
-        "SIGKILL comes first -> DRAIN_SIGTERM_WINDOW to 12",
+        "SIGKILL comes first -> set DRAIN_SIGTERM_WINDOW to 12",
     ),
     "no delay": (lambda: SetUp(delay=0.0), "0 s, which leaves 0 s to spread"),
     "an hour": (lambda: SetUp(delay=3600.0), "set earlySuccessCriteria"),
