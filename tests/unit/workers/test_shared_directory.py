@@ -235,7 +235,7 @@ def test_a_heartbeat_that_cannot_be_read_is_named(directory, alive):
 
 
 def test_files_of_others_are_left_alone(directory, alive):
-    """A directory of the user's choice may hold anything: it is neither read nor removed, nor is a live worker's file."""
+    """A directory may hold anything: other files are neither read nor removed, nor is the file of a live worker."""
     directory.write_heartbeat(alive, HEARTBEAT)
     directory.write_command(Entry(1, 7, Cancel()))
     foreign = [directory.path / name for name in ("worker-old.json", "command-x.json", "worker-1-1.json.bak", "notes")]
