@@ -370,7 +370,7 @@ def test_waiting_until_the_task_is_watched(fake, server, ask):
     """Not while no group has its target; from then on the process says that it watches, and what it knows of itself."""
     code, findings = ask.told("--wait", "3", "--url", server)
     assert code == 1
-    assert [what for what, _ in unsafe(findings)] == ["watching"]
+    assert [what for what, _ in unsafe(findings)] == ["watching", "target"]
     fake.register(fake.tasks[0])
     code, findings = ask.told("--wait", "60", "--url", server)
     assert (code, [each["found"] for each in findings]) == (0, ["target-health: serving"])
