@@ -85,6 +85,8 @@ class FakeAWS:
         self.secrets: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self._rollouts: list[Replacement] = []
+        self._leaving: dict[str, tuple[FakeTask, float, Callable[[FakeTask], bool | None]]] = {}
+        """The tasks that a test deactivated: when they move on, and what to call at SIGTERM."""
         self._faults = Faults(clock)
         self._last_results: dict[str, dict[str, Any]] = {}
         """The last answer to each request that was neither stale nor distorted."""
@@ -210,11 +212,41 @@ class FakeAWS:
         with self._lock:
             self.groups.pop(group.arn, None)
 
-    def deactivate(self, task: FakeTask, stop_code: str = "ServiceSchedulerInitiated") -> None:
-        """Do what ECS does to stop a task: set its status to DEACTIVATING, and deregister it everywhere."""
+    def deactivate(
+        self,
+        task: FakeTask,
+        stop_code: str = "ServiceSchedulerInitiated",
+        *,
+        on_stop: Callable[[FakeTask], bool | None] = lambda _: False,
+    ) -> None:
+        """
+        Do what ECS does to stop a task: set its status to DEACTIVATING, and deregister it everywhere.
+
+        After the longest delay of its target groups it is STOPPING, and *on_stop* is called, as by SIGTERM. If that
+        returns true the task ends at once, otherwise by the stop timeout.
+        """
         with self._lock:
-            task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
-            self.deregister(task)
+            self._take_out(task, stop_code)
+            self._leaving[task.id] = task, self.clock() + task.longest_delay, on_stop
+
+    def _take_out(self, task: FakeTask, stop_code: str = "ServiceSchedulerInitiated") -> None:
+        task.last_status, task.desired_status, task.stop_code = "DEACTIVATING", "STOPPED", stop_code
+        self.deregister(task)
+
+    def _let_go(self) -> None:
+        """Stop the deactivated tasks that are due."""
+        now = self.clock()
+        for task, due, on_stop in list(self._leaving.values()):
+            if now < due:
+                continue
+            del self._leaving[task.id]
+            if task.last_status == "DEACTIVATING":
+                task.last_status = "STOPPING"
+                if not on_stop(task):
+                    self._leaving[task.id] = task, now + task.stop_timeout, on_stop
+                    continue
+            if task.last_status == "STOPPING":
+                task.last_status = "STOPPED"
 
     def kill(self, task: FakeTask) -> None:
         """Stop the task without deregistering it, as after a kill."""
@@ -254,10 +286,11 @@ class FakeAWS:
         return replacement
 
     def advance(self) -> None:
-        """Advance the deployments, or the recording, to the current time."""
+        """Advance the deployments, the tasks that stop, or the recording, to the current time."""
         with self._lock:
             if self._replay:
                 self._replay.advance()
+            self._let_go()
             for each in self._rollouts:
                 each.advance()
 

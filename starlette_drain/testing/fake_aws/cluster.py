@@ -22,6 +22,7 @@ __all__ = [
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
+STOP_TIMEOUT = 30.0
 
 
 @dataclass(slots=True)
@@ -223,6 +224,7 @@ class FakeTask:
         stop_code: ``stopCode``.
         protected_until: When its scale-in protection ends, in seconds since 1970; ``None`` if it has none.
         is_alternate: Whether it is registered with the second group of each pair.
+        version: ``version``, which grows with each change of a status.
     """
 
     id: str
@@ -243,6 +245,12 @@ class FakeTask:
     stop_code: str | None = None
     protected_until: float | None = None
     is_alternate: bool = False
+    version: int = 3
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("last_status", "desired_status") and getattr(self, name, value) != value:
+            self.version += 1
+        object.__setattr__(self, name, value)
 
     @property
     def arn(self) -> str:
@@ -289,6 +297,16 @@ class FakeTask:
                 ipv6 = self.ipv6_addresses[:1] if not self.addresses else ()
                 yield group, (*self.addresses[:1], *ipv6)[0], each.port
 
+    @property
+    def longest_delay(self) -> float:
+        """The longest deregistration delay of its target groups, in seconds."""
+        return max((group.delay for group, _, _ in self.targets()), default=0.0)
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds from SIGTERM to SIGKILL."""
+        return (self.service.definition.stop_timeout if self.service else None) or STOP_TIMEOUT
+
     def host_port(self, port: int) -> int:
         """Return the host port of *port*, for TCP and IPv4."""
         return self.host_ports.get(port, port)
@@ -317,7 +335,7 @@ class FakeTask:
             "startedBy": self.started_by or "somebody",
             "taskArn": self.arn,
             "taskDefinitionArn": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/app:{self.definition}",
-            "version": 3,
+            "version": self.version,
         }
         if self.instance_id:
             record["containerInstanceArn"] = self.instance_arn

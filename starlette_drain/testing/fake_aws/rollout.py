@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeRollout", "FakeShift"]
 
-STOP_TIMEOUT = 30.0
-
 
 class Replacement:
     """Replaces the tasks of a service by new ones, on FakeAWS's clock; see `FakeRollout`."""
@@ -93,16 +91,15 @@ class Replacement:
         self.new.append(task)
 
     def _deactivate(self, task: FakeTask, now: float) -> None:
-        self._fake.deactivate(task)
-        self._leaves[task.id] = now + max((group.delay for group, _, _ in task.targets()), default=0.0)
+        self._fake._take_out(task)
+        self._leaves[task.id] = now + task.longest_delay
 
     def _let_go(self, task: FakeTask, now: float) -> None:
         if task.last_status == "DEACTIVATING" and now >= self._leaves.get(task.id, now):
             task.last_status, self.stopped[task.id] = "STOPPING", now
             if self._on_stop(task):
                 self.end(task)
-        timeout = self.service.definition.stop_timeout or STOP_TIMEOUT
-        if task.last_status == "STOPPING" and now >= self.stopped[task.id] + timeout:
+        if task.last_status == "STOPPING" and now >= self.stopped[task.id] + task.stop_timeout:
             self.end(task)
 
     def _is_healthy(self, task: FakeTask) -> bool:

@@ -236,3 +236,35 @@ def test_a_pause_hook_that_is_rolled_back_or_times_out(clock, is_asked):
     assert {each.last_status for each in going.new} == {"STOPPED"}
     assert {each.last_status for each in going.old} == {"RUNNING"}
     assert going.is_over
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_deactivated_task_is_stopped_by_itself(ends):
+    """After the delay SIGTERM is due; the task ends with it, or by the stop timeout. Its version grows each time."""
+    now, stopped, versions = [0.0], [], []
+    fake = FakeAWS(clock=lambda: now[0])
+    task, idle = (fake.add_task(fake.add_service(name, delay=30)) for name in ("web", "other"))
+    fake.deactivate(task, on_stop=lambda each: stopped.append((now[0], each)) or ends)
+    seen = {}
+    for now[0] in (0.0, 29.0, 30.0, 31.0, 59.0, 60.0, 200.0):
+        fake.advance()
+        seen[now[0]] = task.last_status
+        versions.append(task.record()["version"])
+    between = "STOPPED" if ends else "STOPPING"
+    assert list(seen.values()) == ["DEACTIVATING"] * 2 + [between] * 3 + ["STOPPED"] * 2
+    assert stopped == [(30.0, task)]
+    assert versions == sorted(versions)
+    assert versions[0] > idle.record()["version"] == 3
+    assert versions[-1] == versions[0] + 2
+
+
+def test_a_task_that_was_put_back_is_not_stopped():
+    """A test that sets its status again decides."""
+    now = [0.0]
+    fake = FakeAWS(clock=lambda: now[0])
+    task = fake.add_task(fake.add_service("web", delay=30))
+    fake.deactivate(task)
+    task.last_status = task.desired_status = "RUNNING"
+    now[0] = 100.0
+    fake.advance()
+    assert task.last_status == "RUNNING"
