@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,7 +12,9 @@ import click
 
 __all__ = ["record"]
 
-MARK = '"drain_record"'
+MARK = "drain_record"
+GZIP = "\x1f"
+"""The first character of a compressed file."""
 
 
 @click.command()
@@ -24,13 +27,17 @@ def record(log: TextIO, output: Path | None, run: str | None) -> int:
     """
     Make a recording from an exported log.
 
-    FakeAWS can replay it, and you can send it to us. The lines may be embedded in those of CloudWatch or a JSON
-    formatter.
+    FakeAWS can replay it, and you can send it to us. The lines may be embedded in those of CloudWatch, of a JSON
+    formatter or of a CSV file.
     """
     if log.isatty():
         msg = "give the file of the log, or pipe the log into the command"
         raise click.UsageError(msg)
-    runs = _runs(log)
+    first = log.readline()
+    if first.startswith(GZIP):
+        msg = "the log is compressed: unpack it with gunzip, or pipe it: zcat exported.log.gz | starlette-drain record"
+        raise click.ClickException(msg)
+    runs = _runs(chain([first], log))
     if not runs:
         msg = "the log has no recording: set DRAIN_RECORD=1 on the tasks, and deploy"
         raise click.ClickException(msg)
@@ -57,14 +64,22 @@ def _runs(log: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of each process, without duplicates, which an export may contain."""
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for text in log:
-        for line in _lines_in(text):
+        for line in _lines_in(text) if MARK in text else ():
             if isinstance(line.get("run"), str) and isinstance(line.get("at"), int | float) and "what" in line:
                 runs.setdefault(line["run"], {})[json.dumps(line, sort_keys=True)] = line
     return {name: list(lines.values()) for name, lines in runs.items()}
 
 
 def _lines_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield our objects in a log line, which may be embedded in other objects or their strings."""
+    """Yield our objects in a log line, which may be embedded in other objects or their strings, or in CSV."""
+    found = list(_objects_in(text))
+    # In indented JSON a line holds only the inside of a string, and CSV doubles its quotes.
+    for plain in (text.replace('\\"', '"').replace("\\\\", "\\"), text.replace('""', '"')):
+        found = found or list(_objects_in(plain))
+    yield from found
+
+
+def _objects_in(text: str) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder()
     at = text.find("{")
     while at >= 0:

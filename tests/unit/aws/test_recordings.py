@@ -1,6 +1,7 @@
 """Recordings of drains, ours and those that users send us: played again, each gives the same drain."""
 
 import asyncio
+import gzip
 import json
 import logging
 import os
@@ -289,6 +290,27 @@ WRAPPED = (
 )
 
 
+def as_csv(text):
+    """Return a row as Logs Insights exports it."""
+    return '1,"{}"'.format(text.replace('"', '""'))
+
+
+def in_json(text):
+    """Return the line of a JSON formatter."""
+    return json.dumps({"level": "INFO", "message": text})
+
+
+@pytest.mark.parametrize("inner", [str, in_json, lambda text: json.dumps({"log": in_json(text)})])
+@pytest.mark.parametrize("outer", [str, as_csv, lambda text: json.dumps({"events": [{"message": text}]}, indent=4)])
+def test_the_command_takes_any_export(outer, inner, tmp_path):
+    """Also indented JSON and CSV, of lines that are themselves in JSON, which may be in JSON."""
+    made = {"drain_record": 1, "run": "aa", "at": 0, "what": "start", "options": {"sources": ["target-health"]}}
+    log, file = tmp_path / "log.txt", tmp_path / "recording.jsonl"
+    log.write_text(outer(inner(json.dumps(made))))
+    assert main(["record", str(log), "--output", str(file)]) == 0
+    assert read_recording(file) == [made]
+
+
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_the_command_takes_lines_out_of_any_log(wrapped, tmp_path, capsys):
     """As they are, with a prefix, in a string of another object; in order, each once; of the longest run by default."""
@@ -318,5 +340,9 @@ def test_a_log_without_a_recording(tmp_path, capsys):
     log.write_text('{"message": "hello"}\n')
     assert main(["record", str(log)]) == 1
     assert "DRAIN_RECORD=1" in capsys.readouterr().err
+    with gzip.open(tmp_path / "log.gz", "wt") as packed:
+        packed.write("text")
+    assert main(["record", str(tmp_path / "log.gz")]) == 1
+    assert "gunzip" in capsys.readouterr().err
     with pytest.raises(ValueError, match="is not a recording"):
         FakeAWS.replay(log)
