@@ -220,7 +220,7 @@ def _judge(event: Mapping[str, Any], record: Mapping[str, Any] | None) -> Mappin
     """Return the *record* if ECS stops its task, ``None`` if not, or an error if the event is newer than the record."""
     if record is None:
         age = _seconds_since(event)
-        if age is not None and age < KNOWN_AFTER:
+        if age is None or age < KNOWN_AFTER:  # without a time the queue ends the attempts
             return NotAskedYet(f"ECS does not know {_arn(event)} yet")
         return None
     if _is_leaving(record):

@@ -93,9 +93,13 @@ def test_any_other_event_is_not(ecs, told, event):
 
 @pytest.mark.parametrize("time", [None, "", "yesterday", 5])
 def test_an_event_without_a_time_is_not_fresh(ecs, told, time):
-    """What does not tell when it happened is looked into."""
-    assert lambda_forwarder.handler(event_of(record_of("a")) | {"time": time})["outcome"] == "gone"
+    """ECS is asked about one that does not tell when it happened, again until it shows the task."""
+    event = event_of(record_of("a"), age=1) | {"time": time}
+    with pytest.raises(lambda_forwarder.NotAskedYet, match="does not know"):
+        lambda_forwarder.handler(event)
     assert (told, len(ecs.calls)) == ([], 1)
+    ecs.add(record_of("a"))
+    assert lambda_forwarder.handler(event)["outcome"] == "asked"
 
 
 @pytest.mark.parametrize(
