@@ -85,7 +85,7 @@ def test_a_device_that_came_back_stays_known_when_its_old_connection_ends(client
 def test_a_drain_says_goodbye_and_closes_with_1012(client, drain, trigger):
     """The farewell comes before the close frame, and a drained server is still healthy and turns new devices away."""
     with client.websocket_connect("/devices/lamp") as device:
-        client.portal.call(lambda: trigger.fire(window=0.01))
+        client.portal.call(lambda: trigger.fire(window=0.01, revocable=False))
         assert device.receive_json()["type"] == "goodbye"
         with pytest.raises(WebSocketDisconnect) as closed:
             device.receive_json()
