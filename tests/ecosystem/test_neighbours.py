@@ -72,8 +72,8 @@ JOBS = [["client", "answered", 11, "counted to 10"], ["page", "answered", "proce
 
 EXPECTED = {
     "openai_sdk": Neighbour(drained=[["answered", 25, "stop"]]),
-    "mcp_1": Neighbour(drained=MCP, environment="mcp1", complains={"anyio.ClosedResourceError"}),
-    "mcp_2": Neighbour(drained=MCP),
+    "mcp_1": Neighbour(drained=MCP, stopped=MCP[1:], environment="mcp1", complains={"anyio.ClosedResourceError"}),
+    "mcp_2": Neighbour(drained=MCP, stopped=MCP),
     "gradio_app": Neighbour(drained=JOBS, streams="/gradio_api/queue/data=answer"),
     "nicegui_app": Neighbour(
         drained=[["lost", "transport error"], ["back", True], ["changed again"]],
@@ -120,10 +120,18 @@ class Visit:
     reading: asyncio.Task[None]
     tour: Lines = field(default_factory=list)
 
-    async def stop(self) -> None:
-        """Tell the server to stop, and give the client a moment to notice."""
+    async def until_seen(self, count: int) -> None:
+        """Wait until the client has seen that many things, or for so long that it will not."""
+        for _ in range(600):
+            if len(self.seen) >= count:
+                break
+            await asyncio.sleep(0.05)
+
+    async def stop(self, expected: Lines) -> None:
+        """Tell the server to stop; wait until the client has noticed what is *expected*, and a moment for more."""
         self.server.signal()
         await asyncio.to_thread(self.server.wait)
+        await self.until_seen(len(expected))
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self.reading), 1.5)
 
@@ -218,7 +226,7 @@ async def test_a_drain_changes_only_how_sessions_end(name, tmp_path):
 
     async def stopped(**env: str) -> Visit:
         async with visit(name, tmp_path / f"stopped{env.get('BARE', '')}", **env) as each:
-            await each.stop()
+            await each.stop(expected.stopped or [])
         return each
 
     async def drained() -> Visit:
@@ -226,11 +234,8 @@ async def test_a_drain_changes_only_how_sessions_end(name, tmp_path):
             _, report = await asyncio.to_thread(each.server.drain, "POST", "?wait=20", window=1)
             assert report["sessions"]["open"] == 0
             await asyncio.to_thread(each.server.drain, "DELETE")
-            for _ in range(600):
-                if len(each.seen) >= len(expected.drained):
-                    break
-                await asyncio.sleep(0.05)
-            await each.stop()
+            await each.until_seen(len(expected.drained))
+            await each.stop([])
         return each
 
     async with asyncio.TaskGroup() as visits:
