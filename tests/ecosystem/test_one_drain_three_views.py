@@ -107,7 +107,8 @@ class Views:
         return "the same"
 
     def _until(self, state):
-        query = f"count(drain_state == {state})"
+        # Or further: a worker to which the kernel gave no client has drained at once.
+        query = f"count(drain_state >= {state})"
         eventually(lambda: self._value(query) == 2, f"not both workers are {state}", within=60)
 
     def _value(self, query):
