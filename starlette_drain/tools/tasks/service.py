@@ -3,16 +3,12 @@
 """Shows and controls all tasks of an ECS service."""
 
 import asyncio
-import json
-import shlex
-import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from starlette_drain.aws.api.calls import AwsCalls, region_of
@@ -20,7 +16,6 @@ from starlette_drain.aws.api.client import Aioboto3Clients, AwsClients
 from starlette_drain.aws.api.errors import AwsCallFailed, Trouble, TroubleKind
 from starlette_drain.aws.identity.balancers import Registration
 from starlette_drain.tools.tasks.channel import (
-    ROTATION,
     Channel,
     HttpChannel,
     NotListening,
@@ -28,12 +23,12 @@ from starlette_drain.tools.tasks.channel import (
     Stuck,
     Unreachable,
     check_token,
-    shown_in,
 )
+from starlette_drain.tools.tasks.ecs_exec import UNKNOWN, EcsTask, ExecChannel
 from starlette_drain.tools.tasks.registered import Registrations, address_of
 from starlette_drain.tools.tasks.seen import Seen
 
-__all__ = ["EcsTask", "ExecChannel", "ServiceTasks", "exec_line", "place_of"]
+__all__ = ["ServiceTasks", "place_of"]
 
 LIST_EVERY = 5.0
 """Seconds between two listings of the tasks."""
@@ -44,16 +39,14 @@ EXEC_EVERY = 10.0
 ROUTE_EVERY = 60.0
 """Seconds until a task to which there was no route is asked directly again."""
 
-EXEC_TIMEOUT = 30.0
 AT_ONCE = 16
+"""The most tasks that are asked at the same time."""
+
 MOST_NAMED = 100
 """The most tasks in one call of DescribeTasks."""
 
 SHORT = 12
 """The length of a task's short name."""
-
-UNKNOWN = "<container>"
-"""Stands for the container that serves, if it is not known which one does."""
 
 NOT_FOUND = 404
 """The HTTP status where there is no admin route."""
@@ -63,15 +56,6 @@ STARTING = ("PROVISIONING", "PENDING")
 
 ENDED = ("STOPPED", "DELETED")
 """The last statuses of a task that is gone."""
-
-INSIDE = {
-    "": {"GET": ["status"], "POST": ["start"], "DELETE": ["cancel"]},
-    ROTATION: {"GET": ["rotate"], "POST": ["rotate"], "DELETE": ["rotate", "--cancel"]},
-}
-"""The equivalent commands in the container, by path and method."""
-
-TOOLS = ("aws", "session-manager-plugin")
-"""The programs that ECS Exec needs on this machine."""
 
 TROUBLES = {
     TroubleKind.DENIED: ("{action} is denied ({code})", "allow it to the role or user that runs this command"),
@@ -83,83 +67,6 @@ TROUBLES = {
     TroubleKind.THROTTLED: ("", "try again in a minute"),
 }
 """Problem and remedy of failed calls, where those for a task do not fit; an empty problem fits."""
-
-Run = Callable[[Sequence[str]], str]
-"""Runs a command line and returns its output; raises `OSError` if that fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class EcsTask:
-    """
-    A task as ECS shows it.
-
-    Attributes:
-        arn: Its ARN.
-        name: The beginning of its id, or the whole id if that is not unique.
-        cluster: The name or ARN of its cluster.
-        container: The name of the container that serves.
-        address: Its private address, if it has its own.
-        port: The port on which it is asked, if it is known.
-        is_stopping: Whether ECS is stopping it.
-        is_starting: Whether its containers have not started yet.
-    """
-
-    arn: str
-    name: str
-    cluster: str
-    container: str
-    address: str | None
-    port: int | None
-    is_stopping: bool
-    is_starting: bool = False
-
-
-class ExecChannel:
-    """
-    A channel to a task by ECS Exec, if that is installed here.
-
-    Args:
-        task: The task.
-        run: Runs a command line.
-        which: Finds a program.
-    """
-
-    def __init__(self, task: EcsTask, run: Run | None = None, which: Callable[[str], object] = shutil.which) -> None:
-        self._task = task
-        self._run = run or _run
-        self._which = which
-
-    def ask(self, method: str, body: Mapping[str, Any] | None = None, path: str = "") -> tuple[int, dict[str, Any]]:
-        """Run the command in the container."""
-        inside = ["starlette-drain", *INSIDE[path][method], "--json"]
-        for name, value in (body or {}).items():
-            inside.append(f"--{name.replace('_', '-')}")
-            inside += [] if value is True else [str(value)]
-        words = _exec_words(self._task, inside)
-        remedy = "run: " + exec_line(self._task, [each for each in inside if each != "--json"])
-        if missing := [each for each in TOOLS if not self._which(each)]:
-            msg = f"ECS Exec needs {' and '.join(missing)} on this machine"
-            raise Unreachable(msg, remedy)
-        if self._task.container == UNKNOWN:
-            msg = "ECS does not tell which of the task's containers serves"
-            raise Unreachable(msg, remedy)
-        try:
-            written = self._run(words)
-        except (OSError, subprocess.SubprocessError) as error:
-            msg = f"ECS Exec did not work ({error})"
-            raise Unreachable(msg, remedy) from None
-        # The output of the session itself surrounds the answer.
-        for each in written.splitlines():
-            if each.startswith("{"):
-                try:
-                    answer = json.loads(each)
-                except ValueError:
-                    break
-                return 200, shown_in(answer["tasks"][0]["shown"] if "tasks" in answer else answer, path)
-            if each.startswith("Error: "):
-                raise Refused(409 if method == "DELETE" else 500, each.removeprefix("Error: "))
-        msg = "ECS Exec returned no answer"
-        raise Unreachable(msg, remedy)
 
 
 class ServiceTasks:
@@ -437,30 +344,3 @@ def place_of(cluster: str | None, service: str | None, task: str | None) -> str 
         if kind.startswith("arn:") and path.count("/") == 1:
             return cluster or path.partition("/")[0]
     return cluster
-
-
-def exec_line(task: EcsTask, inside: Sequence[str]) -> str:
-    """Return the command line, for copying, that runs *inside* in the task."""
-    return shlex.join(_exec_words(task, inside))
-
-
-def _exec_words(task: EcsTask, inside: Sequence[str]) -> list[str]:
-    words = ["aws", "ecs", "execute-command", "--cluster", task.cluster, "--task", task.arn]
-    return [*words, "--container", task.container, "--interactive", "--command", shlex.join(inside)]
-
-
-def _run(words: Sequence[str]) -> str:
-    # Keep the input open: the plugin ends the session when its input ends.
-    with subprocess.Popen(  # noqa: S603 - no shell, and the words are ours
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 - for the type checker
-        try:
-            code = process.wait(EXEC_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        out = process.stdout.read()
-        if code and process.stderr is not None:
-            raise OSError(process.stderr.read().strip() or f"it ended with {code}")
-    return out

@@ -10,8 +10,9 @@ from starlette_drain.testing import FakeAWS, FakeGateway, FakeRegistration
 from starlette_drain.testing.fake_aws.cluster import FakeTaskSet
 from starlette_drain.tools.tasks import service as module
 from starlette_drain.tools.tasks.channel import NotListening, Refused, Stuck, Unreachable
+from starlette_drain.tools.tasks.ecs_exec import UNKNOWN
 from starlette_drain.tools.tasks.seen import problems
-from starlette_drain.tools.tasks.service import UNKNOWN, ServiceTasks
+from starlette_drain.tools.tasks.service import ServiceTasks
 
 TOKEN = "a-token-of-24-characters"
 SHOWN = {"state": "serving", "sessions": {"open": 5}, "triggers": {}}

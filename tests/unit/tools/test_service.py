@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from starlette_drain.tools.tasks.channel import ROTATION, Refused, Unreachable
-from starlette_drain.tools.tasks.service import EcsTask, ExecChannel, exec_line, place_of
+from starlette_drain.tools.tasks.ecs_exec import EcsTask, ExecChannel, exec_line
+from starlette_drain.tools.tasks.service import place_of
 
 ARN = "arn:aws:ecs:eu-central-1:123456789012:task/main/0123456789abcdef0123456789abcdef"
 TASK = EcsTask(ARN, "0123456789ab", "main", "app", None, None, is_stopping=False)
